@@ -1,0 +1,84 @@
+"""The command line: `edge-mnv2 [--debug] [-v|-q] COMMAND`. Errors become one line and an exit code here, once."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+from typing import NoReturn, Optional
+
+import typer
+
+from edge_mnv2 import __version__
+from edge_mnv2.cli.options import option
+from edge_mnv2.errors import EdgeMnv2Error
+
+COMMANDS = ("run", "classify", "pull", "models", "inspect", "build", "evaluate", "devices", "doctor")
+"""One module of this package each, in the order of the help page; each has `register(app)`."""
+
+app = typer.Typer(
+    name="edge-mnv2",
+    help="MobileNetV2 on small boards: from trained weights to a real-time camera classifier.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+)
+_debug = False
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"edge-mnv2 {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _global(
+    debug: bool = option("--debug", help="Show tracebacks and every log line.", default=False, is_flag=True),
+    verbose: bool = option("--verbose", "-v", help="Say more on stderr.", default=False, is_flag=True),
+    quiet: bool = option("--quiet", "-q", help="Only warnings and errors on stderr.", default=False, is_flag=True),
+    version: Optional[bool] = typer.Option(
+        None, "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+    ),
+) -> None:
+    global _debug
+    _debug = debug
+    level = logging.DEBUG if debug or verbose else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    for noisy in ("urllib3", "PIL", "picamera2", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def fail(error: EdgeMnv2Error) -> NoReturn:
+    """One line on stderr and the error's exit code."""
+    with contextlib.suppress(OSError):
+        print(f"edge-mnv2: error: {' '.join(str(error).split())}", file=sys.stderr)
+    raise SystemExit(error.exit_code)
+
+
+for _command in COMMANDS:
+    importlib.import_module(f"edge_mnv2.cli.{_command}").register(app)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except EdgeMnv2Error as error:
+        if _debug:
+            raise
+        fail(error)
+    except BrokenPipeError:
+        # The reader of our stdout went away (`| head`): not an error, and nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        if _debug:
+            raise
+        name = type(error).__name__
+        print(f"edge-mnv2: unexpected {name}: {' '.join(str(error).split())} (see --debug)", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,256 @@
+"""One interpreter over both packages that can run a `.tflite` file.
+
+`ai-edge-litert` ("litert") is tried first, `tflite-runtime` where it is missing. The native loaders check little, so
+`edge_mnv2.runtime.model_file.check` looks at a file before they see it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+
+log = logging.getLogger(__name__)
+
+RUNTIMES = {
+    "litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
+    "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
+}
+"""Short name → (module, distribution), in the order in which `auto` tries them."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A model's input or output: `scale` is 0.0 where the tensor is not quantized (affine per-tensor scheme)."""
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: float
+    zero_point: int
+
+    @property
+    def quantized(self) -> bool:
+        return self.scale != 0.0
+
+    def dequantize(self, values: np.ndarray) -> np.ndarray:
+        """Real values float32 of `values`: `scale * (q - zero_point)`; float tensors pass through."""
+        if not self.quantized:
+            return values.astype(np.float32, copy=False)
+        return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+
+class RuntimeMissing(EdgeMnv2Error, ImportError):
+    """No usable interpreter package in this environment."""
+
+    exit_code = 1
+
+
+def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
+    """The interpreter module for `name` ("auto", "litert", "tflite-runtime") and "package version".
+
+    Raises UsageError for an unknown name and RuntimeMissing where the package cannot be imported.
+    """
+    if name != "auto" and name not in RUNTIMES:
+        raise UsageError(f"unknown runtime '{name}'", hint=f"one of auto, {', '.join(RUNTIMES)}")
+    reasons = []
+    for candidate in RUNTIMES if name == "auto" else (name,):
+        module_name, distribution = RUNTIMES[candidate]
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            reasons.append(f"{distribution}: {error}")
+            continue
+        try:
+            version = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            version = "unknown"
+        return module, f"{distribution} {version}"
+    wanted = "ai-edge-litert (or tflite-runtime with numpy<2)" if name == "auto" else RUNTIMES[name][1]
+    raise RuntimeMissing(f"no interpreter: {'; '.join(reasons)}", hint=f"pip install {wanted}")
+
+
+def installed_runtimes() -> list[str]:
+    """Short names of the interpreter packages that are installed (nothing is imported)."""
+    found = []
+    for name, (_, distribution) in RUNTIMES.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.version(distribution)
+            found.append(name)
+    return found
+
+
+@contextlib.contextmanager
+def native_stderr_logged() -> Iterator[None]:
+    """Send what native code writes to file descriptor 2 to our debug log instead of the user's terminal."""
+    try:
+        sys.stderr.flush()
+        saved = os.dup(2)
+    except (OSError, ValueError, AttributeError):
+        yield
+        return
+    with tempfile.TemporaryFile() as sink:
+        try:
+            os.dup2(sink.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(saved, 2)
+        finally:
+            os.close(saved)
+            sink.seek(0)
+            for line in sink.read().decode(errors="replace").splitlines():
+                if line.strip():
+                    log.debug("native: %s", line.strip())
+
+
+class Interpreter:
+    """A loaded model with allocated tensors. Use it from one thread at a time; `close` frees the native memory."""
+
+    def __init__(self, native: Any, runtime: str, threads: int, delegate: Optional[str] = None) -> None:
+        self._native = native
+        self.runtime = runtime
+        self.threads = threads
+        self.inputs = [_spec(details) for details in native.get_input_details()]
+        self.outputs = [_spec(details) for details in native.get_output_details()]
+        self.delegate = delegate or ("xnnpack" if _delegated(native) else "none")
+
+    def set_input(self, values: np.ndarray, position: int = 0) -> None:
+        """Copy `values` (the input's own shape and dtype) into input number `position`."""
+        self._native.set_tensor(self.inputs[position].index, values)
+
+    def invoke(self) -> None:
+        """Run the model once. Raises ModelError with the runtime's own words."""
+        try:
+            self._native.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"the model fails when it runs: {first_line(error)}") from error
+
+    def output(self, position: int = 0) -> np.ndarray:
+        """A copy of output number `position`, in the tensor's own dtype. No view of native memory ever leaves here."""
+        return self._native.get_tensor(self.outputs[position].index)
+
+    def tensor(self, index: int) -> np.ndarray:
+        """A copy of any tensor by index (all are kept only with `preserve_all_tensors`)."""
+        return self._native.get_tensor(index)
+
+    def tensor_details(self) -> list[dict]:
+        """The runtime's own description of every tensor (name, index, shape, dtype, quantization)."""
+        return self._native.get_tensor_details()
+
+    def ops_details(self) -> list[dict]:
+        """The executed operators (`op_name`, `inputs`, `outputs`), after delegation; empty where not offered."""
+        try:
+            return self._native._get_ops_details()
+        except AttributeError:
+            return []
+
+    def close(self) -> None:
+        self._native = None
+
+    def __enter__(self) -> Interpreter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def open_interpreter(
+    model: Union[Path, str, bytes],
+    *,
+    runtime: str = "auto",
+    threads: int = 1,
+    delegates: Sequence[Any] = (),
+    delegate_name: Optional[str] = None,
+    xnnpack: bool = True,
+    preserve_all_tensors: bool = False,
+) -> Interpreter:
+    """Load `model` (a path, or the bytes of a file) and allocate its tensors.
+
+    `delegates` are native delegate objects, `delegate_name` what to call them in results. `xnnpack=False` turns the
+    default CPU delegate off: the runtime's plain kernels then give bit-equal results between packages.
+    Raises ModelError where the runtime refuses the file, RuntimeMissing where there is no runtime.
+    """
+    module, version = import_runtime(runtime)
+    arguments: dict[str, Any] = {"num_threads": threads}
+    if isinstance(model, bytes):
+        arguments["model_content"] = model
+        name = "model"
+    else:
+        arguments["model_path"] = str(model)
+        name = str(model)
+    if delegates:
+        arguments["experimental_delegates"] = list(delegates)
+    if preserve_all_tensors:
+        arguments["experimental_preserve_all_tensors"] = True
+    if not xnnpack:
+        resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        arguments["experimental_op_resolver_type"] = resolver
+    try:
+        with native_stderr_logged():
+            native = module.Interpreter(**arguments)
+            native.allocate_tensors()
+            return Interpreter(native, version, threads, delegate_name)
+    except (RuntimeError, ValueError) as error:
+        raise _explained(name, error) from error
+    except (ImportError, SystemError, AttributeError) as error:
+        # numpy 2 under a runtime built for numpy 1 fails here, not at import.
+        raise RuntimeMissing(
+            f"{version} does not work with numpy {np.__version__}", hint="pip install 'numpy<2' or ai-edge-litert"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first non-empty line of an error's text, without trailing dots or blanks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(". ") if lines else type(error).__name__
+
+
+def _explained(name: str, error: Exception) -> EdgeMnv2Error:
+    text = str(error)
+    if "edgetpu-custom-op" in text:
+        return ModelError(
+            f"{name} is compiled for the Coral Edge TPU and cannot run on a CPU",
+            hint="use --delegate edgetpu with a Coral attached, or the same model without _edgetpu in its name",
+        )
+    if "_ARRAY_API" in text or "numpy.core.multiarray" in text:
+        return RuntimeMissing(
+            f"the installed runtime does not work with numpy {np.__version__}",
+            hint="pip install 'numpy<2' or ai-edge-litert",
+        )
+    return ModelError(f"{name} cannot be loaded: {first_line(error)}")
+
+
+def _delegated(native: Any) -> bool:
+    try:
+        return any(details["op_name"] == "DELEGATE" for details in native._get_ops_details())
+    except (AttributeError, KeyError):
+        return False
+
+
+def _spec(details: dict) -> TensorSpec:
+    scale, zero_point = details["quantization"]
+    shape = details.get("shape_signature", details["shape"])
+    shape = details["shape"] if len(shape) != len(details["shape"]) else shape
+    return TensorSpec(
+        name=details["name"],
+        index=int(details["index"]),
+        shape=tuple(int(n) for n in shape),
+        dtype=np.dtype(details["dtype"]),
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )

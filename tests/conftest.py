@@ -1,0 +1,33 @@
+"""What every test starts from: an environment of its own, and the reference data where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_DATA = os.environ.get("EDGE_MNV2_TEST_DATA")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of reference models, photos and clips that `EDGE_MNV2_TEST_DATA` names."""
+    if not _DATA:
+        pytest.skip("EDGE_MNV2_TEST_DATA is not set: the reference models and photos are not at hand")
+    folder = Path(_DATA).resolve()
+    assert folder.is_dir(), f"EDGE_MNV2_TEST_DATA={_DATA} is not a folder"
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, no settings of the developer's, plain terminal output."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("EDGE_MNV2_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    return home
