@@ -7,14 +7,16 @@ from typing import Optional
 HEAD_BYTES = 512
 """How many leading bytes `kind` wants to see."""
 
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .tif .tiff .webp .avif .heic .heif .jp2 .j2k .mpo "
-    ".pbm .pgm .ppm .pnm".split()
-)
-CLIP_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .m2ts .mts .flv .wmv .asf .ogv .3gp .mjpg .mjpeg .h264 .264 .hevc "
-    ".265".split()
-)
+# fmt: off
+PICTURE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+    ".webp", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".mpo", ".pbm", ".pgm", ".ppm", ".pnm",
+})
+CLIP_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",
+    ".flv", ".wmv", ".asf", ".ogv", ".3gp", ".mjpg", ".mjpeg", ".h264", ".264", ".hevc", ".265",
+})
+# fmt: on
 
 _SIGNATURES = (
     (0, b"\xff\xd8\xff", "picture"),

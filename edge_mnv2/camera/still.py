@@ -2,8 +2,8 @@
 
 The decoder is Pillow, not OpenCV, because OpenCV fills a JPEG that was cut short with grey and calls it read, cannot
 read a TIFF with an orientation, has GIF and AVIF only in its newest releases (boards get 4.6 from apt), and writes its
-complaints to file descriptor 2. Pillow gives the same pixels for a whole JPEG (both use libjpeg-turbo), and comes by apt
-or wheel on every board, 32-bit ones too.
+complaints to file descriptor 2. Pillow gives the same pixels for a whole JPEG (both use libjpeg-turbo), and comes by
+apt or wheel on every board, 32-bit ones too.
 
 Policy
 - grey and 1-bit: the value in all three channels; palette: looked up;
