@@ -1,4 +1,6 @@
-"""Placeholder."""
+"""`edge-mnv2 classify`."""
+
+from __future__ import annotations
 
 import typer
 

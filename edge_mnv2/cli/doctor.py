@@ -1,7 +1,35 @@
-"""Placeholder."""
+"""`edge-mnv2 doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
 
 import typer
 
+from edge_mnv2.cli.options import JSON
+
 
 def register(app: typer.Typer) -> None:
-    pass
+    app.command()(doctor)
+
+
+def doctor(as_json: bool = JSON) -> None:
+    """Check the whole board: one row a check, each with its fix."""
+    from edge_mnv2.doctor.checks import run_checks
+
+    failed = None
+    rows = []
+    for check in run_checks():
+        rows.append(check)
+        if check.status == "fail" and failed is None:
+            failed = check
+        if not as_json:
+            typer.echo(f"{check.status:4}  {check.id:13} {check.detail}")
+            if check.fix:
+                typer.echo(f"{'':20}-> {check.fix}")
+            sys.stdout.flush()
+    if as_json:
+        typer.echo(json.dumps({"ok": failed is None, "checks": [check.as_dict() for check in rows]}, indent=2))
+    if failed is not None:
+        raise typer.Exit(failed.code or 1)

@@ -1,0 +1,164 @@
+"""One frame's way: captured, handed over, classified, smoothed, given to the sinks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Optional, Protocol
+
+import numpy as np
+
+from edge_mnv2.camera.frame import Frame, FrameSource
+from edge_mnv2.errors import SourceError
+from edge_mnv2.loop.capture import Capture
+from edge_mnv2.loop.handoff import Handoff
+from edge_mnv2.loop.result import Result
+from edge_mnv2.loop.smoother import Smoother
+from edge_mnv2.loop.statistics import Statistics
+from edge_mnv2.runtime.classifier import Classified, Prediction
+
+_POLL_S = 0.1
+_CAPTURE_STOP_S = 2.0
+
+
+class Engine(Protocol):
+    """What classifies: a `Classifier`, or something that watches over several."""
+
+    def classify(self, pixels: np.ndarray, order: str = "rgb") -> Classified: ...
+
+    def top(self, scores: np.ndarray, k: Optional[int] = None) -> list[Prediction]: ...
+
+
+class ResultSink(Protocol):
+    """Where results go. `write` returns at once and never raises: a slow or broken output must not slow the loop."""
+
+    def write(self, result: Result) -> None: ...
+
+
+Health = Callable[[], tuple[Optional[float], Optional[tuple[str, ...]]]]
+"""The newest (temperature in degrees Celsius, throttling words), each None where unknown."""
+
+
+class FrameLoop:
+    """Runs `source` (open) through `engines` (one worker thread each; a single one works in the caller's thread).
+
+    `run` returns why it ended: "eof", "max_frames", "duration", "signal" or "source_lost" (`lost` then holds the
+    error). `stop` may be called from a signal handler or another thread.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        engines: Sequence[Engine],
+        sinks: Sequence[ResultSink] = (),
+        *,
+        every_frame: bool = False,
+        repeat: bool = False,
+        max_frames: Optional[int] = None,
+        duration_s: Optional[float] = None,
+        threshold: float = 0.0,
+        smooth: float = 0.0,
+        health: Health = lambda: (None, None),
+    ) -> None:
+        self.statistics = Statistics()
+        self._engines = list(engines)
+        self._sinks = list(sinks)
+        self._source = source
+        self._max_frames = max_frames
+        self._duration_s = duration_s
+        self._threshold = threshold
+        self._smoother = Smoother(smooth)
+        self._health = health
+        self._stopping = threading.Event()
+        lossless = every_frame or not (source.live or getattr(source, "paced", False))
+        self.handoff = Handoff(lossless=lossless)
+        self._capture = Capture(
+            source, self.handoff, paced=not every_frame, repeat=repeat, on_read=self.statistics.capture.add
+        )
+        self.lost: Optional[SourceError] = None
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were captured and never classified."""
+        return self.handoff.dropped
+
+    def stop(self) -> None:
+        """End the run soon, as SIGINT and SIGTERM do."""
+        self._stopping.set()
+
+    def run(self) -> str:
+        """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
+        self._capture.start()
+        try:
+            if len(self._engines) == 1:
+                return self._run_inline(self._engines[0])
+            return self._run_workers()
+        except SourceError as error:
+            self.lost = error
+            return "source_lost"
+        finally:
+            self._capture.stop()
+            self._source.close()
+            self._capture.join(_CAPTURE_STOP_S)
+
+    def _run_inline(self, engine: Engine) -> str:
+        while True:
+            if ended := self._why_end():
+                return ended
+            frame = self.handoff.take(_POLL_S)
+            if frame is None:
+                if self.handoff.ended:
+                    return "eof"
+                continue
+            self._deliver(engine, frame, engine.classify(frame.pixels, frame.order))
+
+    def _run_workers(self) -> str:
+        # Imported here: one worker, the common case, pays nothing for many.
+        from edge_mnv2.loop.workers import Workers
+
+        with Workers(self._engines, self.handoff, _POLL_S) as workers:
+            while True:
+                if ended := self._why_end():
+                    return ended
+                done = workers.next_in_order(_POLL_S)
+                if done is None:
+                    if workers.ended:
+                        return "eof"
+                    continue
+                self._deliver(self._engines[0], *done)
+
+    def _why_end(self) -> str:
+        if self._stopping.is_set():
+            return "signal"
+        if self._max_frames is not None and self.statistics.frames >= self._max_frames:
+            return "max_frames"
+        began = self.statistics.first_captured_at or self._capture.first_captured_at
+        if self._duration_s is not None and began is not None:
+            if time.monotonic_ns() - began >= self._duration_s * 1e9:
+                return "duration"
+        return ""
+
+    def _deliver(self, engine: Engine, frame: Frame, classified: Classified) -> None:
+        scores = self._smoother(classified.scores)
+        top = tuple(one for one in engine.top(scores) if not one.score < self._threshold)
+        finished = time.monotonic_ns()
+        statistics = self.statistics
+        statistics.add(frame.captured_at, classified, finished)
+        temperature, throttled = self._health()
+        result = Result(
+            frame=frame,
+            top=top,
+            finished_at=finished,
+            wall_time=time.time(),
+            uptime_s=(finished - statistics.began) / 1e9,
+            latency_ns=finished - frame.captured_at,
+            inference_ns=classified.inference_ns,
+            fps=statistics.recent_fps(finished),
+            dropped=self.handoff.dropped,
+            engine=classified.engine,
+            temp_c=temperature,
+            throttled=throttled,
+        )
+        for sink in self._sinks:
+            sink.write(result)

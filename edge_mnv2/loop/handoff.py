@@ -1,0 +1,74 @@
+"""How frames go from the capture thread to those who classify them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Optional
+
+from edge_mnv2.camera.frame import Frame
+
+
+class Handoff:
+    """The newest frame (`lossless=False`: an unread frame is replaced and counted as dropped), or a short queue whose
+    writer waits (`lossless=True`). One writer, any number of readers.
+    """
+
+    def __init__(self, *, lossless: bool, depth: int = 2) -> None:
+        self._lossless = lossless
+        self._depth = depth if lossless else 1
+        self._frames: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._error: Optional[BaseException] = None
+        self.dropped = 0
+
+    def put(self, frame: Frame) -> bool:
+        """Hand `frame` over. False where nobody reads any more."""
+        with self._changed:
+            if self._lossless:
+                while len(self._frames) >= self._depth and not self._ended:
+                    self._changed.wait()
+            if self._ended:
+                self.dropped += 1
+                return False
+            if len(self._frames) >= self._depth:
+                self._frames.popleft()
+                self.dropped += 1
+            self._frames.append(frame)
+            self._changed.notify_all()
+            return True
+
+    def finish(self, error: Optional[BaseException] = None) -> None:
+        """The writer has no more frames; `error` is raised to the readers after the last one is taken."""
+        with self._changed:
+            self._error = self._error or error
+            self._ended = True
+            self._changed.notify_all()
+
+    def discard(self) -> None:
+        """The readers are done: what is left counts as dropped, a waiting writer is let go."""
+        with self._changed:
+            self._ended = True
+            self.dropped += len(self._frames)
+            self._frames.clear()
+            self._changed.notify_all()
+
+    def take(self, timeout: float) -> Optional[Frame]:
+        """The next frame, or None after `timeout` seconds or at the end (see `ended`). Raises the writer's error."""
+        with self._changed:
+            if not self._frames and not self._ended:
+                self._changed.wait(timeout)
+            if self._frames:
+                frame = self._frames.popleft()
+                if self._lossless:
+                    self._changed.notify_all()
+                return frame
+            if self._error is not None:
+                raise self._error
+            return None
+
+    @property
+    def ended(self) -> bool:
+        """No frame is left and none will come."""
+        return self._ended and not self._frames

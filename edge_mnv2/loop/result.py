@@ -1,0 +1,31 @@
+"""What the loop makes of one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from edge_mnv2.camera.frame import Frame
+from edge_mnv2.runtime.classifier import Prediction
+
+
+@dataclass(frozen=True)
+class Result:
+    """One classified frame. Times are monotonic nanoseconds, `wall_time` is seconds since 1970 (UTC).
+
+    `top` is what passed smoothing and threshold, best first. `latency_ns` runs from capture to result. `fps` counts
+    the results of the last second, `dropped` the frames that were captured and never classified so far.
+    """
+
+    frame: Frame
+    top: tuple[Prediction, ...]
+    finished_at: int
+    wall_time: float
+    uptime_s: float
+    latency_ns: int
+    inference_ns: int
+    fps: float
+    dropped: int
+    engine: str
+    temp_c: Optional[float] = None
+    throttled: Optional[tuple[str, ...]] = None

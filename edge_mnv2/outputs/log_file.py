@@ -1,0 +1,156 @@
+"""Results as JSON Lines or CSV, to a file or to stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.loop.result import Result
+
+CSV_COLUMNS = ("t,uptime_s,frame,label,index,score,latency_ms,inference_ms,fps,dropped,temp_c,throttled,engine").split(
+    ","
+)
+
+
+def timestamp(wall_time: float) -> str:
+    """ISO 8601 in UTC with milliseconds: `2026-11-25T10:00:00.123Z`."""
+    seconds, milliseconds = divmod(round(wall_time * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
+
+
+def as_record(result: Result) -> dict[str, Any]:
+    """A result as the JSON object of a log line."""
+    return {
+        "t": timestamp(result.wall_time),
+        "uptime_s": round(result.uptime_s, 3),
+        "frame": result.frame.index,
+        "top": [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in result.top],
+        "latency_ms": round(result.latency_ns / 1e6, 3),
+        "inference_ms": round(result.inference_ns / 1e6, 3),
+        "fps": round(result.fps, 2),
+        "dropped": result.dropped,
+        "temp_c": result.temp_c,
+        "throttled": None if result.throttled is None else list(result.throttled),
+        "engine": result.engine,
+    }
+
+
+def as_json_line(result: Result) -> bytes:
+    return json.dumps(as_record(result), ensure_ascii=False).encode() + b"\n"
+
+
+def as_csv_line(result: Result) -> bytes:
+    record = as_record(result)
+    best = record["top"][0] if record["top"] else {"label": "", "index": "", "score": ""}
+    row = {**record, **best}
+    row["throttled"] = "" if record["throttled"] is None else " ".join(record["throttled"])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(["" if row[name] is None else row[name] for name in CSV_COLUMNS])
+    return text.getvalue().encode()
+
+
+class Every:
+    """Which results are logged: every Nth, or one every S seconds. `parse` reads `10` and `5s`."""
+
+    def __init__(self, results: int = 1, seconds: float = 0.0) -> None:
+        self._results, self._seconds = results, seconds
+        self._count = 0
+        self._next = 0.0
+
+    @classmethod
+    def parse(cls, text: Optional[str]) -> Every:
+        if text is None:
+            return cls()
+        with contextlib.suppress(ValueError):
+            if text.endswith("s"):
+                seconds = float(text[:-1])
+                if 0 < seconds < 1e7:
+                    return cls(seconds=seconds)
+            elif int(text) >= 1:
+                return cls(results=int(text))
+        raise UsageError(f"--log-every {text}", hint="a number of results (10) or of seconds (5s)")
+
+    def __call__(self, result: Result) -> bool:
+        if self._seconds:
+            now = result.finished_at / 1e9
+            if now < self._next:
+                return False
+            self._next = max(self._next + self._seconds, now)
+            return True
+        self._count += 1
+        return (self._count - 1) % self._results == 0
+
+
+class LogFile:
+    """Appends one line a result to `path` (`-` is stdout): JSON Lines, or CSV where the name ends in `.csv`.
+
+    A line is written whole or taken back, so that a full disk leaves no torn line; a torn last line from a power cut
+    is closed before the first new one. Raises UsageError where the path cannot be opened.
+    """
+
+    def __init__(self, path: str, every: Optional[Every] = None) -> None:
+        self.name = path
+        self._every = every or Every()
+        self._csv = path.lower().endswith(".csv")
+        self._format = as_csv_line if self._csv else as_json_line
+        self._pending = b""
+        self._regular = False
+        if path == "-":
+            self.name = "stdout"
+            self._descriptor = os.dup(sys.stdout.fileno())
+            return
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        try:
+            self._descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            if Path(path).is_fifo() or Path(path).is_char_device():
+                self._descriptor = self._open_special(path)
+            else:
+                raise UsageError(
+                    f"--log {path}: {error.strerror or error}", hint="choose a file in a folder that you can write to"
+                ) from None
+        self._regular = Path(path).is_file()
+        self._pending = self._beginning()
+
+    def write(self, result: Result) -> None:
+        if not self._every(result):
+            return
+        self._append(self._pending + self._format(result))
+        self._pending = b""
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _open_special(self, path: str) -> int:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise UsageError(f"--log {path}: {error.strerror or error}") from None
+
+    def _beginning(self) -> bytes:
+        header = (",".join(CSV_COLUMNS) + "\n").encode() if self._csv else b""
+        size = os.fstat(self._descriptor).st_size if self._regular else 0
+        if not size:
+            return header
+        torn = os.pread(self._descriptor, 1, size - 1) != b"\n"
+        return b"\n" if torn else b""
+
+    def _append(self, data: bytes) -> None:
+        size = os.fstat(self._descriptor).st_size if self._regular else 0
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            if self._regular:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, size)
+            raise

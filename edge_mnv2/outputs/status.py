@@ -1,0 +1,75 @@
+"""The status line: once a second on stderr, from a thread of its own, so that a stalled terminal stalls nothing else."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Optional, TextIO
+
+from edge_mnv2.loop.result import Result
+from edge_mnv2.loop.statistics import Statistics
+
+
+def status_text(
+    statistics: Statistics, latest: Optional[Result], *, dropped: int, state: Optional[str] = None, note: str = ""
+) -> str:
+    """One line: FPS, inference milliseconds (median, 95th percentile), drops, heat where known, the top label."""
+    if state and state != "ok":
+        return f"source {state}: no results"
+    if latest is None:
+        return "waiting for the first frame"
+    median, p95 = statistics.recent_inference_ms()
+    parts = [f"{statistics.recent_fps():5.1f} FPS"]
+    if median is not None and p95 is not None:
+        parts.append(f"inference {median:.1f} ms (p95 {p95:.1f})")
+    parts.append(f"dropped {dropped}")
+    if latest.temp_c is not None:
+        parts.append(f"{latest.temp_c:.0f} °C")
+    if latest.throttled:
+        parts.append("throttled: " + ", ".join(latest.throttled))
+    if latest.engine != "cpu":
+        parts.append(latest.engine)
+    if note:
+        parts.append(note)
+    if latest.top:
+        best = latest.top[0]
+        parts.append(f"{best.score:4.0%} {best.label}")
+    else:
+        parts.append("unsure")
+    return " | ".join(parts)
+
+
+class StatusLine:
+    """Writes `describe()` to `stream` every `interval_s`. A sink that remembers only the newest result."""
+
+    name = "status line"
+
+    def __init__(
+        self,
+        describe: Callable[[Optional[Result]], str],
+        stream: Optional[TextIO] = None,
+        interval_s: float = 1.0,
+    ) -> None:
+        self._describe = describe
+        self._stream = stream or sys.stderr
+        self._interval_s = interval_s
+        self._latest: Optional[Result] = None
+        self._halt = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="status", daemon=True)
+        self._thread.start()
+
+    def write(self, result: Result) -> None:
+        self._latest = result
+
+    def close(self) -> None:
+        self._halt.set()
+        self._thread.join(0.5)
+
+    def _work(self) -> None:
+        while not self._halt.wait(self._interval_s):
+            try:
+                self._stream.write(self._describe(self._latest) + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                return

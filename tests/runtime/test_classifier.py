@@ -1,0 +1,158 @@
+"""The classifier over real models and stubs of every dtype, shape and output that a user may bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_mnv2.errors import LabelsError, ModelError, UsageError
+from edge_mnv2.runtime.classifier import Classifier, top_predictions
+from edge_mnv2.runtime.interpreter import installed_runtimes, open_interpreter
+from tests.stubs import BLUE, GREEN, RED, colour_model, solid
+
+COLOURS = {"red": RED, "green": GREEN, "blue": BLUE}
+
+
+def saved(folder: Path, content: bytes) -> Path:
+    path = folder / "stub.tflite"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("softmax", [True, False], ids=["softmax", "logits"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float32"])
+def test_every_dtype_names_the_colour_with_a_probability(tmp_path: Path, dtype: str, softmax: bool) -> None:
+    path = saved(tmp_path, colour_model(dtype, softmax=softmax))
+    with Classifier.open(path, list(COLOURS)) as model:
+        for name, colour in COLOURS.items():
+            for order in ("rgb", "bgr"):
+                pixels = solid(colour if order == "rgb" else colour[::-1])
+                scores = model.scores(pixels, order)
+                best = model.top(scores)[0]
+                assert best.label == name
+                assert 0.99 < best.score <= 1.0
+                assert scores.dtype == np.float32 and scores.shape == (3,)
+                assert scores.sum() == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (96, 96), (33, 64), (224, 224)])
+def test_any_input_size_is_filled(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = saved(tmp_path, colour_model("int8", height=size[0], width=size[1]))
+    with Classifier.open(path, list(COLOURS)) as model:
+        assert model.input_size == size
+        assert model.top(model.scores(solid(GREEN)))[0].label == "green"
+
+
+def test_one_channel_takes_grey(tmp_path: Path) -> None:
+    path = saved(tmp_path, colour_model("uint8", channels=1, outputs=2))
+    with Classifier.open(path, ["bright", "dark"]) as model:
+        assert model.top(model.scores(solid((255, 255, 255))))[0].label == "bright"
+        assert model.top(model.scores(solid((0, 0, 0))))[0].label == "dark"
+
+
+def test_a_dynamic_batch_is_one(tmp_path: Path) -> None:
+    path = saved(tmp_path, colour_model("float32", batch_signature=-1))
+    with Classifier.open(path, list(COLOURS)) as model:
+        assert model.top(model.scores(solid(BLUE)))[0].label == "blue"
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_shape_that_is_no_picture_is_named(tmp_path: Path, channels: int) -> None:
+    path = saved(tmp_path, colour_model("float32", channels=channels))
+    with pytest.raises(ModelError, match=f"1x8x8x{channels}"):
+        Classifier.open(path)
+
+
+def test_a_coarse_output_scale_is_still_a_probability(tmp_path: Path) -> None:
+    path = saved(tmp_path, colour_model("uint8", softmax=False, output_scale=0.5))
+    with Classifier.open(path, list(COLOURS)) as model:
+        scores = model.scores(solid(RED))
+        assert scores.max() <= 1.0 and scores.min() >= 0.0
+
+
+def test_mean_and_std_are_applied_to_quantized_inputs(tmp_path: Path) -> None:
+    # The stub's real input is (pixel - 127.5) / 127.5; asking for exactly that must equal the default.
+    path = saved(tmp_path, colour_model("int8"))
+    picture = solid((200, 90, 30))
+    with (
+        Classifier.open(path, list(COLOURS)) as plain,
+        Classifier.open(path, list(COLOURS), mean=127.5, std=127.5) as explicit,
+    ):
+        assert np.abs(plain.scores(picture) - explicit.scores(picture)).max() <= 1 / 64
+
+
+def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, colour_model())
+    with pytest.raises(LabelsError) as refused:
+        Classifier.open(path, ["one"])
+    assert "1" in str(refused.value) and "3" in str(refused.value)
+
+
+def test_without_labels_the_row_is_the_label(tmp_path: Path) -> None:
+    with Classifier.open(saved(tmp_path, colour_model())) as model:
+        assert model.top(model.scores(solid(BLUE)))[0].label == "2"
+
+
+def test_equal_scores_keep_their_order() -> None:
+    scores = np.array([0.1, 0.3, 0.3, 0.3, 0.0], np.float32)
+    assert [one.index for one in top_predictions(scores, list("abcde"), 3)] == [1, 2, 3]
+    assert [one.index for one in top_predictions(scores, list("abcde"), 99)] == [1, 2, 3, 0, 4]
+
+
+@pytest.mark.parametrize("value", ["fast", "-1", "nan", "1e9"])
+def test_a_simulated_time_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", value)
+    with pytest.raises(UsageError, match="EDGE_MNV2_SIMULATE_INFERENCE_MS"):
+        Classifier.open(saved(tmp_path, colour_model()))
+
+
+def test_simulated_time_is_the_least_that_an_inference_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "30")
+    with Classifier.open(saved(tmp_path, colour_model())) as model:
+        assert model.classify(solid(RED)).inference_ns >= 30e6
+
+
+def test_results_survive_the_next_inference(tmp_path: Path) -> None:
+    with Classifier.open(saved(tmp_path, colour_model("float32"))) as model:
+        first = model.scores(solid(RED))
+        kept = first.copy()
+        for _ in range(5):
+            model.scores(solid(BLUE))
+        assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v2_1.0_224_quant", "tf2_mobilenet_v2_1.0_224_ptq", "mobilenet_v1_0.25_128_quant"]
+)
+def test_reference_models_know_a_cat(data: Path, name: str) -> None:
+    picture = cv2.imread(str(data / "images" / "cat.bmp"))
+    with Classifier.open(data / "models" / f"{name}.tflite") as model:
+        best = model.top(model.scores(picture, "bgr"))[0]
+        # Rows of a 1001-output model: tabby, tiger cat, Egyptian cat (and the small model's lynx).
+        assert best.index in (282, 283, 286, 288)
+
+
+def test_a_compiled_model_without_its_accelerator_is_explained(data: Path) -> None:
+    with pytest.raises(ModelError, match="Edge TPU"):
+        Classifier.open(data / "models" / "mobilenet_v2_1.0_224_quant_edgetpu.tflite")
+
+
+def test_a_model_that_fails_when_it_runs_is_one_error(data: Path) -> None:
+    with pytest.raises(ModelError):
+        Classifier.open(data / "models" / "model_invoking_error.tflite").warm_up()
+
+
+@pytest.mark.skipif(len(installed_runtimes()) < 2, reason="only one interpreter package is installed")
+def test_both_runtimes_agree_bit_for_bit_without_delegates(data: Path) -> None:
+    path = data / "models" / "mobilenet_v2_1.0_224_quant.tflite"
+    picture = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    answers = []
+    for runtime in installed_runtimes():
+        with open_interpreter(path, runtime=runtime, xnnpack=False) as interpreter:
+            interpreter.set_input(picture)
+            interpreter.invoke()
+            answers.append(interpreter.output())
+    assert np.array_equal(*answers)
