@@ -1,0 +1,119 @@
+"""Which output row is which class, and which class a folder's name means.
+
+A class index counts classes only; a model's output rows may hold one more, the background, first or last.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.paths import packaged
+from edge_mnv2.zoo.labels import BACKGROUND, IMAGENET_WITH_BACKGROUND, is_background
+
+IMAGENET_CLASSES = IMAGENET_WITH_BACKGROUND - 1
+_WNID = re.compile(r"(n\d{8})(?:[-_ ].*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A model's classes. `labels` are their names without background; class `i` is output row `i + offset`."""
+
+    labels: tuple[str, ...]
+    offset: int
+    rows: int
+    note: Optional[str] = None
+
+    @classmethod
+    def of(cls, labels: Sequence[str]) -> Classes:
+        """From one label per output row. Background is the row labelled so, first or last; 1001 rows without any
+        names are ImageNet's, with background first."""
+        rows = len(labels)
+        if rows > 1 and is_background(labels[0]):
+            return cls(tuple(labels[1:]), 1, rows)
+        if rows > 1 and is_background(labels[-1]):
+            return cls(tuple(labels[:-1]), 0, rows)
+        if rows == IMAGENET_WITH_BACKGROUND and all(label == str(row) for row, label in enumerate(labels)):
+            note = "1001 outputs without labels: taken as ImageNet's classes with background in row 0"
+            return cls(tuple(str(index) for index in range(IMAGENET_CLASSES)), 1, rows, note)
+        return cls(tuple(labels), 0, rows)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def row(self, class_index: int) -> int:
+        """The output row of a class."""
+        return class_index + self.offset
+
+    def class_of(self, row: int) -> int:
+        """The class of an output row; -1 for background."""
+        index = row - self.offset
+        return index if 0 <= index < len(self.labels) else -1
+
+    def name(self, class_index: int) -> str:
+        """The label of a class; "background" for -1."""
+        return self.labels[class_index] if class_index >= 0 else BACKGROUND
+
+    def check(self, class_index: int) -> int:
+        """`class_index` itself. Raises UsageError where the model has no such class."""
+        if not 0 <= class_index < len(self.labels):
+            raise UsageError(f"class index {class_index} is not one of this model's {len(self.labels)} classes")
+        return class_index
+
+
+class ClassNames:
+    """Finds the class that a text means: a label, a part of a label between commas, a wnid (`n02123045`) where the
+    classes are ImageNet's, or the class index itself. Case, accents' encoding and `_` for a blank do not matter."""
+
+    def __init__(self, classes: Classes) -> None:
+        self._classes = classes
+        self._whole: dict[str, set[int]] = {}
+        self._parts: dict[str, set[int]] = {}
+        for index, label in enumerate(classes.labels):
+            self._whole.setdefault(_key(label), set()).add(index)
+            for part in label.split(","):
+                self._parts.setdefault(_key(part), set()).add(index)
+        self._wnids: Optional[dict[str, int]] = None
+
+    def find(self, text: str) -> int:
+        """The class index. Raises UsageError where the text means no class or more than one."""
+        key = _key(text)
+        for table in (self._whole, self._parts):
+            found = table.get(key, set())
+            if len(found) == 1:
+                return next(iter(found))
+            if found:
+                indices = ", ".join(str(index) for index in sorted(found))
+                raise UsageError(f"'{text}' means more than one class ({indices})", hint="use the class index instead")
+        wnid = self._by_wnid(text)
+        if wnid is not None:
+            return wnid
+        if re.fullmatch(r"\d{1,9}", text.strip()):
+            return self._classes.check(int(text))
+        raise UsageError(f"'{text}' is no class of this model{self._near(key)}")
+
+    def _by_wnid(self, text: str) -> Optional[int]:
+        match = _WNID.fullmatch(text.strip())
+        if match is None or len(self._classes) != IMAGENET_CLASSES:
+            return None
+        if self._wnids is None:
+            self._wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
+        return self._wnids.get(match.group(1).lower())
+
+    def _near(self, key: str) -> str:
+        near = difflib.get_close_matches(key, [*self._whole, *self._parts], n=3, cutoff=0.7)
+        return f" (near: {', '.join(dict.fromkeys(near))})" if near else ""
+
+
+def imagenet_wnids() -> list[str]:
+    """WordNet ids of ImageNet's 1000 classes, in the order of their class index."""
+    return packaged("models", "labels", "imagenet_wnids.txt").read_text(encoding="ascii").split()
+
+
+def _key(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split())

@@ -1,0 +1,140 @@
+"""One pass of one or two models over a data set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from edge_mnv2.errors import SourceError, UsageError
+from edge_mnv2.evaluate.classes import Classes
+from edge_mnv2.evaluate.dataset import Dataset, Example
+from edge_mnv2.evaluate.metrics import Answer, rank_of
+from edge_mnv2.evaluate.pictures import fitted_pictures
+from edge_mnv2.runtime.classifier import Classifier
+
+REGRESSION = "regression"
+Answered = Union[Answer, tuple[float, ...]]
+
+
+@dataclass
+class Subject:
+    """A model under test and what it answered.
+
+    `classifier` must be opened with `resize="stretch"`: pictures come fitted already. `classes` are None where the
+    model measures values. `answers` (one a readable picture, in order) holds an `Answer`, or the values of the outputs.
+    """
+
+    name: str
+    path: Path
+    classifier: Classifier
+    classes: Optional[Classes] = None
+    answers: list[Any] = field(default_factory=list)
+    inference_ms: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, path: Path, classifier: Classifier) -> Subject:
+        classes = None if classifier.task == REGRESSION else Classes.of(classifier.labels)
+        return cls(name, path, classifier, classes)
+
+    def answer(self, image: np.ndarray, truth: Union[int, tuple[float, ...]]) -> Answered:
+        """Classify one fitted picture and note the answer."""
+        result = self.classifier.classify(image)
+        scores = result.scores
+        answered: Answered
+        if self.classes is None or not isinstance(truth, int):
+            answered = tuple(float(value) for value in scores)
+        else:
+            row = int(np.argmax(scores))
+            rank = rank_of(scores, self.classes.row(truth))
+            answered = Answer(truth, self.classes.class_of(row), rank, float(scores[row]))
+        self.answers.append(answered)
+        self.inference_ms.append(result.inference_ns / 1e6)
+        return answered
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one example: an answer of each subject, or the error that kept its picture from being read."""
+
+    example: Example
+    answers: tuple[Answered, ...] = ()
+    inference_ms: tuple[float, ...] = ()
+    image: Optional[np.ndarray] = None
+    error: Optional[str] = None
+
+
+@dataclass
+class Evaluation:
+    """The pass: `failures` are (file, reason); `examples` those that could be read; `duration_s` without model load."""
+
+    dataset: Dataset
+    subjects: list[Subject]
+    examples: list[Example] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    duration_s: float = 0.0
+
+    @property
+    def model(self) -> Subject:
+        return self.subjects[0]
+
+    @property
+    def against(self) -> Optional[Subject]:
+        return self.subjects[1] if len(self.subjects) > 1 else None
+
+
+def check_comparable(first: Subject, second: Subject) -> None:
+    """Raises UsageError where answers of both models cannot be compared."""
+    kinds = {True: "classes", False: "measured values"}
+    if (first.classes is None) != (second.classes is None):
+        raise UsageError(
+            f"{first.name} answers with {kinds[first.classes is not None]} "
+            f"and {second.name} with {kinds[second.classes is not None]}",
+            hint="compare models of one task",
+        )
+    counts = [
+        len(subject.classes) if subject.classes is not None else subject.classifier.outputs
+        for subject in (first, second)
+    ]
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"{first.name} has {counts[0]} classes and {second.name} has {counts[1]}",
+            hint="compare models of the same classes",
+        )
+
+
+def evaluate(
+    dataset: Dataset,
+    subjects: Sequence[Subject],
+    *,
+    resize: str = "crop",
+    workers: int = 1,
+    on_outcome: Optional[Callable[[Outcome], None]] = None,
+) -> Evaluation:
+    """Every subject answers every picture of `dataset`. `workers` threads decode ahead.
+
+    `on_outcome` is called once an example, in order. Raises ModelError where a model fails.
+    """
+    evaluation = Evaluation(dataset, list(subjects))
+    for subject in subjects:
+        subject.classifier.warm_up()
+    sizes = sorted({subject.classifier.input_size for subject in subjects})
+    pictures = fitted_pictures([example.path for example in dataset.examples], sizes, resize, workers)
+    started = time.monotonic()
+    for example, picture in zip(dataset.examples, pictures):
+        if isinstance(picture, SourceError):
+            evaluation.failures.append((example.name, str(picture)))
+            outcome = Outcome(example, error=str(picture))
+        else:
+            images = [picture[subject.classifier.input_size] for subject in subjects]
+            answers = tuple(subject.answer(image, example.truth) for subject, image in zip(subjects, images))
+            evaluation.examples.append(example)
+            outcome = Outcome(example, answers, tuple(subject.inference_ms[-1] for subject in subjects), images[0])
+        if on_outcome is not None:
+            on_outcome(outcome)
+    evaluation.duration_s = time.monotonic() - started
+    return evaluation
