@@ -1,0 +1,142 @@
+"""From what a person gives as `--model` to a verified file, its labels and what else is known about it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from edge_mnv2.errors import ModelError
+from edge_mnv2.zoo import cache, registry
+from edge_mnv2.zoo.digest import sha256_of
+from edge_mnv2.zoo.entry import Entry, Preprocess
+from edge_mnv2.zoo.sidecar import Sidecar, read_sidecar
+
+log = logging.getLogger(__name__)
+
+_MAGIC = b"TFL3"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A model file that is there and, where the registry knows it, is what the registry says.
+
+    `name`: the registry's name, or the file's where the registry does not know it. `labels`: names as the list has
+    them (`fit_labels` fits them to the outputs), None where there are none. `background`: "first", "last", "none" or
+    None (not known). `sha256` is empty for a file that is no TensorFlow Lite model. `registry`: None for ours, else the
+    team's address.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    entry: Optional[Entry]
+    labels: Optional[list[str]]
+    background: Optional[str] = None
+    task: str = "classification"
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    unit: Optional[str] = None
+
+    @property
+    def registry(self) -> Optional[str]:
+        return self.entry.registry if self.entry is not None else None
+
+
+def resolve(name_or_path: str) -> Resolved:
+    """The model that `name_or_path` means. A registry's name comes first; write ./NAME for a file of the same name.
+
+    Nothing is downloaded. The file's size and sha256 are checked (the hash only when the file has changed since it was
+    last checked). Raises ModelError for an unknown name, a missing file or a damaged one, LabelsError for labels
+    that cannot be read, ProfileError for a wrong team registry.
+    """
+    if not name_or_path.strip():
+        raise ModelError("the model's name is empty", hint="`edge-mnv2 models list` shows the known names")
+    known = registry.load()
+    if name_or_path in known:
+        return _by_name(known.get(name_or_path))
+    path = Path(name_or_path).expanduser()
+    try:
+        there = path.exists() or path.is_symlink()
+    except (OSError, ValueError):
+        there = False
+    if there:
+        return _by_path(path, known)
+    if os.sep in name_or_path or name_or_path.endswith(".tflite"):
+        raise ModelError(f"{name_or_path}: no such file", hint=_instead(path, known))
+    if known.near(name_or_path):
+        raise ModelError(f"no model and no file is called '{name_or_path}'", hint=known.suggestion(name_or_path))
+    return _by_name(known.get(name_or_path))
+
+
+def _instead(path: Path, known: registry.Registry) -> str:
+    entry = known.by_file(path.name)
+    if entry is not None:
+        return f"`--model {entry.name}` means the model of that name"
+    return known.suggestion(path.name[: -len(".tflite")] if path.name.endswith(".tflite") else path.name)
+
+
+def _by_name(entry: Entry) -> Resolved:
+    if entry.kind != "model":
+        raise ModelError(f"'{entry.name}' is {_article(entry.kind)}, not a model", hint="`edge-mnv2 models list`")
+    copy, damaged = cache.find(entry)
+    if copy is not None:
+        for bad in damaged:
+            log.warning("%s is damaged (%s); %s is used instead", bad.copy.path, bad.problem, copy.path)
+    if copy is None:
+        packaged = entry.package_file is not None
+        again = "install edge-mnv2 again" if packaged else f"edge-mnv2 pull {entry.name}"
+        if damaged:
+            raise ModelError(f"{damaged[0].copy.path} is damaged: {damaged[0].problem}", hint=again)
+        if packaged:
+            raise ModelError(f"{cache.copies(entry)[0].path} ships with edge-mnv2 and is missing", hint=again)
+        verb = "built" if entry.recipe else "downloaded"
+        raise ModelError(f"{entry.name} has not been {verb} on this device yet", hint=f"edge-mnv2 pull {entry.name}")
+    if copy.where in ("mirror", "registry"):
+        log.info("%s is used in place: %s (`edge-mnv2 pull %s` makes a copy)", entry.name, copy.path, entry.name)
+    digest = entry.sha256 or sha256_of(copy.path)
+    return _known(entry.name, copy.path, digest, entry, read_sidecar(copy.path) if entry.recipe else None)
+
+
+def _by_path(path: Path, known: registry.Registry) -> Resolved:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, not a model", hint="name the .tflite file in it")
+    if not path.exists():
+        raise ModelError(f"{path} is a link to a file that is not there")
+    if not path.is_file():
+        raise ModelError(f"{path} is not a regular file")
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(8)
+        digest = sha256_of(path) if head[4:] == _MAGIC else ""
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    entry = known.by_sha256(digest) if digest else None
+    if entry is None:
+        _compare_with_namesake(path, size, known)
+    return _known(entry.name if entry else path.name, path, digest, entry, read_sidecar(path))
+
+
+def _compare_with_namesake(path: Path, size: int, known: registry.Registry) -> None:
+    namesake = known.by_file(path.name)
+    if namesake is not None and namesake.bytes is not None:
+        differs = f"{size} of {namesake.bytes} bytes" if size < namesake.bytes else "another sha256"
+        log.warning("%s is not the registry's %s (%s)", path, namesake.name, differs)
+
+
+def _known(name: str, path: Path, digest: str, entry: Optional[Entry], sidecar: Optional[Sidecar]) -> Resolved:
+    labels = cache.entry_labels(entry) if entry is not None and (sidecar is None or sidecar.labels is None) else None
+    task = entry.task if entry is not None else None
+    preprocess, unit = (entry.preprocess, entry.unit) if entry is not None else (Preprocess(), None)
+    background = entry.background if entry is not None else None
+    if sidecar is not None:
+        labels = sidecar.labels if sidecar.labels is not None else labels
+        task, unit = sidecar.task or task, sidecar.unit or unit
+        preprocess = sidecar.preprocess if sidecar.preprocess != Preprocess() else preprocess
+    return Resolved(name, path, digest, entry, labels, background, task or "classification", preprocess, unit)
+
+
+def _article(kind: str) -> str:
+    return "a clip" if kind == "clip" else "a set of weights"
