@@ -178,11 +178,13 @@ def open_interpreter(
     delegate_name: Optional[str] = None,
     xnnpack: bool = True,
     preserve_all_tensors: bool = False,
+    quiet: bool = True,
 ) -> Interpreter:
     """Load `model` (a path, or the bytes of a file) and allocate its tensors.
 
     `delegates` are native delegate objects, `delegate_name` what to call them in results. `xnnpack=False` turns the
-    default CPU delegate off: the runtime's plain kernels then give bit-equal results between packages.
+    default CPU delegate off: the runtime's plain kernels then give bit-equal results between packages. `quiet=False`
+    leaves what native code says while it loads on stderr, for a process that may not live to pass it on.
     Raises ModelError where the runtime refuses the file, RuntimeMissing where there is no runtime.
     """
     module, version = import_runtime(runtime)
@@ -201,7 +203,7 @@ def open_interpreter(
         resolver = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         arguments["experimental_op_resolver_type"] = resolver
     try:
-        with native_stderr_logged():
+        with native_stderr_logged() if quiet else contextlib.nullcontext():
             native = module.Interpreter(**arguments)
             native.allocate_tensors()
             return Interpreter(native, version, threads, delegate_name)
