@@ -2,8 +2,59 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any, List, Optional
+
 import typer
+
+from edge_mnv2.cli.options import JSON, given, option
+from edge_mnv2.errors import PARTIAL, SourceError
 
 
 def register(app: typer.Typer) -> None:
-    pass
+    app.command()(classify)
+
+
+def classify(
+    context: typer.Context,
+    images: List[str] = typer.Argument(
+        ..., metavar="IMAGE...", help="Pictures, or folders of pictures.", show_default=False
+    ),
+    model: Optional[str] = option("--model", help="A name from `models list`, or a .tflite file.", metavar="NAME|PATH"),
+    labels: Optional[str] = option("--labels", help="A label file for the model.", metavar="FILE"),
+    resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
+    top_k: Optional[int] = option("--top-k", help="How many classes to name (default 5).", min=1),
+    threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
+    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    as_json: bool = JSON,
+) -> None:
+    """Classify still pictures."""
+    from edge_mnv2.device.cpus import resolve_threads
+    from edge_mnv2.loop.engines import open_classifier
+    from edge_mnv2.runtime.stills import classify_files
+
+    count, note = resolve_threads(threads or "auto")
+    classifier, found, notes = open_classifier(
+        model, labels, runtime=runtime or "auto", threads=count, resize=resize, top_k=top_k or 5
+    )
+    for said in ([note] if note else []) + notes:
+        typer.echo(said, err=True)
+    rows: "list[dict[str, Any]]" = []
+    failed = 0
+    with classifier:
+        for result in classify_files(classifier, images):
+            if result.error is not None:
+                failed += 1
+                rows.append({"file": result.file, "error": result.error})
+                typer.echo(f"edge-mnv2: error: {result.error}", err=True)
+                continue
+            top = [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in result.top]
+            rows.append({"file": result.file, "top": top, "inference_ms": result.inference_ms})
+            if not as_json:
+                typer.echo(result.file)
+                for one in result.top:
+                    typer.echo(f"  {one.score:6.1%}  {one.label}")
+    if as_json:
+        typer.echo(json.dumps({"model": found.name, "results": rows}, ensure_ascii=False, indent=2))
+    if failed:
+        raise typer.Exit(SourceError.exit_code if failed == len(rows) else PARTIAL)

@@ -5,9 +5,12 @@ Nothing here imports click by name: newer typer carries its own.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Optional
 
 import typer
+
+from edge_mnv2.errors import UsageError
 
 
 def option(*names: str, help: str, default: Any = None, **more: Any) -> Any:
@@ -21,6 +24,19 @@ def given(context: typer.Context, name: str) -> Optional[str]:
     """Where parameter `name` came from: "command line", "environment" or None (not given)."""
     source = context.get_parameter_source(name)
     return {"COMMANDLINE": "command line", "ENVIRONMENT": "environment"}.get(source.name if source else "")
+
+
+def parse_duration(name: str, text: Optional[str]) -> Optional[float]:
+    """Seconds of option `name`: a positive number, with or without a final `s`. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text[:-1] if text.endswith("s") else text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < 1e9:
+        raise UsageError(f"{name} {text}", hint="a number of seconds above 0")
+    return seconds
 
 
 JSON = option("--json", help="One JSON document on stdout.", default=False, is_flag=True)

@@ -1,7 +1,159 @@
-"""Placeholder."""
+"""`edge-mnv2 run`: the main job."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, List, Optional
 
 import typer
+from typer.core import TyperCommand
+
+from edge_mnv2.cli.options import JSON, given, option, parse_duration
+from edge_mnv2.errors import UsageError
+
+SETTINGS = {
+    "model": "runtime.model",
+    "runtime": "runtime.backend",
+    "delegate": "runtime.delegate",
+    "threads": "runtime.threads",
+    "workers": "runtime.workers",
+    "resize": "preprocess.resize",
+    "roi": "camera.roi",
+    "rotate": "camera.rotate",
+    "flip": "camera.flip",
+    "fps": "camera.fps",
+    "top_k": "output.top_k",
+    "threshold": "output.threshold",
+    "smooth": "output.smooth",
+}
+"""Parameter → key of the device profile that it overrides."""
+
+
+class RunCommand(TyperCommand):
+    """Lets `--camera` stand alone: without a value it means the first camera found."""
+
+    def parse_args(self, ctx: Any, args: List[str]) -> List[str]:
+        spelled = []
+        for position, word in enumerate(args):
+            follows = args[position + 1] if position + 1 < len(args) else "-"
+            spelled.append("--camera=first" if word == "--camera" and follows.startswith("-") else word)
+        return super().parse_args(ctx, spelled)
 
 
 def register(app: typer.Typer) -> None:
-    pass
+    app.command(cls=RunCommand)(run)
+
+
+def run(
+    context: typer.Context,
+    camera: Optional[str] = option(
+        "--camera", help="A camera: alone the first found, or 0, /dev/video2, csi.", metavar="[SPEC]"
+    ),
+    source: Optional[str] = option(
+        "--source",
+        help="auto, a camera, rtsp:// or http:// stream, clip, picture, folder, demo, test[:WxH@FPS].",
+        metavar="SPEC",
+    ),
+    model: Optional[str] = option("--model", help="A name from `models list`, or a .tflite file.", metavar="NAME|PATH"),
+    labels: Optional[str] = option("--labels", help="A label file for the model.", metavar="FILE"),
+    device: Optional[str] = option("--device", help="A device profile (never a camera).", metavar="PROFILE|FILE"),
+    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
+    threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
+    workers: Optional[str] = option("--workers", help="Interpreters side by side: auto or a number.", metavar="auto|N"),
+    top_k: Optional[int] = option("--top-k", help="How many classes a result names (default 5).", min=1),
+    threshold: Optional[float] = option("--threshold", help="Least score that a result names, 0 to 1."),
+    smooth: Optional[float] = option("--smooth", help="Weight of the past in the scores, 0 (off) to 0.99."),
+    resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
+    roi: Optional[str] = option("--roi", help="Classify only this part, in pixels.", metavar="X,Y,W,H"),
+    rotate: Optional[int] = option("--rotate", help="Turn clockwise: 0, 90, 180 or 270."),
+    flip: Optional[str] = option("--flip", help="Mirror: h, v or hv."),
+    size: Optional[str] = option("--size", help="Ask the camera for this size.", metavar="WxH"),
+    fps: Optional[float] = option("--fps", help="Ask the camera for this rate."),
+    every_frame: bool = option(
+        "--every-frame", help="Take every frame, as fast as it can.", default=False, is_flag=True
+    ),
+    loop: bool = option("--loop", help="Begin a clip or folder again at its end.", default=False, is_flag=True),
+    max_frames: Optional[int] = option("--max-frames", help="Stop after N results.", min=1, metavar="N"),
+    duration: Optional[str] = option("--duration", help="Stop after S seconds.", metavar="S"),
+    give_up: Optional[str] = option("--give-up", help="End when the camera stays away for S seconds.", metavar="S"),
+    log: Optional[str] = option(
+        "--log", help="Write results: FILE.jsonl, FILE.csv, or - for stdout.", metavar="FILE|-"
+    ),
+    log_every: Optional[str] = option("--log-every", help="Log every Nth result, or one in S seconds.", metavar="N|Ss"),
+    as_json: bool = JSON,
+) -> None:
+    """Classify frames in real time, with FPS once a second on stderr."""
+    from edge_mnv2.device.settings import resolve
+    from edge_mnv2.loop.session import RunRequest
+    from edge_mnv2.loop.session import run as run_session
+
+    values = dict(context.params)
+    if as_json and log == "-":
+        raise UsageError("--json and --log - both write to stdout", hint="give --log a file")
+    if camera is not None and source is not None:
+        origins = given(context, "camera"), given(context, "source")
+        if origins[0] == origins[1]:
+            raise UsageError("--camera and --source exclude each other", hint="give one of them")
+        # The command line goes before the environment.
+        camera, source = (camera, None) if origins[0] == "command line" else (None, source)
+    overrides = {
+        key: (values[name], given(context, name) or "command line", _spelled(name))
+        for name, key in SETTINGS.items()
+        if values[name] is not None
+    }
+    if size is not None:
+        width, height = _size(size)
+        origin = given(context, "size") or "command line"
+        overrides["camera.width"] = (width, origin, "--size")
+        overrides["camera.height"] = (height, origin, "--size")
+    resolved = resolve(device, overrides)
+    request = RunRequest(
+        settings=resolved,
+        device=resolved.profile,
+        source=source,
+        camera=camera,
+        labels=labels,
+        every_frame=every_frame,
+        repeat=loop,
+        max_frames=max_frames,
+        duration_s=parse_duration("--duration", duration),
+        give_up_s=parse_duration("--give-up", give_up),
+        log=log,
+        log_every=log_every,
+        show_status=logging.getLogger().isEnabledFor(logging.INFO),
+        notes=tuple(resolved.notes),
+    )
+    outcome = run_session(request)
+    if as_json:
+        typer.echo(json.dumps(outcome.summary, ensure_ascii=False, indent=2))
+    else:
+        logging.getLogger(__name__).info("%s", _in_words(outcome.summary))
+    if outcome.error is not None:
+        raise outcome.error
+    raise typer.Exit(outcome.exit_code)
+
+
+def _spelled(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _size(text: str) -> "tuple[int, int]":
+    parts = text.lower().split("x")
+    if len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts):
+        width, height = int(parts[0]), int(parts[1])
+        if 1 <= width <= 16384 and 1 <= height <= 16384:
+            return width, height
+    raise UsageError(f"--size {text}", hint="WIDTHxHEIGHT in pixels, such as 1280x720")
+
+
+def _in_words(summary: "dict[str, Any]") -> str:
+    latency = summary["latency_ms"]["p50"]
+    parts = [f"{summary['frames']} frames in {summary['duration_s']:.1f} s"]
+    if summary["fps"] is not None:
+        parts.append(f"{summary['fps']:.1f} FPS, latency {latency:.1f} ms (median)")
+    parts.append(f"{summary['dropped']} dropped")
+    if summary["write_errors"]:
+        parts.append(f"{summary['write_errors']} results not written")
+    return ", ".join(parts) + f" ({summary['ended']})"

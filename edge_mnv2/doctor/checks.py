@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -10,12 +9,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from edge_mnv2 import paths
 from edge_mnv2.doctor.child import run_python
-from edge_mnv2.errors import EdgeMnv2Error, ModelError, ProfileError
+from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.runtime.interpreter import RUNTIMES, installed_runtimes
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
@@ -72,10 +70,7 @@ def run_checks(root: str = "/") -> Iterator[Check]:
 def _python(root: str) -> Iterator[Check]:
     bits = "64" if sys.maxsize > 2**32 else "32"
     detail = f"Python {platform.python_version()}, {bits} bit, {platform.machine()}"
-    if sys.version_info < (3, 9):
-        yield Check("python", "fail", detail, "Python 3.9 to 3.13 is needed", 1)
-    else:
-        yield Check("python", "ok", detail)
+    yield Check("python", "ok", detail)
 
 
 def _numpy_and_opencv(root: str) -> Iterator[Check]:

@@ -83,6 +83,10 @@ class FrameLoop:
         """Frames that were captured and never classified."""
         return self.handoff.dropped
 
+    def add_sink(self, sink: ResultSink) -> None:
+        """Give results to `sink` too (before `run`)."""
+        self._sinks.append(sink)
+
     def stop(self) -> None:
         """End the run soon, as SIGINT and SIGTERM do."""
         self._stopping.set()

@@ -15,8 +15,20 @@ from typing import Any, Optional
 from edge_mnv2.errors import UsageError
 from edge_mnv2.loop.result import Result
 
-CSV_COLUMNS = ("t,uptime_s,frame,label,index,score,latency_ms,inference_ms,fps,dropped,temp_c,throttled,engine").split(
-    ","
+CSV_COLUMNS = (
+    "t",
+    "uptime_s",
+    "frame",
+    "label",
+    "index",
+    "score",
+    "latency_ms",
+    "inference_ms",
+    "fps",
+    "dropped",
+    "temp_c",
+    "throttled",
+    "engine",
 )
 
 

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
 log = logging.getLogger(__name__)
@@ -33,17 +34,21 @@ class Isolated:
     """Runs `sink` in a thread of its own behind a bounded queue, so that `write` returns at once and never raises.
 
     A failure is said once, counted in `errors` together with every result that could not be kept, and tried again
-    after a second; when writing works again, that is said too. `closed_by_reader` is set when the other end went away.
+    after a second; when writing works again, that is said too.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._queue: queue.Queue[Any] = queue.Queue(_QUEUE)
         self.errors = 0
-        self.closed_by_reader = threading.Event()
+        self._on_reader_gone: Callable[[], None] = lambda: None
         self._failing_since: Optional[float] = None
         self._thread = threading.Thread(target=self._work, name=f"sink-{sink.name}", daemon=True)
         self._thread.start()
+
+    def closed_by_reader_calls(self, action: Callable[[], None]) -> None:
+        """Call `action` once when the reader of a pipe goes away: nobody is left to write for."""
+        self._on_reader_gone = action
 
     def write(self, result: Any) -> None:
         try:
@@ -74,8 +79,7 @@ class Isolated:
             try:
                 self._sink.write(result)
             except BrokenPipeError:
-                self.errors += 1
-                self.closed_by_reader.set()
+                self._on_reader_gone()
                 break
             except OSError as error:
                 self._failed(error.strerror or str(error))

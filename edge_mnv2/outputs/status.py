@@ -1,4 +1,4 @@
-"""The status line: once a second on stderr, from a thread of its own, so that a stalled terminal stalls nothing else."""
+"""The status line: once a second on stderr, from its own thread, so that a stalled terminal stalls nothing else."""
 
 from __future__ import annotations
 

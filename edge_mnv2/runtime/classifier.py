@@ -69,7 +69,7 @@ def top_predictions(scores: np.ndarray, labels: Sequence[str], k: int) -> list[P
     else:
         rows = np.arange(scores.size)
     rows = rows[np.argsort(-scores[rows], kind="stable")][:k]
-    return [Prediction(labels[row], int(row), float(scores[row])) for row in rows]
+    return [Prediction(labels[row], row, float(scores[row])) for row in rows.tolist()]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ def crop_box(width: int, height: int, aspect: float) -> tuple[int, int, int, int
 
 
 class Preprocessor:
-    """Fits pictures into `height` x `width`. Keeps its buffers: one object a thread, a result is valid until the next."""
+    """Fits pictures into `height` x `width`. Keeps its buffers: one thread; a result is valid until the next."""
 
     def __init__(self, height: int, width: int, resize: str = "crop", channels: int = 3) -> None:
         if resize not in RESIZE:

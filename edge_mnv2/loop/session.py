@@ -1,0 +1,218 @@
+"""One run from its settings to its summary: model, source, outputs, loop, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Optional
+
+from edge_mnv2.camera.frame import FrameSource
+from edge_mnv2.device.health import HealthMonitor
+from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
+from edge_mnv2.loop.engines import Engines, open_engines
+from edge_mnv2.loop.frame_loop import FrameLoop, ResultSink
+from edge_mnv2.loop.source_choice import ChosenSource, choose_source
+from edge_mnv2.loop.statistics import Statistics
+from edge_mnv2.outputs.log_file import Every, LogFile
+from edge_mnv2.outputs.sink import Isolated
+from edge_mnv2.outputs.status import StatusLine, status_text
+from edge_mnv2.runtime.classifier import SIMULATE, simulated_inference_ns
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `run` was asked for. `settings` are the resolved values of the device profile's keys ("runtime.threads")."""
+
+    settings: Mapping[str, Any]
+    device: str
+    source: Optional[str] = None
+    camera: Optional[str] = None
+    labels: Optional[str] = None
+    on_tpu_loss: str = "cpu"
+    every_frame: bool = False
+    repeat: bool = False
+    max_frames: Optional[int] = None
+    duration_s: Optional[float] = None
+    give_up_s: Optional[float] = None
+    log: Optional[str] = None
+    log_every: Optional[str] = None
+    show_status: bool = True
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """The summary by the names of the command line's contract, the exit code, and the error that ended the run."""
+
+    summary: dict[str, Any]
+    exit_code: int
+    error: Optional[EdgeMnv2Error] = None
+
+
+class _Stopped(Exception):
+    """A signal came before the loop had begun."""
+
+
+class _Signals:
+    """SIGINT and SIGTERM end the run; before there is a loop, they end what is being opened."""
+
+    def __init__(self) -> None:
+        self.loop: Optional[FrameLoop] = None
+        self.came = False
+
+    def __call__(self, number: int, frame: Optional[FrameType]) -> None:
+        self.came = True
+        if self.loop is None:
+            raise _Stopped
+        self.loop.stop()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        try:
+            previous = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever runs us there handles signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def run(request: RunRequest) -> RunOutcome:
+    """Run until the source, a limit or a signal ends it.
+
+    Raises the leaf of EdgeMnv2Error that fits where the run cannot begin (unusable output path, model, source) and
+    ModelError where the model fails on the way; a source that is lost for good is in the outcome, with its summary.
+    """
+    every = Every.parse(request.log_every)
+    signals = _Signals()
+    session = _Session(request)
+    with signals.installed():
+        try:
+            with contextlib.ExitStack() as stack:
+                session.open(stack, every)
+                signals.loop = session.loop
+                if signals.came:
+                    raise _Stopped
+                session.work()
+        except _Stopped:
+            session.ended = "signal"
+        finally:
+            # From here on a second Ctrl-C must not tear the summary.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with contextlib.suppress(ValueError):
+                    signal.signal(number, signal.SIG_IGN)
+    return session.outcome()
+
+
+class _Session:
+    def __init__(self, request: RunRequest) -> None:
+        self.request = request
+        self.settings = request.settings
+        self.loop: Optional[FrameLoop] = None
+        self.engines: Optional[Engines] = None
+        self.chosen: Optional[ChosenSource] = None
+        self.health: Optional[HealthMonitor] = None
+        self.outputs: list[Isolated] = []
+        self.ended = "signal"
+
+    def open(self, stack: contextlib.ExitStack, every: Every) -> None:
+        request, settings = self.request, self.settings
+        sinks: list[ResultSink] = []
+        if request.log:
+            self.outputs.append(Isolated(LogFile(request.log, every)))
+            sinks.append(self.outputs[-1])
+            stack.callback(self.outputs[-1].close)
+        self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss))
+        self.chosen = choose_source(request.source, request.camera, settings, request.give_up_s)
+        source = stack.enter_context(self.chosen.source)
+        for note in (*request.notes, *self.engines.notes, *self.chosen.notes):
+            log.info("%s", note)
+        self.health = stack.enter_context(HealthMonitor())
+        self.loop = FrameLoop(
+            source,
+            self.engines.engines,
+            sinks,
+            every_frame=request.every_frame,
+            repeat=request.repeat,
+            max_frames=request.max_frames,
+            duration_s=request.duration_s,
+            threshold=settings["output.threshold"],
+            smooth=settings["output.smooth"],
+            health=self.health.latest,
+        )
+        if self.outputs:
+            self.outputs[0].closed_by_reader_calls(self.loop.stop)
+        if request.show_status:
+            status = StatusLine(self._describe)
+            stack.callback(status.close)
+            self.loop.add_sink(status)
+
+    def work(self) -> None:
+        assert self.loop is not None and self.engines is not None and self.chosen is not None
+        log.info("%s | %s | %s", self.engines.description, self.chosen.source.description, self.request.device)
+        self.ended = self.loop.run()
+
+    def outcome(self) -> RunOutcome:
+        loop, source = self.loop, self.chosen.source if self.chosen else None
+        lost = loop.lost if loop else None
+        write_errors = sum(output.errors for output in self.outputs)
+        bad_inputs = int(getattr(source, "error_count", 0) or 0)
+        statistics = loop.statistics if loop else Statistics()
+        if lost is not None:
+            code = lost.exit_code
+        elif bad_inputs and not statistics.frames and self.ended == "eof":
+            code = 4
+        elif write_errors or bad_inputs:
+            code = PARTIAL
+        else:
+            code = 0
+        return RunOutcome(self._summary(statistics, write_errors), code, lost)
+
+    def _summary(self, statistics: Statistics, write_errors: int) -> dict[str, Any]:
+        engines, chosen, loop = self.engines, self.chosen, self.loop
+        measured = statistics.measured()
+        rss = measured.pop("rss_mb")
+        heat, throttled = self.health.worst() if self.health else (None, None)
+        return {
+            "model": engines.model if engines else None,
+            "runtime": engines.runtime if engines else None,
+            "delegate": engines.delegate if engines else None,
+            "threads": engines.threads if engines else None,
+            "workers": len(engines.engines) if engines else None,
+            "device": self.request.device,
+            "source": chosen.source.description if chosen else None,
+            "fallback": chosen.fallback if chosen else False,
+            "frames": measured.pop("frames"),
+            "dropped": loop.dropped if loop else 0,
+            **measured,
+            "rss_mb": rss,
+            "max_temp_c": heat,
+            "throttled": None if throttled is None else list(throttled),
+            "reconnects": int(getattr(chosen.source, "reconnects", 0)) if chosen else 0,
+            "tpu_losses": engines.tpu_losses if engines else 0,
+            "write_errors": write_errors,
+            "ended": self.ended,
+        }
+
+    def _describe(self, latest: Any) -> str:
+        assert self.loop is not None and self.chosen is not None
+        simulated = simulated_inference_ns()
+        note = f"simulated: at least {simulated / 1e6:g} ms" if simulated else ""
+        return status_text(
+            self.loop.statistics,
+            latest,
+            dropped=self.loop.dropped,
+            state=getattr(self.chosen.source, "state", None),
+            note=note,
+        )

@@ -1,0 +1,60 @@
+"""Which source a run reads, by the order that the command line promises."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from edge_mnv2.camera.frame import FrameSource
+from edge_mnv2.camera.open import open_source
+from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.camera.v4l2 import first_camera
+from edge_mnv2.errors import DownloadError, SourceError, UsageError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ChosenSource:
+    """A source, not yet opened. `fallback` is true where neither a source was named nor a camera found."""
+
+    source: FrameSource
+    fallback: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def choose_source(
+    source: Optional[str], camera: Optional[str], settings: Mapping[str, Any], give_up_s: Optional[float] = None
+) -> ChosenSource:
+    """The source that was asked for; else the profile's, the first camera, the demo clip, the test pattern.
+
+    `camera` is "first" or a camera's SPEC. Raises UsageError (both given), SourceError (no camera, no such file).
+    """
+    if source is not None and camera is not None:
+        raise UsageError("--camera and --source exclude each other", hint="give one of them")
+    wanted = CameraSettings.from_profile(settings, give_up_s=give_up_s)
+    if camera == "first":
+        found = first_camera()
+        if found is None:
+            raise SourceError(
+                "no camera found: looked for V4L2 devices (/dev/video*) and a CSI camera (picamera2)",
+                hint="plug one in and see `edge-mnv2 devices cameras`, or use --source demo",
+            )
+        return ChosenSource(open_source(found, wanted))
+    if camera is not None:
+        return ChosenSource(open_source(camera, wanted))
+    if source not in (None, "auto"):
+        return ChosenSource(open_source(str(source), wanted))
+    if settings.get("camera.source") not in (None, "auto"):
+        return ChosenSource(open_source(str(settings["camera.source"]), wanted))
+    found = first_camera()
+    if found is not None:
+        return ChosenSource(open_source(found, wanted), notes=[f"source: the first camera found, {found}"])
+    try:
+        return ChosenSource(open_source("demo", wanted), True, ["no camera found: classifying the demo clip instead"])
+    except DownloadError as error:
+        log.debug("demo: %s", error)
+        said = f"no camera found and the demo clip is not at hand ({error.message}): showing the test pattern"
+        return ChosenSource(open_source("test", wanted), True, [said])
