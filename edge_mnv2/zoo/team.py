@@ -87,9 +87,9 @@ def _copy(path: Path, wanted: Optional[str]) -> Optional[bytes]:
 
 
 def _fetched(url: str, shown: str, wanted: Optional[str]) -> bytes:
-    from edge_mnv2.zoo import web
+    from edge_mnv2.zoo.web import read_small
 
-    data = web.read_small(url, MAX_BYTES)
+    data = read_small(url, MAX_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if wanted is not None and found != wanted:
         raise DownloadError(f"{shown} is not the registry that {VARIABLE} pins: its sha256 is {found}")

