@@ -1,7 +1,92 @@
-"""Placeholder."""
+"""`edge-mnv2 models list|show|verify|remove`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Optional
 
 import typer
 
+from edge_mnv2.cli.options import JSON
+from edge_mnv2.errors import ModelError
+
+models = typer.Typer(no_args_is_help=True, help="The model zoo: what is known, what is here, what may be trusted.")
+
 
 def register(app: typer.Typer) -> None:
-    pass
+    app.add_typer(models, name="models")
+
+
+@models.command("list")
+def list_models(as_json: bool = JSON) -> None:
+    """Every model that is known by name, and where it is."""
+    from edge_mnv2.zoo import inventory, registry
+
+    rows = [inventory.row(entry) for entry in registry.load(refresh=True)]
+    if as_json:
+        kinds = {"models": [row for row in rows if row["kind"] == "model"]}
+        _document({**kinds, "others": [row for row in rows if row["kind"] != "model"]})
+        return
+    typer.echo(inventory.table(rows))
+
+
+@models.command()
+def show(name: str = typer.Argument(..., help="A name from `models list`."), as_json: bool = JSON) -> None:
+    """One entry in full: labels, licence, origin, sources, sha256."""
+    from edge_mnv2.zoo import inventory, registry
+
+    details = inventory.details(registry.load(refresh=True).get(name))
+    if as_json:
+        _document(details)
+    else:
+        typer.echo(inventory.description(details))
+
+
+@models.command()
+def verify(
+    names: Optional[list[str]] = typer.Argument(
+        None, metavar="[NAME...]", help="Names from `models list`; all that are here without one.", show_default=False
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Hash the files that are here and compare them with the registry."""
+    from edge_mnv2.zoo import inventory, registry
+
+    known = registry.load()
+    rows: list[dict[str, Any]] = []
+    for entry in [known.get(name) for name in names] if names else known:
+        found = inventory.verify(entry)
+        if names and not found:
+            raise ModelError(f"{entry.name} is not on this device", hint=f"edge-mnv2 pull {entry.name}")
+        rows += found
+    if as_json:
+        _document({"ok": all(row["problem"] is None for row in rows), "models": rows})
+    else:
+        for row in rows:
+            typer.echo(f"{'ok' if row['problem'] is None else 'DAMAGED'}\t{row['name']}\t{row['path']}")
+    for row in rows:
+        if row["problem"] is not None:
+            typer.echo(f"edge-mnv2: error: {row['path']}: {row['problem']}: {inventory.remedy(row)}", err=True)
+    if any(row["problem"] is not None for row in rows):
+        raise typer.Exit(ModelError.exit_code)
+
+
+@models.command()
+def remove(
+    names: list[str] = typer.Argument(..., metavar="NAME...", help="Names from `models list`.", show_default=False),
+    as_json: bool = JSON,
+) -> None:
+    """Delete models from the cache."""
+    from edge_mnv2.zoo import inventory, registry
+
+    known = registry.load()
+    removed = [path for entry in [known.get(name) for name in names] for path in inventory.remove(entry)]
+    if as_json:
+        _document({"removed": [str(path) for path in removed]})
+    else:
+        for path in removed:
+            typer.echo(str(path))
+
+
+def _document(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,7 +1,62 @@
-"""Placeholder."""
+"""`edge-mnv2 pull`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Optional
 
 import typer
 
+from edge_mnv2.cli.options import JSON, option, parse_duration
+from edge_mnv2.errors import PARTIAL, DownloadError, EdgeMnv2Error, UsageError
+
 
 def register(app: typer.Typer) -> None:
-    pass
+    app.command()(pull)
+
+
+def pull(
+    names: Optional[list[str]] = typer.Argument(
+        None, metavar="[NAME...]", help="Names from `models list`, or demo (a clip).", show_default=False
+    ),
+    everything: bool = option("--all", help="Every model of the registry.", default=False, is_flag=True),
+    timeout: Optional[str] = option(
+        "--timeout",
+        help="Give a server up that is silent or slower than 512 bytes/s for so long (default 20).",
+        metavar="S",
+    ),
+    retries: Optional[int] = option(
+        "--retries", help="Attempts at one server after the first (default 3).", metavar="N", min=0, max=100
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Download models into the cache and verify them."""
+    from edge_mnv2.zoo import registry
+    from edge_mnv2.zoo.pull import pull_all
+    from edge_mnv2.zoo.web import Limits
+
+    if not names and not everything:
+        raise UsageError("nothing to pull", hint="give a name from `edge-mnv2 models list`, or --all")
+    known = registry.load(refresh=True)
+    wanted = list(dict.fromkeys([*(entry.name for entry in known.downloadable_models() if everything), *(names or [])]))
+    limits = Limits.of(silence_s=parse_duration("--timeout", timeout), retries=retries)
+    results: list[dict[str, Any]] = []
+    errors: list[EdgeMnv2Error] = []
+    for name, outcome in pull_all(known, wanted, limits):
+        if isinstance(outcome, EdgeMnv2Error):
+            errors.append(outcome)
+            results.append({"name": name, "error": " ".join(str(outcome).split())})
+            if len(wanted) > 1 or as_json:
+                typer.echo(f"edge-mnv2: error: {results[-1]['error']}", err=True)
+            continue
+        results.append(outcome.row())
+        if not as_json:
+            typer.echo(f"{outcome.name}\t{outcome.path}")
+    if as_json:
+        typer.echo(json.dumps({"results": results}, indent=2, ensure_ascii=False))
+    elif errors and len(wanted) == 1:
+        raise errors[0]
+    if errors:
+        codes = {error.exit_code for error in errors}
+        alike = codes.pop() if len(codes) == 1 else DownloadError.exit_code
+        raise typer.Exit(alike if len(errors) == len(wanted) else PARTIAL)

@@ -10,10 +10,10 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional, Union
 from urllib.parse import urljoin
 
 from edge_mnv2 import paths
@@ -21,7 +21,7 @@ from edge_mnv2.errors import DownloadError, EdgeMnv2Error
 from edge_mnv2.zoo import cache, registry
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import Entry, FolderSource, PackageSource, PipSource, Source, UrlSource
-from edge_mnv2.zoo.progress import readable_bytes
+from edge_mnv2.zoo.progress import TerminalProgress, readable_bytes
 from edge_mnv2.zoo.web import Limits, Unreachable
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,17 @@ class Pulled:
     bytes: int
     source: str
     cached: bool
+
+    def row(self) -> dict[str, Any]:
+        """The result as `pull --json` shows it."""
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "bytes": self.bytes,
+            "from": self.source,
+            "cached": self.cached,
+        }
 
 
 def fetch(name: str, *, progress: Optional[ProgressCallback] = None, limits: Optional[Limits] = None) -> Path:
@@ -82,6 +93,25 @@ def pull(entry: Entry, *, progress: Optional[ProgressCallback] = None, limits: O
             raise _disk_error(target, error) from error
     _pull_labels(entry, limits)
     return found
+
+
+def pull_all(
+    known: registry.Registry, names: Iterable[str], limits: Limits
+) -> Iterator[tuple[str, Union[Pulled, EdgeMnv2Error]]]:
+    """`pull` for each name, with a progress line on a terminal; one that fails does not stop the others."""
+    for name in names:
+        progress = TerminalProgress(name)
+        try:
+            outcome: Union[Pulled, EdgeMnv2Error] = pull(known.get(name), progress=progress, limits=limits)
+        except EdgeMnv2Error as error:
+            outcome = error
+        finally:
+            progress.close()
+        if isinstance(outcome, Pulled):
+            size = readable_bytes(outcome.bytes)
+            how = "was here already" if outcome.cached else f"{size} from {outcome.source}"
+            log.info("%s: %s, sha256 verified", name, how)
+        yield name, outcome
 
 
 def _present(entry: Entry) -> Optional[Pulled]:

@@ -59,6 +59,10 @@ class Registry:
         """The entries that are models (no clips, no weights)."""
         return [entry for entry in self if entry.kind == "model"]
 
+    def downloadable_models(self) -> list[Entry]:
+        """The models that can be pulled as files: what `pull --all` means."""
+        return [entry for entry in self.models() if entry.sources]
+
     def near(self, name: str) -> list[str]:
         """Up to three names that look like `name`."""
         likeness = {known: _likeness(name.casefold(), known.casefold()) for known in self._entries}

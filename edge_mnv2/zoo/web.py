@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
 from urllib.parse import urlsplit
 
@@ -46,6 +46,15 @@ class Limits:
     attempts: int = 4
     backoff_s: float = 1.0
     retry_after_s: float = 30.0
+
+    @classmethod
+    def of(cls, *, silence_s: Optional[float] = None, retries: Optional[int] = None) -> Limits:
+        """The defaults with another time of silence or slowness, or another number of attempts after the first."""
+        limits = cls()
+        if silence_s is not None:
+            connect_s = min(limits.connect_s, silence_s)
+            limits = replace(limits, connect_s=connect_s, read_s=silence_s, window_s=silence_s)
+        return limits if retries is None else replace(limits, attempts=retries + 1)
 
 
 class Unreachable(Exception):

@@ -1,0 +1,140 @@
+"""What of the registry is on this machine: listed, verified, removed. The rows are those of `--json`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Optional
+
+from edge_mnv2.errors import ModelError
+from edge_mnv2.zoo import cache
+from edge_mnv2.zoo.entry import Entry
+from edge_mnv2.zoo.progress import readable_bytes
+from edge_mnv2.zoo.pull import leftovers, removal_lock
+
+OURS = "edge-mnv2"
+"""What the registry that ships is called in listings."""
+
+
+def row(entry: Entry) -> dict[str, Any]:
+    """One row of `models list`. `cached`: a good copy ships or is in the cache; `path`: the copy that would be used."""
+    copy, damaged = cache.find(entry)
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "task": entry.task,
+        "input": None if entry.input is None else {"shape": list(entry.input.shape), "dtype": entry.input.dtype},
+        "bytes": entry.bytes,
+        "cached": copy is not None and copy.where in ("package", "cache"),
+        "path": None if copy is None else str(copy.path),
+        "cpu": entry.cpu,
+        "tpu": entry.tpu,
+        "where": "damaged" if copy is None and damaged else None if copy is None else copy.where,
+        "licence": entry.licence,
+        "registry": entry.registry or OURS,
+    }
+
+
+def details(entry: Entry) -> dict[str, Any]:
+    """All that `models show` tells about an entry."""
+    labels = cache.entry_labels(entry) if entry.label_file is None or cache.label_path(entry).is_file() else None
+    return {
+        **row(entry),
+        "summary": entry.summary,
+        "file": entry.file,
+        "sha256": entry.sha256,
+        "outputs": entry.outputs,
+        "labels": entry.labels if isinstance(entry.labels, str) else "in the registry" if entry.labels else None,
+        "label_count": None if labels is None else len(labels),
+        "background": entry.background,
+        "unit": entry.unit,
+        "origin": entry.origin,
+        "attribution": entry.attribution,
+        "sources": [str(source) for source in entry.sources],
+        "recipe": dict(entry.recipe) or None,
+    }
+
+
+def verify(entry: Entry) -> list[dict[str, Any]]:
+    """Hash every copy of the entry that is here, whatever was remembered; `problem` is None for a good one."""
+    rows = []
+    for copy in cache.copies(entry):
+        if copy.where == "mirror":
+            continue
+        try:
+            wrong = cache.problem(copy.path, entry, fresh=True)
+        except FileNotFoundError:
+            # What is not in the cache is no fault; what should have been installed is.
+            if copy.where != "package":
+                continue
+            wrong = "it is missing"
+        rows.append({"name": entry.name, "path": str(copy.path), "where": copy.where, "problem": wrong})
+    return rows
+
+
+def remove(entry: Entry) -> list[Path]:
+    """Delete the entry's files from the cache, partial ones too; what was removed.
+
+    Raises ModelError where there is nothing to remove, for a file that ships with the package, or where the cache
+    cannot be written.
+    """
+    target = cache.cached_path(entry)
+    if not target.parent.is_dir() or not (target.exists() or target.is_symlink() or leftovers(target)):
+        reason = "ships with edge-mnv2 and stays" if entry.package_file is not None else "is not in the cache"
+        raise ModelError(f"{entry.name} {reason}", hint=f"nothing to remove in {target.parent}")
+    removed = []
+    try:
+        with removal_lock(target):
+            for path in (target, *leftovers(target), cache.built_mark(target), target.with_suffix(".yaml")):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                    removed.append(path)
+    except OSError as error:
+        raise ModelError(f"{target} cannot be removed: {error.strerror or error}") from error
+    return removed
+
+
+def remedy(verified: dict[str, Any]) -> str:
+    """What to do about a row of `verify` that has a problem."""
+    advice = {"package": "install edge-mnv2 again", "registry": "copy it again from whoever keeps that registry"}
+    return advice.get(verified["where"], f"edge-mnv2 pull {verified['name']}")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `models list` for a person."""
+    teams = sorted({row["registry"] for row in rows} - {OURS})
+    header = ["NAME", "TASK", "INPUT", "SIZE", "HERE", "RUNS ON", "LICENCE", *(["REGISTRY"] if teams else [])]
+    lines = [header]
+    for row in rows:
+        shape = "" if row["input"] is None else "x".join(str(n) for n in row["input"]["shape"][1:])
+        line = [row["name"], row["task"] or row["kind"], f"{shape} {row['input']['dtype']}" if shape else "-"]
+        line += [readable_bytes(row["bytes"]) if row["bytes"] else "built", _place(row), _device(row), row["licence"]]
+        lines.append([*line, *([row["registry"]] if teams else [])])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def description(details: dict[str, Any]) -> str:
+    """The details of an entry for a person: one `key: value` a line."""
+    shown = dict(details)
+    shape = details["input"]
+    shown["input"] = None if shape is None else f"{'x'.join(str(n) for n in shape['shape'])} {shape['dtype']}"
+    if details["label_count"]:
+        shown["labels"] = f"{details['labels']} ({details['label_count']} names)"
+    shown["cached"] = "yes" if details["cached"] else "no"
+    shown["sources"] = ", ".join(details["sources"])
+    recipe = details["recipe"]
+    shown["recipe"] = recipe and ", ".join(f"{key} {value}" for key, value in recipe.items())
+    del shown["label_count"], shown["where"]
+    return "\n".join(f"{key + ':':13}{value}" for key, value in shown.items() if value not in (None, ""))
+
+
+def _place(row: dict[str, Any]) -> str:
+    words: dict[Optional[str], str] = {None: "-", "package": "ships", "registry": "team", "damaged": "DAMAGED"}
+    return words.get(row["where"], row["where"])
+
+
+def _device(row: dict[str, Any]) -> str:
+    if row["kind"] != "model":
+        return "-"
+    return "cpu" if row["cpu"] == row["name"] else "edgetpu"
