@@ -1,0 +1,112 @@
+"""Read the files by which a board describes itself, from `/` or from a copy of a board's tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Optional, Union
+
+_LIMIT = 4 << 20
+_MAX_LINKS = 40
+
+
+class Sysroot:
+    """A folder that holds `proc/`, `sys/`, `etc/` as a board shows them.
+
+    Paths are given without the leading slash. Links are followed inside the folder, absolute ones too, so that a copied
+    tree never answers with this machine's files. What cannot be read is None: sensors come and go.
+    """
+
+    def __init__(self, root: Union[str, Path] = "/") -> None:
+        self.path = Path(root).absolute()
+
+    @property
+    def live(self) -> bool:
+        """Whether this is the running system and not a tree copied from somewhere."""
+        return self.path == Path("/")
+
+    def resolve(self, path: str) -> Optional[Path]:
+        """Where `path` really is, or None where nothing is there (or the links go round in circles)."""
+        if self.live:
+            place = self.path / path
+            return place if place.exists() else None
+        pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
+        place, links = self.path, 0
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                place = place.parent if place != self.path else place
+                continue
+            candidate = place / part
+            try:
+                target = str(candidate.readlink())
+            except OSError:
+                place = candidate
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                return None
+            if target.startswith("/"):
+                place = self.path
+            pending.extend(part for part in target.split("/")[::-1] if part not in ("", "."))
+        return place if place.exists() else None
+
+    def read_bytes(self, path: str, limit: int = _LIMIT) -> Optional[bytes]:
+        """The first `limit` bytes of a regular file, or None."""
+        try:
+            place = self.resolve(path)
+            if place is None or not place.is_file():
+                return None
+            with place.open("rb") as handle:
+                return handle.read(limit)
+        except (OSError, ValueError):
+            return None
+
+    def read(self, path: str) -> Optional[str]:
+        """The text of a file without surrounding blanks and NUL bytes, or None where it is missing or empty."""
+        data = self.read_bytes(path)
+        if data is None:
+            return None
+        return data.decode("utf-8", "replace").strip(" \t\r\n\0") or None
+
+    def read_int(self, path: str) -> Optional[int]:
+        """A decimal number from a file, or None."""
+        text = self.read(path)
+        try:
+            return int(text) if text else None
+        except ValueError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        try:
+            return self.resolve(path) is not None
+        except OSError:
+            return False
+
+    def names(self, folder: str, prefix: str = "") -> list[str]:
+        """Names in `folder` that begin with `prefix`, in numeric order; empty where it is missing."""
+        try:
+            place = self.resolve(folder)
+            names = [] if place is None else [entry.name for entry in place.iterdir() if entry.name.startswith(prefix)]
+        except OSError:
+            return []
+        return sorted(names, key=_natural)
+
+    def which(self, program: str) -> Optional[str]:
+        """The path of a program: on PATH for the running system, in the tree's own `bin` folders otherwise."""
+        if self.live and (found := shutil.which(program)):
+            return found
+        for folder in ("bin", "usr/bin", "usr/sbin", "sbin", "opt/vc/bin"):
+            try:
+                place = self.resolve(f"{folder}/{program}")
+                if place is not None and place.is_file() and os.access(place, os.X_OK):
+                    return str(place)
+            except OSError:
+                continue
+        return None
+
+
+def _natural(name: str) -> tuple[str, int]:
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0)
