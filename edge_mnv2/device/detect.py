@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from edge_mnv2.device.cpus import counted_cpus
-from edge_mnv2.device.memory import read_memory
+from edge_mnv2.device.memory import MemoryReader
 from edge_mnv2.device.sysroot import Sysroot
 from edge_mnv2.device.userland import bits, kernel_arch, os_release, python_bits, userland_arch
 
@@ -50,7 +50,7 @@ def detect(root: Union[str, Path] = "/") -> Board:
         kernel_bits=bits(kernel_arch(tree)),
         python_bits=python_bits(tree),
         cpus_usable=counted_cpus(tree),
-        memory_mb=read_memory(tree).total,
+        memory_mb=MemoryReader(tree).read().total,
         os=_os(tree),
         release=_vendor_release(tree),
         container=_container(tree),

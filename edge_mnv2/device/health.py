@@ -1,4 +1,4 @@
-"""How the board is doing: temperature, clock, throttling, power, memory. What is absent is None; nothing here raises."""
+"""How the board is doing: temperature, clock, throttling, power, memory. What is absent is None."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from edge_mnv2.device.memory import read_memory
+from edge_mnv2.device.memory import MemoryReader
 from edge_mnv2.device.power import PowerMode, PowerRails, Rail, total_watts
 from edge_mnv2.device.sysroot import Sysroot
 from edge_mnv2.device.temperature import SocTemperature
@@ -63,6 +63,7 @@ class Health:
         self._temperature = SocTemperature(self._tree)
         self._throttling = Throttling(self._tree, self._vcgencmd)
         self._rails = PowerRails(self._tree, self._vcgencmd)
+        self._memory = MemoryReader(self._tree)
         self._mode = PowerMode(self._tree)
         self._cpufreq = _cpufreq(self._tree)
 
@@ -78,7 +79,7 @@ class Health:
     def _sample(self) -> HealthSample:
         now, ever = self._throttling.read()
         rails = self._rails.read()
-        memory = read_memory(self._tree)
+        memory = self._memory.read()
         return HealthSample(
             taken_at=time.monotonic_ns(),
             temp_c=self._temp_c(),

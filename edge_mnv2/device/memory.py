@@ -25,11 +25,21 @@ class Memory:
     pressure: Optional[float] = None
 
 
-def read_memory(tree: Sysroot) -> Memory:
-    """What `proc/meminfo`, the memory cgroup and `proc/pressure/memory` say."""
+class MemoryReader:
+    """Reads `proc/meminfo`, the memory cgroup and `proc/pressure/memory`; where they are is found out once."""
+
+    def __init__(self, tree: Sysroot) -> None:
+        self._tree = tree
+        self._limits = _limit_files(tree)
+
+    def read(self) -> Memory:
+        return _memory(self._tree, self._limits)
+
+
+def _memory(tree: Sysroot, limits: list[_Limit]) -> Memory:
     rows = _meminfo(tree)
     total, available = rows.get("MemTotal"), rows.get("MemAvailable")
-    limit, used = _cgroup(tree)
+    limit, used = _tightest(tree, limits)
     if limit is not None and (total is None or limit < total):
         total = limit
         if used is not None:
@@ -58,28 +68,46 @@ def _meminfo(tree: Sysroot) -> dict[str, int]:
     return rows
 
 
-def _cgroup(tree: Sysroot) -> tuple[Optional[int], Optional[int]]:
-    """The tightest memory limit in KiB and what is used under it, less the page cache that can be dropped."""
-    tightest: Optional[int] = None
-    used = None
+@dataclass(frozen=True)
+class _Limit:
+    """One cgroup's files, and the name of the page cache that it could drop."""
+
+    limit: str
+    usage: str
+    statistics: str
+    cache: str
+
+
+def _limit_files(tree: Sysroot) -> list[_Limit]:
+    found = []
     for folder in cgroup_folders(tree, "memory"):
-        for limit_name, usage_name, cache_key in (
+        for limit, usage, cache in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            limit = tree.read_int(f"{folder}/{limit_name}")
-            if limit is None or not 0 < limit < _NO_LIMIT or (tightest is not None and limit // 1024 >= tightest):
-                continue
-            tightest = limit // 1024
-            usage = tree.read_int(f"{folder}/{usage_name}")
-            used = None if usage is None else max(0, usage - _droppable(tree, folder, cache_key)) // 1024
+            if tree.exists(f"{folder}/{limit}"):
+                found.append(_Limit(f"{folder}/{limit}", f"{folder}/{usage}", f"{folder}/memory.stat", cache))
+    return found
+
+
+def _tightest(tree: Sysroot, limits: list[_Limit]) -> tuple[Optional[int], Optional[int]]:
+    """The tightest memory limit in KiB and what is used under it, less the page cache that can be dropped."""
+    tightest: Optional[int] = None
+    used = None
+    for files in limits:
+        limit = tree.read_int(files.limit)
+        if limit is None or not 0 < limit < _NO_LIMIT or (tightest is not None and limit // 1024 >= tightest):
+            continue
+        tightest = limit // 1024
+        usage = tree.read_int(files.usage)
+        used = None if usage is None else max(0, usage - _droppable(tree, files)) // 1024
     return tightest, used
 
 
-def _droppable(tree: Sysroot, folder: str, key: str) -> int:
-    for line in (tree.read(f"{folder}/memory.stat") or "").splitlines():
+def _droppable(tree: Sysroot, files: _Limit) -> int:
+    for line in (tree.read(files.statistics) or "").splitlines():
         name, _, value = line.partition(" ")
-        if name == key and value.strip().isdigit():
+        if name == files.cache and value.strip().isdigit():
             return int(value)
     return 0
 

@@ -51,7 +51,7 @@ class PowerRails:
 
 
 def total_watts(rails: Optional[list[Rail]]) -> Optional[float]:
-    """What the whole board draws, W: its input rail, else the sum of a Pi 5's PMIC rails (less what its USB and HATs draw).
+    """What the whole board draws, W: its input rail, else the sum of a Pi 5's PMIC rails, which leaves out USB and HATs.
 
     None where no rail stands for the whole.
     """
@@ -82,10 +82,10 @@ def _iio_channels(tree: Sysroot) -> list[tuple[str, _Files]]:
                 rail = tree.read(f"{folder}/{name_file}")
                 number = name_file[len("rail_name_") :]
                 if rail and rail != "NC":
-                    quantities = [
-                        f"{folder}/in_{quantity}{number}_input" for quantity in ("voltage", "current", "power")
-                    ]
-                    found.append((rail, (quantities[0], quantities[1], quantities[2])))
+                    volts, amps, watts = (
+                        f"{folder}/in_{what}{number}_input" for what in ("voltage", "current", "power")
+                    )
+                    found.append((rail, (volts, amps, watts)))
     return found
 
 
@@ -108,7 +108,7 @@ def _hwmon_channels(tree: Sysroot) -> list[tuple[str, _Files]]:
 
 
 def _pmic(answer: str) -> dict[str, Rail]:
-    """Rails of `vcgencmd pmic_read_adc`: lines such as `VDD_CORE_A current(7)=1.80V` and `VDD_CORE_V volt(15)=0.72V`."""
+    """Rails of `vcgencmd pmic_read_adc`: lines like `VDD_CORE_A current(7)=1.80A` and `VDD_CORE_V volt(15)=0.72V`."""
     values: dict[str, dict[str, float]] = {}
     for match in re.finditer(r"(\S+)_([AV])\s+(?:current|volt)\(\d+\)=(\d+(?:\.\d+)?)", answer):
         values.setdefault(match[1], {})[match[2]] = float(match[3])

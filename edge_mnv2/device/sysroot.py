@@ -55,11 +55,15 @@ class Sysroot:
     def read_bytes(self, path: str, limit: int = _LIMIT) -> Optional[bytes]:
         """The first `limit` bytes of a regular file, or None."""
         try:
-            place = self.resolve(path)
-            if place is None or not place.is_file():
+            place = f"/{path}" if self.live else self.resolve(path)
+            if place is None:
                 return None
-            with place.open("rb") as handle:
-                return handle.read(limit)
+            # Not blocking, so that a pipe in a copied tree cannot hang us.
+            handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                return _read_all(handle, limit)
+            finally:
+                os.close(handle)
         except (OSError, ValueError):
             return None
 
@@ -105,6 +109,17 @@ class Sysroot:
             except OSError:
                 continue
         return None
+
+
+def _read_all(handle: int, limit: int) -> bytes:
+    parts = []
+    while limit > 0:
+        part = os.read(handle, min(limit, 1 << 16))
+        if not part:
+            break
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -36,7 +36,7 @@ class SocTemperature:
 
 
 def _sensors(tree: Sysroot) -> list[str]:
-    ranked = []
+    ranked: list[tuple[int, int, str]] = []
     others = []
     for zone in tree.names("sys/class/thermal", "thermal_zone"):
         kind = (tree.read(f"sys/class/thermal/{zone}/type") or "").lower()
