@@ -1,0 +1,33 @@
+"""Activation ranges from pictures: what the quantized model's integers have to cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from edge_mnv2.build.inference import Operation
+from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.runtime.preprocess import InputWriter
+
+
+def activation_ranges(
+    model: bytes, steps: list[Operation], pictures: Iterable[np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Mean over `pictures` (RGB uint8 of the model's size) of each activation's minimum and maximum.
+
+    `model` is the float model of `steps`. The mean, rather than the extremes, keeps one odd picture from making every
+    step coarser.
+    """
+    names = [step.output for step in steps if step.kind != "pad"]
+    with open_interpreter(model, xnnpack=False, preserve_all_tensors=True, threads=2) as interpreter:
+        index = {details["name"]: details["index"] for details in interpreter.tensor_details()}
+        to_input = InputWriter(interpreter.inputs[0])
+        seen = []
+        for picture in pictures:
+            interpreter.set_input(to_input(picture))
+            interpreter.invoke()
+            values = [interpreter.tensor(index[name]) for name in names]
+            seen.append([(float(value.min()), float(value.max())) for value in values])
+    means = np.array(seen).mean(axis=0)
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, means)}

@@ -1,0 +1,61 @@
+"""The full-integer int8 `.tflite` of a trained network: raw pixels in, no floating-point tensor inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Optional
+
+import numpy as np
+
+from edge_mnv2.build.emit import Emitter
+from edge_mnv2.build.graph import write
+from edge_mnv2.build.inference import INPUT, Operation
+from edge_mnv2.build.ir import Quantization, Tensor
+from edge_mnv2.build.quantization import Affine, Integers, Ranges, activation_scales, quantize, weight_axis
+from edge_mnv2.network.network import Network
+
+
+class _Integers:
+    dtype = "int8"
+
+    def __init__(self, scales: Mapping[str, Affine], constants: Mapping[str, Integers]) -> None:
+        self._scales = scales
+        self._constants = constants
+
+    def quantization(self, name: str) -> Optional[Quantization]:
+        return Quantization.per_tensor(self._scales[name].scale, self._scales[name].zero_point)
+
+    def constants(self, operation: Operation) -> tuple[Tensor, Tensor]:
+        values = self._constants[operation.output]
+        bias_scale = values.weight_scale.astype(np.float64) * self._scales[operation.inputs[0]].scale
+        return (
+            Tensor.constant(
+                f"{operation.output}.weights",
+                values.weights,
+                Quantization.per_channel(values.weight_scale, weight_axis(operation)),
+            ),
+            Tensor.constant(f"{operation.output}.bias", values.bias, Quantization.per_channel(bias_scale, 0)),
+        )
+
+
+def integer_model(network: Network, steps: list[Operation], ranges: Ranges, *, input_dtype: str = "uint8") -> bytes:
+    """The `.tflite` of `network`, whose operations are `steps`, with activations quantized for `ranges`.
+
+    The input is the pixel itself (uint8) or the pixel minus 128 (int8).
+    """
+    scales = activation_scales(steps, ranges)
+    scales["probabilities"] = Affine(1 / 256, -128)
+    emitter = Emitter(_Integers(scales, quantize(steps, scales)))
+    if input_dtype == "uint8":
+        source = scales[INPUT]
+        pixels = Quantization.per_tensor(source.scale, source.zero_point + 128)
+        image = emitter.add_tensor(Tensor("image", (1, *network.input), "uint8", None, pixels))
+        emitter.add_operator("QUANTIZE", [image], emitter.activation(INPUT, network.input), "QuantizeOptions")
+    else:
+        image = emitter.activation(INPUT, network.input)
+    for step in steps:
+        answer = emitter.operation(step)
+    if network.head.softmax:
+        output = emitter.activation("probabilities", (network.outputs,))
+        answer = emitter.add_operator("SOFTMAX", [answer], output, "SoftmaxOptions", beta=1.0)
+    return write(emitter.graph([image], [answer], f"{network.name} int8"))
