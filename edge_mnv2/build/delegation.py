@@ -60,7 +60,7 @@ def taken(details: Sequence[dict]) -> tuple[list[int], int]:
     tensors it reads and writes. An operator belongs to a node when the node's outputs can be followed back to it
     without leaving through the node's inputs.
     """
-    makers = {}
+    makers: dict[int, int] = {}
     nodes = []
     for position, entry in enumerate(details):
         if entry["op_name"] == "DELEGATE":
@@ -104,7 +104,7 @@ def _answer(path: str) -> dict:
     except RuntimeMissing as error:
         return {"problem": error.message}
     except EdgeMnv2Error as error:
-        return {"xnnpack": False, "problem": error.message}
+        return {"xnnpack": False, "problem": error.message.replace(path, "it", 1)}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Optional
 
 from edge_mnv2.build import costs, graph
 from edge_mnv2.build.ir import Graph, Operator, Tensor
-from edge_mnv2.errors import ModelError
+from edge_mnv2.errors import LabelsError, ModelError
 from edge_mnv2.runtime import model_file
+from edge_mnv2.zoo.labels import parse_labels
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _LABEL_SUFFIXES = (".txt", ".labels", ".pbtxt")
@@ -96,7 +98,7 @@ def inspect(path: Path) -> Inspection:
 
 def quantization_scheme(model: Graph) -> str:
     """How numbers are kept, in the field's words: "full integer (int8)", "float32", "float16 weights", ..."""
-    computed = {tensor.dtype for tensor in _computed(model)}
+    computed = {tensor.dtype for tensor in _computed(model) if tensor.quantized or tensor.dtype in _FLOATS}
     weights = {tensor.dtype for tensor in _weights(model)}
     integer_types = sorted(dtype for dtype in computed if dtype in ("int8", "uint8", "int16"))
     borders = {tensor.dtype for tensor in (*model.inputs, *model.outputs)}
@@ -139,7 +141,7 @@ def _tensor_facts(tensor: Tensor) -> TensorFacts:
     if tensor.quantization is not None and len(tensor.quantization.scale) == 1:
         scale = float(tensor.quantization.scale[0])
         zero_point = int(tensor.quantization.zero_point[0])
-        if scale == 0.0:
+        if scale == 0.0 or not math.isfinite(scale):
             scale = zero_point = None
     return TensorFacts(tensor.name, shown_shape(tensor), tensor.dtype, scale, zero_point)
 
@@ -195,9 +197,6 @@ _ACTIVATIONS = {1: "relu", 2: "relu -1..1", 3: "relu6", 4: "tanh", 5: "sign"}
 
 
 def _packed_labels(model: Graph) -> Optional[tuple[str, list[str]]]:
-    from edge_mnv2.errors import LabelsError
-    from edge_mnv2.zoo.labels import parse_labels
-
     for name, content in model.packed_files().items():
         if name.lower().endswith(_LABEL_SUFFIXES):
             try:

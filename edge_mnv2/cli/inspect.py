@@ -1,7 +1,191 @@
-"""Placeholder."""
+"""`edge-mnv2 inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
+from edge_mnv2.cli.options import JSON, option
+from edge_mnv2.cli.table import aligned
+from edge_mnv2.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_mnv2.network.network import Network
+
 
 def register(app: typer.Typer) -> None:
-    pass
+    app.command()(inspect)
+
+
+def inspect(
+    model: Optional[str] = typer.Argument(
+        None, metavar="[MODEL]", help="A name from `models list`, or any .tflite file.", show_default=False
+    ),
+    network: Optional[str] = option(
+        "--network", help="Show our network's stages instead, not built: 1.0,224.", metavar="WIDTH,RESOLUTION"
+    ),
+    svg: Optional[Path] = option("--svg", help="Draw it into this file.", metavar="FILE"),
+    as_json: bool = JSON,
+) -> None:
+    """Show what a model is: tensors, operators, quantization, costs, who can run it."""
+    if (model is None) == (network is None):
+        raise UsageError("give either a model or --network", hint="edge-mnv2 inspect --network 1.0,224")
+    if network is not None:
+        _inspect_network(network, svg, as_json)
+    else:
+        _inspect_model(str(model), svg, as_json)
+
+
+def _inspect_model(model: str, svg: Optional[Path], as_json: bool) -> None:
+    from edge_mnv2.build import delegation, inspection
+    from edge_mnv2.build.graph_picture import model_picture
+    from edge_mnv2.build.inspection_document import model_document
+    from edge_mnv2.zoo.resolve import resolve
+
+    resolved = resolve(model)
+    found = inspection.inspect(resolved.path)
+    if svg is not None:
+        _write(svg, model_picture(found))
+    document = model_document(found, resolved, delegation.find(resolved.path))
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _model_text(document))
+
+
+def _inspect_network(text: str, svg: Optional[Path], as_json: bool) -> None:
+    from edge_mnv2.build.graph_picture import network_picture
+    from edge_mnv2.build.inspection_document import network_document
+    from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+
+    width, resolution = _width_and_resolution(text)
+    network = mobilenet_v2(width, resolution)
+    if svg is not None:
+        _write(svg, network_picture(network))
+    if as_json:
+        typer.echo(json.dumps(network_document(network, width, resolution), indent=2))
+    else:
+        typer.echo(_network_text(network))
+
+
+def _width_and_resolution(text: str) -> tuple[float, int]:
+    width, comma, resolution = text.partition(",")
+    try:
+        return float(width), int(resolution) if comma else 224
+    except ValueError:
+        raise UsageError(f"--network {text}", hint="a width and a resolution, such as 1.0,224") from None
+
+
+def _write(target: Path, picture: str) -> None:
+    from edge_mnv2.paths import atomic_write
+
+    try:
+        with atomic_write(target, "w") as handle:
+            handle.write(picture)
+    except OSError as error:
+        raise UsageError(f"--svg {target} cannot be written: {error.strerror}") from error
+
+
+def _model_text(document: dict[str, Any]) -> str:
+    from edge_mnv2.build.picture import scaled
+
+    facts = [("file", f"{document['file']}  ({scaled(document['bytes'])}B)")]
+    if document["name"] not in document["file"]:
+        facts.append(("name", document["name"]))
+    facts.append(("numbers", document["quantization"]))
+    for side in ("inputs", "outputs"):
+        facts += [(side[:-1], _tensor_text(tensor)) for tensor in document[side]]
+    facts.append(("labels", _labels_text(document)))
+    for title, key, unit in (("parameters", "parameters", ""), ("MACs", "macs", ""), ("memory", "arena_bytes", "B")):
+        value = document[key]
+        facts.append((title, "unknown" if value is None else scaled(value) + unit))
+    facts[-1] = ("memory", f"{facts[-1][1]} for activations (estimate)")
+    facts += [("CPU", _cpu_text(document)), ("Edge TPU", _tpu_text(document))]
+    facts += [("note", note) for note in document["notes"]]
+    counts = ", ".join(f"{count} {name}" for name, count in document["operators"].items())
+    facts.append(("operators", counts or "none"))
+    return f"{aligned(facts)}\n\n{_layers_text(document)}"
+
+
+def _tensor_text(tensor: dict[str, Any]) -> str:
+    from edge_mnv2.build.graph_picture import shape_text
+
+    text = f"{shape_text(tensor['shape'])} {tensor['dtype']}  {tensor['name']}"
+    if tensor["scale"] is not None:
+        text += f"  (scale {tensor['scale']:.6g}, zero point {tensor['zero_point']})"
+    return text
+
+
+def _labels_text(document: dict[str, Any]) -> str:
+    if document["labels"] is None:
+        return "none known: the row number stands for the name"
+    source = document["labels_from"]
+    return f"{len(document['labels'])} names, {source if source.startswith('packed') else f'from the {source}'}"
+
+
+def _cpu_text(document: dict[str, Any]) -> str:
+    runtime = document["runtime"]
+    if runtime["problem"]:
+        return str(runtime["problem"])
+    total = sum(layer["subgraph"] == 0 for layer in document["layers"])
+    if not document["xnnpack"]:
+        return f"{runtime['name']} loads it; no operator runs through XNNPACK"
+    parts = "" if runtime["parts"] == 1 else f" in {runtime['parts']} parts"
+    left = f", not {', '.join(runtime['not_delegated'])}" if runtime["not_delegated"] else ""
+    return f"XNNPACK runs {runtime['delegated']} of {total} operators{parts}{left}  ({runtime['name']})"
+
+
+def _tpu_text(document: dict[str, Any]) -> str:
+    twin = document["twin"] or {}
+    if document["edgetpu"]:
+        return "compiled for it" + (f"; on a CPU: {twin['cpu']}" if twin.get("cpu") else "")
+    return "not compiled for it" + (f"; compiled: {twin['tpu']}" if twin.get("tpu") else "")
+
+
+def _layers_text(document: dict[str, Any]) -> str:
+    from edge_mnv2.build.graph_picture import shape_text
+    from edge_mnv2.build.picture import scaled
+
+    total = document["macs"]
+    several = document["subgraphs"] > 1
+    rows = []
+    for layer in document["layers"]:
+        macs, parameters = layer["macs"], layer["parameters"]
+        number = f"{layer['subgraph']}.{layer['index']}" if several else str(layer["index"])
+        share = f"{macs / total:.1%}" if macs and total else ""
+        rows.append(
+            [
+                number,
+                f"{layer['operator']} {layer['detail']}".strip(),
+                f"{shape_text(layer['shape'])} {layer['dtype']}",
+                "?" if parameters is None else f"{parameters:,}" if parameters else "",
+                "?" if macs is None else scaled(macs) if macs else "",
+                share,
+            ]
+        )
+    return aligned(rows, ["", "operator", "output", "parameters", "MACs", ""], right=(0, 3, 4, 5))
+
+
+def _network_text(network: Network) -> str:
+    from edge_mnv2.build.graph_picture import shape_text
+    from edge_mnv2.build.picture import scaled
+    from edge_mnv2.network.network import stage_table
+
+    rows = [
+        [
+            shape_text(row.input),
+            row.operator,
+            "" if row.t is None else str(row.t),
+            str(row.c),
+            str(row.n),
+            "" if row.s is None else str(row.s),
+            shape_text(row.output),
+            f"{row.parameters:,}" if row.parameters else "",
+            scaled(row.macs) if row.macs else "",
+        ]
+        for row in stage_table(network)
+    ]
+    header = ["input", "operator", "t", "c", "n", "s", "output", "parameters", "MACs"]
+    table = aligned(rows, header, right=(2, 3, 4, 5, 7, 8))
+    total = f"{network.parameters:,} parameters (without batch normalization), {scaled(network.macs)} MACs"
+    return f"{network.name}\n\n{table}\n\n{total}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,7 @@ def _read_folders(folder: Path, classes: Classes) -> Dataset:
         parts = path.relative_to(folder).parts
         grouped.setdefault(parts[0] if len(parts) > 1 else "", []).append(path)
     examples = [
-        Example(path, path.relative_to(folder).as_posix(), truths[entry])
+        Example(path, _printable(path.relative_to(folder).as_posix()), truths[entry])
         for entry in folders
         for path in grouped.get(entry.name, [])
     ]
@@ -183,3 +184,8 @@ def _read_folders(folder: Path, classes: Classes) -> Dataset:
     if loose := len(grouped.get("", [])):
         notes.append(f"{loose} pictures beside the class folders belong to no class and are left out")
     return Dataset(folder, examples, tuple(notes))
+
+
+def _printable(name: str) -> str:
+    """A file name whose bytes are no UTF-8 in a form that every output can hold."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

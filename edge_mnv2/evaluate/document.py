@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any, Optional
 
@@ -20,6 +21,7 @@ from edge_mnv2.evaluate.metrics import (
 )
 
 Document = dict[str, Any]
+_ERRORS = ("mse", "rmse", "mae", "mape")
 
 
 def document(evaluation: Evaluation) -> Document:
@@ -91,13 +93,14 @@ def _accuracy(answers: list[Answer], classes: Classes, brief: bool) -> Document:
 
 def _errors(subject: Subject, evaluation: Evaluation) -> Document:
     names = subject.classifier.labels
-    outputs = []
+    outputs: list[Document] = []
     for number, name in enumerate(names):
         truth = [example.truth[number] for example in evaluation.examples if not isinstance(example.truth, int)]
         errors = regression_errors(truth, [answer[number] for answer in subject.answers])
-        outputs.append({"name": name, **(asdict(errors) if errors else dict.fromkeys(("mse", "rmse", "mae", "mape")))})
+        measured = asdict(errors) if errors else dict.fromkeys(_ERRORS)
+        outputs.append({"name": name, **{key: _finite(value) for key, value in measured.items()}})
     found: Document = {"top1": None, "top5": None}
-    for measure in ("mse", "rmse", "mae", "mape"):
+    for measure in _ERRORS:
         values = [entry[measure] for entry in outputs]
         # Over several outputs the mean, unknown where one of them is.
         found[measure] = None if None in values else sum(values) / len(values)
@@ -108,7 +111,12 @@ def _errors(subject: Subject, evaluation: Evaluation) -> Document:
 
 def _difference(first: Subject, second: Subject) -> Optional[float]:
     gaps = [abs(a - b) for one, other in zip(first.answers, second.answers) for a, b in zip(one, other)]
-    return sum(gaps) / len(gaps) if gaps else None
+    return _finite(sum(gaps) / len(gaps)) if gaps else None
+
+
+def _finite(value: Optional[float]) -> Optional[float]:
+    # A float model can answer with NaN or infinity, which JSON does not know.
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _rounded(value: Optional[float]) -> Optional[float]:

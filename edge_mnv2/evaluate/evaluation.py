@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -14,7 +13,7 @@ from edge_mnv2.errors import SourceError, UsageError
 from edge_mnv2.evaluate.classes import Classes
 from edge_mnv2.evaluate.dataset import Dataset, Example
 from edge_mnv2.evaluate.metrics import Answer, rank_of
-from edge_mnv2.evaluate.pictures import fitted_pictures
+from edge_mnv2.evaluate.pictures import Fit, fitted_pictures
 from edge_mnv2.runtime.classifier import Classifier
 
 REGRESSION = "regression"
@@ -25,21 +24,34 @@ Answered = Union[Answer, tuple[float, ...]]
 class Subject:
     """A model under test and what it answered.
 
-    `classifier` must be opened with `resize="stretch"`: pictures come fitted already. `classes` are None where the
-    model measures values. `answers` (one a readable picture, in order) holds an `Answer`, or the values of the outputs.
+    `classifier` must be opened with `resize="stretch"`: pictures come fitted already, by the policy `resize`. `classes`
+    are None where the model measures values. `answers` (one a readable picture, in order) holds an `Answer`, or the
+    values of the outputs.
     """
 
     name: str
-    path: Path
     classifier: Classifier
+    resize: str = "crop"
     classes: Optional[Classes] = None
     answers: list[Any] = field(default_factory=list)
     inference_ms: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, name: str, path: Path, classifier: Classifier) -> Subject:
+    def of(cls, name: str, classifier: Classifier, resize: str = "crop") -> Subject:
+        """With the classes that belong to the labels. A single output is a measured value: one class says nothing."""
+        if classifier.outputs == 1:
+            classifier.task = REGRESSION
         classes = None if classifier.task == REGRESSION else Classes.of(classifier.labels)
-        return cls(name, path, classifier, classes)
+        return cls(name, classifier, resize, classes)
+
+    @property
+    def fit(self) -> Fit:
+        return Fit(self.resize, *self.classifier.input_size)
+
+    @property
+    def truths(self) -> Union[Classes, list[str]]:
+        """What a data set must hold for this model: its classes, or a value for each of its outputs."""
+        return self.classes if self.classes is not None else self.classifier.labels
 
     def answer(self, image: np.ndarray, truth: Union[int, tuple[float, ...]]) -> Answered:
         """Classify one fitted picture and note the answer."""
@@ -111,7 +123,6 @@ def evaluate(
     dataset: Dataset,
     subjects: Sequence[Subject],
     *,
-    resize: str = "crop",
     workers: int = 1,
     on_outcome: Optional[Callable[[Outcome], None]] = None,
 ) -> Evaluation:
@@ -122,15 +133,15 @@ def evaluate(
     evaluation = Evaluation(dataset, list(subjects))
     for subject in subjects:
         subject.classifier.warm_up()
-    sizes = sorted({subject.classifier.input_size for subject in subjects})
-    pictures = fitted_pictures([example.path for example in dataset.examples], sizes, resize, workers)
+    fits = sorted({subject.fit for subject in subjects})
+    pictures = fitted_pictures([example.path for example in dataset.examples], fits, workers)
     started = time.monotonic()
     for example, picture in zip(dataset.examples, pictures):
         if isinstance(picture, SourceError):
             evaluation.failures.append((example.name, str(picture)))
             outcome = Outcome(example, error=str(picture))
         else:
-            images = [picture[subject.classifier.input_size] for subject in subjects]
+            images = [picture[subject.fit] for subject in subjects]
             answers = tuple(subject.answer(image, example.truth) for subject, image in zip(subjects, images))
             evaluation.examples.append(example)
             outcome = Outcome(example, answers, tuple(subject.inference_ms[-1] for subject in subjects), images[0])

@@ -139,7 +139,8 @@ def regression_errors(truth: Sequence[float], predicted: Sequence[float]) -> Opt
         return None
     wanted, given = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
     off = np.abs(given - wanted)
-    mse = float(np.mean(off**2))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mse = float(np.mean(off**2))
     some = wanted != 0
     mape = float(np.mean(off[some] / np.abs(wanted[some]))) if some.any() else None
     return RegressionErrors(mse, math.sqrt(mse), float(np.mean(off)), mape)

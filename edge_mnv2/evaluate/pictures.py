@@ -10,24 +10,30 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Union
+from typing import NamedTuple, Union
 
 import numpy as np
 
 from edge_mnv2.errors import SourceError
 from edge_mnv2.runtime.preprocess import Preprocessor
 
-Size = tuple[int, int]
-Fitted = dict[Size, np.ndarray]
-"""(height, width) of a model's input → the picture as that model sees it, RGB uint8 height x width x 3."""
+
+class Fit(NamedTuple):
+    """How a model wants its pictures: a resize policy, and the size of its input in pixels."""
+
+    resize: str
+    height: int
+    width: int
+
+
+Fitted = dict[Fit, np.ndarray]
+"""The picture as a model sees it: RGB uint8 height x width x 3."""
 
 _AHEAD = 4
 
 
-def fitted_pictures(
-    paths: Sequence[Path], sizes: Sequence[Size], resize: str, workers: int
-) -> Iterator[Union[Fitted, SourceError]]:
-    """For each path in order its picture fitted to each of `sizes`, or the error that names the file.
+def fitted_pictures(paths: Sequence[Path], fits: Sequence[Fit], workers: int) -> Iterator[Union[Fitted, SourceError]]:
+    """For each path in order its picture fitted in each of `fits`, or the error that names the file.
 
     `workers` threads decode ahead of the consumer; each holds one whole photograph at a time.
     """
@@ -36,18 +42,18 @@ def fitted_pictures(
         waiting: deque[Future[Union[Fitted, SourceError]]] = deque()
         try:
             for path in itertools.islice(remaining, workers * _AHEAD):
-                waiting.append(pool.submit(_fitted, path, sizes, resize))
+                waiting.append(pool.submit(_fitted, path, fits))
             while waiting:
                 picture = waiting.popleft().result()
                 for path in itertools.islice(remaining, 1):
-                    waiting.append(pool.submit(_fitted, path, sizes, resize))
+                    waiting.append(pool.submit(_fitted, path, fits))
                 yield picture
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def _fitted(path: Path, sizes: Sequence[Size], resize: str) -> Union[Fitted, SourceError]:
+def _fitted(path: Path, fits: Sequence[Fit]) -> Union[Fitted, SourceError]:
     from edge_mnv2.camera.still import read_still
 
     try:
@@ -55,4 +61,4 @@ def _fitted(path: Path, sizes: Sequence[Size], resize: str) -> Union[Fitted, Sou
     except SourceError as error:
         return error
     # A preprocessor keeps its result until its next picture: a new one each time leaves the result to the consumer.
-    return {(height, width): Preprocessor(height, width, resize).to_rgb(pixels) for height, width in sizes}
+    return {fit: Preprocessor(fit.height, fit.width, fit.resize).to_rgb(pixels) for fit in fits}

@@ -1,0 +1,76 @@
+"""Charts of an evaluation as SVG fragments; colours are CSS variables of the page around them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+_SIZE, _LEFT, _BOTTOM = 300, 46, 36
+
+
+def reliability(bins: Sequence[dict[str, Any]]) -> str:
+    """Accuracy of each bin of confidence as bars; on the diagonal confidence and accuracy are the same."""
+    width = _SIZE / len(bins)
+    bars = []
+    for number, entry in enumerate(bins):
+        if entry["accuracy"] is None:
+            continue
+        height = _SIZE * entry["accuracy"]
+        bars.append(
+            f'<rect x="{_LEFT + number * width + 1:.1f}" y="{_SIZE - height:.1f}" width="{width - 2:.1f}" '
+            f'height="{max(height, 1):.1f}" class="bar"><title>confidence {entry["low"]:.2f} to {entry["high"]:.2f}: '
+            f"{entry['images']} pictures, accuracy {entry['accuracy']:.1%}, mean confidence "
+            f"{entry['confidence']:.1%}</title></rect>"
+        )
+    diagonal = f'<path d="M{_LEFT} {_SIZE}L{_LEFT + _SIZE} 0" class="guide"/>'
+    return _frame("".join(bars) + diagonal, (0, 1), (0, 1), "confidence", "accuracy", "Accuracy by confidence")
+
+
+def scatter(truth: Sequence[float], predicted: Sequence[float], unit: str = "") -> str:
+    """Predicted against true values; on the diagonal they are the same."""
+    pairs = [(x, y) for x, y in zip(truth, predicted) if math.isfinite(y)]
+    low, high = min(map(min, pairs), default=0.0), max(map(max, pairs), default=0.0)
+    if low == high:
+        low, high = low - 1, high + 1
+
+    def at(value: float) -> float:
+        return _SIZE * (value - low) / (high - low)
+
+    points = "".join(
+        f'<circle cx="{_LEFT + at(x):.1f}" cy="{_SIZE - at(y):.1f}" r="3" class="point">'
+        f"<title>true {x:.4g}, predicted {y:.4g}</title></circle>"
+        for x, y in pairs
+    )
+    diagonal = f'<path d="M{_LEFT} {_SIZE}L{_LEFT + _SIZE} 0" class="guide"/>'
+    suffix = f" ({unit})" if unit else ""
+    return _frame(
+        diagonal + points,
+        (low, high),
+        (low, high),
+        "true" + suffix,
+        "predicted" + suffix,
+        "Predicted against true values",
+    )
+
+
+def _frame(
+    content: str, across: tuple[float, float], up: tuple[float, float], x_name: str, y_name: str, title: str
+) -> str:
+    ticks = []
+    for step in range(5):
+        share = step / 4
+        x, y = _LEFT + _SIZE * share, _SIZE * (1 - share)
+        below, beside = (low + (high - low) * share for low, high in (across, up))
+        ticks.append(
+            f'<path d="M{_LEFT} {y}h{_SIZE}" class="grid"/>'
+            f'<text x="{x}" y="{_SIZE + 15}" text-anchor="middle">{below:.3g}</text>'
+            f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{beside:.3g}</text>'
+        )
+    return (
+        f'<svg viewBox="0 -10 {_LEFT + _SIZE + 14} {_SIZE + _BOTTOM + 10}" role="img" aria-label="{title}">'
+        f'{"".join(ticks)}{content}<path d="M{_LEFT} 0v{_SIZE}h{_SIZE}" class="axis"/>'
+        f'<text x="{_LEFT + _SIZE / 2}" y="{_SIZE + 31}" text-anchor="middle">{x_name}</text>'
+        f'<text x="11" y="{_SIZE / 2}" text-anchor="middle" transform="rotate(-90 11 {_SIZE / 2})">{y_name}</text>'
+        "</svg>"
+    )

@@ -1,0 +1,195 @@
+"""An evaluation as one HTML file that opens anywhere: no script, no foreign asset, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, Optional
+
+from edge_mnv2.evaluate.charts import reliability, scatter
+from edge_mnv2.evaluate.document import Document
+from edge_mnv2.evaluate.mistakes import Mistake
+
+MATRIX_CLASSES = 25
+"""A confusion matrix with more classes than this cannot be read: the most frequent confusions are listed instead."""
+
+_CONFUSIONS = 30
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#212529;--soft:#5c636a;--line:#dee2e6;--paper:#fff;--card:#f8f9fa;--bar:#4c6ef5}
+@media(prefers-color-scheme:dark){:root{--ink:#e9ecef;--soft:#adb5bd;--line:#3d4349;--paper:#16191d;--card:#212529;--bar:#748ffc}}
+*{box-sizing:border-box}body{font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;color:var(--ink);background:var(--paper);
+max-width:70rem;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
+p.soft,figcaption{color:var(--soft);margin:.2rem 0}.cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
+.card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem 1rem;min-width:9rem}
+.card b{display:block;font-size:1.45rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
+th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left}td.n,th.n{text-align:right;
+font-variant-numeric:tabular-nums}.matrix td{text-align:center;border:1px solid var(--line);min-width:2.2rem}
+.matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}.pictures{display:grid;
+grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.9rem}figure{margin:0}figure img{width:100%;
+border-radius:.4rem;display:block}figcaption{font-size:.82rem;overflow-wrap:anywhere}figcaption b{color:var(--ink)}
+svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.bar,.point{fill:var(--bar)}.point{fill-opacity:.6}
+.guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}.axis{stroke:var(--soft);fill:none}
+summary{cursor:pointer;color:var(--soft)}
+"""
+
+_MEASURES = (
+    ("top1", "top-1", "share"),
+    ("top5", "top-5", "share"),
+    ("balanced_top1", "top-1, mean over classes", "share"),
+    ("expected_calibration_error", "expected calibration error", "share"),
+    ("mse", "MSE", "square"),
+    ("rmse", "RMSE", "value"),
+    ("mae", "MAE", "value"),
+    ("mape", "MAPE", "share"),
+)
+
+
+def page(
+    document: Document,
+    mistakes: Sequence[Mistake],
+    values: Optional[tuple[Sequence[float], Sequence[float]]] = None,
+    unit: str = "",
+) -> str:
+    """The page of `document`. `values` are the true and the predicted values of a regression with one output."""
+    title = f"Evaluation of {document['model']}"
+    sections = [_summary(document, unit)]
+    if document["images"]:
+        if document.get("calibration"):
+            sections.append(_section("Is its confidence deserved?", reliability(document["calibration"]), _CALIBRATION))
+        if values is not None:
+            sections.append(
+                _section("Predicted against true", scatter(*values, unit), "A perfect model stays on the line.")
+            )
+        sections.append(_mistakes(document, mistakes))
+        if document.get("confusion"):
+            sections.append(_confusion(document))
+            sections.append(_per_class(document))
+    if document["failed"]:
+        rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
+        sections.append(_section(f"Pictures that could not be read ({len(rows)})", _table(["file", "reason"], rows)))
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+        f"<body><h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</body></html>\n"
+    )
+
+
+_CALIBRATION = (
+    "Bars are the accuracy of the answers whose confidence lies there. Below the dashed line the model is surer than "
+    "it should be."
+)
+
+
+def _summary(document: Document, unit: str) -> str:
+    against = document["against"]
+    measures = [entry for entry in _MEASURES if document.get(entry[0]) is not None]
+    cards = [("pictures", f"{document['images']}")]
+    cards += [(name, _number(document[key], kind, unit)) for key, name, kind in measures]
+    if document["agreement"] is not None:
+        cards.append(("agreement", f"{document['agreement']:.1%}"))
+    cards.append(("inference, median", _milliseconds(document["inference_ms"]["p50"])))
+    shown = "".join(f'<div class="card">{escape(name)}<b>{text}</b></div>' for name, text in cards)
+    threads = f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}"
+    setting = f"{document['dataset']} · {document['runtime']}, {document['delegate']}, {threads}"
+    parts = [f'<p class="soft">{escape(setting)}</p><div class="cards">{shown}</div>']
+    if against is not None:
+        rows = [
+            [name, _number(document[key], kind, unit), _number(against[key], kind, unit)]
+            for key, name, kind in measures
+            if against.get(key) is not None
+        ]
+        for rank in ("p50", "p95"):
+            times = [_milliseconds(one["inference_ms"][rank]) for one in (document, against)]
+            rows.append([f"inference {rank}", *times])
+        header = ["", document["model"], against["model"]]
+        parts.append(_section("Side by side", _table([escape(cell) for cell in header], rows, numeric=(1, 2))))
+    return "".join(parts)
+
+
+def _mistakes(document: Document, mistakes: Sequence[Mistake]) -> str:
+    if not mistakes:
+        return ""
+    regression = document["task"] == "regression"
+    figures = "".join(
+        f'<figure><img alt="{escape(one.name)}" src="data:image/jpeg;base64,{base64.b64encode(one.jpeg).decode()}">'
+        f"<figcaption><b>{escape(one.answer)}</b><br>true: {escape(one.truth)}<br>{escape(one.name)}</figcaption>"
+        "</figure>"
+        for one in mistakes
+    )
+    title = "Furthest off" if regression else "Most confident mistakes"
+    return _section(title, f'<div class="pictures">{figures}</div>', "Each picture as the model saw it.")
+
+
+def _confusion(document: Document) -> str:
+    classes = {entry["class_index"]: entry["label"] for entry in document["per_class"]}
+    for cell in document["confusion"]:
+        classes.setdefault(cell["predicted_index"], cell["predicted"])
+    if len(classes) <= MATRIX_CLASSES:
+        return _section("Confusion", _matrix(document, dict(sorted(classes.items()))), "Rows: true; columns: answered.")
+    wrong = [cell for cell in document["confusion"] if cell["class_index"] != cell["predicted_index"]]
+    rows = [[escape(cell["label"]), escape(cell["predicted"]), str(cell["images"])] for cell in wrong[:_CONFUSIONS]]
+    return _section("Most frequent confusions", _table(["true", "answered", "pictures"], rows, numeric=(2,)))
+
+
+def _matrix(document: Document, classes: dict[int, str]) -> str:
+    cells = {(cell["class_index"], cell["predicted_index"]): cell["images"] for cell in document["confusion"]}
+    most = max(cells.values())
+    head = "".join(f'<th class="up" scope="col">{escape(name)}</th>' for name in classes.values())
+    rows = []
+    for truth, name in classes.items():
+        columns = []
+        for predicted in classes:
+            count = cells.get((truth, predicted), 0)
+            colour = "64,192,87" if truth == predicted else "250,82,82"
+            style = f' style="background:rgba({colour},{0.15 + 0.6 * count / most:.2f})"' if count else ""
+            columns.append(f"<td{style}>{count or ''}</td>")
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(columns)}</tr>')
+    return f'<table class="matrix"><tr><th></th>{head}</tr>{"".join(rows)}</table>'
+
+
+def _per_class(document: Document) -> str:
+    rows = [
+        [
+            str(entry["class_index"]),
+            escape(entry["label"]),
+            str(entry["images"]),
+            f"{entry['top1']:.1%}",
+            f"{entry['top5']:.1%}",
+            "-" if entry["precision"] is None else f"{entry['precision']:.1%}",
+        ]
+        for entry in sorted(document["per_class"], key=lambda entry: (entry["top1"], entry["class_index"]))
+    ]
+    table = _table(["class", "label", "pictures", "top-1", "top-5", "precision"], rows, numeric=(0, 2, 3, 4, 5))
+    inner = (
+        f"<details{' open' if len(rows) <= MATRIX_CLASSES else ''}><summary>{len(rows)} classes, worst first</summary>"
+    )
+    return _section("Per class", f"{inner}{table}</details>")
+
+
+def _section(title: str, content: str, note: str = "") -> str:
+    soft = f'<p class="soft">{escape(note)}</p>' if note else ""
+    return f'<h2>{escape(title)}</h2>{soft}<div class="scroll">{content}</div>'
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[int] = ()) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        marks = ['class="n"' if column in numeric else "" for column in range(len(cells))]
+        return "<tr>" + "".join(f"<{tag} {mark}>{cell}</{tag}>" for cell, mark in zip(cells, marks)) + "</tr>"
+
+    return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _number(value: Any, kind: str, unit: str) -> str:
+    if value is None:
+        return "-"
+    if kind == "share":
+        return f"{value:.1%}"
+    return f"{value:.4g} {escape(unit)}{'²' if unit and kind == 'square' else ''}".rstrip()
+
+
+def _milliseconds(value: Optional[float]) -> str:
+    return "-" if value is None else f"{value:.2f} ms"
