@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import itertools
 import json
 import logging
 import random
 import re
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Optional
 
@@ -158,25 +160,31 @@ def _receive(
         if describe(head) is not None:
             foreign = head + (_peek(response) if len(head) < HEAD_BYTES else b"")
             raise _foreign(response, foreign, None, size)
-    with _open(part, offset) as handle:
-        _note(part, url, _validator(response))
-        done = offset
-        chunk = head
-        while chunk:
-            done += len(chunk)
-            if done > size:
-                raise _foreign(response, head, None, size, more=True)
-            handle.write(chunk)
-            if progress is not None:
-                progress(done, size)
-            chunk = next(body, b"")
-            pace.add(len(chunk))
+    done = offset
+    try:
+        with _open(part, offset) as handle:
+            _note(part, url, _validator(response))
+            for chunk in itertools.chain([head], pace.watched(body)):
+                done += len(chunk)
+                if done > size:
+                    raise _foreign(response, head, None, size, more=True)
+                handle.write(chunk)
+                if progress is not None:
+                    progress(done, size)
+    except Unreachable as error:
+        if done > size:
+            _truncate(part)
+        elif error.again:
+            error.reason += f" after {done} of {size} bytes"
+        raise
     if done < size:
         raise Unreachable(f"{done} of {size} bytes came back{web.redirected(response)}", again=True)
 
 
 def _open(part: Path, offset: int) -> BinaryIO:
-    handle = part.open("r+b" if offset else "wb")
+    if offset == 0:
+        return part.open("wb")
+    handle = part.open("r+b")
     handle.seek(offset)
     handle.truncate()
     return handle
@@ -230,6 +238,11 @@ class _Pace:
         self._bytes = 0
         self._started = time.monotonic()
 
+    def watched(self, body: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in body:
+            self.add(len(chunk))
+            yield chunk
+
     def add(self, count: int) -> None:
         now = time.monotonic()
         self._times.append((now, count))
@@ -237,7 +250,7 @@ class _Pace:
         while self._times and self._times[0][0] < now - self._limits.window_s:
             self._bytes -= self._times.popleft()[1]
         rate = self._bytes / self._limits.window_s
-        if count and now - self._started >= self._limits.window_s and rate < self._limits.min_rate:
+        if now - self._started >= self._limits.window_s and rate < self._limits.min_rate:
             raise Unreachable(f"only {rate:.0f} bytes a second came over the last {self._limits.window_s:g} s")
 
 
