@@ -19,7 +19,10 @@ _QUICK_GOVERNORS = ("performance", "schedutil", "ondemand", "interactive")
 
 @dataclass(frozen=True)
 class Judgement:
-    """`verdict` is "as expected", "faster", "slower" or "unknown"; `ratio` measured over expected; `causes` seen here."""
+    """`verdict` is "as expected", "faster", "slower" or "unknown"; `ratio` is measured over expected.
+
+    `causes` are what was seen on this board that can explain a slower time.
+    """
 
     verdict: str
     ratio: Optional[float]
@@ -30,9 +33,7 @@ class Judgement:
     def __str__(self) -> str:
         if self.verdict == "unknown":
             return "no published figure to compare with"
-        head = (
-            f"{self.verdict} than other boards of this kind" if self.verdict in ("slower", "faster") else self.verdict
-        )
+        head = self.verdict if self.verdict == "as expected" else f"{self.verdict} than other boards of this kind"
         figures = f"{self.ratio:.2f} times the published {self.expected_ms:g} ms"
         causes = f": {'; '.join(self.causes)}" if self.causes else ""
         return f"{head} ({figures}; {self.source}){causes}"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from edge_mnv2.device.memory import MemoryReader
 from edge_mnv2.device.power import PowerMode, PowerRails, Rail, total_watts
 from edge_mnv2.device.sysroot import Sysroot
 from edge_mnv2.device.temperature import SocTemperature
-from edge_mnv2.device.throttling import Throttling
+from edge_mnv2.device.throttling import WORDS, Throttling
 from edge_mnv2.device.tools import BoardTool
 
 log = logging.getLogger(__name__)
@@ -120,3 +121,81 @@ def _cpufreq(tree: Sysroot) -> list[str]:
     policies = [f"{base}/cpufreq/{name}" for name in tree.names(f"{base}/cpufreq", "policy")]
     cores = [f"{base}/{name}/cpufreq" for name in tree.names(base, "cpu") if name[3:].isdigit()]
     return [folder for folder in policies or cores if tree.exists(f"{folder}/scaling_cur_freq")][:16]
+
+
+class HealthMonitor:
+    """Samples the board in a thread of its own, so that no frame waits for a sensor. A context manager.
+
+    `listener` is called in that thread with each sample. No other method waits for a sensor.
+    """
+
+    def __init__(
+        self,
+        health: Optional[Health] = None,
+        interval_s: float = 2.0,
+        listener: Optional[Callable[[HealthSample], None]] = None,
+    ) -> None:
+        self._health = health or Health()
+        self._interval_s = interval_s
+        self._listener = listener
+        self._sample = HealthSample()
+        self._max_temp_c: Optional[float] = None
+        self._throttled: Optional[frozenset[str]] = None
+        self._ended = threading.Event()
+        self._first = threading.Event()
+        self._thread: Optional[threading.Thread] = None
+
+    @property
+    def sample(self) -> HealthSample:
+        """The newest sample; one without any value before the first."""
+        return self._sample
+
+    def latest(self) -> tuple[Optional[float], Optional[tuple[str, ...]]]:
+        """(temperature, words of throttling) of the newest sample."""
+        sample = self._sample
+        return sample.temp_c, None if sample.throttled is None else tuple(sample.throttled)
+
+    def worst(self) -> tuple[Optional[float], Optional[tuple[str, ...]]]:
+        """(highest temperature, every word of throttling) since the start."""
+        seen = self._throttled
+        return self._max_temp_c, None if seen is None else tuple(word for word in WORDS if word in seen)
+
+    def wait(self, timeout_s: float) -> HealthSample:
+        """The first sample, waiting up to `timeout_s` seconds for it."""
+        self._first.wait(timeout_s)
+        return self._sample
+
+    def start(self) -> HealthMonitor:
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End the thread. Safe to call twice; takes as long as one sample at most."""
+        self._ended.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5.0)
+
+    def __enter__(self) -> HealthMonitor:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._take(self._health.sample())
+            self._first.set()
+            self._ended.wait(self._interval_s)
+
+    def _take(self, sample: HealthSample) -> None:
+        self._sample = sample
+        if sample.temp_c is not None:
+            self._max_temp_c = sample.temp_c if self._max_temp_c is None else max(self._max_temp_c, sample.temp_c)
+        if sample.throttled is not None:
+            self._throttled = (self._throttled or frozenset()) | frozenset(sample.throttled)
+        if self._listener is not None:
+            try:
+                self._listener(sample)
+            except Exception as error:
+                log.debug("health listener: %s: %s", type(error).__name__, error)

@@ -51,7 +51,7 @@ class PowerRails:
 
 
 def total_watts(rails: Optional[list[Rail]]) -> Optional[float]:
-    """What the whole board draws, W: its input rail, else the sum of a Pi 5's PMIC rails, which leaves out USB and HATs.
+    """What the whole board draws, W: its input rail, else the sum of a Pi 5's PMIC rails, without USB and HATs.
 
     None where no rail stands for the whole.
     """

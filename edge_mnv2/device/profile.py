@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,8 @@ def resolve_profile(
     given: dict[str, tuple[Any, Origin]] = {}
     for ancestor in reversed(line):
         for key, item in ancestor.values.items():
-            given[key] = (item.value, Origin(_KINDS[ancestor.origin], ancestor.path, item.line))
+            value = _from_folder(ancestor.path, key, item.value)
+            given[key] = (value, Origin(_KINDS[ancestor.origin], ancestor.path, item.line))
     for key, (value, source) in (overrides or {}).items():
         if value is not None:
             given[key] = _override(key, value, source)
@@ -193,6 +195,13 @@ def _section(section: str, cls: type, given: Mapping[str, tuple[Any, Origin]]) -
     return cls(**values)
 
 
+def _from_folder(path: Path, key: str, value: Any) -> Any:
+    """A model's path in a profile counts from the profile's folder, wherever `run` is started."""
+    if key != "runtime.model" or not isinstance(value, str) or not ("/" in value or value.endswith(".tflite")):
+        return value
+    return str(path.parent.absolute() / Path(value).expanduser())
+
+
 def _override(key: str, value: Any, source: str) -> tuple[Any, Origin]:
     known = KEYS[key]
     option = known.option or key
@@ -210,27 +219,28 @@ def _variable(option: str) -> str:
     return "EDGE_MNV2_" + option.upper().replace("-", "_")
 
 
-def environment_overrides(environ: Optional[Mapping[str, str]] = None) -> dict[str, tuple[str, str]]:
+def environment_overrides(environ: Optional[Mapping[str, str]] = None) -> dict[str, tuple[Any, str]]:
     """What `EDGE_MNV2_*` variables say about settings, in the form that `resolve` takes. Raises UsageError."""
     environ = os.environ if environ is None else environ
-    return option_overrides(
-        {key.option: environ.get(_variable(key.option)) or None for key in KEYS.values() if key.option is not None},
-        "environment",
-    )
+    options = {key.option for key in KEYS.values() if key.option}
+    return option_overrides({option: environ.get(_variable(option)) or None for option in options}, "environment")
 
 
-def option_overrides(options: Mapping[str, Optional[str]], source: str) -> dict[str, tuple[str, str]]:
-    """Options by their command-line names ("threads", "size") as overrides of the settings that they stand for."""
-    found: dict[str, tuple[str, str]] = {}
+def option_overrides(options: Mapping[str, Optional[str]], source: str) -> dict[str, tuple[Any, str]]:
+    """Options by their command-line names ("threads", "size") as overrides of the settings that they stand for.
+
+    Names that stand for no setting are passed over. Raises UsageError for a size that is none.
+    """
+    found: dict[str, tuple[Any, str]] = {}
     for key in KEYS.values():
         text = options.get(key.option) if key.option else None
         if text is None:
             continue
         if key.option == "size":
-            width, times, height = text.lower().partition("x")
-            if not (times and width.strip().isdigit() and height.strip().isdigit()):
+            match = re.fullmatch(r"\s*(\d{1,6})\s*[xX]\s*(\d{1,6})\s*", text)
+            if match is None:
                 named = _variable("size") if source == "environment" else "--size"
                 raise UsageError(f"{named}: {shown(text)} is not a size such as 640x480")
-            text = width if key.name == "camera.width" else height
+            text = match[1] if key.name == "camera.width" else match[2]
         found[key.name] = (text, source)
     return found
