@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime import model_file
-from edge_mnv2.runtime.interpreter import Interpreter, TensorSpec, open_interpreter
+from edge_mnv2.runtime.interpreter import AnyInterpreter, TensorSpec, open_interpreter
 from edge_mnv2.runtime.preprocess import Channels, InputWriter, Preprocessor
 from edge_mnv2.zoo.labels import fit_labels
 
@@ -83,7 +83,7 @@ class Classifier:
 
     def __init__(
         self,
-        interpreter: Interpreter,
+        interpreter: AnyInterpreter,
         facts: model_file.ModelFile,
         labels: Optional[Sequence[str]] = None,
         *,
@@ -108,7 +108,6 @@ class Classifier:
         self.labels, self.labels_note = fit_labels(labels, self.outputs, background=background)
         self._simulated_ns = simulated_inference_ns()
         self._softmax = task == "classification" and not _gives_probabilities(facts, self.output)
-        self.engine = "tpu" if interpreter.delegate.startswith("edgetpu") else "cpu"
 
     @classmethod
     def open(
@@ -175,7 +174,8 @@ class Classifier:
         invoked = time.monotonic_ns()
         scores = self.scores_from(self.interpreter.output())
         done = time.monotonic_ns()
-        return Classified(scores, ready - started, invoked - ready, done - invoked, started, self.engine)
+        engine = self.interpreter.engine
+        return Classified(scores, ready - started, invoked - ready, done - invoked, started, engine)
 
     def scores_from(self, raw: np.ndarray) -> np.ndarray:
         """Real scores float32 (one an output row) of the raw output tensor: dequantized, softmax where none was."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional, Union
+from typing import Any, Optional, Protocol, Union
 
 import numpy as np
 
@@ -52,6 +52,36 @@ class TensorSpec:
         if not self.quantized:
             return values.astype(np.float32, copy=False)
         return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+
+class AnyInterpreter(Protocol):
+    """What a classifier needs of an interpreter. `engine` ("cpu" or "tpu") is who made the last output."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def delegate(self) -> str: ...
+
+    @property
+    def runtime(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def inputs(self) -> list[TensorSpec]: ...
+
+    @property
+    def outputs(self) -> list[TensorSpec]: ...
+
+    def set_input(self, values: np.ndarray, position: int = 0) -> None: ...
+
+    def invoke(self) -> None: ...
+
+    def output(self, position: int = 0) -> np.ndarray: ...
+
+    def close(self) -> None: ...
 
 
 class RuntimeMissing(EdgeMnv2Error, ImportError):
@@ -128,6 +158,11 @@ class Interpreter:
         self.inputs = [_spec(details) for details in native.get_input_details()]
         self.outputs = [_spec(details) for details in native.get_output_details()]
         self.delegate = delegate or ("xnnpack" if _delegated(native) else "none")
+
+    @property
+    def engine(self) -> str:
+        """ "tpu" where an Edge TPU runs the model, else "cpu"."""
+        return "tpu" if self.delegate.startswith("edgetpu") else "cpu"
 
     def set_input(self, values: np.ndarray, position: int = 0) -> None:
         """Copy `values` (the input's own shape and dtype) into input number `position`."""

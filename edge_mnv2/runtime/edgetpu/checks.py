@@ -1,0 +1,207 @@
+"""What is wrong with the accelerator, or with the way to it, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, Optional, Union
+
+from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.runtime.edgetpu import board, library
+from edge_mnv2.runtime.edgetpu.discovery import DEAD, NO_DRIVER, NO_FIRMWARE, USB3_MBPS, Accelerator, find, usb_rules
+from edge_mnv2.runtime.edgetpu.library import Library
+from edge_mnv2.runtime.edgetpu.rights import Identity
+
+OK, WARN = "ok", "warn"
+
+INSTALL = "./install.sh --edgetpu, or see docs/edgetpu.md for where libedgetpu comes from"
+PLUG_IN = "plug it in; if it is: another cable and port, a powered hub, and for PCIe reseat the card"
+_CONTAINER_USB = "start the container with --device-cgroup-rule 'c 189:* rmw' -v /dev/bus/usb:/dev/bus/usb"
+
+
+class Check(NamedTuple):
+    """One row of `doctor`: `status` is "ok" or "warn" (the CPU can always take over), `fix` says what to do."""
+
+    id: str
+    status: str
+    detail: str
+    fix: Optional[str] = None
+
+
+def checks(
+    root: Union[Path, str] = "/",
+    *,
+    identity: Optional[Identity] = None,
+    environment: Optional[Mapping[str, str]] = None,
+) -> list[Check]:
+    """Every check that needs neither the library nor the device to be touched."""
+    system = Sysroot(root)
+    accelerators = find(root, identity=identity)
+    found = library.find(root, environment)
+    rows = [_presence(system, accelerators, found)]
+    if accelerators or found:
+        rows.append(_library(found))
+    for accelerator in accelerators:
+        suffix = "" if len(accelerators) == 1 else f"-{accelerator.name}"
+        rows.extend(check._replace(id=check.id + suffix) for check in device_checks(accelerator, root))
+    return rows
+
+
+def device_checks(accelerator: Accelerator, root: Union[Path, str] = "/") -> list[Check]:
+    """State, rights, holder, link, power and heat of one accelerator."""
+    system = Sysroot(root)
+    rows = list(_state(accelerator, system))
+    if accelerator.state != NO_DRIVER:
+        rows.append(_rights(accelerator, system))
+    rows.extend(_holders(accelerator))
+    if accelerator.kind == "usb":
+        rows.extend(_link(accelerator, system))
+        rows.extend(_power(accelerator, system))
+    rows.extend(_heat(accelerator))
+    return rows
+
+
+def obstacle(accelerator: Accelerator, root: Union[Path, str] = "/") -> Optional[Check]:
+    """What makes contact with the device pointless, None where it can be tried."""
+    system = Sysroot(root)
+    if accelerator.state in (NO_DRIVER, DEAD):
+        return next(iter(_state(accelerator, system)))
+    return None if accelerator.rights.usable else _rights(accelerator, system)
+
+
+def _presence(system: Sysroot, accelerators: list[Accelerator], found: Optional[Library]) -> Check:
+    if accelerators:
+        shown = ", ".join(f"{each.name} ({each.id}, {each.state})" for each in accelerators)
+        return Check("edgetpu", OK, shown)
+    settings = board.pi5_pcie(system)
+    fix = PLUG_IN
+    if settings is not None and settings.missing:
+        fix += f"; on PCIe add to /boot/firmware/config.txt: {' + '.join(settings.missing)}, and reboot"
+    if board.in_container(system):
+        fix += f"; {_CONTAINER_USB}"
+    if found is None and (settings is None or not settings.interrupts):
+        return Check("edgetpu", OK, "no Edge TPU attached")
+    expected = f"{found.title} is there" if found else "config.txt is set up for a Coral on PCIe"
+    return Check("edgetpu", WARN, f"no Edge TPU attached, though {expected}", fix)
+
+
+def _library(found: Optional[Library]) -> Check:
+    if found is None:
+        return Check("edgetpu-library", WARN, "an Edge TPU is attached, but libedgetpu.so.1 is not installed", INSTALL)
+    if found.problem:
+        return Check("edgetpu-library", WARN, found.problem, found.fix)
+    clock = f", {found.clock} clock" if found.clock else ""
+    return Check("edgetpu-library", OK, f"{found.title}{clock} ({found.path}, by {found.found_by})")
+
+
+def _state(accelerator: Accelerator, system: Sysroot) -> Iterator[Check]:
+    name = accelerator.name
+    if accelerator.state == NO_FIRMWARE:
+        before, after = usb_rules(system)
+        yield Check(
+            "edgetpu-state",
+            OK if before and after else WARN,
+            f"{name}: firmware not loaded yet; the first inference loads it and the id becomes 18d1:9302",
+            "nothing to do: the first `run --delegate edgetpu` loads it"
+            if before and after
+            else "have udev rules for both ids, 1a6e:089a and 18d1:9302 (docs/edgetpu.md)",
+        )
+    elif accelerator.state == NO_DRIVER:
+        settings = board.pi5_pcie(system)
+        extra = ""
+        if settings is not None and settings.missing:
+            extra = f"; on this board also add to /boot/firmware/config.txt: {' + '.join(settings.missing)}"
+        yield Check(
+            "edgetpu-state",
+            WARN,
+            f"{name}: the card is on PCIe, but no driver has taken it (/dev/apex_0 is missing)",
+            f"install gasket-dkms for this kernel and reboot (docs/edgetpu.md){extra}",
+        )
+    elif accelerator.state == DEAD:
+        yield Check(
+            "edgetpu-state",
+            WARN,
+            f"{name}: the driver has the card, but the chip does not answer",
+            "power the board off and on; add pcie_aspm=off to the kernel's command line; reseat the card",
+        )
+
+
+def _rights(accelerator: Accelerator, system: Sysroot) -> Check:
+    name, node, rights = accelerator.name, accelerator.node, accelerator.rights
+    if rights.usable is None:
+        fix = "sudo udevadm trigger, or unplug and plug in again"
+        if board.in_container(system) or not system.exists("dev/bus/usb"):
+            fix = _CONTAINER_USB if accelerator.kind == "usb" else f"start the container with --device {node}"
+        return Check("edgetpu-rights", WARN, f"{name}: its device file {node} is missing", fix)
+    if not rights.usable:
+        rules = f"udev rule {rights.udev_rules[0]}" if rights.udev_rules else "no udev rule for it"
+        detail = f"{name}: no right to open {node} (group {rights.group}, mode {rights.mode}; {rules})"
+        return Check("edgetpu-rights", WARN, detail, rights.fix)
+    return Check("edgetpu-rights", OK, f"{name}: {node} can be opened")
+
+
+def _holders(accelerator: Accelerator) -> Iterator[Check]:
+    if accelerator.holders:
+        held = ", ".join(str(holder) for holder in accelerator.holders)
+        yield Check(
+            "edgetpu-held",
+            WARN,
+            f"{accelerator.name} is held by {held}",
+            "one process at a time can use it: stop that one, or leave it and run on the CPU",
+        )
+
+
+def _link(accelerator: Accelerator, system: Sysroot) -> Iterator[Check]:
+    speed = accelerator.speed_mbps
+    if speed is None or speed >= USB3_MBPS:
+        return
+    detail = f"{accelerator.name} runs at {speed:g} Mb/s (USB {'2' if speed >= 480 else '1'}) instead of 5000"
+    if board.has_usb3(system) is False:
+        yield Check("edgetpu-link", OK, f"{detail}: this board has no USB 3", "a board with USB 3 is faster with it")
+    else:
+        yield Check(
+            "edgetpu-link", WARN, detail, "use a USB 3 (blue) port of the board and the cable that came with it"
+        )
+
+
+def _power(accelerator: Accelerator, system: Sysroot) -> Iterator[Check]:
+    name = accelerator.name
+    if accelerator.over_current:
+        yield Check(
+            "edgetpu-power",
+            WARN,
+            f"{name}: its port was cut off for over-current ({accelerator.over_current} times since boot)",
+            "use a hub with its own supply",
+        )
+    elif accelerator.hub_bus_powered:
+        yield Check(
+            "edgetpu-power",
+            WARN,
+            f"{name} sits behind {accelerator.hub}, which has no supply of its own; a Coral takes up to 900 mA",
+            "use a port of the board, or a hub with its own supply",
+        )
+    elif board.under_voltage(system):
+        yield Check(
+            "edgetpu-power",
+            WARN,
+            f"the board's supply voltage is too low for it and {name}",
+            "use the board's own supply",
+        )
+    elif board.usb_limited(system):
+        yield Check(
+            "edgetpu-power",
+            WARN,
+            f"{name}: this Pi 5 gives all USB ports 600 mA together; a Coral takes up to 900 mA",
+            "use the 5 A supply, or with another good one add usb_max_current_enable=1 to /boot/firmware/config.txt",
+        )
+
+
+def _heat(accelerator: Accelerator) -> Iterator[Check]:
+    temperature, limit = accelerator.temp_c, accelerator.throttle_c
+    if temperature is not None and limit is not None and temperature >= limit:
+        yield Check(
+            "edgetpu-heat",
+            WARN,
+            f"{accelerator.name} is at {temperature:.0f} C and has lowered its clock (limit {limit:.0f} C)",
+            "give it a heat sink or moving air",
+        )

@@ -1,0 +1,238 @@
+"""The parent's side of a worker process: start it, follow its stages under time limits, ask it, end it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import logging
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from edge_mnv2.errors import AcceleratorError
+from edge_mnv2.runtime.edgetpu.failure import DeviceRefused, Ending, explain
+from edge_mnv2.runtime.edgetpu.library import Library
+from edge_mnv2.runtime.interpreter import import_runtime
+
+log = logging.getLogger(__name__)
+
+LIMITS_S = {"start": 60.0, "runtime": 60.0, "library": 15.0, "create": 20.0, "open": 30.0, "invoke": 30.0}
+"""How long a first contact may spend in each stage: a slow board imports for many seconds, a stick takes some for its
+firmware, and the first inference uploads the weights."""
+
+SETTLE_S = 1.0
+"""How long a stick gets to come back under its second id before the one further attempt."""
+
+_PACKET = 65536
+_END_S = 1.0
+_LAST_WORDS_S = 0.3
+_unreaped: list[subprocess.Popen] = []
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a worker is to open: the library, the device (`name` for people, `paths` and `option` for the library),
+    the compiled model (None: the device alone), and how."""
+
+    library: Library
+    name: str
+    option: str = ""
+    paths: tuple[str, ...] = ()
+    model: Optional[str] = None
+    runtime: str = "auto"
+    threads: int = 1
+
+
+class Worker:
+    """One worker process and what it shares with us. Not for use by two threads at once, but for `close`."""
+
+    def __init__(self, target: Target, limits: Optional[dict[str, float]] = None) -> None:
+        self.target = target
+        self._limits = {**LIMITS_S, **(limits or {})}
+        self._stage = "start"
+        self._native: collections.deque[str] = collections.deque(maxlen=40)
+        self.ready: dict[str, Any] = {}
+        self._memory_file = _memory_file()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._connection = ours
+        try:
+            self._process = _spawn(theirs, self._memory_file)
+        except BaseException:
+            ours.close()
+            os.close(self._memory_file)
+            raise
+        finally:
+            theirs.close()
+        self._reader = threading.Thread(target=self._read_native, name="edgetpu-stderr", daemon=True)
+        self._reader.start()
+
+    def open(self) -> dict[str, Any]:
+        """Load everything; what the worker says about it once it is ready. Raises AcceleratorError."""
+        target = self.target
+        order = {
+            "library": target.library.path,
+            "option": target.option,
+            "paths": target.paths,
+            "model": target.model,
+            "runtime": target.runtime,
+            "threads": target.threads,
+        }
+        with contextlib.suppress(OSError):
+            self._connection.send(json.dumps(order).encode())
+        while not self.ready:
+            message = self._receive(self._limits[self._stage])
+            if "stage" in message:
+                self._stage = message["stage"]
+            self.ready = message.get("ready", {})
+        return self.ready
+
+    def memory(self) -> mmap.mmap:
+        """The shared memory, as large as the worker has made it."""
+        return mmap.mmap(self._memory_file, 0)
+
+    def invoke(self, limit_s: float) -> None:
+        """One inference over the shared memory. Raises AcceleratorLost."""
+        self._connection.settimeout(limit_s)
+        try:
+            self._connection.send(b"i")
+            answer = self._connection.recv(_PACKET)
+        except socket.timeout:
+            raise self._failed(Ending("invoke", waited_s=limit_s)) from None
+        except OSError:
+            answer = b""
+        if len(answer) != 1:
+            raise self._failed(self._ending(answer))
+
+    def close(self) -> None:
+        """Let the worker put the device down; end it where it does not. Safe at any time and from any thread."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._wait(_END_S)
+        self._kill()
+        self._connection.close()
+
+    def _receive(self, limit_s: float) -> dict[str, Any]:
+        self._connection.settimeout(limit_s)
+        try:
+            answer = self._connection.recv(_PACKET)
+        except socket.timeout:
+            raise self._failed(Ending(self._stage, waited_s=limit_s, native=tuple(self._native))) from None
+        except OSError:
+            answer = b""
+        message = json.loads(answer) if answer else {}
+        if not message or "failed" in message:
+            raise self._failed(self._ending(answer))
+        return message
+
+    def _ending(self, answer: bytes) -> Ending:
+        """What the last packet (or, where none came, the process's end) says."""
+        self._wait(_LAST_WORDS_S)
+        self._reader.join(_LAST_WORDS_S)
+        native = tuple(self._native)
+        if answer:
+            failed = json.loads(answer)["failed"]
+            return Ending(failed["stage"], failed["kind"], failed["text"], native=native)
+        return Ending(self._stage, code=self._process.poll(), native=native)
+
+    def _failed(self, ending: Ending) -> AcceleratorError:
+        self._kill()
+        runtime = self.ready.get("runtime") or import_runtime(self.target.runtime)[1]
+        return explain(ending, self.target.library, runtime, self.target.name)
+
+    def _wait(self, limit_s: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(limit_s)
+
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            # One that is stuck in the kernel ends when the kernel lets go of it; nobody waits for that.
+            self._wait(0.1)
+            if self._process.returncode is None:
+                _unreaped.append(self._process)
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        if self._memory_file >= 0:
+            os.close(self._memory_file)
+            self._memory_file = -1
+
+    def _read_native(self) -> None:
+        stream = self._process.stderr
+        assert stream is not None
+        with stream:
+            for line in stream:
+                text = line.decode(errors="replace").rstrip()
+                if text:
+                    self._native.append(text)
+                    log.debug("edgetpu worker: %s", text)
+
+
+def probe(target: Target, limits: Optional[dict[str, float]] = None) -> dict[str, Any]:
+    """First contact in a short-lived process: load, open, run the model once where there is one, end.
+
+    What the worker said (`version`, `option`, with a model its tensors too). Raises AcceleratorError.
+    """
+    worker = first_contact(target, limits)
+    worker.close()
+    return worker.ready
+
+
+def first_contact(target: Target, limits: Optional[dict[str, float]] = None) -> Worker:
+    """An opened worker. A device that refuses once is asked once more: a stick changes its USB id with its first use.
+
+    Raises AcceleratorError.
+    """
+    for attempt in (1, 2):
+        worker = Worker(target, limits)
+        try:
+            worker.open()
+        except DeviceRefused as error:
+            worker.close()
+            if attempt == 2:
+                raise
+            log.debug("%s; trying once more", error.message)
+            time.sleep(SETTLE_S)
+        except BaseException:
+            worker.close()
+            raise
+        else:
+            return worker
+    raise AssertionError("unreachable")
+
+
+def _memory_file() -> int:
+    try:
+        return os.memfd_create("edge-mnv2-edgetpu")
+    except (AttributeError, OSError):
+        descriptor, name = tempfile.mkstemp(prefix="edge-mnv2-edgetpu-")
+        Path(name).unlink()
+        return descriptor
+
+
+def _spawn(connection: socket.socket, memory_file: int) -> subprocess.Popen:
+    for process in list(_unreaped):
+        if process.poll() is not None:
+            _unreaped.remove(process)
+    # Our package comes last: its folder may be site-packages, which must not stand before the standard library.
+    package = str(Path(__file__).resolve().parents[3])
+    program = (
+        f"import sys; sys.path = sys.path[1:] + [{package!r}]; from edge_mnv2.runtime.edgetpu.worker import main; "
+        f"main({connection.fileno()}, {memory_file})"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=(connection.fileno(), memory_file),
+    )

@@ -1,0 +1,212 @@
+"""Edge TPUs that the kernel shows: Coral sticks on USB and `apex` devices on PCIe. No library is loaded.
+
+Ids: USB 1a6e:089a before and 18d1:9302 after the firmware is loaded, PCIe 1ac1:089a. `/sys/class/apex` and its
+attributes are those of the gasket driver.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional, Union
+
+from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.runtime.edgetpu import holders, rights
+from edge_mnv2.runtime.edgetpu.holders import Holder
+from edge_mnv2.runtime.edgetpu.rights import Identity, Rights
+
+USB_BEFORE_FIRMWARE = ("1a6e", "089a")
+USB_READY = ("18d1", "9302")
+PCI_ID = ("1ac1", "089a")
+
+READY = "ready"
+NO_FIRMWARE = "firmware not loaded"
+NO_DRIVER = "no driver"
+DEAD = "not alive"
+
+USB3_MBPS = 5000.0
+_SELF_POWERED = 0x40
+_USB = "sys/bus/usb/devices"
+_PCI = "sys/bus/pci/devices"
+_PLAUSIBLE_C = (-40.0, 150.0)
+"""The driver shows about -90 degrees where the chip does not answer."""
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One Edge TPU. Values that the kernel does not tell are None.
+
+    `name` is "usb:N" or "pci:N", counted by physical port, so that it stays when a stick changes its id; `path` is the
+    device's folder in `/sys`, `node` its device file. `state` is one of "ready", "firmware not loaded", "no driver",
+    "not alive". `speed_mbps` is the link's signalling rate, `hub` the product behind which a stick sits,
+    `hub_bus_powered` whether that hub has no supply of its own, `max_power_ma` what the device asks for,
+    `over_current` how often its port was cut off, `temp_c` the die and `throttle_c` where its clock is reduced.
+    """
+
+    name: str
+    kind: str
+    id: str
+    path: str
+    state: str
+    node: Optional[str] = None
+    speed_mbps: Optional[float] = None
+    hub: Optional[str] = None
+    hub_bus_powered: Optional[bool] = None
+    max_power_ma: Optional[int] = None
+    over_current: Optional[int] = None
+    temp_c: Optional[float] = None
+    throttle_c: Optional[float] = None
+    rights: Rights = field(default_factory=lambda: Rights(None))
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def port(self) -> str:
+        """What stays the same over re-plugging in the same place: "usb-2-1", "apex_0"."""
+        return f"usb-{Path(self.path).name}" if self.kind == "usb" else Path(self.node or self.path).name
+
+
+def find(root: Union[Path, str] = "/", *, identity: Optional[Identity] = None, held: bool = True) -> list[Accelerator]:
+    """All Edge TPUs below `root`, PCIe first (as the library prefers them), with rights and (`held`) holders."""
+    system = Sysroot(root)
+    identity = identity or Identity.current()
+    return _pci(system, identity, held) + _usb(system, identity, held)
+
+
+def present(root: Union[Path, str] = "/") -> list[str]:
+    """`port`s of what is attached: the quick look, without rights and holders."""
+    system = Sysroot(root)
+    return system.names("sys/class/apex") + [f"usb-{Path(device).name}" for device in _usb_devices(system)]
+
+
+def usb_rules(system: Sysroot) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """udev rule files that name the stick before, and after, its firmware is loaded."""
+    before, after = (
+        rights.rules_for(system, (f"{{idvendor}}=={vendor}", f"{{idproduct}}=={product}"))
+        for vendor, product in (USB_BEFORE_FIRMWARE, USB_READY)
+    )
+    return before, after
+
+
+def _usb_devices(system: Sysroot) -> list[str]:
+    """Folders of sticks below the root, by bus and port."""
+    folders = [f"{_USB}/{name}" for name in system.names(_USB) if re.fullmatch(r"\d+-\d+(\.\d+)*", name)]
+    sticks = [folder for folder in folders if _usb_id(system, folder) in (USB_BEFORE_FIRMWARE, USB_READY)]
+    return sorted(sticks, key=lambda folder: [int(part) for part in re.findall(r"\d+", Path(folder).name)])
+
+
+def _usb_id(system: Sysroot, folder: str) -> tuple[Optional[str], Optional[str]]:
+    return system.read(f"{folder}/idVendor"), system.read(f"{folder}/idProduct")
+
+
+def _usb(system: Sysroot, identity: Identity, held: bool) -> list[Accelerator]:
+    found = []
+    for position, folder in enumerate(_usb_devices(system)):
+        vendor, product = _usb_id(system, folder)
+        bus, number = system.read_int(f"{folder}/busnum"), system.read_int(f"{folder}/devnum")
+        node = None if bus is None or number is None else f"/dev/bus/usb/{bus:03d}/{number:03d}"
+        before, after = usb_rules(system)
+        hub, bus_powered = _hub(system, folder)
+        power = _number(system.read(f"{folder}/bMaxPower"))
+        found.append(
+            Accelerator(
+                name=f"usb:{position}",
+                kind="usb",
+                id=f"{vendor}:{product}",
+                path=f"/{folder}",
+                state=READY if (vendor, product) == USB_READY else NO_FIRMWARE,
+                node=node,
+                speed_mbps=_number(system.read(f"{folder}/speed")),
+                hub=hub,
+                hub_bus_powered=bus_powered,
+                max_power_ma=None if power is None else int(power),
+                over_current=system.read_int(f"{folder}/port/over_current_count"),
+                rights=_rights(system, node, identity, tuple(dict.fromkeys(before + after)), "plugdev"),
+                holders=tuple(holders.find(node, system)) if held and node else (),
+            )
+        )
+    return found
+
+
+def _hub(system: Sysroot, folder: str) -> tuple[Optional[str], Optional[bool]]:
+    """Product and kind of supply of the hub that a stick is plugged into, (None, None) at a port of the board."""
+    above, dot, _ = folder.rpartition(".")
+    if not dot or not system.exists(f"{above}/idVendor"):
+        return None, None
+    words = [system.read(f"{above}/manufacturer"), system.read(f"{above}/product")]
+    name = " ".join(word for word in words if word) or ":".join(str(part) for part in _usb_id(system, above))
+    try:
+        return name, not int(system.read(f"{above}/bmAttributes") or "", 16) & _SELF_POWERED
+    except ValueError:
+        return name, None
+
+
+def _pci(system: Sysroot, identity: Identity, held: bool) -> list[Accelerator]:
+    functions = [
+        address
+        for address in system.names(_PCI)
+        if tuple(_hex_id(system.read(f"{_PCI}/{address}/{part}")) for part in ("vendor", "device")) == PCI_ID
+    ]
+    found: list[Accelerator] = []
+    for device in system.names("sys/class/apex"):
+        address = _pci_address(system, f"sys/class/apex/{device}")
+        functions = [each for each in functions if each != address]
+        found.append(_apex(system, device, len(found), identity, held))
+    for address in functions:
+        found.append(Accelerator(f"pci:{len(found)}", "pci", ":".join(PCI_ID), f"/{_PCI}/{address}", NO_DRIVER))
+    return found
+
+
+def _apex(system: Sysroot, device: str, position: int, identity: Identity, held: bool) -> Accelerator:
+    folder, node = f"sys/class/apex/{device}", f"/dev/{device}"
+    temperature = _degrees(system.read(f"{folder}/temp"))
+    answers = temperature is None or _PLAUSIBLE_C[0] < temperature < _PLAUSIBLE_C[1]
+    return Accelerator(
+        name=f"pci:{position}",
+        kind="pci",
+        id=":".join(PCI_ID),
+        path=f"/{folder}",
+        state=READY if answers and system.read(f"{folder}/status") in (None, "ALIVE") else DEAD,
+        node=node,
+        temp_c=temperature if answers else None,
+        throttle_c=_degrees(system.read(f"{folder}/trip_point0_temp")),
+        rights=_rights(system, node, identity, rights.rules_for(system, ("subsystem==apex",)), "apex"),
+        holders=_apex_holders(system, folder, node) if held else (),
+    )
+
+
+def _apex_holders(system: Sysroot, folder: str, node: str) -> tuple[Holder, ...]:
+    """The driver knows the owner, whoever asks; without its word, the open files that this user may see."""
+    owner = system.read_int(f"{folder}/device_owner")
+    if owner and system.read(f"{folder}/is_device_owned") == "1":
+        return (Holder(owner, holders.command_of(owner, system)),)
+    return tuple(holders.find(node, system))
+
+
+def _rights(system: Sysroot, node: Optional[str], identity: Identity, rules: tuple[str, ...], group: str) -> Rights:
+    if node is None:
+        return Rights(None, udev_rules=rules)
+    return rights.judge(node, system, identity, rules, group)
+
+
+def _pci_address(system: Sysroot, folder: str) -> Optional[str]:
+    link = system.resolve(f"{folder}/device")
+    return system.read(f"{folder}/pci_address") or (link.resolve().name if link else None)
+
+
+def _hex_id(text: Optional[str]) -> str:
+    return (text or "").lower().removeprefix("0x")
+
+
+def _number(text: Optional[str]) -> Optional[float]:
+    """The number that `text` begins with: "896mA" is 896.0, "1.5" is 1.5."""
+    match = re.match(r"\d+(\.\d+)?", text or "")
+    return float(match.group()) if match else None
+
+
+def _degrees(text: Optional[str]) -> Optional[float]:
+    """Degrees Celsius from millidegrees."""
+    try:
+        return None if text is None else int(text) / 1000
+    except ValueError:
+        return None

@@ -1,0 +1,109 @@
+"""One process of ours at a time on one device: an advisory lock that ends with its process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Optional
+
+from edge_mnv2.errors import AcceleratorError
+from edge_mnv2.runtime.edgetpu.holders import command_of
+
+VARIABLE = "EDGE_MNV2_LOCK_DIR"
+
+
+class DeviceHeld(AcceleratorError):
+    """Another process uses the device. `pid` is None where it cannot be told which."""
+
+    def __init__(self, message: str, pid: Optional[int] = None) -> None:
+        super().__init__(message, hint="one process at a time can use an Edge TPU")
+        self.pid = pid
+
+
+class DeviceLock:
+    """The lock on the device at `port` (`Accelerator.port`, or another word that means one device).
+
+    The file stays behind, only the kernel's lock on it counts: it ends with the process, whatever ends that. `folder`
+    is `EDGE_MNV2_LOCK_DIR`, else `/run/lock`, else the folder for temporary files.
+    """
+
+    def __init__(self, port: str, folder: Optional[Path] = None) -> None:
+        self.port = port
+        self.path = (folder or _folder()) / f"edge-mnv2-{re.sub(r'[^A-Za-z0-9._-]', '_', port)}.lock"
+        self._descriptor: Optional[int] = None
+
+    def acquire(self, device: str) -> bool:
+        """Take it (False: it is ours already), or raise DeviceHeld with the holder's pid.
+
+        `device` names the device in the message.
+        """
+        if self._descriptor is not None:
+            return False
+        descriptor = _open(self.path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = _written_pid(descriptor)
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise AcceleratorError(f"{self.path} cannot be locked: {error.strerror}") from error
+            holder = f"process {pid} ({command_of(pid)})" if pid else "another process"
+            raise DeviceHeld(f"{device} is used by {holder}", pid) from None
+        with contextlib.suppress(OSError):  # a file of another user may be read-only for us: it locks all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> DeviceLock:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+
+def _folder() -> Path:
+    if named := os.environ.get(VARIABLE):
+        return Path(named).expanduser()
+    common = Path("/run/lock")
+    return common if os.access(common, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+
+
+def _open(path: Path) -> int:
+    """A descriptor on the lock file; every user can lock it, whoever made it. Raises AcceleratorError."""
+    failure: Optional[OSError] = None
+    # Opened before it is made: in a sticky folder the kernel refuses O_CREAT on a file of another user.
+    for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        try:
+            descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            failure = error
+            continue
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, 0o666)
+        return descriptor
+    assert failure is not None
+    raise AcceleratorError(
+        f"the lock file {path} cannot be opened: {failure.strerror}", hint=f"name a writable folder in {VARIABLE}"
+    ) from failure
+
+
+def _written_pid(descriptor: int) -> Optional[int]:
+    try:
+        pid = int(os.pread(descriptor, 32, 0).split()[0])
+        os.kill(pid, 0)
+    except PermissionError:
+        return pid
+    except (OSError, ValueError, IndexError):
+        return None
+    return pid

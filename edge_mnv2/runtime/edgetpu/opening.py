@@ -1,0 +1,205 @@
+"""Find the library and a device that is free, and open models on it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional, Union
+
+from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.errors import AcceleratorError
+from edge_mnv2.runtime.edgetpu import checks, discovery, holders, library
+from edge_mnv2.runtime.edgetpu.contact import Target
+from edge_mnv2.runtime.edgetpu.discovery import Accelerator
+from edge_mnv2.runtime.edgetpu.failure import DeviceRefused
+from edge_mnv2.runtime.edgetpu.library import Library
+from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock
+from edge_mnv2.runtime.edgetpu.remote import TpuInterpreter
+from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
+from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
+from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
+
+_PASSING_S = 0.2
+"""A program that only lists devices has them open for less."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that can be asked for: as the kernel shows it, or (`accelerator` None) by the library's word alone."""
+
+    target: Target
+    lock: DeviceLock
+    accelerator: Optional[Accelerator] = None
+
+
+def worth_trying(root: Union[Path, str] = "/") -> bool:
+    """Whether `auto` should try the TPU: one is attached, or a variable names a library, which may know of one."""
+    if discovery.present(root):
+        return True
+    if not (os.environ.get(library.VARIABLE) or os.environ.get("LD_LIBRARY_PATH")):
+        return False
+    found = library.find(root)
+    return found is not None and found.by_hand
+
+
+def open_supervised(
+    spec: DelegateSpec,
+    compiled: Path,
+    cpu: Optional[Path],
+    *,
+    runtime: str = "auto",
+    threads: int = 1,
+    count: int = 1,
+    root: Union[Path, str] = "/",
+) -> list[SupervisedInterpreter]:
+    """`compiled` on up to `count` devices, each under supervision, with `cpu` as the model to go on with.
+
+    A device that another process uses is waited for, on the CPU, where there is a `cpu` model; DeviceHeld is raised
+    where there is none. Raises AcceleratorError where no device can be used.
+    """
+    found = find_library(root)
+    opened: list[SupervisedInterpreter] = []
+    held: list[tuple[Device, DeviceHeld]] = []
+    refused: list[AcceleratorError] = []
+    try:
+        for device in _devices(spec, found, compiled, runtime, threads, root, count):
+            if len(opened) == count:
+                break
+            try:
+                tpu = _open(device, root)
+            except DeviceHeld as error:
+                held.append((device, error))
+            except AcceleratorError as error:
+                refused.append(error)
+            else:
+                opened.append(_supervised(device, tpu, cpu, runtime, threads, root))
+        if not opened and held and cpu is not None and not refused:
+            waited_for, busy = held[0]
+            opened.append(_supervised(waited_for, None, cpu, runtime, threads, root))
+            opened[0].notes.append(f"{busy.message}; the CPU is used until it is free")
+    except BaseException:
+        for interpreter in opened:
+            interpreter.close()
+        raise
+    if not opened:
+        raise (refused or [error for _, error in held])[0]
+    return opened
+
+
+def find_library(root: Union[Path, str] = "/") -> Library:
+    """The library that can be loaded. Raises AcceleratorError."""
+    found = library.find(root)
+    if found is None:
+        raise AcceleratorError("libedgetpu.so.1, the Edge TPU library, is not installed", hint=checks.INSTALL)
+    if found.problem:
+        raise AcceleratorError(found.problem, hint=found.fix)
+    return found
+
+
+def _devices(
+    spec: DelegateSpec,
+    found: Library,
+    compiled: Path,
+    runtime: str,
+    threads: int,
+    root: Union[Path, str],
+    count: int,
+) -> Iterator[Device]:
+    """Devices that `spec` allows, in the order in which they are to be tried."""
+    base = Target(found, "edgetpu", model=str(compiled), runtime=runtime, threads=threads)
+    attached = discovery.find(root, held=False)
+    if not attached:
+        yield from _unlisted(spec, base, count)
+        return
+    allowed = [each for each in attached if spec.kind in (None, each.kind)]
+    if spec.index is not None:
+        allowed = allowed[spec.index : spec.index + 1]
+    if not allowed:
+        names = ", ".join(f"{each.name} ({each.id})" for each in attached)
+        raise AcceleratorError(f"there is no {spec}", hint=f"attached: {names}")
+    for accelerator in allowed:
+        target = replace(
+            base,
+            name=f"edgetpu:{accelerator.name}",
+            option=accelerator.name,
+            paths=tuple(path for path in (accelerator.path, accelerator.node) if path),
+        )
+        yield Device(target, DeviceLock(accelerator.port), accelerator)
+
+
+def _unlisted(spec: DelegateSpec, base: Target, count: int) -> Iterator[Device]:
+    """What the library may know of though `/sys` shows nothing: the one that was asked for, or the first `count`."""
+    for position in range(count if spec.index is None else 1):
+        index = position if spec.index is None else spec.index
+        name = ":".join(part for part in ("edgetpu", spec.kind, str(index)) if part)
+        option = spec.option if position == 0 else f"{spec.kind or ''}:{index}"
+        yield Device(replace(base, name=name, option=option), DeviceLock(f"edgetpu-{index}"))
+
+
+def _open(device: Device, root: Union[Path, str]) -> TpuInterpreter:
+    """Lock, look, contact. A lock that was taken here is given back where the device does not open."""
+    taken_here = device.lock.acquire(device.target.name)
+    try:
+        if device.accelerator is not None:
+            _look(device, root)
+        return TpuInterpreter(device.target)
+    except BaseException as error:
+        if taken_here:
+            device.lock.release()
+        if isinstance(error, DeviceRefused) and device.accelerator is None and not error.reason:
+            raise AcceleratorError(
+                f"no Edge TPU is attached ({device.target.library.title} finds none)", hint=checks.PLUG_IN
+            ) from error
+        raise
+
+
+def _look(device: Device, root: Union[Path, str]) -> None:
+    """Raise what can be told without touching the device: a library's own failure says less, or ends in a crash."""
+    accelerator = next((each for each in discovery.find(root) if each.port == device.lock.port), None)
+    if accelerator is None:
+        raise AcceleratorError(f"{device.target.name} is not attached", hint=checks.PLUG_IN)
+    if accelerator.holders:
+        time.sleep(_PASSING_S)
+        others = holders.find(accelerator.node or "", Sysroot(root), but=(os.getpid(),))
+        if others:
+            raise DeviceHeld(f"{device.target.name} is used by {others[0]}", others[0].pid)
+    obstacle = checks.obstacle(accelerator, root)
+    if obstacle is not None:
+        raise AcceleratorError(obstacle.detail, hint=obstacle.fix)
+
+
+def _supervised(
+    device: Device,
+    tpu: Optional[TpuInterpreter],
+    cpu: Optional[Path],
+    runtime: str,
+    threads: int,
+    root: Union[Path, str],
+) -> SupervisedInterpreter:
+    twin: Optional[Interpreter] = None
+    try:
+        twin = open_interpreter(cpu, runtime=runtime, threads=threads) if cpu is not None else None
+        return SupervisedInterpreter(
+            device.target.name,
+            tpu,
+            twin,
+            open_tpu=lambda: _open(device, root),
+            attached=_attached(device, root),
+            put_down=device.lock.release,
+        )
+    except BaseException:
+        for interpreter in (tpu, twin):
+            if interpreter is not None:
+                interpreter.close()
+        device.lock.release()
+        raise
+
+
+def _attached(device: Device, root: Union[Path, str]) -> Callable[[], Optional[bool]]:
+    if device.accelerator is None:
+        return lambda: None
+    port = device.lock.port
+    return lambda: port in discovery.present(root)

@@ -1,0 +1,200 @@
+"""Which model runs where: a compiled model and its CPU twin, chosen by what was asked for and what is there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Protocol
+
+from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
+from edge_mnv2.runtime import model_file
+from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
+from edge_mnv2.zoo.registry import DEFAULT_MODEL
+from edge_mnv2.zoo.resolve import Resolved, resolve
+
+log = logging.getLogger(__name__)
+
+DEFAULT_COMPILED = "mobilenet_v2_1.0_224_quant_edgetpu"
+"""What a TPU runs where no model was named: our default has no compiled twin of the same weights."""
+
+_SUFFIX = "_edgetpu"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`tpu` is the compiled model to run on the accelerator (None: the CPU alone), `cpu` the model for the CPU (None: a
+    TPU without a twin to fall back on). `notes` are to be said once."""
+
+    cpu: Optional[Resolved]
+    tpu: Optional[Resolved] = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> Resolved:
+        """The model that results are named after."""
+        model = self.tpu or self.cpu
+        assert model is not None
+        return model
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The other of a pair: its name where one is known, the file where it is on this machine."""
+
+    name: Optional[str] = None
+    found: Optional[Resolved] = None
+
+
+class Models(Protocol):
+    """Where models come from."""
+
+    def resolve(self, request: str) -> Resolved:
+        """A name or path as a file that is there. Raises ModelError."""
+
+    def compiled(self, model: Resolved) -> bool:
+        """Whether it is compiled for the Edge TPU."""
+
+    def twin(self, model: Resolved) -> Twin:
+        """The same network for the other of CPU and TPU."""
+
+    def fetch(self, name: str) -> Resolved:
+        """Pull `name` and resolve it. Raises EdgeMnv2Error."""
+
+
+class Zoo:
+    """Models of the registry, and files that lie beside each other under the compiler's names (x, x_edgetpu)."""
+
+    def resolve(self, request: str) -> Resolved:
+        return resolve(request)
+
+    def compiled(self, model: Resolved) -> bool:
+        if model.entry is not None:
+            return model.entry.runs_on == "edgetpu"
+        return model_file.check(model.path).edgetpu
+
+    def twin(self, model: Resolved) -> Twin:
+        name = model.entry.twin if model.entry is not None else None
+        found = self._found(name) if name is not None else None
+        return Twin(name, found) if found is not None else self._beside(model, name)
+
+    def fetch(self, name: str) -> Resolved:
+        from edge_mnv2.zoo.pull import fetch
+
+        log.info("pulling %s, once", name)
+        fetch(name)
+        return resolve(name)
+
+    def _found(self, name: str) -> Optional[Resolved]:
+        try:
+            return resolve(name)
+        except ModelError as error:
+            log.debug("%s", error)
+            return None
+
+    def _beside(self, model: Resolved, name: Optional[str]) -> Twin:
+        stem, is_compiled = model.path.stem, self.compiled(model)
+        other = stem[: -len(_SUFFIX)] if is_compiled and stem.endswith(_SUFFIX) else stem + _SUFFIX
+        path = model.path.with_name(other + model.path.suffix)
+        if other == stem or (is_compiled and not stem.endswith(_SUFFIX)) or not path.is_file():
+            return Twin(name)
+        found = self._found(str(Path(path).absolute()))
+        try:
+            return Twin(name, found) if found is not None and self.compiled(found) != is_compiled else Twin(name)
+        except ModelError as error:
+            log.debug("%s", error)
+            return Twin(name)
+
+
+def choose(
+    request: Optional[str], spec: DelegateSpec, attached: bool, models: Models, *, fall_back: bool = True
+) -> Plan:
+    """The models for `request` (None: none was named) under `spec`, where `attached` says whether a TPU can be tried.
+
+    `fall_back`: the CPU is to take over when the TPU is lost. Nothing is downloaded but for `edgetpu` asked for by
+    name. Raises ModelError (a compiled model that nothing here can run), AcceleratorError (`edgetpu` asked for, and no
+    compiled model).
+    """
+    use_tpu = spec.required or (spec.mode == "auto" and attached)
+    if request is None:
+        return _default(spec, models, fall_back) if use_tpu else Plan(models.resolve(DEFAULT_MODEL))
+    model = models.resolve(request)
+    if models.compiled(model):
+        return _on_tpu(model, spec, models, fall_back) if use_tpu else _without_tpu(model, spec, models)
+    if not use_tpu:
+        return Plan(model)
+    twin = models.twin(model)
+    if twin.found is not None:
+        note = f"{twin.found.name} runs on the Edge TPU in place of {model.name}, its CPU twin"
+        return Plan(model if fall_back else None, twin.found, (note,))
+    if spec.required:
+        return _compiled_twin_required(model, twin, models, fall_back)
+    if twin.name is not None:
+        note = f"{model.name} stays on the CPU; for the Edge TPU: edge-mnv2 pull {twin.name}"
+    else:
+        note = (
+            f"{model.name} stays on the CPU: it has no twin compiled for the Edge TPU ({DEFAULT_COMPILED} is compiled)"
+        )
+    return Plan(model, notes=(note,))
+
+
+def _default(spec: DelegateSpec, models: Models, fall_back: bool) -> Plan:
+    try:
+        compiled = models.resolve(DEFAULT_COMPILED)
+    except ModelError as error:
+        if not spec.required:
+            note = f"an Edge TPU is attached; to use it: edge-mnv2 pull {DEFAULT_COMPILED}"
+            return Plan(models.resolve(DEFAULT_MODEL), notes=(note,))
+        compiled = _fetched(DEFAULT_COMPILED, models, error)
+    plan = _on_tpu(compiled, spec, models, fall_back)
+    note = f"model {compiled.name}: the default one is not compiled for the Edge TPU"
+    return Plan(plan.cpu, plan.tpu, (note, *plan.notes))
+
+
+def _on_tpu(model: Resolved, spec: DelegateSpec, models: Models, fall_back: bool) -> Plan:
+    if not fall_back:
+        return Plan(None, model)
+    twin = models.twin(model)
+    if twin.found is None and twin.name is not None and spec.required:
+        try:
+            twin = Twin(twin.name, models.fetch(twin.name))
+        except EdgeMnv2Error as error:
+            log.debug("%s", error)
+    if twin.found is not None:
+        return Plan(twin.found, model)
+    wanted = f"edge-mnv2 pull {twin.name}" if twin.name else "put its CPU twin beside it, without _edgetpu in the name"
+    return Plan(None, model, (f"no CPU model to go on with when the Edge TPU is lost: {wanted}",))
+
+
+def _without_tpu(model: Resolved, spec: DelegateSpec, models: Models) -> Plan:
+    twin = models.twin(model)
+    if twin.found is not None:
+        why = "no Edge TPU is in use" if spec.mode == "auto" else f"--delegate {spec}"
+        note = f"{model.name} is compiled for the Edge TPU; its CPU twin {twin.found.name} is used ({why})"
+        return Plan(twin.found, notes=(note,))
+    hint = (
+        f"edge-mnv2 pull {twin.name}, its CPU twin"
+        if twin.name
+        else "attach one, or use the model it was compiled from"
+    )
+    raise ModelError(f"{model.name} is compiled for the Coral Edge TPU and cannot run on a CPU", hint=hint)
+
+
+def _compiled_twin_required(model: Resolved, twin: Twin, models: Models, fall_back: bool) -> Plan:
+    if twin.name is None:
+        raise AcceleratorError(
+            f"{model.name} has no twin compiled for the Edge TPU", hint=f"--model {DEFAULT_COMPILED} is compiled"
+        )
+    compiled = _fetched(twin.name, models, None)
+    note = f"{compiled.name} runs on the Edge TPU in place of {model.name}, its CPU twin"
+    return Plan(model if fall_back else None, compiled, (note,))
+
+
+def _fetched(name: str, models: Models, missing: Optional[ModelError]) -> Resolved:
+    try:
+        return models.fetch(name)
+    except EdgeMnv2Error as error:
+        raise AcceleratorError(
+            f"the Edge TPU needs {name}, which is not on this device ({missing or error})",
+            hint=f"edge-mnv2 pull {name}",
+        ) from error

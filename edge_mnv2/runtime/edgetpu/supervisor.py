@@ -1,0 +1,235 @@
+"""An interpreter that runs on the Edge TPU while it can and on the CPU while it cannot.
+
+The switch to the CPU happens inside `invoke`, with the inputs that the TPU had, so that no frame is lost. The way back
+is prepared by a thread: it opens the device in a new process and hands it over between two frames.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Optional, Union
+
+import numpy as np
+
+from edge_mnv2.errors import AcceleratorError, ModelError
+from edge_mnv2.runtime.edgetpu.failure import AcceleratorLost
+from edge_mnv2.runtime.edgetpu.lock import DeviceHeld
+from edge_mnv2.runtime.edgetpu.remote import TpuInterpreter
+from edge_mnv2.runtime.interpreter import Interpreter, TensorSpec
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S = 1.0
+SLOWEST_RETRY_S = 10.0
+"""Waiting times double from the first to the slowest; a device that is seen to come back is tried at once."""
+TIRED_AFTER = 20
+TIRED_RETRY_S = 60.0
+STEADY_S = 60.0
+"""A TPU that has worked for so long starts with short waiting times again."""
+_LOOK_S = 0.5
+
+
+class SupervisedInterpreter:
+    """The interface of `edge_mnv2.runtime.interpreter.Interpreter` over a TPU and its CPU twin.
+
+    `open_tpu` opens the device anew (raises AcceleratorError). `attached` says whether the device is there (None where
+    that cannot be told), `put_down` is called at the end. Without a `cpu` twin a loss is an AcceleratorError from
+    `invoke`. Raises ModelError where the twins' inputs or outputs differ.
+
+    `losses` counts how often the TPU was lost; `seconds` gives the time that each engine was in use; `notes` are to be
+    said once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tpu: Optional[TpuInterpreter],
+        cpu: Optional[Interpreter],
+        open_tpu: Callable[[], TpuInterpreter],
+        attached: Callable[[], Optional[bool]] = lambda: None,
+        put_down: Callable[[], None] = lambda: None,
+    ) -> None:
+        if tpu is None and cpu is None:
+            raise ValueError("neither a TPU nor a CPU interpreter")
+        self.name = name
+        self.losses = 0
+        self.notes: list[str] = []
+        self._put_down = put_down
+        self._tpu, self._cpu = tpu, cpu
+        self._open_tpu, self._attached = open_tpu, attached
+        self._active: Union[TpuInterpreter, Interpreter] = tpu or cpu  # type: ignore[assignment]
+        self._returned: Optional[TpuInterpreter] = None
+        self._closing = threading.Event()
+        self._retry: Optional[threading.Thread] = None
+        self._failures = 0
+        self._since = self._opened_at = time.monotonic()
+        self._seconds = {"tpu": 0.0, "cpu": 0.0}
+        self._used_tpu = tpu is not None
+        self._last_reason = ""
+        if tpu is not None and cpu is not None:
+            require_twins(tpu, cpu)
+            # So that the first frame after a loss does not pay for memory that was never touched.
+            cpu.invoke()
+        if tpu is None:
+            self._start_retrying()
+
+    @property
+    def engine(self) -> str:
+        """ "tpu" or "cpu": who makes the next result, and after `invoke` who made the last."""
+        return self._active.engine
+
+    @property
+    def delegate(self) -> str:
+        """The accelerator's name ("edgetpu:usb:0") once it was in use, else the CPU's delegate."""
+        return self.name if self._used_tpu or self._cpu is None else self._cpu.delegate
+
+    @property
+    def runtime(self) -> str:
+        return self._active.runtime
+
+    @property
+    def threads(self) -> int:
+        return self._active.threads
+
+    @property
+    def inputs(self) -> list[TensorSpec]:
+        return self._active.inputs
+
+    @property
+    def outputs(self) -> list[TensorSpec]:
+        return self._active.outputs
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds that "tpu" and "cpu" have been in use."""
+        counted = dict(self._seconds)
+        counted[self.engine] += time.monotonic() - self._since
+        return counted
+
+    def set_input(self, values: np.ndarray, position: int = 0) -> None:
+        """Copy `values` into input number `position`; a TPU that has returned takes over here."""
+        if self._returned is not None and position == 0:
+            self._take_back()
+        self._active.set_input(values, position)
+
+    def invoke(self) -> None:
+        """Run the model once, on the CPU where the TPU fails. Raises ModelError; AcceleratorError without a twin."""
+        if self._active is not self._tpu:
+            self._active.invoke()
+            return
+        assert self._tpu is not None
+        try:
+            self._tpu.invoke()
+        except AcceleratorLost as error:
+            self._lose(error)
+            self._active.invoke()
+
+    def output(self, position: int = 0) -> np.ndarray:
+        """A copy of output number `position`, in the tensor's own dtype."""
+        return self._active.output(position)
+
+    def close(self) -> None:
+        self._closing.set()
+        for interpreter in (self._returned, self._tpu, self._cpu):
+            if interpreter is not None:
+                interpreter.close()
+        self._put_down()
+
+    def _lose(self, error: AcceleratorLost) -> None:
+        lost, self._tpu = self._tpu, None
+        assert lost is not None
+        self.losses += 1
+        if self._cpu is None:
+            lost.close()
+            raise AcceleratorError(f"the Edge TPU was lost: {error.message}", hint=error.hint) from error
+        for position, values in enumerate(lost.inputs_set):
+            self._cpu.set_input(values, position)
+        now = time.monotonic()
+        if now - self._opened_at >= STEADY_S:
+            self._failures = 0
+        self._switch(self._cpu)
+        log.warning(
+            "the Edge TPU was lost (%s); the CPU goes on, the TPU is tried again%s",
+            error.message,
+            f"; {error.hint}" if error.hint and error.message != self._last_reason else "",
+        )
+        self._last_reason = error.message
+        self._start_retrying(lost)
+
+    def _take_back(self) -> None:
+        self._tpu, self._returned = self._returned, None
+        assert self._tpu is not None
+        self._opened_at = time.monotonic()
+        self._used_tpu = True
+        self._switch(self._tpu)
+        log.info("the Edge TPU %s is back in use", self.name)
+
+    def _switch(self, engine: Union[TpuInterpreter, Interpreter]) -> None:
+        now = time.monotonic()
+        self._seconds[self.engine] += now - self._since
+        self._since = now
+        self._active = engine
+
+    def _start_retrying(self, lost: Optional[TpuInterpreter] = None) -> None:
+        self._retry = threading.Thread(target=self._retry_until_open, args=(lost,), name="edgetpu-return", daemon=True)
+        self._retry.start()
+
+    def _retry_until_open(self, lost: Optional[TpuInterpreter]) -> None:
+        if lost is not None:
+            # Putting a lost worker down can take its time: not in the way of the frames.
+            lost.close()
+        while not self._wait_before_retry():
+            try:
+                opened = self._open_tpu()
+            except DeviceHeld as error:
+                # Asking again costs nothing: the holder's end is all that is waited for.
+                self._failures = min(self._failures, 1)
+                log.debug("%s", error)
+                continue
+            except Exception as error:
+                self._failures += 1
+                log.debug("the Edge TPU is not back yet: %s", error)
+                continue
+            self._failures += 1
+            try:
+                if self._cpu is not None:
+                    require_twins(opened, self._cpu)
+            except ModelError as error:
+                opened.close()
+                log.warning("%s; the CPU goes on for good", error)
+                return
+            self._returned = opened
+            if self._closing.is_set():
+                opened.close()
+            return
+
+    def _wait_before_retry(self) -> bool:
+        """Wait as long as the failures so far ask for, or until the device is seen to come back; True: never mind."""
+        limit = TIRED_RETRY_S if self._failures > TIRED_AFTER else SLOWEST_RETRY_S
+        until = time.monotonic() + min(limit, FIRST_RETRY_S * 2.0 ** min(self._failures, 16))
+        was_there = self._attached()
+        while not self._closing.wait(_LOOK_S):
+            there = self._attached()
+            if there and was_there is False:
+                # Its second id and its rights need a moment.
+                return self._closing.wait(_LOOK_S)
+            was_there = there
+            if time.monotonic() >= until and there is not False:
+                return False
+        return True
+
+
+def require_twins(one: Union[TpuInterpreter, Interpreter], other: Union[TpuInterpreter, Interpreter]) -> None:
+    """Raise ModelError where two models cannot stand in for each other."""
+    for kind, ours, theirs in (("input", one.inputs, other.inputs), ("output", one.outputs, other.outputs)):
+        if _forms(ours) != _forms(theirs):
+            raise ModelError(f"the two models are no twins: {kind} {_forms(ours)} and {_forms(theirs)}")
+
+
+def _forms(specs: Sequence[TensorSpec]) -> list[tuple[str, tuple[int, ...], float, int]]:
+    return [
+        (spec.dtype.name, tuple(max(n, 1) for n in spec.shape), round(spec.scale, 9), spec.zero_point) for spec in specs
+    ]
