@@ -1,7 +1,254 @@
-"""Placeholder."""
+"""`edge-mnv2 devices list|show|detect|check|cameras|accelerators`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 import typer
 
+from edge_mnv2.cli.options import JSON, option, setting_overrides
+from edge_mnv2.cli.table import aligned
+from edge_mnv2.errors import ProfileError, UsageError
+
+devices = typer.Typer(no_args_is_help=True, help="Boards, their profiles, and what is attached.")
+
+ROOT = option("--root", help="Look at a copy of a board's files in DIR instead of this machine.", metavar="DIR")
+
+_ENGINES = {"none": "CPU", "edgetpu": "Edge TPU"}
+
 
 def register(app: typer.Typer) -> None:
-    pass
+    app.add_typer(devices, name="devices")
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of `run` that stands for a setting of a profile."""
+    from edge_mnv2.device.schema import KEYS
+
+    hints = typing.get_type_hints(command)
+    parameters = [
+        parameter.replace(annotation=hints[parameter.name])
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    for name in dict.fromkeys(key.option for key in KEYS.values() if key.option):
+        setting = option(f"--{name}", help=f"As for `run`: the value of --{name}.", hidden=True)
+        annotation = Optional[str]
+        parameters.append(
+            inspect.Parameter(
+                name.replace("-", "_"), inspect.Parameter.KEYWORD_ONLY, default=setting, annotation=annotation
+            )
+        )
+        hints[name.replace("-", "_")] = annotation
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = hints
+    return command
+
+
+@devices.command("list")
+def list_profiles(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
+    """Every device profile; * marks the one for this board."""
+    from edge_mnv2.device import report
+    from edge_mnv2.device.detect import detect
+
+    rows, reason, error = report.listed(detect(_folder(root)))
+    if as_json:
+        chosen = next((row["name"] for row in rows if row.get("chosen")), None)
+        _document({"profiles": rows, "chosen": chosen, "reason": reason})
+    else:
+        table = [
+            (
+                "*" if row.get("chosen") else " ",
+                row["name"],
+                row["from"],
+                "-" if row["expected_ms"] is None else f"{row['expected_ms']:g}",
+                "-" if row["expected_ms"] is None else f"{row['precision']}, {_ENGINES[row['delegate']]}",
+                (row["error"] and "cannot be read") or row["description"] or "",
+            )
+            for row in rows
+        ]
+        typer.echo(aligned(table, ("", "NAME", "FROM", "EXPECTED MS", "WITH", "FOR"), right=(3,)))
+        if reason is not None:
+            typer.echo(f"* {reason}", err=True)
+    if error is not None:
+        raise error
+
+
+@devices.command()
+@_with_settings
+def show(
+    context: typer.Context,
+    name: Optional[str] = typer.Argument(
+        None, metavar="NAME|FILE", envvar="EDGE_MNV2_DEVICE", show_envvar=False, help="Default: this board's profile."
+    ),
+    resolved: bool = option(
+        "--resolved", help="Every setting in force, and where it came from.", default=False, is_flag=True
+    ),
+    as_json: bool = JSON,
+    **settings: Optional[str],
+) -> None:
+    """A profile as it stands in its file, or with --resolved every setting that `run` would use.
+
+    With --resolved, the options of `run` that change a setting (--threads 2) may be added, to see what they change.
+    """
+    from edge_mnv2.device import report
+    from edge_mnv2.device.cpus import resolve_threads, usable_cpus
+    from edge_mnv2.device.profile import resolve
+    from edge_mnv2.device.profile_file import read_profile
+
+    found = resolve(name, setting_overrides(context) if resolved else None)
+    if not resolved:
+        if as_json:
+            _document(report.own(read_profile(found.path)))
+        else:
+            typer.echo(f"# {found.path}", err=True)
+            typer.echo(found.path.read_text(encoding="utf-8-sig"), nl=False)
+        return
+    threads, note = resolve_threads(found.runtime.threads)
+    if as_json:
+        _document({**report.resolved(found), "threads": threads})
+        return
+    typer.echo(f"{' < '.join([found.profile, *found.parents])} ({found.reason})", err=True)
+    typer.echo(aligned(report.resolved_rows(found, usable_cpus()), ("SETTING", "VALUE", "FROM")))
+    if note is not None:
+        typer.echo(note, err=True)
+
+
+@devices.command()
+def detect(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
+    """Which board this is, and which profile it gets."""
+    from edge_mnv2.device import report
+    from edge_mnv2.device.detect import detect as detect_board
+
+    folder = _folder(root)
+    found = report.detected(detect_board(folder), folder)
+    if as_json:
+        _document(found)
+        return
+    limit = found.pop("cpus_limited_by")
+    found["profile"] += f" ({found.pop('reason')})"
+    if limit is not None:
+        found["cpus_usable"] = f"{found['cpus_usable']} ({limit})"
+    rows = [
+        (name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+        for name, value in found.items()
+        if value not in (None, [])
+    ]
+    typer.echo(aligned(rows))
+
+
+@devices.command()
+def check(
+    files: list[str] = typer.Argument(..., metavar="FILE...", help="Profiles, by path or by name.", show_default=False),
+    as_json: bool = JSON,
+) -> None:
+    """Read profiles with all that they extend, without any hardware."""
+    from edge_mnv2.device import report
+
+    results: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            results.append({**report.checked(file), "ok": True, "error": None})
+        except ProfileError as error:
+            results.append({"file": file, "ok": False, "error": str(error)})
+    if as_json:
+        _document({"ok": all(result["ok"] for result in results), "results": results})
+    for result in results:
+        if not result["ok"]:
+            typer.echo(f"edge-mnv2: error: {result['error']}", err=True)
+        elif not as_json:
+            line = " < ".join([Path(result["file"]).stem, *result["extends"]])
+            typer.echo(f"{result['file']}: ok ({line})")
+    if not all(result["ok"] for result in results):
+        raise typer.Exit(ProfileError.exit_code)
+
+
+@devices.command()
+def cameras(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
+    """The cameras that are attached, and what they offer."""
+    from edge_mnv2.camera.v4l2 import list_cameras
+
+    found = list_cameras(_folder(root))
+    if as_json:
+        _document({"cameras": [camera.as_dict() for camera in found]})
+        return
+    rows = []
+    for camera in found:
+        offers = [f"{item.fourcc} {_sizes([size[:2] for size in item.sizes])}".strip() for item in camera.formats]
+        source = "csi" if camera.csi else camera.by_id or camera.path
+        rows.append((camera.path, camera.name, source, camera.problem or "; ".join(offers) or "-"))
+    if rows:
+        typer.echo(aligned(rows, ("DEVICE", "NAME", "SOURCE FOR RUN", "OFFERS")))
+    else:
+        typer.echo("no camera found: looked for V4L2 devices (/dev/video*)", err=True)
+
+
+@devices.command()
+def accelerators(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
+    """Edge TPUs that are attached, the library that drives them, and what is wrong with either."""
+    from edge_mnv2.runtime.edgetpu.checks import checks
+    from edge_mnv2.runtime.edgetpu.discovery import find
+    from edge_mnv2.runtime.edgetpu.library import find as find_library
+
+    folder = _folder(root)
+    found = find(folder)
+    judged = checks(folder)
+    if as_json:
+        _document(
+            {
+                "accelerators": [_plain(accelerator) for accelerator in found],
+                "library": _plain(find_library(folder)),
+                "checks": [row._asdict() for row in judged],
+            }
+        )
+        return
+    rows = [
+        (
+            item.name,
+            item.state,
+            item.node or item.path,
+            "-" if item.speed_mbps is None else f"{item.speed_mbps:g} Mbit/s",
+            "-" if item.temp_c is None else f"{item.temp_c:g} °C",
+        )
+        for item in found
+    ]
+    if rows:
+        typer.echo(aligned(rows, ("NAME", "STATE", "DEVICE", "LINK", "DIE")))
+    else:
+        typer.echo("no Edge TPU found: looked on USB and PCIe", err=True)
+    for row in judged:
+        fix = f": {row.fix}" if row.fix else ""
+        typer.echo(f"{row.status:4}  {row.detail}{fix}", err=True)
+
+
+def _folder(root: Optional[str]) -> str:
+    if root is not None and not Path(root).is_dir():
+        raise UsageError(f"--root {root}: no such folder")
+    return root or "/"
+
+
+def _sizes(sizes: list[Any]) -> str:
+    """The first and the largest of a camera's frame sizes, in words."""
+    if not sizes:
+        return ""
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    return f"to {width}x{height}"
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, paths and tuples as JSON has them."""
+    import dataclasses
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _document(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

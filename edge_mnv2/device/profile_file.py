@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,16 @@ class ProfileFile:
 
 def read_profile(path: Path, origin: str = "file") -> ProfileFile:
     """Read and check one file. Raises ProfileError naming file, line, key and value, with the nearest known key."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ProfileError(f"{path}: {error.strerror or error}") from error
+    return _read(path, origin, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(path: Path, origin: str, changed_ns: int, size: int) -> ProfileFile:
+    """Every profile extends `base`, and on a small board a file takes tens of milliseconds: read each once."""
     return _FileReader(path).read(origin)
 
 
