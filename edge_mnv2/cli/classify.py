@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, given, option
+from edge_mnv2.cli.options import JSON, option, setting_overrides
 from edge_mnv2.errors import PARTIAL, SourceError
 
 
@@ -17,29 +17,36 @@ def register(app: typer.Typer) -> None:
 
 def classify(
     context: typer.Context,
-    images: List[str] = typer.Argument(
+    images: list[str] = typer.Argument(
         ..., metavar="IMAGE...", help="Pictures, or folders of pictures.", show_default=False
     ),
     model: Optional[str] = option("--model", help="A name from `models list`, or a .tflite file.", metavar="NAME|PATH"),
     labels: Optional[str] = option("--labels", help="A label file for the model.", metavar="FILE"),
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
-    top_k: Optional[int] = option("--top-k", help="How many classes to name (default 5).", min=1),
+    top_k: Optional[str] = option("--top-k", help="How many classes to name (default 5).", metavar="K"),
     threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
     runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
     as_json: bool = JSON,
 ) -> None:
     """Classify still pictures."""
     from edge_mnv2.device.cpus import resolve_threads
-    from edge_mnv2.loop.engines import open_classifier
+    from edge_mnv2.device.profile import resolve
+    from edge_mnv2.loop.engines import chosen_resize, open_classifier
     from edge_mnv2.runtime.stills import classify_files
 
-    count, note = resolve_threads(threads or "auto")
+    settings = resolve(None, setting_overrides(context))
+    count, note = resolve_threads(settings.runtime.threads)
     classifier, found, notes = open_classifier(
-        model, labels, runtime=runtime or "auto", threads=count, resize=resize, top_k=top_k or 5
+        settings.runtime.model,
+        labels,
+        runtime=settings.runtime.backend,
+        threads=count,
+        resize=chosen_resize(settings),
+        top_k=settings.output.top_k,
     )
     for said in ([note] if note else []) + notes:
         typer.echo(said, err=True)
-    rows: "list[dict[str, Any]]" = []
+    rows: list[dict[str, Any]] = []
     failed = 0
     with classifier:
         for result in classify_files(classifier, images):

@@ -26,6 +26,18 @@ def given(context: typer.Context, name: str) -> Optional[str]:
     return {"COMMANDLINE": "command line", "ENVIRONMENT": "environment"}.get(source.name if source else "")
 
 
+def setting_overrides(context: typer.Context) -> dict[str, tuple[Any, str]]:
+    """What this call says about the settings of a device profile, by the profile's keys, with where it was said."""
+    from edge_mnv2.device.profile import environment_overrides, option_overrides
+
+    typed = {
+        name.replace("_", "-"): str(value)
+        for name, value in context.params.items()
+        if value is not None and given(context, name) == "command line"
+    }
+    return {**environment_overrides(), **option_overrides(typed, "command line")}
+
+
 def parse_duration(name: str, text: Optional[str]) -> Optional[float]:
     """Seconds of option `name`: a positive number, with or without a final `s`. Raises UsageError."""
     if text is None:

@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 import typer
 from typer.core import TyperCommand
 
-from edge_mnv2.cli.options import JSON, given, option, parse_duration
+from edge_mnv2.cli.options import JSON, given, option, parse_duration, setting_overrides
 from edge_mnv2.errors import UsageError
-
-SETTINGS = {
-    "model": "runtime.model",
-    "runtime": "runtime.backend",
-    "delegate": "runtime.delegate",
-    "threads": "runtime.threads",
-    "workers": "runtime.workers",
-    "resize": "preprocess.resize",
-    "roi": "camera.roi",
-    "rotate": "camera.rotate",
-    "flip": "camera.flip",
-    "fps": "camera.fps",
-    "top_k": "output.top_k",
-    "threshold": "output.threshold",
-    "smooth": "output.smooth",
-}
-"""Parameter → key of the device profile that it overrides."""
 
 
 class RunCommand(TyperCommand):
     """Lets `--camera` stand alone: without a value it means the first camera found."""
 
-    def parse_args(self, ctx: Any, args: List[str]) -> List[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spelled = []
         for position, word in enumerate(args):
             follows = args[position + 1] if position + 1 < len(args) else "-"
@@ -62,15 +45,15 @@ def run(
     delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
     threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
     workers: Optional[str] = option("--workers", help="Interpreters side by side: auto or a number.", metavar="auto|N"),
-    top_k: Optional[int] = option("--top-k", help="How many classes a result names (default 5).", min=1),
-    threshold: Optional[float] = option("--threshold", help="Least score that a result names, 0 to 1."),
-    smooth: Optional[float] = option("--smooth", help="Weight of the past in the scores, 0 (off) to 0.99."),
+    top_k: Optional[str] = option("--top-k", help="How many classes a result names (default 5).", metavar="K"),
+    threshold: Optional[str] = option("--threshold", help="Least score that a result names, 0 to 1.", metavar="T"),
+    smooth: Optional[str] = option("--smooth", help="Weight of the past in the scores, 0 (off) to 0.99.", metavar="A"),
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
     roi: Optional[str] = option("--roi", help="Classify only this part, in pixels.", metavar="X,Y,W,H"),
-    rotate: Optional[int] = option("--rotate", help="Turn clockwise: 0, 90, 180 or 270."),
+    rotate: Optional[str] = option("--rotate", help="Turn clockwise: 0, 90, 180 or 270.", metavar="DEGREES"),
     flip: Optional[str] = option("--flip", help="Mirror: h, v or hv."),
     size: Optional[str] = option("--size", help="Ask the camera for this size.", metavar="WxH"),
-    fps: Optional[float] = option("--fps", help="Ask the camera for this rate."),
+    fps: Optional[str] = option("--fps", help="Ask the camera for this rate.", metavar="N"),
     every_frame: bool = option(
         "--every-frame", help="Take every frame, as fast as it can.", default=False, is_flag=True
     ),
@@ -85,11 +68,10 @@ def run(
     as_json: bool = JSON,
 ) -> None:
     """Classify frames in real time, with FPS once a second on stderr."""
-    from edge_mnv2.device.settings import resolve
+    from edge_mnv2.device.profile import resolve
     from edge_mnv2.loop.session import RunRequest
     from edge_mnv2.loop.session import run as run_session
 
-    values = dict(context.params)
     if as_json and log == "-":
         raise UsageError("--json and --log - both write to stdout", hint="give --log a file")
     if camera is not None and source is not None:
@@ -98,20 +80,9 @@ def run(
             raise UsageError("--camera and --source exclude each other", hint="give one of them")
         # The command line goes before the environment.
         camera, source = (camera, None) if origins[0] == "command line" else (None, source)
-    overrides = {
-        key: (values[name], given(context, name) or "command line", _spelled(name))
-        for name, key in SETTINGS.items()
-        if values[name] is not None
-    }
-    if size is not None:
-        width, height = _size(size)
-        origin = given(context, "size") or "command line"
-        overrides["camera.width"] = (width, origin, "--size")
-        overrides["camera.height"] = (height, origin, "--size")
-    resolved = resolve(device, overrides)
+    settings = resolve(device, setting_overrides(context))
     request = RunRequest(
-        settings=resolved,
-        device=resolved.profile,
+        settings=settings,
         source=source,
         camera=camera,
         labels=labels,
@@ -123,7 +94,6 @@ def run(
         log=log,
         log_every=log_every,
         show_status=logging.getLogger().isEnabledFor(logging.INFO),
-        notes=tuple(resolved.notes),
     )
     outcome = run_session(request)
     if as_json:
@@ -135,20 +105,7 @@ def run(
     raise typer.Exit(outcome.exit_code)
 
 
-def _spelled(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _size(text: str) -> "tuple[int, int]":
-    parts = text.lower().split("x")
-    if len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts):
-        width, height = int(parts[0]), int(parts[1])
-        if 1 <= width <= 16384 and 1 <= height <= 16384:
-            return width, height
-    raise UsageError(f"--size {text}", hint="WIDTHxHEIGHT in pixels, such as 1280x720")
-
-
-def _in_words(summary: "dict[str, Any]") -> str:
+def _in_words(summary: dict[str, Any]) -> str:
     latency = summary["latency_ms"]["p50"]
     parts = [f"{summary['frames']} frames in {summary['duration_s']:.1f} s"]
     if summary["fps"] is not None:

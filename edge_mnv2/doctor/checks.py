@@ -136,6 +136,13 @@ def _camera(root: str) -> Iterator[Check]:
             yield Check("camera", "warn", f"{detail}: no permission", "sudo usermod -aG video $USER, then log in again")
 
 
+def _profile(root: str) -> Iterator[Check]:
+    from edge_mnv2.device.profile import resolve
+
+    settings = resolve(None, root=root)
+    yield Check("profile", "ok", f"{settings.profile} ({settings.reason})")
+
+
 def _disk(root: str) -> Iterator[Check]:
     folder = paths.cache_dir()
     place = folder
@@ -157,5 +164,6 @@ _CHECKS: tuple[Callable[[str], Iterator[Check]], ...] = (
     _default_model,
     _runtime,
     _camera,
+    _profile,
     _disk,
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Optional
 
 from edge_mnv2.device.cpus import resolve_threads
+from edge_mnv2.device.profile import Settings
 from edge_mnv2.loop.frame_loop import Engine
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.zoo.labels import read_labels
@@ -73,21 +73,26 @@ def open_classifier(
     return classifier, found, notes
 
 
-def open_engines(settings: Mapping[str, Any], labels: Optional[str], on_tpu_loss: str) -> Engines:
+def chosen_resize(settings: Settings) -> Optional[str]:
+    """The resize policy that somebody asked for; None leaves it to what the model itself says."""
+    return None if settings.origin("preprocess.resize").kind == "default" else settings.preprocess.resize
+
+
+def open_engines(settings: Settings, labels: Optional[str], on_tpu_loss: str) -> Engines:
     """The engines that the resolved profile keys ask for. Raises as `open_classifier`, and UsageError."""
-    threads, note = resolve_threads(settings["runtime.threads"])
+    threads, note = resolve_threads(settings.runtime.threads)
     notes = [note] if note else []
-    workers = 1 if settings["runtime.workers"] in (None, "auto") else int(settings["runtime.workers"])
+    workers = 1 if settings.runtime.workers == "auto" else int(settings.runtime.workers)
     opened: list[Classifier] = []
     try:
         for _ in range(workers):
             classifier, found, said = open_classifier(
-                settings["runtime.model"],
+                settings.runtime.model,
                 labels,
-                runtime=settings["runtime.backend"],
+                runtime=settings.runtime.backend,
                 threads=threads,
-                resize=settings["preprocess.resize"],
-                top_k=settings["output.top_k"],
+                resize=chosen_resize(settings),
+                top_k=settings.output.top_k,
             )
             opened.append(classifier)
             if len(opened) == 1:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
 
-from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.device.health import HealthMonitor
-from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
+from edge_mnv2.device.profile import Settings
+from edge_mnv2.errors import PARTIAL, EdgeMnv2Error
 from edge_mnv2.loop.engines import Engines, open_engines
 from edge_mnv2.loop.frame_loop import FrameLoop, ResultSink
 from edge_mnv2.loop.source_choice import ChosenSource, choose_source
@@ -22,17 +20,16 @@ from edge_mnv2.loop.statistics import Statistics
 from edge_mnv2.outputs.log_file import Every, LogFile
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.outputs.status import StatusLine, status_text
-from edge_mnv2.runtime.classifier import SIMULATE, simulated_inference_ns
+from edge_mnv2.runtime.classifier import simulated_inference_ns
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What `run` was asked for. `settings` are the resolved values of the device profile's keys ("runtime.threads")."""
+    """What `run` was asked for; `settings` are the device profile's keys with everything that overrides them."""
 
-    settings: Mapping[str, Any]
-    device: str
+    settings: Settings
     source: Optional[str] = None
     camera: Optional[str] = None
     labels: Optional[str] = None
@@ -118,7 +115,6 @@ def run(request: RunRequest) -> RunOutcome:
 class _Session:
     def __init__(self, request: RunRequest) -> None:
         self.request = request
-        self.settings = request.settings
         self.loop: Optional[FrameLoop] = None
         self.engines: Optional[Engines] = None
         self.chosen: Optional[ChosenSource] = None
@@ -127,14 +123,14 @@ class _Session:
         self.ended = "signal"
 
     def open(self, stack: contextlib.ExitStack, every: Every) -> None:
-        request, settings = self.request, self.settings
+        request, settings = self.request, self.request.settings
         sinks: list[ResultSink] = []
         if request.log:
             self.outputs.append(Isolated(LogFile(request.log, every)))
             sinks.append(self.outputs[-1])
             stack.callback(self.outputs[-1].close)
         self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss))
-        self.chosen = choose_source(request.source, request.camera, settings, request.give_up_s)
+        self.chosen = choose_source(request.source, request.camera, settings.camera, request.give_up_s)
         source = stack.enter_context(self.chosen.source)
         for note in (*request.notes, *self.engines.notes, *self.chosen.notes):
             log.info("%s", note)
@@ -147,8 +143,8 @@ class _Session:
             repeat=request.repeat,
             max_frames=request.max_frames,
             duration_s=request.duration_s,
-            threshold=settings["output.threshold"],
-            smooth=settings["output.smooth"],
+            threshold=settings.output.threshold,
+            smooth=settings.output.smooth,
             health=self.health.latest,
         )
         if self.outputs:
@@ -160,7 +156,9 @@ class _Session:
 
     def work(self) -> None:
         assert self.loop is not None and self.engines is not None and self.chosen is not None
-        log.info("%s | %s | %s", self.engines.description, self.chosen.source.description, self.request.device)
+        log.info(
+            "%s | %s | %s", self.engines.description, self.chosen.source.description, self.request.settings.profile
+        )
         self.ended = self.loop.run()
 
     def outcome(self) -> RunOutcome:
@@ -190,7 +188,7 @@ class _Session:
             "delegate": engines.delegate if engines else None,
             "threads": engines.threads if engines else None,
             "workers": len(engines.engines) if engines else None,
-            "device": self.request.device,
+            "device": self.request.settings.profile,
             "source": chosen.source.description if chosen else None,
             "fallback": chosen.fallback if chosen else False,
             "frames": measured.pop("frames"),

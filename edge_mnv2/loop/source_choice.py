@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Optional
 
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.v4l2 import first_camera
+from edge_mnv2.device.schema import Camera
 from edge_mnv2.errors import DownloadError, SourceError, UsageError
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class ChosenSource:
 
 
 def choose_source(
-    source: Optional[str], camera: Optional[str], settings: Mapping[str, Any], give_up_s: Optional[float] = None
+    source: Optional[str], camera: Optional[str], settings: Camera, give_up_s: Optional[float] = None
 ) -> ChosenSource:
     """The source that was asked for; else the profile's, the first camera, the demo clip, the test pattern.
 
@@ -34,7 +34,7 @@ def choose_source(
     """
     if source is not None and camera is not None:
         raise UsageError("--camera and --source exclude each other", hint="give one of them")
-    wanted = CameraSettings.from_profile(settings, give_up_s=give_up_s)
+    wanted = _wanted(settings)
     if camera == "first":
         found = first_camera()
         if found is None:
@@ -47,8 +47,8 @@ def choose_source(
         return ChosenSource(open_source(camera, wanted))
     if source not in (None, "auto"):
         return ChosenSource(open_source(str(source), wanted))
-    if settings.get("camera.source") not in (None, "auto"):
-        return ChosenSource(open_source(str(settings["camera.source"]), wanted))
+    if settings.source not in (None, "auto"):
+        return ChosenSource(open_source(str(settings.source), wanted))
     found = first_camera()
     if found is not None:
         return ChosenSource(open_source(found, wanted), notes=[f"source: the first camera found, {found}"])
@@ -58,3 +58,19 @@ def choose_source(
         log.debug("demo: %s", error)
         said = f"no camera found and the demo clip is not at hand ({error.message}): showing the test pattern"
         return ChosenSource(open_source("test", wanted), True, [said])
+
+
+def _wanted(camera: Camera) -> CameraSettings:
+    return CameraSettings(
+        width=camera.width,
+        height=camera.height,
+        fps=camera.fps,
+        format=None if camera.format == "auto" else camera.format,
+        rotate=camera.rotate,
+        flip=None if camera.flip == "none" else camera.flip,
+        roi=camera.roi,
+        warmup_frames=camera.warmup_frames,
+        stall_s=camera.stall_s,
+        backend=None if camera.backend == "auto" else camera.backend,
+        controls=camera.controls,
+    )
