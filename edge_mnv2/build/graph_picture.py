@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_mnv2.build.inspection import Inspection, shown_shape
+from edge_mnv2.build.inspection import Inspection, printable, shown_shape
 from edge_mnv2.build.ir import Tensor
 from edge_mnv2.build.picture import PictureRow, draw, scaled
 from edge_mnv2.network.layers import Convolution, Layer, Linear
@@ -39,7 +39,9 @@ def model_picture(inspection: Inspection) -> str:
     edges: list[tuple[int, int]] = []
 
     def border(word: str, tensor: Tensor) -> PictureRow:
-        return PictureRow(word, f"{shape_text(shown_shape(tensor))} {tensor.dtype}", kind="border", tip=tensor.name)
+        return PictureRow(
+            word, f"{shape_text(shown_shape(tensor))} {tensor.dtype}", kind="border", tip=printable(tensor.name)
+        )
 
     for tensor in main.inputs:
         makers[id(tensor)] = len(rows)
@@ -65,7 +67,7 @@ def model_picture(inspection: Inspection) -> str:
         if id(tensor) in makers:
             edges.append((makers[id(tensor)], len(rows)))
         rows.append(border("output", tensor))
-    return draw(inspection.file.rpartition("/")[2], _subtitle(inspection), rows, edges)
+    return draw(printable(inspection.file.rpartition("/")[2]), _subtitle(inspection), rows, edges)
 
 
 def _subtitle(inspection: Inspection) -> str:

@@ -143,7 +143,13 @@ def _tensor_facts(tensor: Tensor) -> TensorFacts:
         zero_point = int(tensor.quantization.zero_point[0])
         if scale == 0.0 or not math.isfinite(scale):
             scale = zero_point = None
-    return TensorFacts(tensor.name, shown_shape(tensor), tensor.dtype, scale, zero_point)
+    return TensorFacts(printable(tensor.name), shown_shape(tensor), tensor.dtype, scale, zero_point)
+
+
+def printable(text: str) -> str:
+    """A name from a file in a form that terminals, JSON and XML can hold: what is no UTF-8 or no character is escaped."""
+    decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in decoded)
 
 
 def shown_shape(tensor: Tensor) -> tuple[int, ...]:
@@ -163,8 +169,8 @@ def _layers(model: Graph) -> tuple[Layer, ...]:
                 Layer(
                     index=index,
                     subgraph=number,
-                    operator=operator.name,
-                    name=first.name if first is not None else "",
+                    operator=printable(operator.name),
+                    name=printable(first.name) if first is not None else "",
                     shape=shown_shape(first) if first is not None else (),
                     dtype=first.dtype if first is not None else "",
                     parameters=None if hidden else costs.operator_parameters(operator, seen),
@@ -200,7 +206,7 @@ def _packed_labels(model: Graph) -> Optional[tuple[str, list[str]]]:
     for name, content in model.packed_files().items():
         if name.lower().endswith(_LABEL_SUFFIXES):
             try:
-                return name, parse_labels(content, name)
+                return printable(name), parse_labels(content, name)
             except LabelsError:
                 continue
     return None
@@ -219,7 +225,7 @@ def _notes(model: Graph, layers: tuple[Layer, ...], compiled: bool) -> list[str]
         notes.append("compiled for the Coral Edge TPU: weights and operators are inside one custom operator")
         custom = [name for name in custom if name != model_file.EDGETPU_OP]
     if custom:
-        notes.append(f"custom operators that a plain runtime does not know: {', '.join(custom)}")
+        notes.append(f"custom operators that a plain runtime does not know: {', '.join(map(printable, custom))}")
     if model.newer:
         notes.append(f"newer than the installed schema: {', '.join(model.newer[:3])}")
     return notes

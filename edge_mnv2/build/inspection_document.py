@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Optional
 
 from edge_mnv2.build.delegation import Delegation
-from edge_mnv2.build.inspection import Inspection, TensorFacts
+from edge_mnv2.build.inspection import Inspection, TensorFacts, printable
 from edge_mnv2.errors import LabelsError
 from edge_mnv2.network.network import Network, stage_table
 from edge_mnv2.zoo.labels import fit_labels
@@ -46,8 +46,8 @@ def model_document(inspection: Inspection, resolved: Resolved, delegation: Deleg
         "twin": {"cpu": entry.cpu, "tpu": entry.tpu} if entry is not None else None,
         "labels": labels,
         "labels_from": labels_from,
-        "description": inspection.graph.description or None,
-        "metadata": sorted(inspection.graph.metadata),
+        "description": printable(inspection.graph.description) or None,
+        "metadata": sorted(map(printable, inspection.graph.metadata)),
         "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in inspection.layers],
         "notes": [*inspection.notes, *([problem] if problem else [])],
     }
