@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from edge_mnv2 import paths
+from edge_mnv2.errors import LabelsError
+from edge_mnv2.zoo.labels import fit_labels, parse_labels, read_labels
+
+READABLE = {
+    "plain": (b"cat\ndog\nowl\n", ["cat", "dog", "owl"]),
+    "no newline at the end": (b"cat\ndog", ["cat", "dog"]),
+    "byte order mark": (codecs.BOM_UTF8 + b"cat\ndog\n", ["cat", "dog"]),
+    "UTF-16 with a mark": ("cat\nEule\n".encode("utf-16"), ["cat", "Eule"]),
+    "UTF-16 of the other order": (codecs.BOM_UTF16_BE + "cat\ndog".encode("utf-16-be"), ["cat", "dog"]),
+    "CRLF": (b"cat\r\ndog\r\n", ["cat", "dog"]),
+    "CR CR LF": (b"cat\r\r\ndog\r\r\n", ["cat", "dog"]),
+    "CR": (b"cat\rdog\r", ["cat", "dog"]),
+    "trailing blanks": (b"cat \t\ndog\xc2\xa0\n", ["cat", "dog"]),
+    "empty lines at the end": (b"cat\ndog\n\n \n\r\n", ["cat", "dog"]),
+    "commas and colons": (b"tench, Tinca tinca\n0:1 drill: bit\n", ["tench, Tinca tinca", "0:1 drill: bit"]),
+    "other alphabets": ("Fuß\n猫\n".encode(), ["Fuß", "猫"]),
+    "a line separator of Unicode is part of a name": ("a\u2028b\nc".encode(), ["a\u2028b", "c"]),
+    "indices": (b"0 cat\n1 dog\n2 owl\n", ["cat", "dog", "owl"]),
+    "indices with colons": (b"0:cat\n1: dog\n2 : owl\n", ["cat", "dog", "owl"]),
+    "indices with tabs and zeros": (b"00\tcat\n01\tdog\n", ["cat", "dog"]),
+    "indices in another order": (b"2 owl\n0 cat\n1 dog\n", ["cat", "dog", "owl"]),
+    "one line without an index": (b"0 cat\n1 dog\nowl\n", ["0 cat", "1 dog", "owl"]),
+    "an index is missing": (b"0 cat\n2 dog\n", ["0 cat", "2 dog"]),
+    "an index twice": (b"0 cat\n0 dog\n", ["0 cat", "0 dog"]),
+    "counted from one": (b"1 cat\n2 dog\n", ["1 cat", "2 dog"]),
+    "names that begin with digits": (b"7 up\n3 musketeers\n", ["7 up", "3 musketeers"]),
+    "only numbers": (b"0\n1\n2\n", ["0", "1", "2"]),
+    "an index too large for a row": (b"99999999999999999999 x\n0 cat", ["99999999999999999999 x", "0 cat"]),
+}
+
+
+@pytest.mark.parametrize("shape", READABLE)
+def test_label_files_of_every_shape(shape: str, tmp_path: Path) -> None:
+    content, names = READABLE[shape]
+    (tmp_path / "labels.txt").write_bytes(content)
+    assert read_labels(tmp_path / "labels.txt") == names
+
+
+UNREADABLE = {
+    "empty": (b"", "no names"),
+    "only blanks": (b" \n\n\t\n", "no names"),
+    "only a byte order mark": (codecs.BOM_UTF8, "no names"),
+    "an empty line in between": (b"cat\n\ndog\n", "line 2 is empty"),
+    "Latin-1": ("Fuß\nMöwe\n".encode("latin-1"), "not UTF-8 text"),
+    "zeros": (bytes(500), "not a text file"),
+    "a model": (b"\x1c\0\0\0TFL3\x14\0\x20\0", "not a text file"),
+    "a page": (b"<!DOCTYPE html><title>Sign in</title>", "HTML"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
+    "half a UTF-16 character": (codecs.BOM_UTF16_LE + b"c\0a", "not UTF-8 text"),
+    "an endless line": (b"x" * 10_000, "10000 characters"),
+    "too large": (b"cat\n" * 2_000_000, "8000000 bytes"),
+}
+
+
+@pytest.mark.parametrize("shape", UNREADABLE)
+def test_files_that_are_no_labels(shape: str, tmp_path: Path) -> None:
+    content, words = UNREADABLE[shape]
+    (tmp_path / "labels.txt").write_bytes(content)
+    with pytest.raises(LabelsError, match=words) as caught:
+        read_labels(tmp_path / "labels.txt")
+    assert caught.value.exit_code == 3
+    assert "labels.txt" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(LabelsError, match="no such label file"):
+        read_labels(tmp_path / "gone.txt")
+    with pytest.raises(LabelsError, match="is a folder"):
+        read_labels(tmp_path)
+    with pytest.raises(LabelsError, match="cannot be read"):
+        read_labels("a\0b")
+
+
+def _names(count: int) -> list[str]:
+    return [f"class {row}" for row in range(count)]
+
+
+FITTING = {
+    "as many": (_names(10), 10, None, _names(10), False),
+    "as many, background among them": (["background", *_names(9)], 10, "first", ["background", *_names(9)], False),
+    "no labels": (None, 3, None, ["0", "1", "2"], False),
+    "no labels for a value": (None, 1, None, ["0"], False),
+    "background first": (_names(9), 10, "first", ["background", *_names(9)], True),
+    "background last": (_names(964), 965, "last", [*_names(964), "background"], True),
+    "ImageNet with background": (_names(1000), 1001, None, ["background", *_names(1000)], True),
+    "one too many in front": (["background", *_names(10)], 10, None, _names(10), True),
+    "one too many at the end": ([*_names(10), "Background"], 10, "none", _names(10), True),
+}
+
+
+@pytest.mark.parametrize("case", FITTING)
+def test_names_that_fit(case: str) -> None:
+    labels, outputs, background, expected, said = FITTING[case]
+    fitted, note = fit_labels(labels, outputs, background=background)
+    assert fitted == expected
+    assert len(fitted) == outputs
+    assert (note is not None) == said
+    if note is not None and labels is not None:
+        assert str(len(labels)) in note
+
+
+MISFITTING: list[tuple[list[str], int, Optional[str]]] = [
+    (_names(9), 10, None),
+    (_names(9), 10, "none"),
+    (_names(1000), 1001, "none"),
+    (_names(8), 10, "first"),
+    (_names(11), 10, None),
+    (_names(11), 10, "first"),
+    (["background", *_names(11)], 10, "first"),
+    (["cat", "background", "dog"], 2, None),
+    (["background", "dog", "background"], 2, None),
+    # A background row is there already: the name that is missing is another one.
+    ([*_names(963), "background"], 965, "last"),
+    (["background", *_names(999)], 1001, None),
+    (_names(1), 1000, None),
+    (_names(1001), 1, None),
+]
+
+
+@pytest.mark.parametrize("labels, outputs, background", MISFITTING)
+def test_names_that_do_not_fit_are_refused_with_both_counts(
+    labels: list[str], outputs: int, background: Optional[str]
+) -> None:
+    with pytest.raises(LabelsError) as caught:
+        fit_labels(labels, outputs, background=background)
+    assert caught.value.exit_code == 3
+    assert f"{len(labels)} names for {outputs} outputs" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, count, first, last",
+    [
+        ("imagenet", 1000, "tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue"),
+        ("inat_bird", 965, "Haemorhous cassinii (Cassin's Finch)", "background"),
+    ],
+)
+def test_the_lists_that_ship(name: str, count: int, first: str, last: str) -> None:
+    labels = read_labels(paths.packaged("models", "labels", f"{name}.txt"))
+    assert (len(labels), labels[0], labels[-1]) == (count, first, last)
+
+
+def test_shipped_lists_are_those_of_the_models(data: Path) -> None:
+    imagenet = read_labels(data / "labels" / "imagenet_labels.txt")
+    assert read_labels(paths.packaged("models", "labels", "imagenet.txt")) == imagenet[1:]
+    birds = read_labels(data / "labels" / "inat_bird_labels.txt")
+    assert read_labels(paths.packaged("models", "labels", "inat_bird.txt")) == birds
+
+
+def test_every_index_of_a_long_list_is_taken_off() -> None:
+    text = "".join(f"{row}  name {row}\n" for row in range(1001)).encode()
+    assert parse_labels(text) == [f"name {row}" for row in range(1001)]
