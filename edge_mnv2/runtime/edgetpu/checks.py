@@ -10,7 +10,7 @@ from edge_mnv2.device.sysroot import Sysroot
 from edge_mnv2.runtime.edgetpu import board, library
 from edge_mnv2.runtime.edgetpu.discovery import DEAD, NO_DRIVER, NO_FIRMWARE, USB3_MBPS, Accelerator, find, usb_rules
 from edge_mnv2.runtime.edgetpu.library import Library
-from edge_mnv2.runtime.edgetpu.rights import Identity
+from edge_mnv2.runtime.edgetpu.rights import UDEV_RULES, Identity
 
 OK, WARN = "ok", "warn"
 
@@ -137,6 +137,9 @@ def _rights(accelerator: Accelerator, system: Sysroot) -> Check:
         rules = f"udev rule {rights.udev_rules[0]}" if rights.udev_rules else "no udev rule for it"
         detail = f"{name}: no right to open {node} (group {rights.group}, mode {rights.mode}; {rules})"
         return Check("edgetpu-rights", WARN, detail, rights.fix)
+    if rights.root_only and not rights.udev_rules and not board.in_container(system):
+        detail = f"{name}: {node} can be opened by root alone (no udev rule for it)"
+        return Check("edgetpu-rights", WARN, detail, UDEV_RULES)
     return Check("edgetpu-rights", OK, f"{name}: {node} can be opened")
 
 

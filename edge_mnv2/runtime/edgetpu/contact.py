@@ -93,6 +93,7 @@ class Worker:
             if "stage" in message:
                 self._stage = message["stage"]
             self.ready = message.get("ready", {})
+        self._stage = "use"
         return self.ready
 
     def memory(self) -> mmap.mmap:
@@ -106,7 +107,7 @@ class Worker:
             self._connection.send(b"i")
             answer = self._connection.recv(_PACKET)
         except socket.timeout:
-            raise self._failed(Ending("invoke", waited_s=limit_s)) from None
+            raise self._failed(Ending(self._stage, waited_s=limit_s)) from None
         except OSError:
             answer = b""
         if len(answer) != 1:

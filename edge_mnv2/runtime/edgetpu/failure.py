@@ -17,7 +17,8 @@ _DOING = {
     "library": "loading the library",
     "create": "opening the device",
     "open": "loading the model",
-    "invoke": "running the model",
+    "invoke": "running the model for the first time",
+    "use": "running the model",
 }
 _CAUSES = {error.__name__: error for error in (OSError, AttributeError, ValueError, RuntimeError, ImportError)}
 _CRASHES = ("SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE")
@@ -50,8 +51,9 @@ class AcceleratorLost(AcceleratorError):
 class Ending:
     """How a worker came to its end.
 
-    `stage` is what it was doing; either it reported an error (`kind`, `text`), or it was ended by `signal`, or with
-    exit code `code`, or did not answer for `waited_s`. `native` are the last lines that native code wrote.
+    `stage` is what it was doing ("use" once it had worked). Either it reported an error (`kind`, `text`), or it was
+    ended by a signal or with exit code `code`, or did not answer for `waited_s`. `native` are the last lines that
+    native code wrote.
     """
 
     stage: str
@@ -94,13 +96,17 @@ def _told(ending: Ending, library: Library, runtime: str, device: str) -> Accele
     if ending.waited_s is not None:
         return AcceleratorLost(f"{device} did not answer within {ending.waited_s:g} s while {doing}", hint=RESEAT)
     name = ending.signal_name
+    # What worked before and then crashed fits the runtime: there the device or its cable gave the reason.
+    unfit = ending.stage != "use" and name != "SIGABRT"
     if name in _CRASHES:
-        return AcceleratorLost(f"{library.title} crashed ({name}) under {runtime} while {doing}", hint=FIT)
+        return AcceleratorLost(
+            f"{library.title} crashed ({name}) under {runtime} while {doing}", hint=FIT if unfit else RESEAT
+        )
     fatal = _last_words(ending.native)
-    ended = f"was ended by {name}" if name else f"ended with exit code {ending.code}"
-    if name == "SIGABRT":
-        ended = "gave up"
-    return AcceleratorLost(f"{library.title} {ended} while {doing}{f' ({fatal})' if fatal else ''}", hint=RESEAT)
+    ended = "gave up" if name == "SIGABRT" else f"was ended by {name}" if name else f"ended with code {ending.code}"
+    return AcceleratorLost(
+        f"{library.title} {ended} while {doing}{f' ({fatal})' if fatal else ''}", hint=FIT if unfit else RESEAT
+    )
 
 
 def _reported(ending: Ending, library: Library, runtime: str, device: str) -> AcceleratorError:

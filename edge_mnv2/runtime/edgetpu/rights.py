@@ -12,6 +12,9 @@ from edge_mnv2.device.sysroot import Sysroot
 _RULE_FOLDERS = ("etc/udev/rules.d", "run/udev/rules.d", "usr/lib/udev/rules.d", "lib/udev/rules.d")
 
 
+UDEV_RULES = "install the udev rules (./install.sh --edgetpu, or docs/edgetpu.md), then unplug and plug in again"
+
+
 @dataclass(frozen=True)
 class Identity:
     """The user whose rights are judged: numeric ids as the kernel sees them, `name` for messages."""
@@ -36,13 +39,15 @@ class Identity:
 class Rights:
     """Rights on one device file. `usable` is None where the file does not exist.
 
-    `udev_rules` are the files that give rights on this device (for USB: in either of its two states).
+    `root_only`: it is usable because the user is root, and for nobody else. `udev_rules` are the files that give
+    rights on this device (for USB: in either of its two states).
     """
 
     usable: Optional[bool]
     mode: Optional[str] = None
     group: Optional[str] = None
     udev_rules: tuple[str, ...] = ()
+    root_only: bool = False
     fix: Optional[str] = None
 
 
@@ -59,7 +64,8 @@ def judge(node: str, system: Sysroot, identity: Identity, rules: tuple[str, ...]
     mode = f"{status.st_mode & 0o7777:04o}"
     usable = _may_use(node, status, system, identity)
     fix = None if usable else _fix(system, identity, rules, group, owner_group, status.st_gid)
-    return Rights(usable, mode, owner_group, rules, fix)
+    root_only = usable and identity.uid == 0 and status.st_gid == 0 and status.st_mode & 0o006 != 0o006
+    return Rights(usable, mode, owner_group, rules, root_only, fix)
 
 
 def rules_for(system: Sysroot, *conditions: tuple[str, ...]) -> tuple[str, ...]:
@@ -99,7 +105,7 @@ def _fix(
     system: Sysroot, identity: Identity, rules: tuple[str, ...], group: str, owner: Optional[str], gid: int
 ) -> str:
     if not rules:
-        return "install the udev rules (./install.sh --edgetpu, or docs/edgetpu.md), then unplug and plug in again"
+        return UDEV_RULES
     wanted = owner if owner not in (None, "root") else group
     if gid in identity.gids or (owner in (None, "root") and _is_member(system, group, identity)):
         return f"{rules[0]} is not in effect: sudo udevadm control --reload && sudo udevadm trigger, or plug in again"

@@ -144,7 +144,7 @@ class SupervisedInterpreter:
         self.losses += 1
         if self._cpu is None:
             lost.close()
-            raise AcceleratorError(f"the Edge TPU was lost: {error.message}", hint=error.hint) from error
+            raise AcceleratorError(f"Edge TPU lost: {error.message}", hint=error.hint) from error
         for position, values in enumerate(lost.inputs_set):
             self._cpu.set_input(values, position)
         now = time.monotonic()
@@ -152,9 +152,9 @@ class SupervisedInterpreter:
             self._failures = 0
         self._switch(self._cpu)
         log.warning(
-            "the Edge TPU was lost (%s); the CPU goes on, the TPU is tried again%s",
+            "Edge TPU lost: %s; the CPU goes on and the TPU is tried again%s",
             error.message,
-            f"; {error.hint}" if error.hint and error.message != self._last_reason else "",
+            f" ({error.hint})" if error.hint and error.message != self._last_reason else "",
         )
         self._last_reason = error.message
         self._start_retrying(lost)
@@ -165,7 +165,7 @@ class SupervisedInterpreter:
         self._opened_at = time.monotonic()
         self._used_tpu = True
         self._switch(self._tpu)
-        log.info("the Edge TPU %s is back in use", self.name)
+        log.info("Edge TPU back: %s is in use again", self.name)
 
     def _switch(self, engine: Union[TpuInterpreter, Interpreter]) -> None:
         now = time.monotonic()
