@@ -94,7 +94,7 @@ def operator_macs(operator: Operator) -> Optional[int]:
         return None
     try:
         return formula(operator)
-    except (IndexError, AttributeError, ZeroDivisionError):
+    except (IndexError, ValueError):
         # Fewer inputs or dimensions than the operator needs: the runtime will refuse it, no cost can be given.
         return None
 

@@ -97,32 +97,40 @@ def inspect(path: Path) -> Inspection:
 
 
 def quantization_scheme(model: Graph) -> str:
-    """How numbers are kept, in the field's words: "full integer (int8)", "float32", "float16 weights", ..."""
-    computed = {tensor.dtype for tensor in _computed(model) if tensor.quantized or tensor.dtype in _FLOATS}
-    weights = {tensor.dtype for tensor in _weights(model)}
-    integer_types = sorted(dtype for dtype in computed if dtype in ("int8", "uint8", "int16"))
-    borders = {tensor.dtype for tensor in (*model.inputs, *model.outputs)}
-    per_channel = any(
-        tensor.quantization is not None and len(tensor.quantization.scale) > 1 for tensor in _weights(model)
-    )
-    grain = ", per-channel weights" if per_channel else ", per-tensor weights" if weights & {"int8", "uint8"} else ""
-    floats = computed & set(_FLOATS)
-    if integer_types and not floats:
-        return f"full integer ({' and '.join(integer_types)}){grain}"
-    if integer_types and floats and floats <= borders and _float_only_at_borders(model):
-        return f"integer inside ({' and '.join(integer_types)}), float input or output{grain}"
-    if integer_types:
-        return f"mixed ({' and '.join(sorted(integer_types + list(floats)))}){grain}"
-    if weights & {"int8", "int4", "uint8"}:
-        return f"dynamic range ({' and '.join(sorted(weights & {'int8', 'int4', 'uint8'}))} weights, float activations)"
-    if "float16" in weights:
-        return "float16 weights, float32 activations"
-    return f"not quantized ({' and '.join(sorted(floats)) or 'no numbers'})"
+    """How numbers are kept, in the field's words: "full integer (int8)", "float16 weights, ...", "not quantized"."""
+    borders = {id(tensor) for tensor in (*model.inputs, *model.outputs)}
+    numeric = [tensor for tensor in _computed(model) if tensor.quantized or tensor.dtype in _FLOATS]
+    inside = {tensor.dtype for tensor in numeric if id(tensor) not in borders} or {tensor.dtype for tensor in numeric}
+    weights = [tensor for tensor in _weights(model) if tensor.dtype in ("int2", "int4", "int8", "uint8", "float16")]
+    kinds = _joined({tensor.dtype for tensor in weights})
+    floats, integers = inside & set(_FLOATS), inside - set(_FLOATS)
+    if integers and not floats:
+        return f"full integer ({_joined(integers)}){_other_borders(model, inside)}{_grain(weights)}"
+    if integers:
+        return f"mixed ({_joined(inside)}){_grain(weights)}"
+    if any(tensor.quantized for tensor in weights):
+        return f"dynamic range ({kinds} weights, {_joined(floats)} activations)"
+    if weights:
+        return f"{kinds} weights, {_joined(floats)} activations"
+    return f"not quantized ({_joined(floats) or 'no numbers'})"
 
 
-def _float_only_at_borders(model: Graph) -> bool:
-    border = {id(tensor) for tensor in (*model.inputs, *model.outputs)}
-    return all(tensor.dtype not in _FLOATS or id(tensor) in border for tensor in _computed(model))
+def _other_borders(model: Graph, inside: set[str]) -> str:
+    """What an input or output is, where it is not what the graph computes with: ", uint8 input and output"."""
+    sides: dict[str, list[str]] = {}
+    for side, tensors in (("input", model.inputs), ("output", model.outputs)):
+        for dtype in sorted({tensor.dtype for tensor in tensors} - inside):
+            sides.setdefault(dtype, []).append(side)
+    return "".join(f", {dtype} {' and '.join(names)}" for dtype, names in sides.items())
+
+
+def _grain(weights: list[Tensor]) -> str:
+    scales = [len(tensor.quantization.scale) for tensor in weights if tensor.quantization is not None]
+    return "" if not scales else ", per-channel weights" if max(scales) > 1 else ", per-tensor weights"
+
+
+def _joined(words: set[str]) -> str:
+    return " and ".join(sorted(words))
 
 
 def _computed(model: Graph) -> list[Tensor]:
@@ -147,7 +155,7 @@ def _tensor_facts(tensor: Tensor) -> TensorFacts:
 
 
 def printable(text: str) -> str:
-    """A name from a file in a form that terminals, JSON and XML can hold: what is no UTF-8 or no character is escaped."""
+    """A name from a file as terminals, JSON and XML can hold it: what is not UTF-8 or not visible is escaped."""
     decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in decoded)
 

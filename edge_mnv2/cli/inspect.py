@@ -99,7 +99,7 @@ def _model_text(document: dict[str, Any]) -> str:
     for title, key, unit in (("parameters", "parameters", ""), ("MACs", "macs", ""), ("memory", "arena_bytes", "B")):
         value = document[key]
         facts.append((title, "unknown" if value is None else scaled(value) + unit))
-    facts[-1] = ("memory", f"{facts[-1][1]} for activations (estimate)")
+    facts[-1] = ("memory", f"{facts[-1][1]} for activations (estimate, without delegates)")
     facts += [("CPU", _cpu_text(document)), ("Edge TPU", _tpu_text(document))]
     facts += [("note", note) for note in document["notes"]]
     counts = ", ".join(f"{count} {name}" for name, count in document["operators"].items())

@@ -25,9 +25,7 @@ ANIMALS = ["tench, Tinca tinca", "Egyptian cat", "crane", "crane", "maillot", "m
         ([str(row) for row in range(1001)], 1000, 1, 0),
     ],
 )
-def test_background_is_no_class(
-    labels: list[str], classes: int, row_of_first: int, background_row: int | None
-) -> None:
+def test_background_is_no_class(labels: list[str], classes: int, row_of_first: int, background_row: int | None) -> None:
     found = Classes.of(labels)
     assert len(found) == classes
     assert found.row(0) == row_of_first

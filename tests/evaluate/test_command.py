@@ -12,7 +12,6 @@ from typing import Any, Optional
 import pytest
 from PIL import Image
 
-from edge_mnv2.cli import app as command_line
 from tests.stubs import colour_model
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -41,23 +40,6 @@ def colours(tmp_path: Path) -> Path:
         save(folder / name / "2.png", colour)
     save(folder / "blue" / "2.png", COLOURS["green"])
     return folder
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run the command line; (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["edge-mnv2", *map(str, arguments)])
-        code = 0
-        try:
-            command_line.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "float32"])
