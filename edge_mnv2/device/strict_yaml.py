@@ -16,7 +16,8 @@ import yaml
 
 from edge_mnv2.errors import ProfileError
 
-_MAX_BYTES = 256 * 1024
+_MAX_BYTES = 64 * 1024
+_MAX_DEPTH = 20
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,6 @@ def parse_yaml(text: str, name: str) -> Mapping:
         raise ProfileError(f"{name}:{_line(error)}: not YAML: {_problem(error)}") from None
     except yaml.YAMLError as error:
         raise ProfileError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise ProfileError(f"{name}: not a profile: nested too deeply") from None
     finally:
         loader.dispose()
     node = _Reader(name).node(root) if root is not None else None
@@ -140,6 +139,7 @@ class _Loader(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml
         yaml.scanner.Scanner.__init__(self)
         yaml.parser.Parser.__init__(self)
         yaml.composer.Composer.__init__(self)
+        self._depth = 0
 
     def dispose(self) -> None:
         self.states = []
@@ -164,7 +164,13 @@ class _Loader(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml
             raise _Refused(line, f"an anchor (&{event.anchor})", "profiles share settings by extends, not by anchors")
         if getattr(event, "tag", None):
             raise _Refused(line, f"a tag ({event.tag})", "profiles hold plain values")
-        return super().compose_node(parent, index)
+        if self._depth >= _MAX_DEPTH:
+            raise _Refused(line, "nested too deeply for a profile")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     # The composer asks a resolver; here nothing is resolved.
     def descend_resolver(self, current: object, index: object) -> None:

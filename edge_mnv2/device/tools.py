@@ -16,12 +16,16 @@ _RETRY_S = 60.0
 
 
 class BoardTool:
-    """One program. An answer is kept for `keep_s` seconds; after a failure the question rests for a minute."""
+    """One program. An answer is kept for `keep_s` seconds.
+
+    A question that has never been answered rests for a minute; one that has is asked again soon, then ever more seldom.
+    """
 
     def __init__(self, tree: Sysroot, program: str, keep_s: float = 2.0) -> None:
         self._path = tree.which(program)
         self._keep_s = keep_s
         self._answers: dict[tuple[str, ...], tuple[float, Optional[str]]] = {}
+        self._failures: dict[tuple[str, ...], int] = {}
 
     @property
     def present(self) -> bool:
@@ -37,8 +41,17 @@ class BoardTool:
             if now < until:
                 return answer
         answer = self._run(arguments)
-        self._answers[arguments] = (now + (self._keep_s if answer is not None else max(self._keep_s, _RETRY_S)), answer)
+        self._answers[arguments] = (time.monotonic() + self._rest_s(arguments, answer), answer)
         return answer
+
+    def _rest_s(self, arguments: tuple[str, ...], answer: Optional[str]) -> float:
+        if answer is not None:
+            self._failures[arguments] = 0
+            return self._keep_s
+        if arguments not in self._failures:
+            return _RETRY_S
+        self._failures[arguments] += 1
+        return min(self._keep_s * 2 ** min(self._failures[arguments], 10), _RETRY_S)
 
     def _run(self, arguments: tuple[str, ...]) -> Optional[str]:
         try:
