@@ -26,30 +26,21 @@ def classify(
     top_k: Optional[str] = option("--top-k", help="How many classes to name (default 5).", metavar="K"),
     threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
     runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
     as_json: bool = JSON,
 ) -> None:
     """Classify still pictures."""
-    from edge_mnv2.device.cpus import resolve_threads
     from edge_mnv2.device.profile import resolve
-    from edge_mnv2.loop.engines import chosen_resize, open_classifier
+    from edge_mnv2.loop.engines import open_engines
     from edge_mnv2.runtime.stills import classify_files
 
-    settings = resolve(None, setting_overrides(context))
-    count, note = resolve_threads(settings.runtime.threads)
-    classifier, found, notes = open_classifier(
-        settings.runtime.model,
-        labels,
-        runtime=settings.runtime.backend,
-        threads=count,
-        resize=chosen_resize(settings),
-        top_k=settings.output.top_k,
-    )
-    for said in ([note] if note else []) + notes:
+    engines = open_engines(resolve(None, setting_overrides(context)), labels, workers=1)
+    for said in engines.notes:
         typer.echo(said, err=True)
     rows: list[dict[str, Any]] = []
     failed = 0
-    with classifier:
-        for result in classify_files(classifier, images):
+    with engines:
+        for result in classify_files(engines.engines[0], images):
             if result.error is not None:
                 failed += 1
                 rows.append({"file": result.file, "error": result.error})
@@ -62,6 +53,6 @@ def classify(
                 for one in result.top:
                     typer.echo(f"  {one.score:6.1%}  {one.label}")
     if as_json:
-        typer.echo(json.dumps({"model": found.name, "results": rows}, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps({"model": engines.model, "results": rows}, ensure_ascii=False, indent=2))
     if failed:
         raise typer.Exit(SourceError.exit_code if failed == len(rows) else PARTIAL)

@@ -43,6 +43,9 @@ def run(
     device: Optional[str] = option("--device", help="A device profile (never a camera).", metavar="PROFILE|FILE"),
     runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
     delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
+    on_tpu_loss: str = option(
+        "--on-tpu-loss", help="When the Edge TPU is lost: cpu (default) or exit.", default="cpu", metavar="cpu|exit"
+    ),
     threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
     workers: Optional[str] = option("--workers", help="Interpreters side by side: auto or a number.", metavar="auto|N"),
     top_k: Optional[str] = option("--top-k", help="How many classes a result names (default 5).", metavar="K"),
@@ -72,6 +75,8 @@ def run(
     from edge_mnv2.loop.session import RunRequest
     from edge_mnv2.loop.session import run as run_session
 
+    if on_tpu_loss not in ("cpu", "exit"):
+        raise UsageError(f"--on-tpu-loss {on_tpu_loss}", hint="cpu or exit")
     if as_json and log == "-":
         raise UsageError("--json and --log - both write to stdout", hint="give --log a file")
     if camera is not None and source is not None:
@@ -86,6 +91,7 @@ def run(
         source=source,
         camera=camera,
         labels=labels,
+        on_tpu_loss=on_tpu_loss,
         every_frame=every_frame,
         repeat=loop,
         max_frames=max_frames,

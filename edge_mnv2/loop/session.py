@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from edge_mnv2.device.health import HealthMonitor
 from edge_mnv2.device.profile import Settings
-from edge_mnv2.errors import PARTIAL, EdgeMnv2Error
+from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.loop.engines import Engines, open_engines
 from edge_mnv2.loop.frame_loop import FrameLoop, ResultSink
 from edge_mnv2.loop.source_choice import ChosenSource, choose_source
@@ -89,7 +89,8 @@ def run(request: RunRequest) -> RunOutcome:
     """Run until the source, a limit or a signal ends it.
 
     Raises the leaf of EdgeMnv2Error that fits where the run cannot begin (unusable output path, model, source) and
-    ModelError where the model fails on the way; a source that is lost for good is in the outcome, with its summary.
+    ModelError where the model fails on the way; a source or an accelerator that is lost for good is in the outcome,
+    with the summary.
     """
     every = Every.parse(request.log_every)
     signals = _Signals()
@@ -120,6 +121,7 @@ class _Session:
         self.chosen: Optional[ChosenSource] = None
         self.health: Optional[HealthMonitor] = None
         self.outputs: list[Isolated] = []
+        self.failed: Optional[AcceleratorError] = None
         self.ended = "signal"
 
     def open(self, stack: contextlib.ExitStack, every: Every) -> None:
@@ -159,13 +161,16 @@ class _Session:
         log.info(
             "%s | %s | %s", self.engines.description, self.chosen.source.description, self.request.settings.profile
         )
-        self.ended = self.loop.run()
+        try:
+            self.ended = self.loop.run()
+        except AcceleratorError as error:
+            self.failed, self.ended = error, "tpu_lost"
 
     def outcome(self) -> RunOutcome:
         loop, source = self.loop, self.chosen.source if self.chosen else None
-        lost = loop.lost if loop else None
+        lost = self.failed or (loop.lost if loop else None)
         write_errors = sum(output.errors for output in self.outputs)
-        bad_inputs = int(getattr(source, "error_count", 0) or 0)
+        bad_inputs = len(getattr(source, "errors", ()))
         statistics = loop.statistics if loop else Statistics()
         if lost is not None:
             code = lost.exit_code
@@ -199,6 +204,7 @@ class _Session:
             "throttled": None if throttled is None else list(throttled),
             "reconnects": int(getattr(chosen.source, "reconnects", 0)) if chosen else 0,
             "tpu_losses": engines.tpu_losses if engines else 0,
+            "engine_seconds": engines.seconds if engines else None,
             "write_errors": write_errors,
             "ended": self.ended,
         }

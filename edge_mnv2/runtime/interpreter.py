@@ -194,6 +194,11 @@ class Interpreter:
         except AttributeError:
             return []
 
+    def operator_count(self, but: Sequence[str] = ()) -> int:
+        """Operators of the graph as it was loaded, whoever runs them; those called as in `but` are left out."""
+        names = [details.get("op_name") for details in self.ops_details()]
+        return sum(name not in ("DELEGATE", *but) for name in names)
+
     def close(self) -> None:
         self._native = None
 

@@ -18,6 +18,7 @@ from edge_mnv2.runtime.edgetpu.failure import DeviceRefused
 from edge_mnv2.runtime.edgetpu.library import Library
 from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock
 from edge_mnv2.runtime.edgetpu.remote import TpuInterpreter
+from edge_mnv2.runtime.edgetpu.share import share_text
 from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
 from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
@@ -33,16 +34,6 @@ class Device:
     target: Target
     lock: DeviceLock
     accelerator: Optional[Accelerator] = None
-
-
-def worth_trying(root: Union[Path, str] = "/") -> bool:
-    """Whether `auto` should try the TPU: one is attached, or a variable names a library, which may know of one."""
-    if discovery.present(root):
-        return True
-    if not (os.environ.get(library.VARIABLE) or os.environ.get("LD_LIBRARY_PATH")):
-        return False
-    found = library.find(root)
-    return found is not None and found.by_hand
 
 
 def open_supervised(
@@ -182,7 +173,7 @@ def _supervised(
     twin: Optional[Interpreter] = None
     try:
         twin = open_interpreter(cpu, runtime=runtime, threads=threads) if cpu is not None else None
-        return SupervisedInterpreter(
+        supervised = SupervisedInterpreter(
             device.target.name,
             tpu,
             twin,
@@ -190,6 +181,9 @@ def _supervised(
             attached=_attached(device, root),
             put_down=device.lock.release,
         )
+        if tpu is not None:
+            supervised.notes.append(share_text(tpu.cpu_operators, None if twin is None else twin.operator_count()))
+        return supervised
     except BaseException:
         for interpreter in (tpu, twin):
             if interpreter is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Optional, Protocol, Union
 
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
 from edge_mnv2.runtime import model_file
+from edge_mnv2.runtime.edgetpu import discovery, library
 from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
@@ -44,6 +46,16 @@ class Twin:
 
     name: Optional[str] = None
     found: Optional[Resolved] = None
+
+
+def worth_trying(root: Union[Path, str] = "/") -> bool:
+    """Whether `auto` should try a TPU: one is attached, or a variable names a library, which may know of one."""
+    if discovery.present(root):
+        return True
+    if not (os.environ.get(library.VARIABLE) or os.environ.get("LD_LIBRARY_PATH")):
+        return False
+    found = library.find(root)
+    return found is not None and found.by_hand
 
 
 class Models(Protocol):

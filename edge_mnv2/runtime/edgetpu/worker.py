@@ -25,6 +25,7 @@ import numpy as np
 from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.runtime.edgetpu import delegate
 from edge_mnv2.runtime.interpreter import Interpreter, TensorSpec, import_runtime, open_interpreter
+from edge_mnv2.runtime.model_file import EDGETPU_OP
 
 DONE = b"."
 ALIGNMENT = 64
@@ -153,7 +154,7 @@ def _serve(
                 "runtime": interpreter.runtime,
                 "inputs": [_described(spec) for spec in interpreter.inputs],
                 "outputs": [_described(spec) for spec in interpreter.outputs],
-                "cpu_operators": _cpu_operators(interpreter),
+                "cpu_operators": interpreter.operator_count(but=(EDGETPU_OP,)),
             }
         }
     )
@@ -170,11 +171,6 @@ def _serve(
             os._exit(0)
         connection.send(DONE)
     interpreter.close()
-
-
-def _cpu_operators(interpreter: Interpreter) -> int:
-    names = [details.get("op_name") for details in interpreter.ops_details()]
-    return sum(name not in ("edgetpu-custom-op", "DELEGATE") for name in names)
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:
