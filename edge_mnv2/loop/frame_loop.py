@@ -115,7 +115,7 @@ class FrameLoop:
                 if self.handoff.ended:
                     return "eof"
                 continue
-            self._deliver(engine, frame, engine.classify(frame.pixels, frame.order))
+            self._deliver(engine, frame, engine.classify(frame.region, frame.order))
 
     def _run_workers(self) -> str:
         # Imported here: one worker, the common case, pays nothing for many.

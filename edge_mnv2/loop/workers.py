@@ -87,7 +87,7 @@ class Workers:
                     if self._handoff.ended:
                         return
                     continue
-                classified = engine.classify(frame.pixels, frame.order)
+                classified = engine.classify(frame.region, frame.order)
                 with self._changed:
                     self._done[number] = (frame, classified)
                     self._changed.notify_all()
