@@ -18,6 +18,12 @@ devices = typer.Typer(no_args_is_help=True, help="Boards, their profiles, and wh
 
 ROOT = option("--root", help="Look at a copy of a board's files in DIR instead of this machine.", metavar="DIR")
 
+SETTINGS = (
+    "source", "size", "fps", "rotate", "flip", "roi", "resize", "runtime", "delegate", "threads", "workers", "model",
+    "top-k", "threshold", "smooth", "gate",
+)  # fmt: skip
+"""The options of the profile schema, written out so that no command pays for the schema at its start."""
+
 _ENGINES = {"none": "CPU", "edgetpu": "Edge TPU"}
 
 
@@ -27,23 +33,19 @@ def register(app: typer.Typer) -> None:
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command every option of `run` that stands for a setting of a profile."""
-    from edge_mnv2.device.schema import KEYS
-
     hints = typing.get_type_hints(command)
     parameters = [
         parameter.replace(annotation=hints[parameter.name])
         for parameter in inspect.signature(command).parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     ]
-    for name in dict.fromkeys(key.option for key in KEYS.values() if key.option):
-        setting = option(f"--{name}", help=f"As for `run`: the value of --{name}.", hidden=True)
-        annotation = Optional[str]
+    for name in SETTINGS:
+        word = name.replace("-", "_")
+        default = option(f"--{name}", help=f"As --{name} of `run`.", hidden=True)
+        hints[word] = Optional[str]
         parameters.append(
-            inspect.Parameter(
-                name.replace("-", "_"), inspect.Parameter.KEYWORD_ONLY, default=setting, annotation=annotation
-            )
+            inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[word])
         )
-        hints[name.replace("-", "_")] = annotation
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = hints
     return command
