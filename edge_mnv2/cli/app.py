@@ -38,9 +38,9 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _global(
-    debug: bool = option("--debug", help="Show tracebacks and every log line.", default=False, is_flag=True),
-    verbose: bool = option("--verbose", "-v", help="Say more on stderr.", default=False, is_flag=True),
-    quiet: bool = option("--quiet", "-q", help="Only warnings and errors on stderr.", default=False, is_flag=True),
+    debug: bool = option("--debug", help="Show tracebacks and every log line.", default=False),
+    verbose: bool = option("--verbose", "-v", help="Say more on stderr.", default=False),
+    quiet: bool = option("--quiet", "-q", help="Only warnings and errors on stderr.", default=False),
     version: Optional[bool] = typer.Option(
         None, "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
     ),

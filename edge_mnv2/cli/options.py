@@ -51,4 +51,4 @@ def parse_duration(name: str, text: Optional[str]) -> Optional[float]:
     return seconds
 
 
-JSON = option("--json", help="One JSON document on stdout.", default=False, is_flag=True)
+JSON = option("--json", help="One JSON document on stdout.", default=False)

@@ -57,10 +57,8 @@ def run(
     flip: Optional[str] = option("--flip", help="Mirror: h, v or hv."),
     size: Optional[str] = option("--size", help="Ask the camera for this size.", metavar="WxH"),
     fps: Optional[str] = option("--fps", help="Ask the camera for this rate.", metavar="N"),
-    every_frame: bool = option(
-        "--every-frame", help="Take every frame, as fast as it can.", default=False, is_flag=True
-    ),
-    loop: bool = option("--loop", help="Begin a clip or folder again at its end.", default=False, is_flag=True),
+    every_frame: bool = option("--every-frame", help="Take every frame, as fast as it can.", default=False),
+    loop: bool = option("--loop", help="Begin a clip or folder again at its end.", default=False),
     max_frames: Optional[int] = option("--max-frames", help="Stop after N results.", min=1, metavar="N"),
     duration: Optional[str] = option("--duration", help="Stop after S seconds.", metavar="S"),
     give_up: Optional[str] = option("--give-up", help="End when the camera stays away for S seconds.", metavar="S"),

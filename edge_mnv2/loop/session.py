@@ -105,11 +105,6 @@ def run(request: RunRequest) -> RunOutcome:
                 session.work()
         except _Stopped:
             session.ended = "signal"
-        finally:
-            # From here on a second Ctrl-C must not tear the summary.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(ValueError):
-                    signal.signal(number, signal.SIG_IGN)
     return session.outcome()
 
 
