@@ -6,22 +6,26 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-_SIZE, _LEFT, _BOTTOM = 300, 46, 36
+_SIZE, _LEFT, _BOTTOM = 300, 60, 36
 
 
 def reliability(bins: Sequence[dict[str, Any]]) -> str:
     """Accuracy of each bin of confidence as bars; on the diagonal confidence and accuracy are the same."""
     width = _SIZE / len(bins)
+    usual = max(1.0, sum(entry["images"] for entry in bins) / len(bins))
     bars = []
     for number, entry in enumerate(bins):
         if entry["accuracy"] is None:
             continue
         height = _SIZE * entry["accuracy"]
+        opacity = min(1.0, 0.25 + 0.75 * entry["images"] / usual)
+        tip = (
+            f"confidence {entry['low']:.2f} to {entry['high']:.2f}: {entry['images']} pictures, "
+            f"accuracy {entry['accuracy']:.1%}, mean confidence {entry['confidence']:.1%}"
+        )
         bars.append(
             f'<rect x="{_LEFT + number * width + 1:.1f}" y="{_SIZE - height:.1f}" width="{width - 2:.1f}" '
-            f'height="{max(height, 1):.1f}" class="bar"><title>confidence {entry["low"]:.2f} to {entry["high"]:.2f}: '
-            f"{entry['images']} pictures, accuracy {entry['accuracy']:.1%}, mean confidence "
-            f"{entry['confidence']:.1%}</title></rect>"
+            f'height="{max(height, 1):.1f}" class="bar" fill-opacity="{opacity:.2f}"><title>{tip}</title></rect>'
         )
     diagonal = f'<path d="M{_LEFT} {_SIZE}L{_LEFT + _SIZE} 0" class="guide"/>'
     return _frame("".join(bars) + diagonal, (0, 1), (0, 1), "confidence", "accuracy", "Accuracy by confidence")
@@ -31,8 +35,7 @@ def scatter(truth: Sequence[float], predicted: Sequence[float], unit: str = "") 
     """Predicted against true values; on the diagonal they are the same."""
     pairs = [(x, y) for x, y in zip(truth, predicted) if math.isfinite(y)]
     low, high = min(map(min, pairs), default=0.0), max(map(max, pairs), default=0.0)
-    if low == high:
-        low, high = low - 1, high + 1
+    low, high = _rounded_range(low, high)
 
     def at(value: float) -> float:
         return _SIZE * (value - low) / (high - low)
@@ -54,6 +57,17 @@ def scatter(truth: Sequence[float], predicted: Sequence[float], unit: str = "") 
     )
 
 
+def _rounded_range(low: float, high: float) -> tuple[float, float]:
+    """A range around low..high whose quarters are round numbers."""
+    spread = max(high - low, abs(high) * 1e-6, 1e-9)
+    step = 10.0 ** math.floor(math.log10(spread / 4))
+    for factor in (1, 2, 2.5, 5, 10, 20):
+        start = math.floor(low / (step * factor)) * step * factor
+        if start + 4 * step * factor >= high:
+            break
+    return start, start + 4 * step * factor
+
+
 def _frame(
     content: str, across: tuple[float, float], up: tuple[float, float], x_name: str, y_name: str, title: str
 ) -> str:
@@ -61,11 +75,11 @@ def _frame(
     for step in range(5):
         share = step / 4
         x, y = _LEFT + _SIZE * share, _SIZE * (1 - share)
-        below, beside = (low + (high - low) * share for low, high in (across, up))
+        below, beside = (low + (high - low) * share or 0.0 for low, high in (across, up))
         ticks.append(
             f'<path d="M{_LEFT} {y}h{_SIZE}" class="grid"/>'
-            f'<text x="{x}" y="{_SIZE + 15}" text-anchor="middle">{below:.3g}</text>'
-            f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{beside:.3g}</text>'
+            f'<text x="{x}" y="{_SIZE + 15}" text-anchor="middle">{below:.4g}</text>'
+            f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{beside:.4g}</text>'
         )
     return (
         f'<svg viewBox="0 -10 {_LEFT + _SIZE + 14} {_SIZE + _BOTTOM + 10}" role="img" aria-label="{title}">'

@@ -80,7 +80,7 @@ def page(
 
 _CALIBRATION = (
     "Bars are the accuracy of the answers whose confidence lies there. Below the dashed line the model is surer than "
-    "it should be."
+    "it should be. Pale bars rest on few pictures."
 )
 
 
