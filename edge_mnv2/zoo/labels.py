@@ -17,7 +17,7 @@ _MAX_NAME = 500
 # Not str.splitlines(): that also splits at form feeds and at Unicode's own line separators.
 _LINE_END = re.compile(r"\r*\n|\r")
 _INDEXED = re.compile(r"[ \t]*(\d{1,7})(?:[ \t]*:[ \t]*|[ \t]+)(\S.*)")
-_NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
