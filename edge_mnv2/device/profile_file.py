@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Optional
 
 from edge_mnv2.device.kinds import Kind, why_not
 from edge_mnv2.device.schema import HEADERS, KEYS, SECTIONS
-from edge_mnv2.device.strict_yaml import Entry, Items, Node, Scalar, read_yaml, shown
+from edge_mnv2.device.strict_yaml import Entry, Items, Node, Scalar, parse_yaml, read_yaml, shown
 from edge_mnv2.device.strict_yaml import Mapping as YamlMapping
 from edge_mnv2.errors import ProfileError
 
@@ -57,15 +57,19 @@ def read_profile(path: Path, origin: str = "file") -> ProfileFile:
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, origin: str, changed_ns: int, size: int) -> ProfileFile:
     """Every profile extends `base`, and on a small board a file takes tens of milliseconds: read each once."""
-    return _FileReader(path).read(origin)
+    return _FileReader(path).read(read_yaml(path), origin)
+
+
+def parse_profile(text: str, path: Path, origin: str = "file") -> ProfileFile:
+    """As `read_profile`, for text that is to stand in `path`."""
+    return _FileReader(path).read(parse_yaml(text, str(path)), origin)
 
 
 class _FileReader:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self, origin: str) -> ProfileFile:
-        root = read_yaml(self._path)
+    def read(self, root: YamlMapping, origin: str) -> ProfileFile:
         values: dict[str, Given] = {}
         headers: dict[str, dict[str, Any]] = {name: {} for name in HEADERS}
         extends = description = None
