@@ -75,6 +75,10 @@ class Worker:
         self._reader = threading.Thread(target=self._read_native, name="edgetpu-stderr", daemon=True)
         self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def open(self) -> dict[str, Any]:
         """Load everything; what the worker says about it once it is ready. Raises AcceleratorError."""
         target = self.target

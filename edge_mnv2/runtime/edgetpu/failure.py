@@ -154,6 +154,6 @@ def _plain(text: str) -> str:
 
 def _last_words(native: Sequence[str]) -> str:
     """The library's fatal line ("F driver/usb/usb_driver.cc:1148] ..."), else its last one."""
-    fatal = [line for line in native if re.match(r"F\S* ", line)]
+    fatal = [line for line in native if re.match(r"F(?:\d{4})? ", line)]
     lines = fatal or [line for line in native if line.strip()]
     return lines[-1].strip()[:200] if lines else ""

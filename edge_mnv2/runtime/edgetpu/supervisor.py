@@ -208,8 +208,7 @@ class SupervisedInterpreter:
 
     def _wait_before_retry(self) -> bool:
         """Wait as long as the failures so far ask for, or until the device is seen to come back; True: never mind."""
-        limit = TIRED_RETRY_S if self._failures > TIRED_AFTER else SLOWEST_RETRY_S
-        until = time.monotonic() + min(limit, FIRST_RETRY_S * 2.0 ** min(self._failures, 16))
+        until = time.monotonic() + patience_s(self._failures)
         was_there = self._attached()
         while not self._closing.wait(_LOOK_S):
             there = self._attached()
@@ -220,6 +219,13 @@ class SupervisedInterpreter:
             if time.monotonic() >= until and there is not False:
                 return False
         return True
+
+
+def patience_s(failures: int) -> float:
+    """Seconds to wait before the next attempt, after so many failures."""
+    if failures > TIRED_AFTER:
+        return TIRED_RETRY_S
+    return min(SLOWEST_RETRY_S, FIRST_RETRY_S * 2.0**failures)
 
 
 def require_twins(one: Union[TpuInterpreter, Interpreter], other: Union[TpuInterpreter, Interpreter]) -> None:
