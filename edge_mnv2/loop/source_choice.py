@@ -34,7 +34,7 @@ def choose_source(
     """
     if source is not None and camera is not None:
         raise UsageError("--camera and --source exclude each other", hint="give one of them")
-    wanted = _wanted(settings)
+    wanted = CameraSettings(**settings.asked())
     if camera == "first":
         found = first_camera()
         if found is None:
@@ -58,19 +58,3 @@ def choose_source(
         log.debug("demo: %s", error)
         said = f"no camera found and the demo clip is not at hand ({error.message}): showing the test pattern"
         return ChosenSource(open_source("test", wanted), True, [said])
-
-
-def _wanted(camera: Camera) -> CameraSettings:
-    return CameraSettings(
-        width=camera.width,
-        height=camera.height,
-        fps=camera.fps,
-        format=None if camera.format == "auto" else camera.format,
-        rotate=camera.rotate,
-        flip=None if camera.flip == "none" else camera.flip,
-        roi=camera.roi,
-        warmup_frames=camera.warmup_frames,
-        stall_s=camera.stall_s,
-        backend=None if camera.backend == "auto" else camera.backend,
-        controls=camera.controls,
-    )
