@@ -1,8 +1,8 @@
 """Decisions instead of flicker: which classes are present, and when they appeared and went.
 
-A class appears when its (smoothed) score reaches `on` in `results` consecutive results, and is gone when the score stays
-below `off` in as many. Between the two thresholds nothing changes (a Schmitt trigger). What the loop decides here is what
-every output reports.
+A class appears when its (smoothed) score reaches `on` in `results` consecutive results, and is gone when the score
+stays below `off` in as many. Between the two thresholds nothing changes (a Schmitt trigger). What the loop decides
+here is what every output reports.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Scripted:
     def close(self) -> None:
         self.closed.set()
 
-    def __enter__(self) -> "Scripted":
+    def __enter__(self) -> Scripted:
         self.open()
         return self
 
