@@ -175,12 +175,15 @@ def _parent(profile: ProfileFile, extends: Given) -> ProfileFile:
             raise ProfileError(f"{where}no file {path}")
         return load(path)
     known = places()
-    if name == profile.name and profile.origin != "packaged":
+    if name == profile.name and name in packaged_places():
         # The profile replaces a packaged one and builds on it.
         known = packaged_places()
-    if name not in known:
-        raise unknown_profile(name, list(known), where)
-    return read(known[name])
+    if name in known:
+        return read(known[name])
+    sibling = profile.path.with_name(f"{name}.yaml")
+    if profile.origin == "file" and sibling.is_file():
+        return load(sibling)
+    raise unknown_profile(name, list(known), where)
 
 
 def _section(section: str, cls: type, given: Mapping[str, tuple[Any, Origin]]) -> Any:

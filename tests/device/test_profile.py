@@ -209,6 +209,14 @@ def test_parent_by_path_counts_from_the_child(tmp_path: Path) -> None:
     assert (settings.runtime.threads, settings.camera.rotate, settings.parents) == (2, 180, ("site", "base"))
 
 
+def test_parent_by_name_may_stand_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "site.yaml").write_text("extends: base\nruntime:\n  threads: 2\n")
+    (tmp_path / "cam1.yaml").write_text("extends: site\n")
+    assert resolve(tmp_path / "cam1.yaml").runtime.threads == 2
+    _user("site", "extends: base\nruntime:\n  threads: 3\n")
+    assert resolve(tmp_path / "cam1.yaml").runtime.threads == 3, "a known profile goes first"
+
+
 def test_user_profile_replaces_and_extends_its_namesake() -> None:
     _user("raspberry-pi-4", "extends: raspberry-pi-4\nruntime:\n  threads: 2\n")
     settings = resolve("raspberry-pi-4")
@@ -230,12 +238,15 @@ def test_circles(names: list[str]) -> None:
         _user(name, f"# one line\nextends: {parent}\n")
     with pytest.raises(ProfileError) as caught:
         resolve("a")
-    if len(names) == 1:
-        # There is no packaged profile of that name to build on.
-        assert "unknown profile 'a'" in str(caught.value)
-    else:
-        assert "a circle" in str(caught.value) and "a extends b" in str(caught.value)
+    assert "a circle" in str(caught.value) and " extends ".join([*names, "a"]) in str(caught.value)
     assert ":2:" in str(caught.value)
+
+
+def test_circle_of_files_beside_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b\n")
+    (tmp_path / "b.yaml").write_text("extends: a\n")
+    with pytest.raises(ProfileError, match="a extends b extends a: a circle"):
+        resolve(tmp_path / "a.yaml")
 
 
 def test_circle_by_paths(tmp_path: Path) -> None:
