@@ -22,6 +22,7 @@ from edge_mnv2.errors import ModelError
 from edge_mnv2.network.blocks import residual
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Network, Stage
+from edge_mnv2.runtime.interpreter import installed_runtimes
 from edge_mnv2.zoo.resolve import Resolved
 from tests.stubs import colour_model
 
@@ -80,7 +81,9 @@ def test_reference_files(run: Any, data: Path, name: str) -> None:
     assert found["bytes"] == path.stat().st_size
     assert found["operators"] == operators
     assert found["edgetpu"] is compiled
-    assert found["xnnpack"] is (operators not in (COMPILED, {"fake-op-double": 1}))
+    loads = operators not in (COMPILED, {"fake-op-double": 1})
+    # tflite-runtime's wheel for x86 leaves integer models to its plain kernels.
+    assert found["xnnpack"] is (loads if installed_runtimes()[0] == "litert" else False)
     assert found["macs"] == macs
     assert (found["parameters"] is None) is compiled
     assert (None if found["labels"] is None else len(found["labels"])) == labels
@@ -277,7 +280,7 @@ def test_damaged_files_are_described_or_refused(data: Path, tmp_path: Path) -> N
     originals.append(paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite").read_bytes())
     path = tmp_path / "m.tflite"
     accepted = 0
-    for number in range(500):
+    for number in range(300):
         broken = bytearray(chance.choice(originals))
         where = chance.randrange(len(broken))
         if number % 4 == 0:
@@ -300,7 +303,7 @@ def test_damaged_files_are_described_or_refused(data: Path, tmp_path: Path) -> N
         json.dumps(document, allow_nan=False).encode()
         _model_text(document).encode()
         ElementTree.fromstring(model_picture(found))
-    assert 50 < accepted < 450
+    assert 30 < accepted < 270
 
 
 def _rows(picture: str) -> list[str]:

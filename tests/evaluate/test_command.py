@@ -279,7 +279,7 @@ def test_wrong_options(run: Any, colours: Path, tmp_path: Path, arguments: tuple
 def test_published_models_on_reference_photos(run: Any, data: Path, tmp_path: Path) -> None:
     """1001 outputs with background first, against classes 0..999: without the shift both would be near 0."""
     with (data / "imagenet-dev" / "labels.csv").open() as handle:
-        rows = list(csv.DictReader(handle))[::10]
+        rows = list(csv.DictReader(handle))[::20]
     table = tmp_path / "labels.csv"
     lines = [f"{data / 'imagenet-dev' / row['file']},{row['class_index']}" for row in rows]
     table.write_text("file,class_index\n" + "\n".join(lines))
@@ -287,9 +287,9 @@ def test_published_models_on_reference_photos(run: Any, data: Path, tmp_path: Pa
     arguments = ("--against", models / "mobilenet_v1_0.25_128_quant.tflite", "--json")
     code, out, err = run("evaluate", tmp_path, "--model", models / "mobilenet_v2_1.0_224_quant.tflite", *arguments)
     found = json.loads(out)
-    assert (code, found["images"]) == (0, 50)
-    assert found["top1"] > 0.8 and found["top5"] > 0.9
-    assert 0.3 < found["against"]["top1"] < found["top1"]
-    assert 0.3 < found["agreement"] < 1
+    assert (code, found["images"]) == (0, 25)
+    assert found["top1"] > 0.7 and found["top5"] > 0.9
+    assert 0.2 < found["against"]["top1"] < found["top1"]
+    assert 0.2 < found["agreement"] < 1
     assert 0 < found["expected_calibration_error"] < 0.3
     assert err.count("background") == 1
