@@ -60,6 +60,7 @@ class FrameLoop:
         threshold: float = 0.0,
         smooth: float = 0.0,
         health: Health = lambda: (None, None),
+        max_fps: Callable[[], Optional[float]] = lambda: None,
     ) -> None:
         self.statistics = Statistics()
         self._engines = list(engines)
@@ -70,12 +71,14 @@ class FrameLoop:
         self._threshold = threshold
         self._smoother = Smoother(smooth)
         self._health = health
+        self._max_fps = max_fps
         self._stopping = threading.Event()
         lossless = every_frame or not (source.live or getattr(source, "paced", False))
         self.handoff = Handoff(lossless=lossless)
         self._capture = Capture(
             source, self.handoff, paced=not every_frame, repeat=repeat, on_read=self.statistics.capture.add
         )
+        self._due = 0
         self.lost: Optional[SourceError] = None
 
     @property
@@ -166,3 +169,14 @@ class FrameLoop:
         )
         for sink in self._sinks:
             sink.write(result)
+        self._hold_rate(finished)
+
+    def _hold_rate(self, finished: int) -> None:
+        """Wait as the highest frame rate allowed now asks for; live frames that come meanwhile are dropped."""
+        limit = self._max_fps()
+        if limit:
+            due = self._due + int(1e9 / limit)
+            self._due = max(due, finished)
+            self._stopping.wait(max(0, due - finished) / 1e9)
+        else:
+            self._due = finished

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Optional
 
-from edge_mnv2.device.health import HealthMonitor
+from edge_mnv2.device.health import HealthMonitor, HealthSample
+from edge_mnv2.device.limits import HealthLimits
 from edge_mnv2.device.profile import Settings
 from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.loop.engines import Engines, open_engines
@@ -131,7 +132,8 @@ class _Session:
         source = stack.enter_context(self.chosen.source)
         for note in (*request.notes, *self.engines.notes, *self.chosen.notes):
             log.info("%s", note)
-        self.health = stack.enter_context(HealthMonitor())
+        limits = HealthLimits(settings.health)
+        self.health = stack.enter_context(HealthMonitor(listener=lambda sample: self._watch(limits, sample)))
         self.loop = FrameLoop(
             source,
             self.engines.engines,
@@ -143,6 +145,7 @@ class _Session:
             threshold=settings.output.threshold,
             smooth=settings.output.smooth,
             health=self.health.latest,
+            max_fps=lambda: limits.max_fps,
         )
         if self.outputs:
             self.outputs[0].closed_by_reader_calls(self.loop.stop)
@@ -150,6 +153,11 @@ class _Session:
             status = StatusLine(self._describe)
             stack.callback(status.close)
             self.loop.add_sink(status)
+
+    def _watch(self, limits: HealthLimits, sample: HealthSample) -> None:
+        frames = self.loop.statistics.frames if self.loop else 0
+        for line in limits.update(sample, self.loop.statistics.recent_fps() if self.loop and frames else None):
+            log.warning("%s", line)
 
     def work(self) -> None:
         assert self.loop is not None and self.engines is not None and self.chosen is not None

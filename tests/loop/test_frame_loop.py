@@ -188,3 +188,9 @@ def test_many_runs_leave_no_thread_behind(model: Classifier) -> None:
     for _ in range(20):
         run(Scripted(3), [model])
     assert threading.active_count() <= before + 1
+
+
+def test_a_highest_rate_is_held_and_the_rest_dropped(model: Classifier) -> None:
+    ended, loop, results = run(Scripted(100, fps=100), [model], max_fps=lambda: 10.0)
+    assert ended == "eof" and len(results) + loop.dropped == 100
+    assert len(results) <= 14
