@@ -178,7 +178,7 @@ def _rgb(path: Path, image: Image.Image) -> np.ndarray:
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return _upright(np.array(image.convert("RGB")), orientation)
+    return _upright(np.array(image if image.mode == "RGB" else image.convert("RGB")), orientation)
 
 
 def _upright(pixels: np.ndarray, orientation: object) -> np.ndarray:

@@ -1,0 +1,123 @@
+"""Video files through OpenCV's FFmpeg.
+
+Policy: frames carry their real time stamps (variable frame rates stay variable); a rotation tag is applied, so that a
+phone's video stands upright; a clip that gives fewer frames than it promises is reported with both numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+from edge_mnv2.camera import content
+from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.geometry import Geometry
+from edge_mnv2.camera.opencv import fourcc_text, import_cv2, positive
+from edge_mnv2.camera.source import Source
+from edge_mnv2.errors import SourceError
+
+_TAIL_S = 1.0
+"""Where the frame count is the container's duration times its rate, sound may last longer than the pictures."""
+
+
+class ClipSource(Source):
+    """A video file, one frame after the other; pacing is the reader's business."""
+
+    def __init__(self, path: Path, geometry: Optional[Geometry] = None, description: Optional[str] = None) -> None:
+        super().__init__(description or str(path), geometry)
+        self.path = path
+        self._capture: Any = None
+
+    def open(self) -> None:
+        self.close()
+        cv2 = import_cv2()
+        head = _head(self.path)
+        capture = cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise SourceError(f"{self.path} cannot be read as a video", hint="it may be damaged, or cut short")
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        self._cv2, self._capture = cv2, capture
+        self._count = self._regular = 0
+        self._first_ns = self._last_ns = 0
+        self._fps = positive(capture.get(cv2.CAP_PROP_FPS))
+        promised = positive(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._promised = None if promised is None else int(promised)
+        # MP4 and AVI count their frames; for the others OpenCV multiplies duration and rate.
+        self._counted = head[4:8] == b"ftyp" or head[:4] == b"RIFF"
+        self.granted = Granted(
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or None,
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or None,
+            self._fps,
+            fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
+            "ffmpeg",
+        )
+
+    def read(self) -> Optional[Frame]:
+        capture = self._capture
+        if capture is None:
+            return None
+        ok, pixels = capture.read()
+        if not ok:
+            self._ended()
+            return None
+        position = self._position_ns(capture)
+        frame = self._frame(pixels, "bgr", time.monotonic_ns(), self._count, position)
+        self._count += 1
+        return frame
+
+    def close(self) -> None:
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()
+
+    def _position_ns(self, capture: Any) -> int:
+        stamp = int(capture.get(self._cv2.CAP_PROP_POS_MSEC) * 1e6)
+        step = int(1e9 / (self._fps or 25.0))
+        if self._count == 0:
+            self._first_ns = stamp
+            position = 0
+        else:
+            position = stamp - self._first_ns
+            # Frames without a time stamp of their own (some AVI files end so) follow at the nominal rate.
+            if position <= self._last_ns:
+                position = self._last_ns + step
+            self._regular += abs(position - self._last_ns - step) <= step * 0.05
+        self._last_ns = position
+        return position
+
+    def _ended(self) -> None:
+        if self._count == 0:
+            raise SourceError(f"{self.path} holds no picture that can be decoded")
+        expected = self._expected()
+        if expected > self._count:
+            self.decode_errors = expected - self._count
+            self._report(f"{self.path} is damaged or cut short: {self._count} of {expected} frames could be read")
+
+    def _expected(self) -> int:
+        if self._promised is None or self._fps is None:
+            return self._count
+        if self._counted:
+            return self._promised
+        reached_s = self._last_ns / 1e9 + 1 / self._fps
+        if reached_s + max(_TAIL_S, 2 / self._fps) < self._promised / self._fps:
+            return self._promised
+        if self._regular >= 0.7 * (self._count - 1):
+            # A constant rate: gaps between time stamps are frames that could not be decoded.
+            return round(reached_s * self._fps)
+        return self._count
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(content.HEAD_BYTES)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+    what = content.kind(head)
+    if what == "empty":
+        raise SourceError(f"{path} is empty (0 bytes)")
+    if what in ("text", "html", "heic"):
+        # FFmpeg would draw text as pictures, and follow the addresses in a playlist.
+        raise SourceError(f"{path} is neither a picture nor a video that can be read")
+    return head

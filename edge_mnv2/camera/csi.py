@@ -1,0 +1,271 @@
+"""A CSI (ribbon cable) camera through picamera2, which comes with Raspberry Pi OS.
+
+- The main stream is asked for in the size that is wanted: the image processor scales, at no cost to the CPU.
+- libcamera names formats in memory order: "BGR888" is the one whose arrays are RGB.
+- Frames are taken in picamera2's own thread, once for each completed request, with the sensor's time stamp; nothing of
+  ours ever waits inside picamera2.
+- Rotation by 180 degrees and flips are done by the sensor and the image processor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.geometry import Geometry
+from edge_mnv2.camera.newest import Newest
+from edge_mnv2.camera.pump import NoFrames, call_within
+from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.camera.source import Source
+from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
+
+log = logging.getLogger(__name__)
+
+SIZE = (640, 480)
+FPS = 30.0
+OPEN_S = 8.0
+CLOSE_S = 4.0
+STALL_S = 2.0
+FORMAT = "BGR888"
+_PLAUSIBLE_AGE_NS = 2_000_000_000
+_SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
+
+
+class CsiCamera(Source):
+    """CSI camera number `number`, as `rpicam-hello --list-cameras` counts."""
+
+    live = True
+    backoff = (0.3, 1.0)
+
+    def __init__(self, number: int, settings: CameraSettings) -> None:
+        geometry = settings.geometry()
+        self._mirrored = (False, False)
+        if geometry.rotate in (0, 180):
+            self._mirrored = geometry.mirrored
+            geometry = Geometry(roi=geometry.roi)
+        super().__init__(f"csi:{number}", geometry)
+        self.number = number
+        self.settings = settings
+        self.stall_s = max(settings.stall_s or STALL_S, 0 if settings.fps is None else 3 / settings.fps)
+        self._camera: Any = None
+        self._slot: Optional[Newest[tuple[np.ndarray, int]]] = None
+
+    def open(self) -> None:
+        self.close()
+        picamera2, libcamera = import_picamera2()
+        slot = self._slot = Newest()
+        try:
+            self._camera = call_within(
+                OPEN_S, f"opening {self.description}", lambda: self._started(picamera2, libcamera, slot), _shut
+            )
+            if slot.closed:
+                raise SourceError(f"{self.description} was closed while it was being opened")
+            if not slot.ready(OPEN_S):
+                raise NoFrames(
+                    f"{self.description} opens but gives no frames", hint="check the ribbon cable at both ends"
+                )
+        except EdgeMnv2Error:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise _explained(self.description, error) from error
+
+    def read(self) -> Optional[Frame]:
+        slot = self._slot
+        if slot is None:
+            return None
+        try:
+            taken = slot.take(self.stall_s)
+        except TimeoutError:
+            raise SourceLost(f"{self.description} has given no frame for {self.stall_s:.1f} s") from None
+        if taken is None:
+            return None
+        (pixels, captured_at), index = taken
+        return self._frame(pixels, "rgb", captured_at, index)
+
+    def close(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.close()
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            with contextlib.suppress(SourceError):
+                call_within(CLOSE_S, f"closing {self.description}", lambda: _shut(camera), lambda nothing: None)
+
+    def _started(self, picamera2: Any, libcamera: Any, slot: Newest[tuple[np.ndarray, int]]) -> Any:
+        camera = picamera2.Picamera2(self.number)
+        try:
+            self._configure(camera, libcamera)
+            camera.pre_callback = lambda request: self._completed(request, slot)
+            camera.start()
+        except BaseException:
+            _shut(camera)
+            raise
+        return camera
+
+    def _configure(self, camera: Any, libcamera: Any) -> None:
+        width, height = self.settings.size or SIZE
+        frame_us = round(1e6 / (self.settings.fps or FPS))
+        across, down = self._mirrored
+        controls: dict[str, Any] = {"FrameDurationLimits": (frame_us, frame_us)}
+        controls.update(_controls(self.settings.controls, camera.camera_controls, libcamera, self.description))
+        camera.configure(
+            camera.create_video_configuration(
+                main={"size": (width - width % 2, height - height % 2), "format": FORMAT},
+                transform=libcamera.Transform(hflip=int(across), vflip=int(down)),
+                controls=controls,
+                buffer_count=4,
+            )
+        )
+        main = camera.camera_configuration()["main"]
+        if main["format"] != FORMAT:
+            raise SourceError(f"{self.description} gives {main['format']} instead of {FORMAT}")
+        model = str(camera.camera_properties.get("Model", "camera"))
+        self.description = f"csi:{self.number} ({model})"
+        width, height = main["size"]
+        granted = Granted(width, height, self.settings.fps or FPS, FORMAT, "picamera2")
+        if granted != self.granted:
+            asked = self.settings.size
+            differs = asked is not None and asked != (granted.width, granted.height)
+            log.log(
+                logging.WARNING if differs else logging.INFO,
+                "camera %s: %sx%s at %g fps%s",
+                self.description,
+                granted.width,
+                granted.height,
+                granted.fps,
+                " granted, not what was asked for" if differs else "",
+            )
+        self.granted = granted
+
+    def _completed(self, request: Any, slot: Newest[tuple[np.ndarray, int]]) -> None:
+        # An exception would end picamera2's thread, and the camera with it.
+        try:
+            if not slot.closed:
+                stamp = request.get_metadata().get("SensorTimestamp")
+                slot.put((request.make_array("main"), _monotonic(stamp)))
+        except Exception as error:
+            slot.fail(SourceLost(f"{self.description}: a frame cannot be read: {error}"))
+
+
+def import_picamera2() -> tuple[Any, Any]:
+    """The modules picamera2 and libcamera. Raises SourceError that says how to get them."""
+    try:
+        return importlib.import_module("picamera2"), importlib.import_module("libcamera")
+    except ImportError as error:
+        raise SourceError("a CSI camera needs picamera2, which cannot be imported here", hint=_how(error)) from error
+    except Exception as error:
+        # A package built for another numpy raises ValueError, a missing native library OSError.
+        raise SourceError(
+            f"picamera2 is installed but does not work ({_first_line(error)})",
+            hint="in a virtual environment remove pip's numpy, or pip install 'numpy<2'"
+            if "numpy" in str(error) or "_ARRAY_API" in str(error)
+            else "sudo apt install --reinstall python3-picamera2",
+        ) from error
+
+
+def missing() -> Optional[str]:
+    """Why picamera2 cannot be used here; None where it can be imported."""
+    try:
+        import_picamera2()
+    except SourceError as error:
+        return str(error)
+    return None
+
+
+def list_csi() -> list[dict[str, Any]]:
+    """CSI cameras as picamera2 counts them: `{"number", "model", "id"}` each; none where picamera2 is missing."""
+    try:
+        picamera2, _ = import_picamera2()
+        found = call_within(OPEN_S, "listing CSI cameras", picamera2.Picamera2.global_camera_info, lambda late: None)
+    except Exception as error:
+        log.debug("no CSI cameras: %s", error)
+        return []
+    # libcamera lists USB cameras as well; those are opened as V4L2 devices.
+    return [
+        {"number": number, "model": str(info.get("Model", "unknown")), "id": str(info.get("Id", ""))}
+        for number, info in enumerate(found)
+        if "/usb" not in str(info.get("Id", ""))
+    ]
+
+
+def _how(error: ImportError) -> str:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    in_venv = sys.prefix != sys.base_prefix
+    if (_SYSTEM_PACKAGES / "picamera2").is_dir():
+        if in_venv and str(_SYSTEM_PACKAGES) not in sys.path:
+            return f"it is installed for the system: set include-system-site-packages = true in {sys.prefix}/pyvenv.cfg"
+        return f"it is installed, but Python {version} cannot load it ({_first_line(error)}); use /usr/bin/python3"
+    install = "sudo apt install -y python3-picamera2 (Raspberry Pi OS)"
+    if in_venv and str(_SYSTEM_PACKAGES) not in sys.path:
+        return f"{install}, then set include-system-site-packages = true in {sys.prefix}/pyvenv.cfg"
+    return install
+
+
+def _controls(wanted: Mapping[str, Any], offered: Mapping[str, Any], libcamera: Any, name: str) -> dict[str, Any]:
+    """`wanted` without what this camera does not offer; names of enumeration values become the values."""
+    chosen = {}
+    for control, value in wanted.items():
+        if control not in offered and control != "FrameRate":
+            log.warning("camera %s has no control %s: left out", name, control)
+            continue
+        if isinstance(value, str):
+            values = getattr(getattr(libcamera, "controls", None), f"{control}Enum", None)
+            word = next((word for word in dir(values) if word.casefold() == value.casefold()), None)
+            if values is None or word is None:
+                log.warning("camera %s: %s cannot be '%s': left out", name, control, value)
+                continue
+            value = getattr(values, word)
+        chosen[control] = tuple(value) if isinstance(value, list) else value
+    return chosen
+
+
+def _monotonic(stamp: Optional[int]) -> int:
+    """A sensor's time stamp as monotonic nanoseconds; now, where there is none that makes sense.
+
+    libcamera documents the clock that goes on in suspend (CLOCK_BOOTTIME); kernels' drivers stamp with the monotonic.
+    """
+    now = time.monotonic_ns()
+    if stamp is None:
+        return now
+    for clock in (now, time.clock_gettime_ns(time.CLOCK_BOOTTIME)):
+        if 0 <= clock - stamp < _PLAUSIBLE_AGE_NS:
+            return now - (clock - stamp)
+    return now
+
+
+def _shut(camera: Any) -> None:
+    for step in (camera.stop, camera.close):
+        with contextlib.suppress(Exception):
+            step()
+
+
+def _explained(name: str, error: BaseException) -> SourceError:
+    """picamera2 raises RuntimeError for everything; what happened is in the chain of causes."""
+    chain: list[str] = []
+    link: Optional[BaseException] = error
+    while link is not None and len(chain) < 8:
+        chain.append(_first_line(link))
+        link = link.__cause__
+    text = " <- ".join(dict.fromkeys(chain))
+    lowered = text.lower()
+    if "no camera number" in lowered or "camera(s) not found" in lowered or "index out of range" in lowered:
+        return SourceError(f"there is no CSI camera {name}", hint="check the ribbon cable; rpicam-hello --list-cameras")
+    if "busy" in lowered or "acquire" in lowered or "in use" in lowered:
+        return SourceError(f"{name} is in use by another process ({text})", hint="stop it, for instance rpicam-vid")
+    return SourceError(f"{name} cannot be opened: {text}")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,130 @@
+"""OpenCV's capture: how it is imported, what it can do, and a reader for the pump."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from edge_mnv2.errors import SourceError, SourceLost
+
+log = logging.getLogger(__name__)
+
+# Read by OpenCV's own code at its first use of a backend; a user's values win.
+_QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "SILENT"}
+_PLAUSIBLE_AGE_NS = 2_000_000_000
+
+Captured = tuple[np.ndarray, int]
+"""BGR pixels HxWx3 uint8 and their capture time in monotonic nanoseconds."""
+
+
+def import_cv2() -> Any:
+    """The module `cv2`, with its native messages turned off: they name what we name better, passwords included.
+
+    Raises SourceError where OpenCV is missing.
+    """
+    talkative = log.isEnabledFor(logging.DEBUG)
+    if not talkative:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+    # OpenCV waits ten seconds for a frame of a V4L2 camera otherwise, whatever is asked of it.
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "2")
+    try:
+        import cv2
+    except ImportError as error:
+        raise SourceError(
+            f"OpenCV cannot be imported ({error})",
+            hint="pip install opencv-python-headless, or on 32-bit Arm: apt install python3-opencv",
+        ) from error
+    if not talkative:
+        with contextlib.suppress(AttributeError):
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def built_with(feature: str) -> bool:
+    """Whether this build of OpenCV names `feature` ("GStreamer", "FFMPEG", "v4l/v4l2") as YES."""
+    for line in import_cv2().getBuildInformation().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == feature:
+            return value.strip().startswith("YES")
+    return False
+
+
+def fourcc_text(code: float) -> Optional[str]:
+    """The four letters of a FourCC number, None where there are none."""
+    number = int(code) if math.isfinite(code) else 0
+    letters = bytes(number >> shift & 0xFF for shift in (0, 8, 16, 24)) if number > 0 else b""
+    return letters.decode("ascii").rstrip() if letters and all(32 <= letter < 127 for letter in letters) else None
+
+
+def positive(value: float) -> Optional[float]:
+    """`value` where it is a positive number; OpenCV answers 0, -1 or nonsense for what it does not know."""
+    return float(value) if math.isfinite(value) and 0 < value < 1e9 else None
+
+
+class CaptureReader:
+    """Reads a live `cv2.VideoCapture` for the pump.
+
+    `patience_s`: failed reads that take so long are a device that is slow or frozen, and are tried again; a shorter one
+    means that the device is gone. `driver_clock`: the capture reports the buffer's time stamp.
+    """
+
+    def __init__(
+        self,
+        capture: Any,
+        name: str,
+        *,
+        driver_clock: bool = False,
+        patience_s: float = 0.5,
+        damaged: Optional[Callable[[], None]] = None,
+    ) -> None:
+        self.capture = capture
+        self._name = name
+        self._cv2 = import_cv2()
+        self._driver_clock = driver_clock
+        self._patience_s = patience_s
+        self._damaged = damaged or (lambda: None)
+        self._in_a_row = 0
+
+    def read(self) -> Optional[Captured]:
+        started = time.monotonic()
+        if not self.capture.grab():
+            if time.monotonic() - started < self._patience_s:
+                raise SourceLost(f"{self._name} has gone away")
+            return None
+        now = time.monotonic_ns()
+        ok, pixels = self.capture.retrieve()
+        if not ok or pixels is None or pixels.size == 0:
+            self._in_a_row += 1
+            self._damaged()
+            if self._in_a_row > 100:
+                raise SourceLost(f"{self._name} gives only damaged frames")
+            return None
+        self._in_a_row = 0
+        if pixels.ndim == 2 or pixels.shape[2] != 3:
+            pixels = self._cv2.cvtColor(
+                pixels,
+                self._cv2.COLOR_GRAY2BGR
+                if pixels.size == pixels.shape[0] * pixels.shape[1]
+                else self._cv2.COLOR_BGRA2BGR,
+            )
+        return pixels, self._captured_at(now)
+
+    def release(self) -> None:
+        self.capture.release()
+
+    def interrupt(self) -> None:
+        """OpenCV has no way to interrupt a read; its time limits end it."""
+
+    def _captured_at(self, now: int) -> int:
+        if not self._driver_clock:
+            return now
+        stamp = int(self.capture.get(self._cv2.CAP_PROP_POS_MSEC) * 1e6)
+        # Drivers stamp with the monotonic clock; a few use another or none, which shows as an impossible age.
+        return stamp if 0 <= now - stamp < _PLAUSIBLE_AGE_NS else now

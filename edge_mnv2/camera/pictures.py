@@ -1,0 +1,72 @@
+"""One picture, or a folder of pictures, as a source."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Optional
+
+from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.geometry import Geometry
+from edge_mnv2.camera.source import Source
+from edge_mnv2.camera.still import list_stills, read_still
+from edge_mnv2.errors import SourceError
+
+
+class StillSource(Source):
+    """One frame."""
+
+    def __init__(self, path: Path, geometry: Optional[Geometry] = None) -> None:
+        super().__init__(str(path), geometry)
+        self.path = path
+        self._done = True
+
+    def open(self) -> None:
+        self._pixels = read_still(self.path)
+        self._done = False
+        height, width = self._pixels.shape[:2]
+        self.granted = Granted(width, height, backend="still")
+
+    def read(self) -> Optional[Frame]:
+        if self._done:
+            return None
+        self._done = True
+        return self._frame(self._pixels, "rgb", time.monotonic_ns(), 0, name=self.path.name)
+
+    def close(self) -> None:
+        self._done = True
+
+
+class FolderSource(Source):
+    """One frame for each picture below a folder, in natural order; one that cannot be read is reported and passed."""
+
+    def __init__(self, path: Path, geometry: Optional[Geometry] = None) -> None:
+        super().__init__(str(path), geometry)
+        self.path = path
+        self._files: list[Path] = []
+
+    def open(self) -> None:
+        files = list_stills(self.path)
+        if not files:
+            raise SourceError(f"{self.path} holds no pictures")
+        self._files = files[::-1]
+        self._count = 0
+        self.granted = Granted(backend="folder")
+
+    def read(self) -> Optional[Frame]:
+        while self._files:
+            file = self._files.pop()
+            try:
+                pixels = read_still(file)
+            except SourceError as error:
+                self._report(str(error))
+                continue
+            self._count += 1
+            name = str(file.relative_to(self.path))
+            return self._frame(pixels, "rgb", time.monotonic_ns(), self._count - 1, name=name)
+        if self._count == 0:
+            raise SourceError(f"none of the {len(self.errors)} pictures in {self.path} can be read")
+        return None
+
+    def close(self) -> None:
+        self._files = []

@@ -1,0 +1,147 @@
+"""A thread that makes the blocking calls of a camera library, so that nobody else is ever stuck in one.
+
+A library's read can block for ten seconds on a frozen device, its open for thirty on a silent server, and releasing a
+capture while another thread reads from it crashes. So one thread opens, reads and releases; the others wait for it with
+a time limit of their own, and leave it behind where it is stuck: it releases the device as soon as the call returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from typing import Callable, Generic, Optional, Protocol, TypeVar
+
+from edge_mnv2.camera.newest import Newest
+from edge_mnv2.camera.url import redact
+from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+CLOSE_S = 3.0
+"""How long a close waits for the thread before it leaves it behind."""
+
+
+class NoFrames(SourceLost):
+    """The device could be opened and gives nothing."""
+
+
+class Reader(Protocol[T_co]):
+    """An open device, used by the pump's thread alone; `interrupt` alone comes from another."""
+
+    def read(self) -> Optional[T_co]:
+        """The next item, None where this one was unusable. Raises SourceError where there will be no more."""
+
+    def release(self) -> None: ...
+
+    def interrupt(self) -> None:
+        """Make a blocked `read` return soon, where the library can do that."""
+
+
+class Pump(Generic[T]):
+    """Runs `connect`, then the reader's `read` for ever, in a thread of its own."""
+
+    def __init__(self, name: str, connect: Callable[[], Reader[T]]) -> None:
+        self._name = name
+        self._connect = connect
+        self._newest: Newest[T] = Newest()
+        self._reader: Optional[Reader[T]] = None
+        self._thread: Optional[threading.Thread] = None
+
+    def start(self, limit_s: float) -> None:
+        """Open the device and wait for its first item, at most `limit_s` seconds. Raises SourceError."""
+        self._thread = threading.Thread(target=self._run, name=f"capture {self._name}", daemon=True)
+        self._thread.start()
+        try:
+            if self._newest.ready(limit_s):
+                return
+        except EdgeMnv2Error:
+            self.stop()
+            raise
+        closed = self._newest.closed
+        connected = self._reader is not None
+        self.stop(0 if not connected else CLOSE_S)
+        if closed:
+            raise SourceError(f"{self._name} was closed while it was being opened")
+        if connected:
+            raise NoFrames(f"{self._name} opens but gives no frames ({limit_s:.1f} s)")
+        raise SourceError(f"{self._name} does not answer ({limit_s:.1f} s)")
+
+    def take(self, limit_s: float) -> Optional[tuple[T, int]]:
+        """(newest item, its number); None once stopped. Raises SourceLost after `limit_s` seconds without one."""
+        try:
+            return self._newest.take(limit_s)
+        except TimeoutError:
+            raise SourceLost(f"{self._name} has given no frame for {limit_s:.1f} s") from None
+
+    def stop(self, limit_s: float = CLOSE_S) -> bool:
+        """End the thread; False where it is stuck in a call and was left behind."""
+        self._newest.close()
+        reader, thread = self._reader, self._thread
+        if reader is not None:
+            reader.interrupt()
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(limit_s)
+        if thread.is_alive():
+            log.debug("%s: left a thread behind that is stuck in a call", self._name)
+            return False
+        return True
+
+    def _run(self) -> None:
+        reader: Optional[Reader[T]] = None
+        try:
+            reader = self._reader = self._connect()
+            while not self._newest.closed:
+                item = reader.read()
+                if item is not None and not self._newest.put(item):
+                    break
+        except EdgeMnv2Error as error:
+            self._newest.fail(error)
+        except Exception as error:
+            log.debug("%s", self._name, exc_info=True)
+            self._newest.fail(SourceLost(f"{self._name} failed: {type(error).__name__}: {redact(str(error))}"))
+        finally:
+            if reader is not None:
+                with contextlib.suppress(Exception):
+                    reader.release()
+
+
+def call_within(limit_s: float, what: str, function: Callable[[], T], late: Callable[[T], object]) -> T:
+    """`function()` in a thread of its own, with its result or exception.
+
+    Raises SourceError that says `what` where it takes more than `limit_s` seconds; the result, should there be
+    one after all, then goes to `late`, which releases it.
+    """
+    lock, done = threading.Lock(), threading.Event()
+    results: list[T] = []
+    failures: list[Exception] = []
+    abandoned = False
+
+    def run() -> None:
+        try:
+            result = function()
+        except Exception as error:
+            failures.append(error)
+            done.set()
+            return
+        with lock:
+            if not abandoned:
+                results.append(result)
+                done.set()
+                return
+        with contextlib.suppress(Exception):
+            late(result)
+
+    threading.Thread(target=run, name=what, daemon=True).start()
+    if not done.wait(limit_s):
+        with lock:
+            abandoned = not done.is_set()
+    if abandoned:
+        raise SourceError(f"{what} takes more than {limit_s:.1f} s")
+    if failures:
+        raise failures[0]
+    return results[0]

@@ -1,0 +1,171 @@
+"""A V4L2 camera (USB, virtual) through OpenCV.
+
+Order of settings: pixel format, size, rate, number of buffers; OpenCV starts anew at each, and a size asked for before
+MJPG is cut down to what the uncompressed format reaches. What was granted is read back, because `set` says yes to
+formats that the camera does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from edge_mnv2.camera import ioctl, v4l2
+from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.opencv import Captured, CaptureReader, fourcc_text, import_cv2, positive
+from edge_mnv2.camera.pump import Pump
+from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.camera.source import Source
+from edge_mnv2.errors import SourceError, SourceLost
+
+log = logging.getLogger(__name__)
+
+SIZE = (640, 480)
+FPS = 30.0
+OPEN_S = 8.0
+STALL_S = 2.0
+
+
+class V4l2Camera(Source):
+    """The camera at `path`: a node, an index, or a link below /dev/v4l."""
+
+    live = True
+
+    def __init__(self, path: Union[str, int], settings: CameraSettings, root: Union[Path, str] = "/") -> None:
+        path = str(Path(root) / f"dev/video{path}") if isinstance(path, int) else path
+        super().__init__(path, settings.geometry())
+        self.settings = settings
+        self.stall_s = settings.stall_s or STALL_S
+        self._path = path
+        self._root = root
+        self._identity: Optional[v4l2.Identity] = None
+        self._neighbours: frozenset[str] = frozenset()
+        self._pump: Optional[Pump[Captured]] = None
+
+    def open(self) -> None:
+        self.close()
+        path = self._located()
+        info = v4l2.describe(path, self._root)
+        if info is None:
+            raise _problem(path, self._root)
+        if info.csi:
+            raise SourceError(
+                f"{path} is a CSI camera ({info.name}), which gives no pictures by its number", hint="use --camera csi"
+            )
+        self.description = f"{path} ({info.name})"
+        pump = self._pump = Pump(path, lambda: self._connect(path, info))
+        pump.start(OPEN_S)
+        if self._identity is None:
+            self._identity = info.identity
+            here = None if info.identity is None else info.identity.place
+            self._neighbours = v4l2.places(self._root) - {here}
+
+    def read(self) -> Optional[Frame]:
+        pump = self._pump
+        if pump is None:
+            return None
+        taken = pump.take(self.stall_s)
+        if taken is None:
+            return None
+        (pixels, captured_at), index = taken
+        return self._frame(pixels, "bgr", captured_at, index)
+
+    def close(self) -> None:
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.stop()
+
+    def _located(self) -> str:
+        """Where the camera is now; after the first opening it is known by what it is, not by its index."""
+        if self._identity is not None:
+            path = v4l2.find_again(self._identity, self._root, self._neighbours)
+            if path is None:
+                raise SourceLost(f"{self.description} is not plugged in")
+            if path != os.path.realpath(self._path):
+                log.debug("%s is now %s", self.description, path)
+            return path
+        if not Path(self._path).exists():
+            raise SourceError(f"there is no camera {self._path}", hint=_choices(self._root))
+        return os.path.realpath(self._path)
+
+    def _connect(self, path: str, info: v4l2.CameraInfo) -> CaptureReader:
+        cv2 = import_cv2()
+        capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
+        if not capture.isOpened():
+            raise _problem(path, self._root)
+        try:
+            wanted = self.settings.format or next((f.fourcc for f in info.formats if f.fourcc == "MJPG"), None)
+            width, height = self.settings.size or SIZE
+            if wanted is not None:
+                capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*wanted.upper()))
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+            capture.set(cv2.CAP_PROP_FPS, self.settings.fps or FPS)
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+            self._read_back(cv2, capture, path)
+            _set_controls(path, self.settings)
+        except BaseException:
+            capture.release()
+            raise
+        return CaptureReader(capture, self.description, driver_clock=True, damaged=self._count_damage)
+
+    def _count_damage(self) -> None:
+        self.decode_errors += 1
+
+    def _read_back(self, cv2: Any, capture: Any, path: str) -> None:
+        granted = Granted(
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or None,
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or None,
+            positive(capture.get(cv2.CAP_PROP_FPS)),
+            fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
+            "v4l2",
+        )
+        asked = self.settings
+        differs = (
+            (asked.size is not None and asked.size != (granted.width, granted.height))
+            or (asked.fps is not None and granted.fps is not None and abs(granted.fps - asked.fps) > 0.5)
+            or (asked.format is not None and asked.format.upper() != granted.format)
+        )
+        if granted != self.granted:
+            log.log(
+                logging.WARNING if differs else logging.INFO,
+                "camera %s: %s %sx%s at %s fps%s",
+                path,
+                granted.format or "unknown format",
+                granted.width,
+                granted.height,
+                "unknown" if granted.fps is None else f"{granted.fps:g}",
+                " granted, not what was asked for" if differs else "",
+            )
+        self.granted = granted
+
+
+def _problem(path: str, root: Union[Path, str]) -> SourceError:
+    message, hint = v4l2.why_closed(path, root) or (f"{path} cannot be opened as a camera", None)
+    return SourceError(message, hint=hint)
+
+
+def _choices(root: Union[Path, str]) -> str:
+    cameras = v4l2.list_cameras(root, formats=False)
+    if not cameras:
+        return "no V4L2 camera was found; for a camera on a ribbon cable use --camera csi"
+    return "found: " + ", ".join(f"{camera.path} ({camera.name})" for camera in cameras)
+
+
+def _set_controls(path: str, settings: CameraSettings) -> None:
+    """Set the camera's own controls by name; one that it does not have is said and left out."""
+    if not settings.controls:
+        return
+    with contextlib.suppress(OSError), ioctl.opened(path) as descriptor:
+        known = {name: identifier for identifier, name, _, _ in ioctl.controls(descriptor)}
+        for name, value in settings.controls.items():
+            if name not in known:
+                log.warning("camera %s has no control %s: left out", path, name)
+                continue
+            try:
+                ioctl.set_control(descriptor, known[name], int(value))
+            except (OSError, TypeError, ValueError) as error:
+                log.warning("camera %s refuses %s=%s: %s", path, name, value, error)
