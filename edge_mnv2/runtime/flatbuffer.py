@@ -1,0 +1,144 @@
+"""Read a flatbuffer with every access checked, and verify all of it against a layout before anything else does.
+
+The format: https://flatbuffers.dev/internals/. A table begins with the (signed) distance back to its vtable, the
+vtable holds its own size, the table's size and the place of each field in the table; strings, vectors and tables are
+reached by unsigned offsets that only lead forward, so there are no cycles.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Optional, Union
+
+Data = Union[bytes, mmap.mmap]
+
+_MOST_TABLES = 400_000
+"""Small files can refer to the same table over and over; a model has a few thousand."""
+
+
+class Damaged(Exception):
+    """The data are no flatbuffer of the layout that was asked for; the text says why, as the end of a sentence."""
+
+
+class Flatbuffer:
+    """The bytes, and the vtables that have been checked already."""
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+        self.size = len(data)
+        self._vtables: dict[int, tuple[int, tuple[int, ...]]] = {}
+
+    def read(self, form: str, position: int) -> int:
+        """One little-endian number. Raises Damaged outside the data."""
+        if position < 0 or position + struct.calcsize(form) > self.size:
+            raise Damaged("it points outside itself")
+        return struct.unpack_from(form, self.data, position)[0]
+
+    def root(self) -> Table:
+        return Table(self, self.read("<I", 0))
+
+    def vtable(self, position: int) -> tuple[int, tuple[int, ...]]:
+        """(size of the table in bytes, offset of each field in it or 0) of the vtable at `position`."""
+        known = self._vtables.get(position)
+        if known is not None:
+            return known
+        size, table_size = self.read("<H", position), self.read("<H", position + 2)
+        if size < 4 or size % 2 or table_size < 4 or position % 2 or position + size > self.size:
+            raise Damaged("a table has no valid description")
+        offsets = struct.unpack_from(f"<{(size - 4) // 2}H", self.data, position + 4)
+        if any(offset and not 4 <= offset < table_size for offset in offsets):
+            raise Damaged("a table's field lies outside the table")
+        self._vtables[position] = (table_size, offsets)
+        return table_size, offsets
+
+
+class Table:
+    """A table at `position`; fields by their number in the schema."""
+
+    __slots__ = ("_offsets", "_size", "buffer", "position")
+
+    def __init__(self, buffer: Flatbuffer, position: int) -> None:
+        self.buffer = buffer
+        self.position = position
+        self._size, self._offsets = buffer.vtable(position - buffer.read("<i", position))
+        if position % 4 or position + self._size > buffer.size:
+            raise Damaged("a table lies outside the file")
+
+    def field(self, number: int, size: int = 1) -> int:
+        """Absolute position of a field of `size` bytes, 0 where it is not set."""
+        offset = self._offsets[number] if number < len(self._offsets) else 0
+        if offset and offset + size > self._size:
+            raise Damaged("a table's field lies outside the table")
+        return self.position + offset if offset else 0
+
+    def scalar(self, number: int, form: str, default: int = 0) -> int:
+        position = self.field(number, struct.calcsize(form))
+        return self.buffer.read(form, position) if position else default
+
+    def vector(self, number: int, item: int) -> tuple[int, int]:
+        """(position of the first element, count) of a vector of `item`-byte elements; (0, 0) where it is not set."""
+        position = self.field(number, 4)
+        if not position:
+            return 0, 0
+        start = position + self.buffer.read("<I", position)
+        count = self.buffer.read("<I", start)
+        if start % 4 or start + 4 + count * item > self.buffer.size:
+            raise Damaged("a part of it lies beyond its end")
+        return start + 4, count
+
+    def table(self, number: int) -> Optional[Table]:
+        position = self.field(number, 4)
+        return Table(self.buffer, position + self.buffer.read("<I", position)) if position else None
+
+    def tables(self, number: int) -> list[Table]:
+        start, count = self.vector(number, 4)
+        offsets = struct.unpack_from(f"<{count}I", self.buffer.data, start) if count else ()
+        return [Table(self.buffer, start + 4 * row + offset) for row, offset in enumerate(offsets)]
+
+    def numbers(self, number: int, form: str) -> Sequence:
+        """A vector of numbers; `form` is one letter of `struct`."""
+        start, count = self.vector(number, struct.calcsize(f"<{form}"))
+        return struct.unpack_from(f"<{count}{form}", self.buffer.data, start) if count else ()
+
+    def text(self, number: int) -> str:
+        start, count = self.vector(number, 1)
+        return bytes(self.buffer.data[start : start + count]).decode(errors="replace")
+
+
+Layout = Mapping[int, Union[int, str, tuple[str, Union[int, str]]]]
+"""Field number → bytes of a scalar, "text", ("vector", bytes of an element), ("tables", layout's name), ("table",
+layout's name; "" for one of any layout)."""
+
+
+def verify(root: Table, name: str, layouts: Mapping[str, Layout]) -> None:
+    """Walk everything that `layouts[name]` reaches from `root`. Raises Damaged for what lies outside the data."""
+    waiting = [(root, name)]
+    visited = 0
+    while waiting:
+        table, layout = waiting.pop()
+        for number, kind in layouts.get(layout, {}).items():
+            if isinstance(kind, int):
+                table.field(number, kind)
+            elif kind == "text":
+                _verify_text(table, number)
+            elif kind[0] == "vector":
+                assert isinstance(kind[1], int)
+                table.vector(number, kind[1])
+            elif kind[0] == "tables":
+                inner = table.tables(number)
+                visited += len(inner)
+                waiting += [(one, str(kind[1])) for one in inner]
+            elif (single := table.table(number)) is not None:
+                visited += 1
+                waiting.append((single, str(kind[1])))
+        if visited > _MOST_TABLES:
+            raise Damaged("it has more parts than a model can have")
+
+
+def _verify_text(table: Table, number: int) -> None:
+    # Native code takes strings as C strings: without the zero it would read on.
+    start, count = table.vector(number, 1)
+    if start and table.buffer.read("<B", start + count) != 0:
+        raise Damaged("a name in it has no end")
