@@ -88,9 +88,9 @@ def _mjpeg(spec: Spec, settings: CameraSettings) -> Source:
     return MjpegStream(spec.url, settings)
 
 
-def _pattern(spec: Spec, settings: CameraSettings) -> Source:
+def _pattern(spec: Spec, settings: CameraSettings, hurry: bool = False) -> Source:
     width, height = spec.size or settings.size or SIZE
-    return TestPattern(width, height, spec.fps or settings.fps or FPS, settings.geometry(), _loss_every())
+    return TestPattern(width, height, spec.fps or settings.fps or FPS, settings.geometry(), _loss_every(), hurry)
 
 
 _TEST = Backend("test", _pattern)
@@ -111,11 +111,15 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
 
 
 def open_source(
-    spec: str, settings: Optional[CameraSettings] = None, *, give_up_s: Optional[float] = None
+    spec: str,
+    settings: Optional[CameraSettings] = None,
+    *,
+    give_up_s: Optional[float] = None,
+    hurry: bool = False,
 ) -> Union[Source, Watchdog]:
     """The source that `spec` names, not yet opened; live cameras and streams under a watchdog.
 
-    Nothing is opened here, but `demo` is fetched. Raises UsageError for a malformed SPEC or backend, SourceError for
+    With `hurry` the test pattern does not keep its rate. Nothing is opened here, but `demo` is fetched. Raises UsageError for a malformed SPEC or backend, SourceError for
     what is not there or cannot work here, DownloadError where `demo` cannot be had.
     """
     settings = settings or CameraSettings()
@@ -137,7 +141,7 @@ def open_source(
 
         return ClipSource(fetch("demo"), geometry, "demo")
     if parsed.kind == "test":
-        pattern = _pattern(parsed, settings)
+        pattern = _pattern(parsed, settings, hurry)
         # Only a loss on purpose can take the pattern away.
         return Watchdog(pattern, frozen_s=0, give_up_s=give_up_s, backoff=(0.001, 0.01)) if _loss_every() else pattern
     if parsed.kind == "gst":

@@ -24,7 +24,10 @@ _PERIOD = 240
 
 
 class TestPattern(Source):
-    """`width` x `height` at `fps`; with `loss_every` it is lost after so many frames, until it is opened again."""
+    """`width` x `height` at `fps`; with `loss_every` it is lost after so many frames, until it is opened again.
+
+    With `hurry` it does not wait for the time of a frame: it gives each at once, for soaks and throughput.
+    """
 
     __test__ = False
     live = True
@@ -36,10 +39,12 @@ class TestPattern(Source):
         fps: float = FPS,
         geometry: Optional[Geometry] = None,
         loss_every: int = 0,
+        hurry: bool = False,
     ) -> None:
         super().__init__(f"test pattern {width}x{height} at {fps:g} fps", geometry)
         self.width, self.height, self.fps = width, height, fps
         self._loss_every = loss_every
+        self._hurry = hurry
         self._canvas: Optional[np.ndarray] = None
         self._closed = threading.Event()
 
@@ -55,6 +60,8 @@ class TestPattern(Source):
     def read(self) -> Optional[Frame]:
         if self._loss_every and self._count >= self._loss_every:
             raise SourceLost(f"{self.description} was lost on purpose after {self._loss_every} frames")
+        if self._hurry:
+            self._started = time.monotonic_ns() - int(self._due * 1e9 / self.fps)
         behind = int((time.monotonic_ns() - self._started) * 1e-9 * self.fps)
         number = max(self._due, behind)
         at = self._started + int(number * 1e9 / self.fps)

@@ -128,7 +128,13 @@ class _Session:
             sinks.append(self.outputs[-1])
             stack.callback(self.outputs[-1].close)
         self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss))
-        self.chosen = choose_source(request.source, request.camera, settings.camera, request.give_up_s)
+        self.chosen = choose_source(
+            request.source,
+            request.camera,
+            settings.camera,
+            give_up_s=request.give_up_s,
+            hurry=request.every_frame,
+        )
         source = stack.enter_context(self.chosen.source)
         for note in (*request.notes, *self.engines.notes, *self.chosen.notes):
             log.info("%s", note)

@@ -26,15 +26,25 @@ class ChosenSource:
 
 
 def choose_source(
-    source: Optional[str], camera: Optional[str], settings: Camera, give_up_s: Optional[float] = None
+    source: Optional[str],
+    camera: Optional[str],
+    settings: Camera,
+    *,
+    give_up_s: Optional[float] = None,
+    hurry: bool = False,
 ) -> ChosenSource:
     """The source that was asked for; else the profile's, the first camera, the demo clip, the test pattern.
 
-    `camera` is "first" or a camera's SPEC. Raises UsageError (both given), SourceError (no camera, no such file).
+    `camera` is "first" or a camera's SPEC. With `hurry` the test pattern does not keep its rate. Raises UsageError
+    (both given), SourceError (no camera, no such file).
     """
     if source is not None and camera is not None:
         raise UsageError("--camera and --source exclude each other", hint="give one of them")
     wanted = CameraSettings(**settings.asked())
+
+    def opened(spec: str) -> FrameSource:
+        return open_source(spec, wanted, give_up_s=give_up_s, hurry=hurry)
+
     if camera == "first":
         found = first_camera()
         if found is None:
@@ -42,19 +52,19 @@ def choose_source(
                 "no camera found: looked for V4L2 devices (/dev/video*) and a CSI camera (picamera2)",
                 hint="plug one in and see `edge-mnv2 devices cameras`, or use --source demo",
             )
-        return ChosenSource(open_source(found, wanted))
+        return ChosenSource(opened(found))
     if camera is not None:
-        return ChosenSource(open_source(camera, wanted))
+        return ChosenSource(opened(camera))
     if source not in (None, "auto"):
-        return ChosenSource(open_source(str(source), wanted))
+        return ChosenSource(opened(str(source)))
     if settings.source not in (None, "auto"):
-        return ChosenSource(open_source(str(settings.source), wanted))
+        return ChosenSource(opened(str(settings.source)))
     found = first_camera()
     if found is not None:
-        return ChosenSource(open_source(found, wanted), notes=[f"source: the first camera found, {found}"])
+        return ChosenSource(opened(found), notes=[f"source: the first camera found, {found}"])
     try:
-        return ChosenSource(open_source("demo", wanted), True, ["no camera found: classifying the demo clip instead"])
+        return ChosenSource(opened("demo"), True, ["no camera found: classifying the demo clip instead"])
     except DownloadError as error:
         log.debug("demo: %s", error)
         said = f"no camera found and the demo clip is not at hand ({error.message}): showing the test pattern"
-        return ChosenSource(open_source("test", wanted), True, [said])
+        return ChosenSource(opened("test"), True, [said])
