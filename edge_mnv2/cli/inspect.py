@@ -138,7 +138,11 @@ def _cpu_text(document: dict[str, Any]) -> str:
 def _tpu_text(document: dict[str, Any]) -> str:
     twin = document["twin"] or {}
     if document["edgetpu"]:
-        return "compiled for it" + (f"; on a CPU: {twin['cpu']}" if twin.get("cpu") else "")
+        from edge_mnv2.runtime.edgetpu.share import share_text
+        from edge_mnv2.runtime.model_file import EDGETPU_OP
+
+        left = sum(count for name, count in document["operators"].items() if name != EDGETPU_OP)
+        return f"compiled for it: {share_text(left, None)}" + (f"; on a CPU: {twin['cpu']}" if twin.get("cpu") else "")
     return "not compiled for it" + (f"; compiled: {twin['tpu']}" if twin.get("tpu") else "")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_mnv2 import paths
 from edge_mnv2.doctor.child import run_python
-from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
 from edge_mnv2.runtime.interpreter import RUNTIMES, installed_runtimes
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
@@ -136,6 +136,33 @@ def _camera(root: str) -> Iterator[Check]:
             yield Check("camera", "warn", f"{detail}: no permission", "sudo usermod -aG video $USER, then log in again")
 
 
+def _edgetpu(root: str) -> Iterator[Check]:
+    from edge_mnv2.runtime.edgetpu.checks import checks
+    from edge_mnv2.runtime.edgetpu.pairs import worth_trying
+
+    rows = checks(root)
+    for row in rows:
+        yield Check(row.id, row.status, row.detail, row.fix or "")
+    wrong = {row.id for row in rows if row.status != "ok"}
+    if root == "/" and worth_trying() and not wrong & {"edgetpu-library", "edgetpu-rights", "edgetpu-held"}:
+        yield _edgetpu_contact()
+
+
+def _edgetpu_contact() -> Check:
+    from edge_mnv2.runtime.edgetpu.opening import try_device
+    from edge_mnv2.runtime.edgetpu.pairs import DEFAULT_COMPILED
+    from edge_mnv2.zoo.resolve import resolve
+
+    try:
+        compiled = resolve(DEFAULT_COMPILED).path
+    except ModelError:
+        compiled = None
+    try:
+        return Check("edgetpu-contact", "ok", try_device(compiled))
+    except AcceleratorError as error:
+        return Check("edgetpu-contact", "warn", error.message, error.hint or "")
+
+
 def _profile(root: str) -> Iterator[Check]:
     from edge_mnv2.device.profile import resolve
 
@@ -164,6 +191,7 @@ _CHECKS: tuple[Callable[[str], Iterator[Check]], ...] = (
     _default_model,
     _runtime,
     _camera,
+    _edgetpu,
     _profile,
     _disk,
 )

@@ -51,7 +51,8 @@ def device_checks(accelerator: Accelerator, root: Union[Path, str] = "/") -> lis
     """State, rights, holder, link, power and heat of one accelerator."""
     system = Sysroot(root)
     rows = list(_state(accelerator, system))
-    if accelerator.state != NO_DRIVER:
+    # A copied tree without /dev tells nothing about rights.
+    if accelerator.state != NO_DRIVER and (system.live or system.exists("dev") or board.in_container(system)):
         rows.append(_rights(accelerator, system))
     rows.extend(_holders(accelerator))
     if accelerator.kind == "usb":

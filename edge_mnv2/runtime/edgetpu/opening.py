@@ -7,22 +7,24 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional, TypeVar, Union
 
 from edge_mnv2.device.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError
 from edge_mnv2.runtime.edgetpu import checks, discovery, holders, library
-from edge_mnv2.runtime.edgetpu.contact import Target
+from edge_mnv2.runtime.edgetpu.contact import Target, probe
 from edge_mnv2.runtime.edgetpu.discovery import Accelerator
 from edge_mnv2.runtime.edgetpu.failure import DeviceRefused
 from edge_mnv2.runtime.edgetpu.library import Library
 from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock
 from edge_mnv2.runtime.edgetpu.remote import TpuInterpreter
 from edge_mnv2.runtime.edgetpu.share import share_text
-from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
+from edge_mnv2.runtime.edgetpu.spec import DelegateSpec, parse
 from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
 
+_Contact = TypeVar("_Contact")
+_TRIALS = 5
 _PASSING_S = 0.2
 """A program that only lists devices has them open for less."""
 
@@ -60,7 +62,7 @@ def open_supervised(
             if len(opened) == count:
                 break
             try:
-                tpu = _open(device, root)
+                tpu = _open(device, root, TpuInterpreter)
             except DeviceHeld as error:
                 held.append((device, error))
             except AcceleratorError as error:
@@ -80,6 +82,34 @@ def open_supervised(
     return opened
 
 
+def try_device(compiled: Optional[Path], root: Union[Path, str] = "/") -> str:
+    """Contact with the first device, and a few inferences where there is a `compiled` model; what came of it, in words.
+
+    Raises AcceleratorError with what is wrong, DeviceHeld where another process uses the device.
+    """
+    device = next(_devices(parse("edgetpu"), find_library(root), compiled, "auto", 1, root, 1))
+    with device.lock:
+        return _open(device, root, _measured if compiled is not None else _opened)
+
+
+def _opened(target: Target) -> str:
+    version = probe(target)["version"]
+    return f"{target.name} opens{f' ({version})' if version else ''}"
+
+
+def _measured(target: Target) -> str:
+    tpu = TpuInterpreter(target)
+    took = []
+    try:
+        for _ in range(_TRIALS):
+            began = time.monotonic()
+            tpu.invoke()
+            took.append(time.monotonic() - began)
+    finally:
+        tpu.close()
+    return f"{target.name} answers: one inference in {sorted(took)[_TRIALS // 2] * 1e3:.1f} ms ({tpu.runtime})"
+
+
 def find_library(root: Union[Path, str] = "/") -> Library:
     """The library that can be loaded. Raises AcceleratorError."""
     found = library.find(root)
@@ -93,14 +123,14 @@ def find_library(root: Union[Path, str] = "/") -> Library:
 def _devices(
     spec: DelegateSpec,
     found: Library,
-    compiled: Path,
+    compiled: Optional[Path],
     runtime: str,
     threads: int,
     root: Union[Path, str],
     count: int,
 ) -> Iterator[Device]:
     """Devices that `spec` allows, in the order in which they are to be tried."""
-    base = Target(found, "edgetpu", model=str(compiled), runtime=runtime, threads=threads)
+    base = Target(found, "edgetpu", model=str(compiled) if compiled else None, runtime=runtime, threads=threads)
     attached = discovery.find(root, held=False)
     if not attached:
         yield from _unlisted(spec, base, count)
@@ -130,13 +160,13 @@ def _unlisted(spec: DelegateSpec, base: Target, count: int) -> Iterator[Device]:
         yield Device(replace(base, name=name, option=option), DeviceLock(f"edgetpu-{index}"))
 
 
-def _open(device: Device, root: Union[Path, str]) -> TpuInterpreter:
+def _open(device: Device, root: Union[Path, str], contact: Callable[[Target], _Contact]) -> _Contact:
     """Lock, look, contact. A lock that was taken here is given back where the device does not open."""
     taken_here = device.lock.acquire(device.target.name)
     try:
         if device.accelerator is not None:
             _look(device, root)
-        return TpuInterpreter(device.target)
+        return contact(device.target)
     except BaseException as error:
         if taken_here:
             device.lock.release()
@@ -177,7 +207,7 @@ def _supervised(
             device.target.name,
             tpu,
             twin,
-            open_tpu=lambda: _open(device, root),
+            open_tpu=lambda: _open(device, root, TpuInterpreter),
             attached=_attached(device, root),
             put_down=device.lock.release,
         )

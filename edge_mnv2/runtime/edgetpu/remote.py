@@ -11,7 +11,7 @@ from edge_mnv2.runtime.edgetpu.contact import Target, first_contact
 from edge_mnv2.runtime.edgetpu.worker import views
 from edge_mnv2.runtime.interpreter import TensorSpec
 
-STALL_S = 0.9
+STALL_S = 0.75
 """The longest that an inference may take, or `_STALL_FACTOR` times a normal one where that is longer."""
 _STALL_FACTOR = 8
 
