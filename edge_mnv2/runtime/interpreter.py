@@ -176,8 +176,14 @@ class Interpreter:
             raise ModelError(f"the model fails when it runs: {first_line(error)}") from error
 
     def output(self, position: int = 0) -> np.ndarray:
-        """A copy of output number `position`, in the tensor's own dtype. No view of native memory ever leaves here."""
-        return self._native.get_tensor(self.outputs[position].index)
+        """A copy of output number `position`, in the tensor's own dtype. No view of native memory ever leaves here.
+
+        Raises ModelError where the model gives none.
+        """
+        try:
+            return self._native.get_tensor(self.outputs[position].index)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"the model gives no output: {first_line(error)}") from error
 
     def tensor(self, index: int) -> np.ndarray:
         """A copy of any tensor by index (all are kept only with `preserve_all_tensors`)."""
@@ -249,6 +255,8 @@ def open_interpreter(
             return Interpreter(native, version, threads, delegate_name)
     except (RuntimeError, ValueError) as error:
         raise _explained(name, error) from error
+    except MemoryError as error:
+        raise ModelError(f"{name} needs more memory than there is") from error
     except (ImportError, SystemError, AttributeError) as error:
         # numpy 2 under a runtime built for numpy 1 fails here, not at import.
         raise RuntimeMissing(
