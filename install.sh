@@ -14,6 +14,9 @@ here=$(cd "$(dirname "$0")" && pwd -P)
 need_mb=600
 # What the newest LiteRT that this release knows is built for; pip would search long and then fail obscurely.
 newest_python=14
+# How pip says that it did not get through.
+no_connection='Temporary failure|Name or service|Network is unreachable|NewConnectionError|Connection (refused|broken|reset)'
+no_connection="$no_connection|Read timed out|ConnectTimeout|ProxyError|SSLError|CERTIFICATE_VERIFY"
 
 usage() {
     cat <<'END'
@@ -250,7 +253,7 @@ extras = [canonicalize_name(each) for each in extras.split(",") if each]
 known = [canonicalize_name(each) for each in head.get_all("Provides-Extra") or []]
 for extra in extras:
     if extra not in known:
-        sys.exit("unknown extra " + extra + ": there are " + ", ".join(sorted(known)))
+        sys.exit("there is no extra " + extra + ": there are " + ", ".join(sorted(known)))
 target, own, todo, done = environment(machine, python), canonicalize_name(head["Name"]), list(extras), []
 while True:
     found = list(wanted(head, todo, target))
@@ -369,9 +372,10 @@ choose_python() {
     else
         python=''
         # The system's packages belong to the system's Python, whatever stands first on PATH.
-        if [ "$kind" != '' ] || [ "$system_packages" = yes ]; then candidates="$root/usr/bin/python3 python3"; else
-            candidates="python3 $root/usr/bin/python3"
-        fi
+        case $kind-$machine-$system_packages in
+        ?*-*-* | *-armv*-* | *-yes) candidates="$root/usr/bin/python3 python3" ;;
+        *) candidates="python3 $root/usr/bin/python3" ;;
+        esac
         for candidate in $candidates; do
             candidate=$(command -v "$candidate" 2>/dev/null) || continue
             if probe "$candidate"; then
@@ -574,24 +578,21 @@ begin() {
     remove_unused >/dev/null
 }
 
-# The last thing that pip complained of, and what it means.
-explain_pip() { # WHAT
+# explain_pip WHAT: the last thing that pip complained of, and what it means.
+explain_pip() {
     [ -z "$verbose" ] || die 1 "$1 failed"
-    cause=$(grep -E '^ *(ERROR|error):' "$log" | tail -n 3 | cut -c 1-300)
-    remedy="the whole story is in $log"
-    if grep -qiE 'no space left' "$log"; then
+    cause=$(grep -E '^ *(ERROR|error):' "$log" | tail -n 1 | sed 's/^ *//' | cut -c 1-300)
+    story="the whole story is in $log"
+    if grep -qi 'no space left' "$log"; then
         die 1 "$1 failed: the disk is full" "make room, or choose another --prefix"
     elif [ -n "$wheelhouse" ]; then
-        warn "$1 failed: $wheelhouse does not have what this machine needs"
-        [ -z "$cause" ] || printf '%s\n' "$cause" >&2
-        die 1 "fill it on a PC: ./install.sh --make-wheelhouse DIR --arch $machine --python $py_minor" "$remedy"
-    elif grep -qE 'Temporary failure|Name or service|Network is unreachable|NewConnectionError|Connection (refused|broken|reset)|Read timed out|ConnectTimeout|ProxyError|SSLError|CERTIFICATE_VERIFY' "$log"; then
-        [ -z "$cause" ] || printf '%s\n' "$cause" >&2
-        die 7 "$1 failed: the package index could not be reached" \
-            "Without a network: make a wheelhouse on a PC (--make-wheelhouse) and install with --wheelhouse DIR." "$remedy"
+        die 1 "$1 failed: $wheelhouse lacks something that this machine needs" "$cause" \
+            "fill it on a PC: ./install.sh --make-wheelhouse DIR --arch $machine --python $py_minor" "$story"
+    elif grep -qE "$no_connection" "$log"; then
+        die 7 "$1 failed: the package index could not be reached" "$cause" \
+            "without a network: --make-wheelhouse DIR on a PC, then --wheelhouse DIR here" "$story"
     fi
-    [ -z "$cause" ] || printf '%s\n' "$cause" >&2
-    die 1 "$1 failed" "$remedy"
+    die 1 "$1 failed" "${cause:-pip gave no reason}" "$story"
 }
 
 pip() { run "$new/bin/python" -m pip "$@"; }
@@ -643,7 +644,7 @@ install_packages() {
         return
     fi
     "$new/bin/python" -c "$own_requirements_code" "$own_wheel" "$extras" "$machine" "$py_full" "$left_out" \
-        >"$work/requirements.txt" 2>"$work/complaint" || die 2 "--extras: $(tail -n 1 "$work/complaint")"
+        >"$work/requirements.txt" 2>"$work/complaint" || die 2 "--extras $extras: $(tail -n 1 "$work/complaint")"
     say "$constraint" >"$work/constraints.txt"
     # Wheels only: a board would compile for hours where a wheel is missing. No bytecode ahead of time: most of it is
     # never used; what is used is compiled by doctor, below.
@@ -773,7 +774,7 @@ install_all() {
     if [ -z "$dry_run" ]; then say '[1/3] virtual environment'; fi
     make_environment
     site_packages=$new/lib/python$py_minor/site-packages
-    if [ -z "$dry_run" ]; then say '[2/3] packages: about 120 MB to fetch, minutes on a small board'; fi
+    if [ -z "$dry_run" ]; then say "[2/3] packages: ${wheelhouse:-about 120 MB to fetch}; minutes on a small board"; fi
     install_packages
     if [ -z "$dry_run" ]; then say '[3/3] edge-mnv2 doctor'; fi
     check_and_switch
@@ -861,7 +862,7 @@ fill_wheelhouse() {
     pip wheel -q --no-deps -w "$work" "$here" || explain_pip "building edge-mnv2"
     own_wheel=$(newest_own_wheel "$work")
     "$tool/bin/python" -c "$own_requirements_code" "$own_wheel" "$extras" "$arch" "$target.0" "$left_out" \
-        >"$work/first.txt" 2>"$work/complaint" || die 2 "--extras: $(tail -n 1 "$work/complaint")"
+        >"$work/first.txt" 2>"$work/complaint" || die 2 "--extras $extras: $(tail -n 1 "$work/complaint")"
     say "$constraint" >"$work/constraints.txt"
     say '[2/2] fetching packages'
     # shellcheck disable=SC2086
