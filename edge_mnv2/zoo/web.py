@@ -88,8 +88,11 @@ def open_session() -> requests.Session:
     except ImportError:
         raise Unreachable("the package requests is not installed", hint="pip install requests") from None
     from requests.adapters import HTTPAdapter
+    from urllib3.util.ssl_ import create_urllib3_context
 
-    context = ssl.create_default_context()
+    # urllib3's own context: before version 2 it compares host names itself, and Python's default one is in its way.
+    context = create_urllib3_context()
+    context.load_default_certs()
 
     class SystemTrust(HTTPAdapter):
         def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
