@@ -8,6 +8,7 @@ from typing import Any, Optional
 import typer
 
 from edge_mnv2.cli.options import JSON
+from edge_mnv2.cli.table import aligned
 from edge_mnv2.errors import ModelError
 
 models = typer.Typer(no_args_is_help=True, help="The model zoo: what is known, what is here, what may be trusted.")
@@ -27,7 +28,8 @@ def list_models(as_json: bool = JSON) -> None:
         kinds = {"models": [row for row in rows if row["kind"] == "model"]}
         _document({**kinds, "others": [row for row in rows if row["kind"] != "model"]})
         return
-    typer.echo(inventory.table(rows))
+    header, cells = inventory.table(rows)
+    typer.echo(aligned(cells, header))
 
 
 @models.command()

@@ -100,18 +100,17 @@ def remedy(verified: dict[str, Any]) -> str:
     return advice.get(verified["where"], f"edge-mnv2 pull {verified['name']}")
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows of `models list` for a person."""
-    teams = sorted({row["registry"] for row in rows} - {OURS})
-    header = ["NAME", "TASK", "INPUT", "SIZE", "HERE", "RUNS ON", "LICENCE", *(["REGISTRY"] if teams else [])]
-    lines = [header]
+def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of `models list` for a person."""
+    teams = any(row["registry"] != OURS for row in rows)
+    cells = []
     for row in rows:
         shape = "" if row["input"] is None else "x".join(str(n) for n in row["input"]["shape"][1:])
         line = [row["name"], row["task"] or row["kind"], f"{shape} {row['input']['dtype']}" if shape else "-"]
         line += [readable_bytes(row["bytes"]) if row["bytes"] else "built", _place(row), _device(row), row["licence"]]
-        lines.append([*line, *([row["registry"]] if teams else [])])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+        cells.append([*line, *([row["registry"]] if teams else [])])
+    header = ["NAME", "TASK", "INPUT", "SIZE", "HERE", "RUNS ON", "LICENCE", *(["REGISTRY"] if teams else [])]
+    return header, cells
 
 
 def description(details: dict[str, Any]) -> str:
