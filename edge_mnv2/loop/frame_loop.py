@@ -12,6 +12,7 @@ import numpy as np
 from edge_mnv2.camera.frame import Frame, FrameSource
 from edge_mnv2.errors import SourceError
 from edge_mnv2.loop.capture import Capture
+from edge_mnv2.loop.controls import Controls
 from edge_mnv2.loop.handoff import Handoff
 from edge_mnv2.loop.result import Result
 from edge_mnv2.loop.smoother import Smoother
@@ -44,7 +45,8 @@ class FrameLoop:
     """Runs `source` (open) through `engines` (one worker thread each; a single one works in the caller's thread).
 
     `run` returns why it ended: "eof", "max_frames", "duration", "signal" or "source_lost" (`lost` then holds the
-    error). `stop` may be called from a signal handler or another thread.
+    error). `stop` may be called from a signal handler or another thread. `controls` (else made of `threshold` and
+    `smooth`) may be changed at any time.
     """
 
     def __init__(
@@ -61,20 +63,22 @@ class FrameLoop:
         smooth: float = 0.0,
         health: Health = lambda: (None, None),
         max_fps: Callable[[], Optional[float]] = lambda: None,
+        statistics: Optional[Statistics] = None,
+        controls: Optional[Controls] = None,
     ) -> None:
-        self.statistics = Statistics()
+        self.statistics = statistics or Statistics()
+        self.controls = controls or Controls(threshold, smooth)
         self._engines = list(engines)
         self._sinks = list(sinks)
         self._source = source
         self._max_frames = max_frames
         self._duration_s = duration_s
-        self._threshold = threshold
-        self._smoother = Smoother(smooth)
+        self._smoother = Smoother(self.controls.smooth)
         self._health = health
         self._max_fps = max_fps
         self._stopping = threading.Event()
         lossless = every_frame or not (source.live or getattr(source, "paced", False))
-        self.handoff = Handoff(lossless=lossless)
+        self.handoff = Handoff(lossless=lossless, paused=lambda: self.controls.paused)
         self._capture = Capture(
             source, self.handoff, paced=not every_frame, repeat=repeat, on_read=self.statistics.capture.add
         )
@@ -147,8 +151,11 @@ class FrameLoop:
         return ""
 
     def _deliver(self, engine: Engine, frame: Frame, classified: Classified) -> None:
+        if self._smoother.past != self.controls.smooth:
+            self._smoother.past = self.controls.smooth
         scores = self._smoother(classified.scores)
-        top = tuple(one for one in engine.top(scores) if not one.score < self._threshold)
+        threshold = self.controls.threshold
+        top = tuple(one for one in engine.top(scores) if not one.score < threshold)
         finished = time.monotonic_ns()
         statistics = self.statistics
         statistics.add(frame.captured_at, classified, finished)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Optional
 
 from edge_mnv2.camera.frame import Frame
@@ -11,11 +12,12 @@ from edge_mnv2.camera.frame import Frame
 
 class Handoff:
     """The newest frame (`lossless=False`: an unread frame is replaced and counted as dropped), or a short queue whose
-    writer waits (`lossless=True`). One writer, any number of readers.
+    writer waits (`lossless=True`). One writer, any number of readers. While `paused()`, nothing is handed over.
     """
 
-    def __init__(self, *, lossless: bool, depth: int = 2) -> None:
+    def __init__(self, *, lossless: bool, depth: int = 2, paused: Callable[[], bool] = lambda: False) -> None:
         self._lossless = lossless
+        self._paused = paused
         self._depth = depth if lossless else 1
         self._frames: deque[Frame] = deque()
         self._changed = threading.Condition()
@@ -57,8 +59,10 @@ class Handoff:
     def take(self, timeout: float) -> Optional[Frame]:
         """The next frame, or None after `timeout` seconds or at the end (see `ended`). Raises the writer's error."""
         with self._changed:
-            if not self._frames and not self._ended:
+            if self._paused() or not (self._frames or self._ended):
                 self._changed.wait(timeout)
+            if self._frames and self._paused():
+                return None
             if self._frames:
                 frame = self._frames.popleft()
                 if self._lossless:
