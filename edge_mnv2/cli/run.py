@@ -66,17 +66,33 @@ def run(
         "--log", help="Write results: FILE.jsonl, FILE.csv, or - for stdout.", metavar="FILE|-"
     ),
     log_every: Optional[str] = option("--log-every", help="Log every Nth result, or one in S seconds.", metavar="N|Ss"),
+    web: Optional[str] = option(
+        "--web", help="Serve a live page; other machines are let in with HOST, such as 0.0.0.0.", metavar="[HOST:]PORT"
+    ),
+    web_token: Optional[str] = option("--web-token", help="What the page asks its visitors for.", metavar="TOKEN"),
+    web_open: bool = option("--web-open", help="Let everyone who can reach it see and control.", default=False),
     as_json: bool = JSON,
 ) -> None:
     """Classify frames in real time, with FPS once a second on stderr."""
     from edge_mnv2.device.profile import resolve
     from edge_mnv2.loop.session import RunRequest
     from edge_mnv2.loop.session import run as run_session
+    from edge_mnv2.outputs.open import OutputRequest
 
     if on_tpu_loss not in ("cpu", "exit"):
         raise UsageError(f"--on-tpu-loss {on_tpu_loss}", hint="cpu or exit")
     if as_json and log == "-":
         raise UsageError("--json and --log - both write to stdout", hint="give --log a file")
+    if (
+        web is None
+        and (web_token is not None or web_open)
+        and "command line"
+        in (
+            given(context, "web_token"),
+            given(context, "web_open"),
+        )
+    ):
+        raise UsageError("--web-token and --web-open need --web", hint="such as --web 0.0.0.0:8080")
     if camera is not None and source is not None:
         origins = given(context, "camera"), given(context, "source")
         if origins[0] == origins[1]:
@@ -95,9 +111,14 @@ def run(
         max_frames=max_frames,
         duration_s=parse_duration("--duration", duration),
         give_up_s=parse_duration("--give-up", give_up),
-        log=log,
-        log_every=log_every,
-        show_status=logging.getLogger().isEnabledFor(logging.INFO),
+        outputs=OutputRequest(
+            log=log,
+            log_every=log_every,
+            show_status=logging.getLogger().isEnabledFor(logging.INFO),
+            web=web,
+            web_token=web_token,
+            web_open=web_open,
+        ),
     )
     outcome = run_session(request)
     if as_json:

@@ -22,6 +22,7 @@ class Percentiles:
     def __init__(self) -> None:
         self._counts = [0] * (_BUCKETS + 1)
         self.count = 0
+        self.total = 0
         self.maximum = 0
 
     def add(self, nanoseconds: int) -> None:
@@ -32,6 +33,7 @@ class Percentiles:
             bucket = 0
         self._counts[bucket] += 1
         self.count += 1
+        self.total += nanoseconds
         if nanoseconds > self.maximum:
             self.maximum = nanoseconds
 
@@ -47,6 +49,17 @@ class Percentiles:
                 middle = _LEAST_NS * math.exp((bucket + 0.5) * _LOG_GROWTH)
                 return min(middle, float(self.maximum))
         return float(self.maximum)
+
+    def at_most(self, bounds_ns: Sequence[int]) -> list[int]:
+        """How many durations were at most each of `bounds_ns` (ascending), exact to half a bucket."""
+        counts, seen, bucket = [], 0, 0
+        for bound in bounds_ns:
+            last = int(math.log(max(bound, _LEAST_NS) / _LEAST_NS) / _LOG_GROWTH)
+            while bucket <= min(last, _BUCKETS):
+                seen += self._counts[bucket]
+                bucket += 1
+            counts.append(seen)
+        return counts
 
     def milliseconds(self, fractions: Sequence[float]) -> dict[str, Optional[float]]:
         """`{"p50": ms, ...}` for each fraction, rounded to a microsecond."""

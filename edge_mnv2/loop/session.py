@@ -15,12 +15,12 @@ from edge_mnv2.device.limits import HealthLimits
 from edge_mnv2.device.profile import Settings
 from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.loop.engines import Engines, open_engines
-from edge_mnv2.loop.frame_loop import FrameLoop, ResultSink
+from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.source_choice import ChosenSource, choose_source
 from edge_mnv2.loop.statistics import Statistics
-from edge_mnv2.outputs.log_file import Every, LogFile
-from edge_mnv2.outputs.sink import Isolated
-from edge_mnv2.outputs.status import StatusLine, status_text
+from edge_mnv2.outputs.live import Facts
+from edge_mnv2.outputs.open import OutputRequest, Outputs
+from edge_mnv2.outputs.status import status_text
 from edge_mnv2.runtime.classifier import simulated_inference_ns
 
 log = logging.getLogger(__name__)
@@ -40,9 +40,7 @@ class RunRequest:
     max_frames: Optional[int] = None
     duration_s: Optional[float] = None
     give_up_s: Optional[float] = None
-    log: Optional[str] = None
-    log_every: Optional[str] = None
-    show_status: bool = True
+    outputs: OutputRequest = field(default_factory=OutputRequest)
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -93,13 +91,12 @@ def run(request: RunRequest) -> RunOutcome:
     ModelError where the model fails on the way; a source or an accelerator that is lost for good is in the outcome,
     with the summary.
     """
-    every = Every.parse(request.log_every)
     signals = _Signals()
     session = _Session(request)
     with signals.installed():
         try:
             with contextlib.ExitStack() as stack:
-                session.open(stack, every)
+                session.open(stack)
                 signals.loop = session.loop
                 if signals.came:
                     raise _Stopped
@@ -116,17 +113,13 @@ class _Session:
         self.engines: Optional[Engines] = None
         self.chosen: Optional[ChosenSource] = None
         self.health: Optional[HealthMonitor] = None
-        self.outputs: list[Isolated] = []
+        self.outputs = Outputs(request.outputs)
         self.failed: Optional[AcceleratorError] = None
         self.ended = "signal"
 
-    def open(self, stack: contextlib.ExitStack, every: Every) -> None:
+    def open(self, stack: contextlib.ExitStack) -> None:
         request, settings = self.request, self.request.settings
-        sinks: list[ResultSink] = []
-        if request.log:
-            self.outputs.append(Isolated(LogFile(request.log, every)))
-            sinks.append(self.outputs[-1])
-            stack.callback(self.outputs[-1].close)
+        stack.enter_context(self.outputs)
         self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss))
         self.chosen = choose_source(
             request.source,
@@ -143,7 +136,6 @@ class _Session:
         self.loop = FrameLoop(
             source,
             self.engines.engines,
-            sinks,
             every_frame=request.every_frame,
             repeat=request.repeat,
             max_frames=request.max_frames,
@@ -153,12 +145,20 @@ class _Session:
             health=self.health.latest,
             max_fps=lambda: limits.max_fps,
         )
-        if self.outputs:
-            self.outputs[0].closed_by_reader_calls(self.loop.stop)
-        if request.show_status:
-            status = StatusLine(self._describe)
-            stack.callback(status.close)
-            self.loop.add_sink(status)
+        self.outputs.attach(self.loop, self._facts(), source, self._describe)
+
+    def _facts(self) -> Facts:
+        assert self.engines is not None and self.chosen is not None
+        engines = self.engines
+        return Facts(
+            model=engines.model,
+            runtime=engines.runtime,
+            delegate=engines.delegate,
+            threads=engines.threads,
+            workers=len(engines.engines),
+            device=self.request.settings.profile,
+            source=self.chosen.source.description,
+        )
 
     def _watch(self, limits: HealthLimits, sample: HealthSample) -> None:
         frames = self.loop.statistics.frames if self.loop else 0
@@ -178,7 +178,7 @@ class _Session:
     def outcome(self) -> RunOutcome:
         loop, source = self.loop, self.chosen.source if self.chosen else None
         lost = self.failed or (loop.lost if loop else None)
-        write_errors = sum(output.errors for output in self.outputs)
+        write_errors = self.outputs.errors
         bad_inputs = len(getattr(source, "errors", ()))
         statistics = loop.statistics if loop else Statistics()
         if lost is not None:

@@ -44,3 +44,12 @@ def test_memory_does_not_grow() -> None:
     for value in range(1, 100_000):
         sketch.add(value * 1000)
     assert sys.getsizeof(sketch._counts) == before
+
+
+def test_counts_below_bounds_are_exact_to_a_bucket() -> None:
+    sketch = Percentiles()
+    for value in range(1, 1001):
+        sketch.add(value * 1_000_000)
+    counts = sketch.at_most([1, 10_000_000, 500_000_000, 10**13, 10**15])
+    assert counts[0] == 0 and counts[1] == pytest.approx(10, abs=1) and counts[2] == pytest.approx(500, abs=3)
+    assert counts[3:] == [1000, 1000] and sketch.total == sum(range(1, 1001)) * 1_000_000

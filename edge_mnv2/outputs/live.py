@@ -1,0 +1,106 @@
+"""A run as it is now: what the page, the window and other systems are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from edge_mnv2.loop.frame_loop import FrameLoop
+from edge_mnv2.loop.result import Result
+from edge_mnv2.loop.statistics import resident_mb
+from edge_mnv2.outputs.log_file import as_record
+
+STALLED_S = 10.0
+"""Seconds without a result after which a run that is not paused counts as stalled."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What does not change during a run, as the summary names it."""
+
+    model: str = ""
+    runtime: str = ""
+    delegate: str = ""
+    threads: int = 0
+    workers: int = 1
+    device: str = ""
+    source: str = ""
+
+
+class Live:
+    """Keeps the newest result of a loop, and nothing older. Any thread may look.
+
+    Before `attach` and before the first result, everything that is unknown is None.
+    """
+
+    name = "live view"
+
+    def __init__(self) -> None:
+        self.facts = Facts()
+        self.loop: Optional[FrameLoop] = None
+        self.latest: Optional[Result] = None
+        self.began = time.monotonic()
+        self._source_state: Callable[[], Optional[str]] = lambda: None
+        self.reconnects: Callable[[], int] = lambda: 0
+        self.write_errors: Callable[[], int] = lambda: 0
+
+    def attach(
+        self,
+        loop: FrameLoop,
+        facts: Facts,
+        *,
+        source_state: Callable[[], Optional[str]] = lambda: None,
+        reconnects: Callable[[], int] = lambda: 0,
+        write_errors: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """The loop is about to run."""
+        self._source_state, self.reconnects, self.write_errors = source_state, reconnects, write_errors
+        self.facts = facts
+        self.loop = loop
+
+    def write(self, result: Result) -> None:
+        self.latest = result
+
+    @property
+    def state(self) -> str:
+        """ "starting", "ok", "paused", "stalled" or "reconnecting"."""
+        loop, latest = self.loop, self.latest
+        if loop is None:
+            return "starting"
+        if loop.controls.paused:
+            return "paused"
+        source = self._source_state()
+        if source not in (None, "ok"):
+            return str(source)
+        since = self.began if latest is None else latest.finished_at / 1e9
+        if time.monotonic() - since > STALLED_S:
+            return "stalled"
+        return "starting" if latest is None else "ok"
+
+    def document(self) -> dict[str, Any]:
+        """Everything, as plain values: the newest result as in a log line, the facts, the controls."""
+        loop, latest = self.loop, self.latest
+        record = as_record(latest) if latest is not None else dict.fromkeys(_RECORD)
+        fps = None
+        if loop is not None and latest is not None:
+            fps = round(loop.statistics.recent_fps(), 2)
+        return {
+            **record,
+            "top": record["top"] or [],
+            "unsure": latest is not None and not latest.top,
+            "fps": fps,
+            "state": self.state,
+            "frames": loop.statistics.frames if loop else 0,
+            "dropped": loop.dropped if loop else 0,
+            "reconnects": self.reconnects(),
+            "write_errors": self.write_errors(),
+            "rss_mb": resident_mb(),
+            "controls": loop.controls.as_dict() if loop else None,
+            **dataclasses.asdict(self.facts),
+        }
+
+
+_RECORD = ("t", "uptime_s", "frame", "top", "latency_ms", "inference_ms", "temp_c", "throttled", "engine")

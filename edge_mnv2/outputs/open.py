@@ -1,0 +1,116 @@
+"""Every output that a run was asked for: opened before the model is loaded, so that a wrong one is told at once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.loop.frame_loop import FrameLoop
+from edge_mnv2.outputs.live import Facts, Live
+from edge_mnv2.outputs.log_file import Every, LogFile
+from edge_mnv2.outputs.sink import Isolated
+from edge_mnv2.outputs.status import StatusLine
+
+if TYPE_CHECKING:
+    from edge_mnv2.outputs.web.server import WebServer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OutputRequest:
+    """Where results shall go, as the command line says it."""
+
+    log: Optional[str] = None
+    log_every: Optional[str] = None
+    show_status: bool = True
+    web: Optional[str] = None
+    web_token: Optional[str] = None
+    web_open: bool = False
+
+
+class Outputs:
+    """The outputs of one run. A context manager: entering opens them and raises UsageError, leaving closes them."""
+
+    def __init__(self, request: OutputRequest) -> None:
+        self._request = request
+        self._every = Every.parse(request.log_every)
+        self._stack = contextlib.ExitStack()
+        self._isolated: list[Isolated] = []
+        self._log: Optional[Isolated] = None
+        self._web: Optional[WebServer] = None
+        self.live = Live()
+
+    @property
+    def errors(self) -> int:
+        """Results that an output has lost."""
+        return sum(output.errors for output in self._isolated)
+
+    def __enter__(self) -> Outputs:
+        request = self._request
+        with contextlib.ExitStack() as stack:
+            if request.web is not None:
+                self._web = open_web(self.live, request.web, request.web_token, request.web_open)
+                stack.callback(self._web.close)
+            if request.log:
+                self._log = Isolated(LogFile(request.log, self._every))
+                self._isolated.append(self._log)
+                stack.callback(self._log.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def attach(self, loop: FrameLoop, facts: Facts, source: Any, describe: Callable[[Any], str]) -> None:
+        """Give the results of `loop`, which reads `source`, to every output; `describe` makes the status line."""
+        if self._log is not None:
+            self._log.closed_by_reader_calls(loop.stop)
+        for output in self._isolated:
+            loop.add_sink(output)
+        if self._web is not None:
+            self.live.attach(
+                loop,
+                facts,
+                source_state=lambda: getattr(source, "state", None),
+                reconnects=lambda: int(getattr(source, "reconnects", 0)),
+                write_errors=lambda: self.errors,
+            )
+            loop.add_sink(self.live)
+        if self._request.show_status:
+            status = StatusLine(describe)
+            self._stack.callback(status.close)
+            loop.add_sink(status)
+
+
+def open_web(live: Live, where: str, token: Optional[str], everyone: bool) -> WebServer:
+    """The web page at `where`. Raises UsageError: wrong address, in use, exposed without a word, package missing."""
+    from edge_mnv2.outputs.extra import need
+    from edge_mnv2.outputs.web.address import parse
+
+    address = parse(where)
+    if token is not None and not token.strip():
+        raise UsageError("--web-token is empty", hint="give one that is hard to guess")
+    if token is not None and everyone:
+        raise UsageError("--web-token and --web-open exclude each other", hint="give one of them")
+    exposed = not address.loopback
+    if exposed and token is None and not everyone:
+        raise UsageError(
+            f"--web {where} shows the camera to everyone who can reach this machine, and lets them change threshold, "
+            "smoothing and pause",
+            hint="add --web-token TOKEN, or --web-open if that is meant",
+        )
+    need("aiohttp", "web", "--web")
+    need("prometheus_client", "web", "--web")
+    from edge_mnv2.outputs.web.server import WebServer
+
+    server = WebServer(live, address, token)
+    who = ""
+    if exposed:
+        who = " (with the token)" if token else " (open to everyone who can reach this machine)"
+    log.info("web page: %s%s", server.url, who)
+    return server

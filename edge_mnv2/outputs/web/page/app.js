@@ -1,0 +1,242 @@
+// The page of a run: state comes by server-sent events, the picture as multipart JPEG; hidden tabs get neither.
+
+import { Chart } from "/charts.js";
+
+const at = (id) => document.getElementById(id);
+const percent = (score) => `${Math.round(score * 100)} %`;
+const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+
+const WORDS = {
+  ok: "live",
+  paused: "paused",
+  starting: "starting",
+  stalled: "no results",
+  reconnecting: "camera lost, reconnecting",
+  offline: "no connection",
+};
+
+const charts = {
+  fps: new Chart(at("fps"), at("fps-range"), at("fps-now"), "Frames a second", (value) => value.toFixed(1)),
+  latency: new Chart(at("latency"), at("latency-range"), at("latency-now"), "Latency", milliseconds),
+};
+
+let events = null;
+let sampledAt = 0;
+let spokenAt = 0;
+let spoken = "";
+let touchedAt = 0;
+let version = null;
+
+function follow() {
+  if (events || document.hidden) return;
+  history();
+  picture();
+  events = new EventSource("/api/stream");
+  events.addEventListener("open", () => at("view").hidden || picture());
+  events.addEventListener("state", (message) => show(JSON.parse(message.data)));
+  events.addEventListener("error", () => {
+    badge("offline");
+    if (events.readyState === EventSource.CLOSED) {
+      leave();
+      // A token that was changed asks for the login page; anything else is tried again.
+      fetch("/api/state").then((answer) => answer.status === 401 && location.reload()).catch(() => {});
+      setTimeout(follow, 3000);
+    }
+  });
+}
+
+function leave() {
+  if (events) events.close();
+  events = null;
+  at("view").removeAttribute("src");
+}
+
+function picture() {
+  at("view").src = `/stream.mjpg?${Date.now()}`;
+}
+
+at("view").addEventListener("load", () => {
+  at("view").hidden = false;
+  at("no-view").hidden = true;
+});
+at("view").addEventListener("error", () => {
+  if (events) setTimeout(() => events && picture(), 2000);
+});
+
+async function history() {
+  try {
+    const answer = await fetch("/api/state");
+    if (!answer.ok) return;
+    const { history: past } = await answer.json();
+    charts.fps.set(past.fps);
+    charts.latency.set(past.latency_ms);
+  } catch {
+    // The event stream says what is wrong.
+  }
+}
+
+function badge(state) {
+  const shown = at("state");
+  const word = WORDS[state] || state;
+  if (shown.textContent !== word) shown.textContent = word;
+  shown.className = `badge ${state === "ok" ? "ok" : ["stalled", "offline"].includes(state) ? "bad" : ""}`;
+  const veil = at("veil");
+  veil.hidden = state === "ok" || state === "starting";
+  if (veil.textContent !== word) veil.textContent = word;
+}
+
+function show(state) {
+  badge(state.state);
+  at("source").textContent = [state.source, state.model].filter(Boolean).join(" · ");
+  bars(state.top, state.controls ? state.controls.threshold : 0);
+  at("unsure").hidden = !state.unsure;
+  if (state.controls) controls(state.controls);
+  facts(state);
+  speak(state);
+  const now = performance.now();
+  if (now - sampledAt >= 1000) {
+    sampledAt = now;
+    const known = state.fps !== null && state.fps > 0;
+    charts.fps.add(state.fps);
+    charts.latency.add(known ? state.latency_ms : null);
+  }
+}
+
+function bars(top, threshold) {
+  const list = at("bars");
+  while (list.children.length > top.length) list.lastElementChild.remove();
+  while (list.children.length < top.length) list.append(bar());
+  top.forEach(({ label, score }, index) => {
+    const [name, number, track] = list.children[index].children;
+    if (name.textContent !== label) {
+      name.textContent = label;
+      name.title = label;
+    }
+    number.textContent = percent(score);
+    track.firstElementChild.style.transform = `scaleX(${Math.max(0, Math.min(1, score))})`;
+    track.lastElementChild.style.left = `${threshold * 100}%`;
+    track.lastElementChild.hidden = !threshold;
+  });
+}
+
+function bar() {
+  const made = document.createElement("li");
+  const parts = ["name", "score", "track"].map((style) => {
+    const part = document.createElement(style === "track" ? "div" : "span");
+    part.className = style;
+    return part;
+  });
+  for (const style of ["fill", "mark"]) {
+    const part = document.createElement("div");
+    part.className = style;
+    parts[2].append(part);
+  }
+  parts[2].setAttribute("aria-hidden", "true");
+  made.append(...parts);
+  return made;
+}
+
+function facts(state) {
+  const throttled = state.throttled && state.throttled.length ? state.throttled.join(", ") : null;
+  const rows = [
+    ["Temperature", state.temp_c === null ? null : `${state.temp_c.toFixed(0)} °C`],
+    ["Throttled", throttled, "warn"],
+    ["Engine", state.engine || state.delegate || null],
+    ["Inference", state.inference_ms === null ? null : milliseconds(state.inference_ms)],
+    ["Model", state.model || null],
+    ["Runtime", state.runtime ? `${state.runtime}, ${state.threads} ${state.threads === 1 ? "thread" : "threads"}` : null],
+    ["Profile", state.device || null],
+    ["Frames", state.frames.toLocaleString("en")],
+    ["Dropped", state.dropped.toLocaleString("en")],
+    ["Camera lost", state.reconnects ? `${state.reconnects} times` : null, "warn"],
+    ["Not written", state.write_errors ? `${state.write_errors} results` : null, "warn"],
+    ["Running for", state.uptime_s === null ? null : duration(state.uptime_s)],
+  ].filter(([, value]) => value !== null);
+  const list = at("facts");
+  rows.forEach(([name, value, style], index) => {
+    const term = list.children[2 * index] || list.appendChild(document.createElement("dt"));
+    const text = list.children[2 * index + 1] || list.appendChild(document.createElement("dd"));
+    if (term.textContent !== name) term.textContent = name;
+    if (text.textContent !== value) text.textContent = value;
+    text.className = style || "";
+  });
+  while (list.children.length > 2 * rows.length) list.lastElementChild.remove();
+}
+
+function duration(seconds) {
+  const whole = Math.floor(seconds);
+  const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+}
+
+// A screen reader hears the first class when it changes, not five times a second.
+function speak(state) {
+  const first = state.top.length ? state.top[0].label : state.unsure ? "unsure" : "";
+  if (first === spoken || performance.now() - spokenAt < 3000) return;
+  spoken = first;
+  spokenAt = performance.now();
+  at("spoken").textContent = first;
+}
+
+function controls(values) {
+  at("pause").setAttribute("aria-pressed", String(values.paused));
+  at("pause").textContent = values.paused ? "Resume" : "Pause";
+  // What somebody moves right now is not pulled from under the finger.
+  if (values.version === version || performance.now() - touchedAt < 1500) return;
+  version = values.version;
+  at("threshold").value = values.threshold;
+  at("smooth").value = values.smooth;
+  label();
+}
+
+function label() {
+  const smooth = Number(at("smooth").value);
+  at("threshold-value").textContent = percent(Number(at("threshold").value));
+  at("smooth-value").textContent = smooth ? percent(smooth) : "off";
+  at("threshold").setAttribute("aria-valuetext", at("threshold-value").textContent);
+  at("smooth").setAttribute("aria-valuetext", at("smooth-value").textContent);
+}
+
+let waiting = {};
+let timer = null;
+
+function change(values) {
+  touchedAt = performance.now();
+  Object.assign(waiting, values);
+  timer = timer || setTimeout(send, 120);
+}
+
+async function send() {
+  const values = waiting;
+  waiting = {};
+  timer = null;
+  let why = "The board does not answer.";
+  try {
+    const answer = await fetch("/api/controls", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(values),
+    });
+    why = answer.ok ? "" : (await answer.json()).error;
+  } catch {
+    // Said below.
+  }
+  at("problem").textContent = why;
+  at("problem").hidden = !why;
+}
+
+for (const name of ["threshold", "smooth"]) {
+  at(name).addEventListener("input", () => {
+    label();
+    change({ [name]: Number(at(name).value) });
+  });
+}
+at("pause").addEventListener("click", () => change({ paused: at("pause").getAttribute("aria-pressed") !== "true" }));
+at("sliders").addEventListener("submit", (event) => event.preventDefault());
+document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
+window.addEventListener("pagehide", leave);
+window.addEventListener("pageshow", follow);
+if (document.readyState === "complete") follow();
+else window.addEventListener("load", follow);

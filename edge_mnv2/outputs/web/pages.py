@@ -1,0 +1,260 @@
+"""What the server answers to each path."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Optional
+
+from aiohttp import web
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.outputs.live import Live
+from edge_mnv2.outputs.web.access import Access
+from edge_mnv2.outputs.web.broadcast import Broadcast
+from edge_mnv2.outputs.web.guard import Guard
+from edge_mnv2.outputs.web.history import History
+from edge_mnv2.outputs.web.metrics import Metrics
+from edge_mnv2.outputs.web.video import BOUNDARY, SEPARATOR, Video
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MOST_BODY = 16 * 1024
+MOST_VIEWERS = 64
+_BODY_S = 5.0
+_STATE_S = 0.2
+_FOLDER = Path(__file__).parent / "page"
+_ASSETS = {
+    "/app.js": "text/javascript",
+    "/charts.js": "text/javascript",
+    "/app.css": "text/css",
+    "/icon.svg": "image/svg+xml",
+}
+_OPEN = {*_ASSETS, "/healthz", "/login"}
+"""Paths that need no token: they show nothing of the run but whether it works."""
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Server": "edge-mnv2",
+}
+
+
+class Pages:
+    """The routes over one run. Everything runs in the server's event loop."""
+
+    def __init__(self, live: Live, access: Access) -> None:
+        self._live = live
+        self._access = access
+        self._video = Video(live)
+        self._history = History()
+        self.pictures = Broadcast(lambda: self._video.produce(self.pictures.publish), SEPARATOR)
+        self.states = Broadcast(self._produce_states, b"retry: 2000\n\n")
+        self._metrics = Metrics(live, lambda: self.pictures.followers + self.states.followers)
+        self._assets = {path: (_FOLDER / path[1:]).read_bytes() for path in _ASSETS}
+        self._page = (_FOLDER / "index.html").read_bytes()
+        self._login = (_FOLDER / "login.html").read_text(encoding="utf-8")
+
+    def application(self) -> web.Application:
+        application = web.Application(middlewares=[self._around], client_max_size=MOST_BODY)
+        get = application.router.add_get
+        get("/", self._index)
+        get("/stream.mjpg", self._stream, allow_head=False)
+        get("/snapshot.jpg", self._snapshot)
+        get("/healthz", self._healthz)
+        get("/metrics", self._prometheus)
+        get("/api/state", self._state)
+        get("/api/stream", self._events, allow_head=False)
+        application.router.add_post("/api/controls", self._controls)
+        application.router.add_post("/login", self._log_in)
+        for path in _ASSETS:
+            get(path, self._asset)
+        return application
+
+    async def keep_watch(self) -> None:
+        """Once a second: a point for the charts, and an end to viewers that take nothing."""
+        while True:
+            await asyncio.sleep(1)
+            self._history.add(self._live)
+            self.pictures.drop_stuck()
+            self.states.drop_stuck()
+
+    def close(self) -> None:
+        self.pictures.close()
+        self.states.close()
+        self._video.close()
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        guard = _guard(request)
+        guard.request_began()
+        try:
+            response = await self._answer(request, handler)
+        finally:
+            guard.request_ended()
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        refused = None if request.path in _OPEN else self._access.refuse(request)
+        try:
+            if refused is not None:
+                response: web.StreamResponse = self._refusal(request, *refused)
+            else:
+                response = await handler(request)
+        except web.HTTPException as error:
+            response = _said(error.status, _REASONS.get(error.status, error.reason))
+            response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
+        except UsageError as error:
+            response = _said(400, str(error))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.debug("web %s", request.path, exc_info=error)
+            response = _said(500, "unexpected error")
+        if not response.prepared:
+            response.headers.update(_HEADERS)
+            if "token" not in request.query:
+                response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        return response
+
+    def _refusal(self, request: web.Request, status: int, why: str) -> web.Response:
+        if request.path == "/" and status in (401, 429):
+            response = web.Response(
+                status=status,
+                text=self._login.replace("<!--why-->", why if "token" in request.query else ""),
+                content_type="text/html",
+            )
+        else:
+            response = _said(status, why)
+        if status == 401:
+            response.headers["WWW-Authenticate"] = 'Bearer realm="edge-mnv2"'
+        if status == 429:
+            response.headers["Retry-After"] = "60"
+        return response
+
+    async def _index(self, request: web.Request) -> web.StreamResponse:
+        if "token" in request.query:
+            response = web.Response(status=303, headers={"Location": "/"})
+            self._access.remember(response)
+            return response
+        return web.Response(body=self._page, content_type="text/html", charset="utf-8")
+
+    async def _log_in(self, request: web.Request) -> web.StreamResponse:
+        form = await _soon(request.post())
+        status = self._access.guess(request, str(form.get("token", "")).strip())
+        if status == 200:
+            response = web.Response(status=303, headers={"Location": "/"})
+            self._access.remember(response)
+            return response
+        why = "This is not the token." if status == 401 else "Too many wrong tokens: wait a minute."
+        return web.Response(status=status, text=self._login.replace("<!--why-->", why), content_type="text/html")
+
+    async def _asset(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self._assets[request.path], content_type=_ASSETS[request.path], charset="utf-8")
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+        return await self._follow(request, self.pictures, kind)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        return await self._follow(request, self.states, "text/event-stream; charset=utf-8")
+
+    async def _follow(self, request: web.Request, what: Broadcast, kind: str) -> web.StreamResponse:
+        if what.followers >= MOST_VIEWERS:
+            return _said(503, f"{MOST_VIEWERS} viewers are the most")
+        response = web.StreamResponse(headers={**_HEADERS, "Content-Type": kind, "X-Accel-Buffering": "no"})
+        if "token" not in request.query:
+            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        await response.prepare(request)
+        try:
+            await what.send_to(response, _guard(request))
+        except (ConnectionError, asyncio.CancelledError):
+            log.debug("web: %s left", request.remote)
+        return response
+
+    async def _snapshot(self, request: web.Request) -> web.StreamResponse:
+        picture = await self._video.still()
+        if picture is None:
+            return _said(503, "there is no picture yet")
+        response = web.Response(body=picture, content_type="image/jpeg")
+        if "download" in request.query:
+            name = str(self._live.document()["t"] or "snapshot").replace(":", "-")
+            response.headers["Content-Disposition"] = f'attachment; filename="edge-mnv2-{name}.jpg"'
+        return response
+
+    async def _healthz(self, request: web.Request) -> web.StreamResponse:
+        state = self._live.state
+        return web.json_response({"status": state}, status=200 if state in ("ok", "paused") else 503)
+
+    async def _prometheus(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(
+            body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def _state(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({**self._document(), "history": self._history.document()}, dumps=_dumps)
+
+    async def _controls(self, request: web.Request) -> web.StreamResponse:
+        loop = self._live.loop
+        if loop is None:
+            return _said(503, "the run has not begun yet")
+        change = await _json_object(request)
+        unknown = set(change) - {"threshold", "smooth", "paused"}
+        if unknown or not change:
+            return _said(400, "give threshold, smooth or paused")
+        loop.controls.change(**change)
+        return web.json_response(loop.controls.as_dict())
+
+    async def _produce_states(self) -> None:
+        while True:
+            self.states.publish(f"event: state\ndata: {_dumps(self._document())}\n\n".encode())
+            await asyncio.sleep(_STATE_S)
+
+    def _document(self) -> dict[str, Any]:
+        return {**self._live.document(), "viewers": self.pictures.followers}
+
+
+def _dumps(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+_REASONS = {404: "nothing is here", 405: "this path does not do that", 413: f"more than {MOST_BODY} bytes"}
+
+
+def _said(status: int, why: str) -> web.Response:
+    return web.json_response({"error": why}, status=status)
+
+
+def _guard(request: web.Request) -> Guard:
+    assert request.transport is not None
+    guard = request.transport.get_protocol()
+    assert isinstance(guard, Guard)
+    return guard
+
+
+async def _soon(body: Awaitable[Any]) -> Any:
+    """A request's body, which a client may not take its time with."""
+    try:
+        return await asyncio.wait_for(body, _BODY_S)
+    except asyncio.TimeoutError:
+        raise web.HTTPRequestTimeout(reason="the body took too long") from None
+
+
+async def _json_object(request: web.Request) -> dict[str, Any]:
+    # Another kind of body could be sent by a form of another site, without the browser asking us first.
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(reason="send application/json")
+    try:
+        body: Optional[Any] = json.loads(await _soon(request.read()))
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise web.HTTPBadRequest(reason="this is no JSON object")
+    return body

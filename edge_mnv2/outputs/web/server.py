@@ -1,0 +1,84 @@
+"""The server's thread: its own event loop, so that no viewer can hold the frames up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Optional
+
+from aiohttp import web
+
+from edge_mnv2.outputs.live import Live
+from edge_mnv2.outputs.web.access import Access
+from edge_mnv2.outputs.web.address import Address
+from edge_mnv2.outputs.web.guard import Guard
+from edge_mnv2.outputs.web.pages import Pages
+
+log = logging.getLogger(__name__)
+
+_IDLE_S = 30.0
+_STOP_S = 3.0
+
+
+class WebServer:
+    """Serves `live` at `address` from a thread of its own until `close`. Raises UsageError where it cannot listen."""
+
+    def __init__(self, live: Live, address: Address, token: Optional[str] = None) -> None:
+        self._live = live
+        self._listener = address.listen()
+        self.port: int = self._listener.getsockname()[1]
+        self.url = address.url(self.port)
+        self._access = Access(token, self.port)
+        self._connections: set[Guard] = set()
+        self._loop = asyncio.new_event_loop()
+        self._ended: Optional[asyncio.Event] = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="web", daemon=True)
+        self._thread.start()
+        self._ready.wait(10)
+
+    def close(self) -> None:
+        """Stop serving and drop every viewer. Safe to call twice."""
+        if self._thread.is_alive():
+            if self._ended is not None:
+                self._loop.call_soon_threadsafe(self._ended.set)
+            self._thread.join(_STOP_S)
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except Exception as error:
+            log.warning("web page: %s: %s", type(error).__name__, error)
+        finally:
+            self._ready.set()
+            self._listener.close()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        pages = Pages(self._live, self._access)
+        runner = web.AppRunner(
+            pages.application(),
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=_IDLE_S,
+            shutdown_timeout=1.0,
+            max_line_size=4096,
+            max_field_size=8190,
+        )
+        await runner.setup()
+        assert runner.server is not None
+        server = await self._loop.create_server(
+            Guard.factory(runner.server, self._connections), sock=self._listener, backlog=128
+        )
+        self._ended = asyncio.Event()
+        watch = self._loop.create_task(pages.keep_watch())
+        self._ready.set()
+        await self._ended.wait()
+        watch.cancel()
+        server.close()
+        for connection in list(self._connections):
+            connection.abort()
+        pages.close()
+        await runner.cleanup()
