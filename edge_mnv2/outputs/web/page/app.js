@@ -16,13 +16,13 @@ const WORDS = {
 };
 
 const charts = {
-  fps: new Chart(at("fps"), at("fps-range"), at("fps-now"), "Frames a second", (value) => value.toFixed(1)),
-  latency: new Chart(at("latency"), at("latency-range"), at("latency-now"), "Latency", milliseconds),
+  fps: new Chart("fps", "Frames a second", (value) => value.toFixed(1)),
+  latency: new Chart("latency", "Latency", milliseconds, " ms"),
 };
 
 let events = null;
 let sampledAt = 0;
-let spokenAt = 0;
+let spokenAt = -Infinity;
 let spoken = "";
 let touchedAt = 0;
 let version = null;
@@ -91,11 +91,11 @@ function show(state) {
   bars(state.top, state.controls ? state.controls.threshold : 0);
   at("unsure").hidden = !state.unsure;
   if (state.controls) controls(state.controls);
-  facts(state);
   speak(state);
   const now = performance.now();
   if (now - sampledAt >= 1000) {
     sampledAt = now;
+    facts(state);
     const known = state.fps !== null && state.fps > 0;
     charts.fps.add(state.fps);
     charts.latency.add(known ? state.latency_ms : null);

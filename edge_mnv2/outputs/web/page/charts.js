@@ -6,9 +6,10 @@ const HEIGHT = 100;
 const SPACE = "http://www.w3.org/2000/svg";
 
 export class Chart {
-  // `format` turns a value into text; `name` begins what a screen reader says.
-  constructor(svg, range, now, name, format) {
-    Object.assign(this, { svg, range, now, name, format, values: [] });
+  // `format` turns a value into text with its `unit`; `name` begins what a screen reader says.
+  constructor(id, name, format, unit = "") {
+    const [svg, range, now, axis] = ["", "-range", "-now", "-axis"].map((part) => document.getElementById(id + part));
+    Object.assign(this, { svg, range, now, axis, name, format, unit, values: [] });
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     this.grid = [0.02, 0.5, 0.98].map((y) => this.shape("line", "grid", { x1: 0, x2: WIDTH, y1: y * HEIGHT, y2: y * HEIGHT }));
     this.area = this.shape("path", "area");
@@ -61,7 +62,8 @@ export class Chart {
     this.area.setAttribute("d", under);
     const last = this.values[this.values.length - 1];
     this.now.textContent = last === null ? "–" : this.format(last);
-    this.range.textContent = `${this.format(low)} to ${this.format(high)}, axis 0 to ${this.format(top)}`;
+    this.range.textContent = `${this.format(low)} to ${this.format(high)}`;
+    this.axis.textContent = `${top}${this.unit}`;
     this.svg.setAttribute(
       "aria-label",
       `${this.name}: ${last === null ? "unknown" : this.format(last)} now, between ${this.format(low)} and ${this.format(high)} in the last five minutes`,

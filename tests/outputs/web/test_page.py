@@ -1,0 +1,137 @@
+"""The page in a real browser: as a visitor's phone and a desktop show it.
+
+With `EDGE_MNV2_SCREENSHOTS=DIR` the pictures of docs/ are made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.outputs.web.browser import Tab, chromium, tab
+from tests.outputs.web.conftest import Served, serving
+
+_SHOWN = "!document.getElementById('view').hidden && document.querySelectorAll('#bars li').length > 0"
+_FRAME = """(() => {
+  const canvas = document.createElement('canvas');
+  canvas.width = 80; canvas.height = 60;
+  const pen = canvas.getContext('2d', { willReadFrequently: true });
+  pen.drawImage(document.getElementById('view'), 0, 0, 80, 60);
+  return Array.from(pen.getImageData(0, 0, 80, 60).data).join(' ');
+})()"""
+_SIZES = [("desktop", 1280, 900, False, False), ("phone", 390, 844, True, True)]
+
+
+async def _moves(page: Tab) -> None:
+    """Picture, bars and charts change by themselves."""
+    await page.until(_SHOWN)
+    pictures, scores, curves = set(), set(), set()
+    for _ in range(25):
+        pictures.add(await page.run(_FRAME))
+        scores.add(await page.run("document.getElementById('bars').textContent"))
+        curves.add(await page.run("document.querySelector('#fps .curve').getAttribute('d')"))
+        if len(pictures) > 2 and len(scores) > 2 and len(curves) > 1:
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError((len(pictures), len(scores), len(curves)))
+
+
+async def _fits(page: Tab) -> None:
+    """Nothing sticks out sideways, and fingers find the controls."""
+    assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
+    assert await page.run(
+        "[...document.querySelectorAll('button, .button, input')].every(one => one.getBoundingClientRect().height >= 24)"
+    )
+
+
+async def _threshold_acts(page: Tab) -> None:
+    """Moved by keys alone, the slider changes what is reported."""
+    before = await page.run("document.querySelectorAll('#bars li').length")
+    assert before == 3
+    await page.run("document.getElementById('threshold').focus()")
+    await page.press("End", 35)
+    await page.until("document.getElementById('threshold-value').textContent === '100 %'")
+    await page.until("document.querySelectorAll('#bars li').length === 0 && !document.getElementById('unsure').hidden")
+    answer = await page.run("fetch('/api/state').then(a => a.json())")
+    assert answer["controls"]["threshold"] == 1 and answer["top"] == [] and answer["unsure"] is True
+    await page.press("Home", 36)
+    await page.until("document.querySelectorAll('#bars li').length === 3")
+
+
+async def _pause_acts(page: Tab) -> None:
+    await page.run("document.getElementById('pause').focus()")
+    await page.press(" ", 32)
+    await page.until("document.getElementById('state').textContent === 'paused'")
+    first = await page.run("fetch('/api/state').then(a => a.json()).then(s => s.frames)")
+    await asyncio.sleep(0.5)
+    assert first == await page.run("fetch('/api/state').then(a => a.json()).then(s => s.frames)")
+    assert await page.run("document.getElementById('pause').textContent") == "Resume"
+    await page.press(" ", 32)
+    await page.until("document.getElementById('state').textContent === 'live'")
+
+
+async def _hidden_tab_costs_nothing(page: Tab, served: Served) -> None:
+    """A tab that nobody sees asks for no pictures."""
+    other = await page.call("Target.createTarget", url="about:blank")
+    await page.call("Target.activateTarget", targetId=other["targetId"])
+    for _ in range(50):
+        with urllib.request.urlopen(f"{served.url}api/state") as answer:
+            if b'"viewers":0' in answer.read():
+                return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the hidden tab still gets pictures")
+
+
+def test_phone_and_desktop(stub: Path, tmp_path: Path) -> None:
+    chromium()
+    shots = os.environ.get("EDGE_MNV2_SCREENSHOTS")
+
+    async def visit(served: Served) -> None:
+        async with tab(tmp_path / "browser") as page:
+            for name, width, height, dark, phone in _SIZES:
+                await page.open(served.url, width, height, dark=dark, phone=phone)
+                await _moves(page)
+                await _fits(page)
+                await _threshold_acts(page)
+                await _pause_acts(page)
+                if shots:
+                    await page.screenshot(Path(shots) / f"web-{name}.png")
+            assert await page.run("document.getElementById('spoken').textContent")
+            assert page.complaints == []
+            assert page.hosts() == {f"127.0.0.1:{served.port}"}
+            await _hidden_tab_costs_nothing(page, served)
+
+    with serving(stub, "--source", "test:320x240@30", "--web", "0") as served:
+        asyncio.run(visit(served))
+
+
+def test_the_token_page_lets_in(stub: Path, tmp_path: Path) -> None:
+    chromium()
+
+    async def visit(served: Served) -> None:
+        async with tab(tmp_path / "browser") as page:
+            await page.open(served.url, 390, 844)
+            assert await page.run("document.activeElement.id") == "token"
+            await page.call("Input.insertText", text="wrong")
+            await page.press("Enter", 13)
+            await page.until("document.querySelector('[role=alert]').textContent.includes('not the token')")
+            await page.run("document.getElementById('token').focus()")
+            await page.call("Input.insertText", text="open sesame")
+            await page.press("Enter", 13)
+            await page.until(f"document.getElementById('view') && {_SHOWN}")
+            # Only the answers 401 to what had no token yet may be complained about.
+            assert [one for one in page.complaints if "401" not in one] == []
+
+    with serving(stub, "--source", "test:320x240@30", "--web", "0", "--web-token", "open sesame") as served:
+        asyncio.run(visit(served))
+
+
+@pytest.mark.parametrize("name", ["index.html", "login.html", "app.js", "charts.js", "app.css", "icon.svg"])
+def test_nothing_of_the_page_points_elsewhere(name: str) -> None:
+    folder = Path(__file__).parents[3] / "edge_mnv2" / "outputs" / "web" / "page"
+    text = (folder / name).read_text().replace("http://www.w3.org/2000/svg", "")
+    assert "http://" not in text and "https://" not in text and "//cdn" not in text
