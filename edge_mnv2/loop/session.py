@@ -145,7 +145,7 @@ class _Session:
             health=self.health.latest,
             max_fps=lambda: limits.max_fps,
         )
-        self.outputs.attach(self.loop, self._facts(), source, self._describe)
+        self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines)
 
     def _facts(self) -> Facts:
         assert self.engines is not None and self.chosen is not None

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.result import Result
@@ -30,6 +30,16 @@ class Facts:
     source: str = ""
 
 
+class EngineUse(Protocol):
+    """How the engines of a run were used: losses of an accelerator; seconds by engine, None where there is only one."""
+
+    @property
+    def tpu_losses(self) -> int: ...
+
+    @property
+    def seconds(self) -> Optional[dict[str, float]]: ...
+
+
 class Live:
     """Keeps the newest result of a loop, and nothing older. Any thread may look.
 
@@ -46,6 +56,7 @@ class Live:
         self._source_state: Callable[[], Optional[str]] = lambda: None
         self.reconnects: Callable[[], int] = lambda: 0
         self.write_errors: Callable[[], int] = lambda: 0
+        self._engines: Optional[EngineUse] = None
 
     def attach(
         self,
@@ -55,14 +66,25 @@ class Live:
         source_state: Callable[[], Optional[str]] = lambda: None,
         reconnects: Callable[[], int] = lambda: 0,
         write_errors: Callable[[], int] = lambda: 0,
+        engines: Optional[EngineUse] = None,
     ) -> None:
         """The loop is about to run."""
+        self._engines = engines
         self._source_state, self.reconnects, self.write_errors = source_state, reconnects, write_errors
         self.facts = facts
         self.loop = loop
 
     def write(self, result: Result) -> None:
         self.latest = result
+
+    @property
+    def tpu_losses(self) -> int:
+        return self._engines.tpu_losses if self._engines is not None else 0
+
+    @property
+    def engine_seconds(self) -> dict[str, float]:
+        """Seconds that each engine was in use; empty where there is no choice of engines."""
+        return (self._engines.seconds if self._engines is not None else None) or {}
 
     @property
     def state(self) -> str:
@@ -97,6 +119,7 @@ class Live:
             "dropped": loop.dropped if loop else 0,
             "reconnects": self.reconnects(),
             "write_errors": self.write_errors(),
+            "tpu_losses": self.tpu_losses,
             "rss_mb": resident_mb(),
             "controls": loop.controls.as_dict() if loop else None,
             **dataclasses.asdict(self.facts),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.loop.frame_loop import FrameLoop
-from edge_mnv2.outputs.live import Facts, Live
+from edge_mnv2.outputs.live import EngineUse, Facts, Live
 from edge_mnv2.outputs.log_file import Every, LogFile
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.outputs.status import StatusLine
@@ -66,7 +66,9 @@ class Outputs:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def attach(self, loop: FrameLoop, facts: Facts, source: Any, describe: Callable[[Any], str]) -> None:
+    def attach(
+        self, loop: FrameLoop, facts: Facts, source: Any, describe: Callable[[Any], str], engines: EngineUse
+    ) -> None:
         """Give the results of `loop`, which reads `source`, to every output; `describe` makes the status line."""
         if self._log is not None:
             self._log.closed_by_reader_calls(loop.stop)
@@ -79,6 +81,7 @@ class Outputs:
                 source_state=lambda: getattr(source, "state", None),
                 reconnects=lambda: int(getattr(source, "reconnects", 0)),
                 write_errors=lambda: self.errors,
+                engines=engines,
             )
             loop.add_sink(self.live)
         if self._request.show_status:

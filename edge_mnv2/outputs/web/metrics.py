@@ -44,6 +44,11 @@ class _RunCollector(Collector):
         for engine, used in (live.engine_seconds() or {}).items():
             seconds.add_metric([engine], used)
         yield seconds
+        yield CounterMetricFamily("edge_mnv2_tpu_losses", "How often the Edge TPU was lost", live.tpu_losses)
+        in_use = CounterMetricFamily("edge_mnv2_engine_seconds", "Time that each engine was in use", labels=["engine"])
+        for engine, seconds in live.engine_seconds.items():
+            in_use.add_metric([engine], seconds)
+        yield in_use
         yield from self._loop()
         yield from self._board()
 

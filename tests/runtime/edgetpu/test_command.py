@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +128,33 @@ def test_a_device_that_comes_back_is_used_again(run: Run, tpu: pytest.MonkeyPatc
     assert changes == ["tpu", "cpu", "tpu"]
     assert err.count("Edge TPU back: edgetpu:0 is in use again") == 1
     assert min(summary["engine_seconds"].values()) > 0
+
+
+def test_the_figures_tell_of_losses_and_of_time_on_each_engine(tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("prometheus_client")
+    tpu.setenv("STANDIN", "error@20")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    figures: dict[str, float] = {}
+    with _process("run", "--delegate", "edgetpu", "--source", "test", "--web", address) as process:
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()
+                rows = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+                figures = {name: float(value) for name, value in rows}
+            if figures.get("edge_mnv2_tpu_losses_total") and figures.get(
+                'edge_mnv2_engine_seconds_total{engine="cpu"}'
+            ):
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert figures["edge_mnv2_tpu_losses_total"] >= 1
+    assert figures['edge_mnv2_engine_seconds_total{engine="tpu"}'] > 0
+    assert figures['edge_mnv2_engine_seconds_total{engine="cpu"}'] > 0
+    assert process.returncode == 0
 
 
 def test_on_tpu_loss_exit(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
