@@ -39,11 +39,6 @@ class _RunCollector(Collector):
         yield GaugeMetricFamily("edge_mnv2_web_viewers", "Open pictures and event streams", self._viewers())
         yield CounterMetricFamily("edge_mnv2_write_errors", "Results that an output lost", live.write_errors())
         yield CounterMetricFamily("edge_mnv2_reconnects", "How often the source came back", live.reconnects())
-        yield CounterMetricFamily("edge_mnv2_tpu_losses", "How often the Edge TPU was lost", live.tpu_losses())
-        seconds = CounterMetricFamily("edge_mnv2_engine_seconds", "Time that each engine was in use", labels=["engine"])
-        for engine, used in (live.engine_seconds() or {}).items():
-            seconds.add_metric([engine], used)
-        yield seconds
         yield CounterMetricFamily("edge_mnv2_tpu_losses", "How often the Edge TPU was lost", live.tpu_losses)
         in_use = CounterMetricFamily("edge_mnv2_engine_seconds", "Time that each engine was in use", labels=["engine"])
         for engine, seconds in live.engine_seconds.items():
