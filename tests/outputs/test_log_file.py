@@ -39,7 +39,8 @@ def test_json_lines_have_the_promised_fields(tmp_path: Path) -> None:
     log.write(result(7))
     log.close()
     line = json.loads(path.read_text())
-    assert list(line) == ("t,uptime_s,frame,top,latency_ms,inference_ms,fps,dropped,temp_c,throttled,engine".split(","))
+    promised = "t,uptime_s,frame,top,latency_ms,inference_ms,fps,dropped,temp_c,throttled,engine"
+    assert ",".join(line) == promised
     assert line["t"].endswith("Z") and line["frame"] == 7 and line["temp_c"] is None and line["throttled"] is None
     assert line["top"][0] == {"label": "tabby, tabby cat", "index": 281, "score": 0.83}
 
@@ -99,8 +100,10 @@ def test_a_full_device_is_said_once_and_counted(caplog: pytest.LogCaptureFixture
 def test_writing_resumes_when_it_can(caplog: pytest.LogCaptureFixture) -> None:
     class Flaky:
         name = "flaky"
-        written: list[int] = []
         broken = True
+
+        def __init__(self) -> None:
+            self.written: list[int] = []
 
         def write(self, one: Result) -> None:
             if self.broken:

@@ -63,6 +63,7 @@ class WebServer:
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=_IDLE_S,
+            lingering_time=1.0,
             shutdown_timeout=1.0,
             max_line_size=4096,
             max_field_size=8190,

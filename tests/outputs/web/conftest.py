@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(model: Path, *options: object) -> Iterator[Served]:
+def serving(model: object, *options: object) -> Iterator[Served]:
     arguments = [sys.executable, "-m", "edge_mnv2", "run", "--model", model, "--json", *options]
     process = subprocess.Popen(
         [str(one) for one in arguments],
@@ -71,6 +71,3 @@ def served(stub: Path) -> Iterator[Served]:
     """One run for the tests of a module that only look."""
     with serving(stub, "--source", "test", "--web", "0") as page:
         yield page
-
-
-Serving = Callable[..., "contextlib.AbstractContextManager[Served]"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import urllib.request
 from pathlib import Path
 
@@ -44,7 +45,8 @@ async def _fits(page: Tab) -> None:
     """Nothing sticks out sideways, and fingers find the controls."""
     assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
     assert await page.run(
-        "[...document.querySelectorAll('button, .button, input')].every(one => one.getBoundingClientRect().height >= 24)"
+        "[...document.querySelectorAll('button, .button, input')]"
+        ".every(one => one.getBoundingClientRect().height >= 24)"
     )
 
 
@@ -105,7 +107,10 @@ def test_phone_and_desktop(stub: Path, tmp_path: Path) -> None:
             assert page.hosts() == {f"127.0.0.1:{served.port}"}
             await _hidden_tab_costs_nothing(page, served)
 
-    with serving(stub, "--source", "test:320x240@30", "--web", "0") as served:
+    # For docs/: a run that has been going on for some minutes, by the default model.
+    model = "mobilenet_v2_1.0_224_int8" if shots else stub
+    with serving(model, "--source", "test:640x360@30", "--web", "0", "--top-k", "3") as served:
+        time.sleep(120 if shots else 0)
         asyncio.run(visit(served))
 
 
