@@ -15,7 +15,7 @@ from edge_mnv2 import __version__
 from edge_mnv2.cli.options import option
 from edge_mnv2.errors import EdgeMnv2Error
 
-COMMANDS = ("run", "classify", "pull", "models", "inspect", "build", "evaluate", "devices", "doctor")
+COMMANDS = ("run", "classify", "pull", "models", "inspect", "build", "evaluate", "devices", "profile", "doctor")
 """One module of this package each, in the order of the help page; each has `register(app)`."""
 
 app = typer.Typer(

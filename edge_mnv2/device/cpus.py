@@ -32,6 +32,11 @@ def counted_cpus(tree: Sysroot) -> Optional[int]:
     return max(1, min(counts))
 
 
+def online_cpus(root: Union[str, Path] = "/") -> Optional[int]:
+    """CPUs that are switched on, whoever may use them; None where the tree does not tell."""
+    return _online(Sysroot(root))
+
+
 def resolve_threads(threads: Union[int, str], root: Union[str, Path] = "/") -> tuple[int, Optional[str]]:
     """The number of interpreter threads for a setting of a number or "auto", and what to tell the user, once.
 

@@ -21,6 +21,18 @@ from edge_mnv2.errors import ProfileError, UsageError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
+def place_for(name: str) -> Path:
+    """Where a profile called `name` will be saved. Raises UsageError where the name cannot be taken."""
+    if not _NAME.fullmatch(name) or name.endswith((".yaml", ".yml")):
+        raise UsageError(f"a profile cannot be called '{name}'", hint="use letters, digits, - and _")
+    if name in packaged_places():
+        raise UsageError(f"'{name}' is the name of a packaged profile", hint="choose another name")
+    target = user_folder() / f"{name}.yaml"
+    if name in user_places() and not _was_saved(target):
+        raise UsageError(f"{target} was not written by us", hint="choose another name, or remove it")
+    return target
+
+
 def save_profile(
     name: str,
     values: Mapping[str, Any],
@@ -39,13 +51,7 @@ def save_profile(
     one that somebody wrote by hand, or a packaged name, is not. Raises UsageError for the name, ProfileError where the
     values do not make a valid profile or the file cannot be written.
     """
-    if not _NAME.fullmatch(name) or name.endswith((".yaml", ".yml")):
-        raise UsageError(f"a profile cannot be called '{name}'", hint="use letters, digits, - and _")
-    if name in packaged_places():
-        raise UsageError(f"'{name}' is the name of a packaged profile", hint="choose another name")
-    target = user_folder() / f"{name}.yaml"
-    if name in user_places() and not _was_saved(target):
-        raise UsageError(f"{target} was not written by us", hint="choose another name, or remove it")
+    target = place_for(name)
     date = (now or datetime.now(timezone.utc)).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     lines = [f"extends: {_text(extends)}", f"description: {_text(description or f'Measured on {board.model}')}"]
     lines += _section("board", {key: _text(value) for key, value in identity(board).items()})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any, Optional
 
+from edge_mnv2 import html_report
 from edge_mnv2.evaluate.charts import reliability, scatter
 from edge_mnv2.evaluate.document import Document
 from edge_mnv2.evaluate.mistakes import Mistake
+from edge_mnv2.html_report import section, table
 
 MATRIX_CLASSES = 25
 """A confusion matrix with more classes than this cannot be read: the most frequent confusions are listed instead."""
@@ -17,21 +19,12 @@ MATRIX_CLASSES = 25
 _CONFUSIONS = 30
 
 _STYLE = """
-:root{color-scheme:light dark;--ink:#212529;--soft:#5c636a;--line:#dee2e6;--paper:#fff;--card:#f8f9fa;--bar:#4c6ef5}
-@media(prefers-color-scheme:dark){:root{--ink:#e9ecef;--soft:#adb5bd;--line:#3d4349;--paper:#16191d;--card:#212529;--bar:#748ffc}}
-*{box-sizing:border-box}body{font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;color:var(--ink);background:var(--paper);
-max-width:70rem;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
-p.soft,figcaption{color:var(--soft);margin:.2rem 0}.cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
-.card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem 1rem;min-width:9rem}
-.card b{display:block;font-size:1.45rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
-th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left}td.n,th.n{text-align:right;
-font-variant-numeric:tabular-nums}.matrix td{text-align:center;border:1px solid var(--line);min-width:2.2rem}
+.matrix td{text-align:center;border:1px solid var(--line);min-width:2.2rem}
 .matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}.pictures{display:grid;
 grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.9rem}figure{margin:0}figure img{width:100%;
 border-radius:.4rem;display:block}figcaption{font-size:.82rem;overflow-wrap:anywhere}figcaption b{color:var(--ink)}
 svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.bar,.point{fill:var(--bar)}.point{fill-opacity:.6}
 .guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}.axis{stroke:var(--soft);fill:none}
-summary{cursor:pointer;color:var(--soft)}
 """
 
 _MEASURES = (
@@ -57,10 +50,10 @@ def page(
     sections = [_summary(document, unit)]
     if document["images"]:
         if document.get("calibration"):
-            sections.append(_section("Is its confidence deserved?", reliability(document["calibration"]), _CALIBRATION))
+            sections.append(section("Is its confidence deserved?", reliability(document["calibration"]), _CALIBRATION))
         if values is not None:
             sections.append(
-                _section("Predicted against true", scatter(*values, unit), "A perfect model stays on the line.")
+                section("Predicted against true", scatter(*values, unit), "A perfect model stays on the line.")
             )
         sections.append(_mistakes(document, mistakes))
         if document.get("confusion"):
@@ -68,14 +61,8 @@ def page(
             sections.append(_per_class(document))
     if document["failed"]:
         rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
-        sections.append(_section(f"Pictures that could not be read ({len(rows)})", _table(["file", "reason"], rows)))
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f"<body><h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</body></html>\n"
-    )
+        sections.append(section(f"Pictures that could not be read ({len(rows)})", table(["file", "reason"], rows)))
+    return html_report.page(title, "\n".join(sections), _STYLE)
 
 
 _CALIBRATION = (
@@ -92,10 +79,9 @@ def _summary(document: Document, unit: str) -> str:
     if document["agreement"] is not None:
         cards.append(("agreement", f"{document['agreement']:.1%}"))
     cards.append(("inference, median", _milliseconds(document["inference_ms"]["p50"])))
-    shown = "".join(f'<div class="card">{escape(name)}<b>{text}</b></div>' for name, text in cards)
     threads = f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}"
     setting = f"{document['dataset']} · {document['runtime']}, {document['delegate']}, {threads}"
-    parts = [f'<p class="soft">{escape(setting)}</p><div class="cards">{shown}</div>']
+    parts = [f'<p class="soft">{escape(setting)}</p>{html_report.cards(cards)}']
     if against is not None:
         rows = [
             [name, _number(document[key], kind, unit), _number(against[key], kind, unit)]
@@ -106,7 +92,7 @@ def _summary(document: Document, unit: str) -> str:
             times = [_milliseconds(one["inference_ms"][rank]) for one in (document, against)]
             rows.append([f"inference {rank}", *times])
         header = ["", document["model"], against["model"]]
-        parts.append(_section("Side by side", _table([escape(cell) for cell in header], rows, numeric=(1, 2))))
+        parts.append(section("Side by side", table([escape(cell) for cell in header], rows, numeric=(1, 2))))
     return "".join(parts)
 
 
@@ -121,7 +107,7 @@ def _mistakes(document: Document, mistakes: Sequence[Mistake]) -> str:
         for one in mistakes
     )
     title = "Furthest off" if regression else "Most confident mistakes"
-    return _section(title, f'<div class="pictures">{figures}</div>', "Each picture as the model saw it.")
+    return section(title, f'<div class="pictures">{figures}</div>', "Each picture as the model saw it.")
 
 
 def _confusion(document: Document) -> str:
@@ -129,10 +115,10 @@ def _confusion(document: Document) -> str:
     for cell in document["confusion"]:
         classes.setdefault(cell["predicted_index"], cell["predicted"])
     if len(classes) <= MATRIX_CLASSES:
-        return _section("Confusion", _matrix(document, dict(sorted(classes.items()))), "Rows: true; columns: answered.")
+        return section("Confusion", _matrix(document, dict(sorted(classes.items()))), "Rows: true; columns: answered.")
     wrong = [cell for cell in document["confusion"] if cell["class_index"] != cell["predicted_index"]]
     rows = [[escape(cell["label"]), escape(cell["predicted"]), str(cell["images"])] for cell in wrong[:_CONFUSIONS]]
-    return _section("Most frequent confusions", _table(["true", "answered", "pictures"], rows, numeric=(2,)))
+    return section("Most frequent confusions", table(["true", "answered", "pictures"], rows, numeric=(2,)))
 
 
 def _matrix(document: Document, classes: dict[int, str]) -> str:
@@ -163,24 +149,11 @@ def _per_class(document: Document) -> str:
         ]
         for entry in sorted(document["per_class"], key=lambda entry: (entry["top1"], entry["class_index"]))
     ]
-    table = _table(["class", "label", "pictures", "top-1", "top-5", "precision"], rows, numeric=(0, 2, 3, 4, 5))
+    ranking = table(["class", "label", "pictures", "top-1", "top-5", "precision"], rows, numeric=(0, 2, 3, 4, 5))
     inner = (
         f"<details{' open' if len(rows) <= MATRIX_CLASSES else ''}><summary>{len(rows)} classes, worst first</summary>"
     )
-    return _section("Per class", f"{inner}{table}</details>")
-
-
-def _section(title: str, content: str, note: str = "") -> str:
-    soft = f'<p class="soft">{escape(note)}</p>' if note else ""
-    return f'<h2>{escape(title)}</h2>{soft}<div class="scroll">{content}</div>'
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[int] = ()) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        marks = ['class="n"' if column in numeric else "" for column in range(len(cells))]
-        return "<tr>" + "".join(f"<{tag} {mark}>{cell}</{tag}>" for cell, mark in zip(cells, marks)) + "</tr>"
-
-    return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+    return section("Per class", f"{inner}{ranking}</details>")
 
 
 def _number(value: Any, kind: str, unit: str) -> str:

@@ -13,6 +13,7 @@ from edge_mnv2.camera.frame import Frame, FrameSource
 from edge_mnv2.errors import SourceError
 from edge_mnv2.loop.capture import Capture
 from edge_mnv2.loop.controls import Controls
+from edge_mnv2.loop.decision import Decider, Event
 from edge_mnv2.loop.handoff import Handoff
 from edge_mnv2.loop.result import Result
 from edge_mnv2.loop.smoother import Smoother
@@ -21,6 +22,8 @@ from edge_mnv2.runtime.classifier import Classified, Prediction
 
 _POLL_S = 0.1
 _CAPTURE_STOP_S = 2.0
+_FORGET_NS = 5_000_000_000
+"""Without a result for so long, nothing counts as present."""
 
 
 class Engine(Protocol):
@@ -32,7 +35,10 @@ class Engine(Protocol):
 
 
 class ResultSink(Protocol):
-    """Where results go. `write` returns at once and never raises: a slow or broken output must not slow the loop."""
+    """Where results go. `write` returns at once and never raises: a slow or broken output must not slow the loop.
+
+    A sink with a method `announce(events)` is also told what is gone when results stop coming.
+    """
 
     def write(self, result: Result) -> None: ...
 
@@ -65,6 +71,7 @@ class FrameLoop:
         max_fps: Callable[[], Optional[float]] = lambda: None,
         statistics: Optional[Statistics] = None,
         controls: Optional[Controls] = None,
+        decider: Optional[Decider] = None,
     ) -> None:
         self.statistics = statistics or Statistics()
         self.controls = controls or Controls(threshold, smooth)
@@ -74,6 +81,7 @@ class FrameLoop:
         self._max_frames = max_frames
         self._duration_s = duration_s
         self._smoother = Smoother(self.controls.smooth)
+        self._decider = decider
         self._health = health
         self._max_fps = max_fps
         self._stopping = threading.Event()
@@ -83,6 +91,7 @@ class FrameLoop:
             source, self.handoff, paced=not every_frame, repeat=repeat, on_read=self.statistics.capture.add
         )
         self._due = 0
+        self._idle_since: Optional[int] = None
         self.lost: Optional[SourceError] = None
 
     @property
@@ -109,6 +118,7 @@ class FrameLoop:
             self.lost = error
             return "source_lost"
         finally:
+            self._nothing_is_present()
             self._capture.stop()
             self._source.close()
             self._capture.join(_CAPTURE_STOP_S)
@@ -121,6 +131,7 @@ class FrameLoop:
             if frame is None:
                 if self.handoff.ended:
                     return "eof"
+                self._idle()
                 continue
             self._deliver(engine, frame, engine.classify(frame.region, frame.order))
 
@@ -136,6 +147,7 @@ class FrameLoop:
                 if done is None:
                     if workers.ended:
                         return "eof"
+                    self._idle()
                     continue
                 self._deliver(self._engines[0], *done)
 
@@ -155,8 +167,12 @@ class FrameLoop:
             self._smoother.past = self.controls.smooth
         scores = self._smoother(classified.scores)
         threshold = self.controls.threshold
-        top = tuple(one for one in engine.top(scores) if not one.score < threshold)
+        top = tuple(one for one in self._best(engine, scores) if not one.score < threshold)
+        wall_time = time.time()
+        decider = self._decider
+        events = tuple(decider(scores, wall_time, frame.index)) if decider is not None else ()
         finished = time.monotonic_ns()
+        self._idle_since = None
         statistics = self.statistics
         statistics.add(frame.captured_at, classified, finished)
         temperature, throttled = self._health()
@@ -164,7 +180,7 @@ class FrameLoop:
             frame=frame,
             top=top,
             finished_at=finished,
-            wall_time=time.time(),
+            wall_time=wall_time,
             uptime_s=(finished - statistics.began) / 1e9,
             latency_ns=finished - frame.captured_at,
             inference_ns=classified.inference_ns,
@@ -173,10 +189,38 @@ class FrameLoop:
             engine=classified.engine,
             temp_c=temperature,
             throttled=throttled,
+            events=events,
+            present=decider.present_labels if decider is not None else (),
         )
         for sink in self._sinks:
             sink.write(result)
         self._hold_rate(finished)
+
+    def _best(self, engine: Engine, scores: np.ndarray) -> list[Prediction]:
+        """The best rows of those that may be reported."""
+        hidden = self._decider.hidden if self._decider is not None else None
+        if not hidden:
+            return engine.top(scores)
+        shown = scores.copy()
+        shown[list(hidden)] = -np.inf
+        return [one for one in engine.top(shown) if one.index not in hidden]
+
+    def _idle(self) -> None:
+        """No result came for a moment; when that lasts, what was present is not known to be there any more."""
+        now = time.monotonic_ns()
+        if self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since > _FORGET_NS:
+            self._nothing_is_present()
+            self._smoother.reset()
+
+    def _nothing_is_present(self) -> None:
+        events: Sequence[Event] = self._decider.all_gone(self.statistics.frames) if self._decider is not None else ()
+        if events:
+            for sink in self._sinks:
+                announce = getattr(sink, "announce", None)
+                if announce is not None:
+                    announce(events)
 
     def _hold_rate(self, finished: int) -> None:
         """Wait as the highest frame rate allowed now asks for; live frames that come meanwhile are dropped."""

@@ -1,0 +1,229 @@
+"""`edge-mnv2 profile`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import typer
+
+from edge_mnv2.cli.options import JSON, given, option, parse_duration, setting_overrides
+from edge_mnv2.cli.table import aligned
+from edge_mnv2.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_mnv2.profiler.session import Profiled
+
+_OPERATORS = 12
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(profile)
+
+
+def profile(
+    context: typer.Context,
+    # Its variable is read with the settings: here it would be split at blanks.
+    model: Optional[list[str]] = typer.Option(
+        None, "--model", help="A name or a .tflite file; with --sweep several times.", metavar="NAME|PATH"
+    ),
+    sweep: bool = option("--sweep", help="Compare threads, workers, delegates, models, sizes.", default=False),
+    goal: str = option(
+        "--goal", help="What --sweep chooses for: latency (default), throughput or power.", default="latency"
+    ),
+    ops: bool = option("--ops", help="Time by operator too.", default=False),
+    soak: Optional[str] = option("--soak", help="Then run at full speed, and watch heat.", metavar="MINUTES"),
+    log: Optional[str] = option("--log", help="Write the soak's results: FILE.jsonl or FILE.csv.", metavar="FILE"),
+    save: Optional[str] = option("--save", help="Write a device profile with the settings.", metavar="NAME"),
+    report: Optional[Path] = option("--report", help="Write a page with charts.", metavar="FILE.html"),
+    source: Optional[str] = option(
+        "--source", help="As for run: camera, stream, clip, test[:WxH]. Default: test.", metavar="SPEC"
+    ),
+    device: Optional[str] = option("--device", help="A device profile (never a camera).", metavar="PROFILE|FILE"),
+    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
+    threads: Optional[str] = option("--threads", help="Interpreter threads; --sweep keeps them.", metavar="auto|N"),
+    workers: Optional[str] = option("--workers", help="Interpreters; --sweep keeps them.", metavar="auto|N"),
+    resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
+    size: Optional[str] = option("--size", help="Size of the frames.", metavar="WxH"),
+    duration: Optional[str] = option("--duration", help="Measure for S seconds (8; with --sweep 70).", metavar="S"),
+    root: Optional[Path] = option("--root", help="Read identity and sensors from DIR, not from /.", metavar="DIR"),
+    as_json: bool = JSON,
+) -> None:
+    """Measure this board: the model alone, every stage, the whole way of a frame; find and save the best settings."""
+    from edge_mnv2.device.profile import resolve
+    from edge_mnv2.profiler.session import Request
+    from edge_mnv2.profiler.session import profile as measure
+
+    if goal != "latency" and not sweep and given(context, "goal") == "command line":
+        raise UsageError("--goal without --sweep", hint="--goal says what --sweep chooses the settings for")
+    if root is not None and not root.is_dir():
+        raise UsageError(f"--root {root}: no such folder")
+    if log == "-":
+        raise UsageError("--log -: the results of profile are on stdout", hint="give --log a file")
+    overrides = setting_overrides(context)
+    if model:
+        overrides["runtime.model"] = (model[0], "command line")
+    settings = resolve(device, overrides, root or "/")
+    minutes = None if soak is None else _minutes(soak)
+    found = measure(
+        Request(
+            settings=settings,
+            models=list(dict.fromkeys(model)) if model else [settings.runtime.model],
+            source=source,
+            sweep=sweep,
+            goal=goal,
+            soak_minutes=minutes,
+            soak_log=log,
+            operators=ops,
+            save=save,
+            report=report,
+            seconds=parse_duration("--duration", duration),
+            root=root or "/",
+        )
+    )
+    if as_json:
+        typer.echo(json.dumps(found.document, ensure_ascii=False, indent=2))
+    else:
+        typer.echo(_text(found))
+    if report is not None:
+        typer.echo(f"report: {report}", err=True)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1.0
+    if not 0 < minutes <= 60 * 24 * 30:
+        raise UsageError(f"--soak {text}", hint="a number of minutes, for instance 10")
+    return minutes
+
+
+def _text(found: Profiled) -> str:
+    document = found.document
+    settings = document["settings"]
+    threads = f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}"
+    workers = f"{settings['workers']} worker{'s' if settings['workers'] != 1 else ''}"
+    blocks = [
+        "\n".join(
+            [
+                f"{document['board'] or 'unknown board'} (profile {settings['profile']})",
+                f"{settings['model']} on {settings['runtime']}, {settings['delegate']}, {threads}, {workers}",
+                f"{settings['source']}, resize {settings['resize']}",
+            ]
+        ),
+        _times(document),
+        _summary(document),
+    ]
+    if document["sweep"]:
+        blocks.append(_sweep(document))
+    if found.advice is not None:
+        blocks.append("\n".join(found.advice.lines()))
+    if found.operators is not None:
+        blocks.append(_operators(found))
+    if document["soak"] is not None:
+        blocks.append(f"soak: {document['soak']['verdict']}")
+    if document["notes"]:
+        blocks.append("\n".join(f"note: {note}" for note in document["notes"]))
+    if document["saved"]:
+        blocks.append(f"saved: {document['saved']} (run uses it on this board from now on)")
+    return "\n\n".join(blocks)
+
+
+def _times(document: dict[str, Any]) -> str:
+    stages = document["stages_ms"]
+    rows = [("model alone", document["model_ms"]), *stages.items(), ("end to end", document["end_to_end_ms"])]
+    return aligned(
+        [[name, *(_number(times[rank], 3) for rank in ("p50", "p95", "p99"))] for name, times in rows],
+        ["ms", "p50", "p95", "p99"],
+        right=(1, 2, 3),
+    )
+
+
+def _summary(document: dict[str, Any]) -> str:
+    cpu, warm_up, memory, health = (document[key] for key in ("cpu", "warm_up", "memory", "health"))
+    rows = [
+        ("frame rate", f"{_number(document['fps'], 1)} FPS"),
+        ("CPU", f"{_number(cpu['ms_per_frame'], 1)} ms a frame, {_number(cpu['cpus_used'], 2)} CPUs in use"),
+        ("memory", f"{_number(memory['rss_mb'], 0)} MB (peak {_number(memory['peak_rss_mb'], 0)})"),
+        ("energy", "no power sensor" if document["energy_mj"] is None else _energy(document)),
+        (
+            "warm-up",
+            f"{_number(warm_up['load_ms'], 0)} ms to load, {_number(warm_up['first_ms'], 1)} ms for the first frame",
+        ),
+    ]
+    if health["temp_c"] is not None:
+        rows.append(("temperature", f"{health['temp_c']:g} °C (highest {health['max_temp_c']:g})"))
+    if document["expected"] is not None:
+        rows.append(("published", document["expected"]["text"]))
+    return aligned(rows)
+
+
+def _energy(document: dict[str, Any]) -> str:
+    return f"{document['energy_mj']:.1f} mJ a frame, the board draws {document['power_w']:.2f} W"
+
+
+def _sweep(document: dict[str, Any]) -> str:
+    rows = document["sweep"]
+    several = len({row["model"] for row in rows}) > 1
+    blocks = [f"{document['goal']}: {document['goal_means']}"]
+    for compares in ("engines", "sizes"):
+        chosen = [row for row in rows if row["compares"] == compares]
+        if not chosen:
+            continue
+        chosen.sort(key=lambda row: row["ratio"] if compares == "engines" else row["width"])
+        table = [
+            [
+                *([row["model"]] if several else []),
+                row["delegate"],
+                str(row["threads"]),
+                str(row["workers"]),
+                "-" if row["width"] is None else f"{row['width']}x{row['height']}",
+                _number(row["end_to_end_ms"]["p50"], 2),
+                _number(row["fps"], 1),
+                _number(row["cpu_ms_per_frame"], 1),
+                *([_number(row["energy_mj"], 1)] if row["energy_mj"] is not None else []),
+                f"{row['ratio']:.2f}",
+                str(row["rounds"]),
+                row["stopped"] or "",
+            ]
+            for row in chosen
+        ]
+        energy = ["MJ"] if all(row["energy_mj"] is not None for row in chosen) else []
+        header = [
+            *(["MODEL"] if several else []),
+            "DELEGATE", "THREADS", "WORKERS", "SIZE", "MS", "FPS", "CPU MS", *energy, "COST", "ROUNDS", "",
+        ]  # fmt: skip
+        first = 2 if several else 1
+        blocks.append(aligned(table, header, right=(first, first + 1, *range(first + 3, len(header) - 1))))
+    return "\n".join(blocks)
+
+
+def _operators(found: Profiled) -> str:
+    assert found.operators is not None
+    document = found.operators.document()
+    rows = [
+        [
+            str(row["index"]),
+            f"{row['operator']} {row['detail']}".strip(),
+            "x".join(map(str, row["shape"])),
+            _number(row["ms"], 3),
+            f"{row['share']:.1%}" if row["share"] is not None else "",
+            "" if not row["macs"] or not row["ms"] else f"{row['macs'] / row['ms'] / 1e6:.1f}",
+        ]
+        for row in sorted(document["operators"], key=lambda row: -row["ms"])[:_OPERATORS]
+    ]
+    kinds = ", ".join(f"{count} {kind} {ms:.2f} ms" for kind, count, ms in found.operators.by_kind())
+    return "\n".join(
+        [
+            f"operators ({document['method']}); together {document['covered']:.0%} of the whole model",
+            aligned(rows, ["", "OPERATOR", "OUTPUT", "MS", "SHARE", "GMAC/S"], right=(0, 3, 4, 5)),
+            f"by kind: {kinds}",
+        ]
+    )
+
+
+def _number(value: Optional[float], digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

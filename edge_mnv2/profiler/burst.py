@@ -1,0 +1,172 @@
+"""Short measured runs: the model alone, and the whole loop of `run`. Everything else here is made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Optional, Union
+
+from edge_mnv2.loop.frame_loop import Engine
+from edge_mnv2.loop.percentiles import Percentiles
+from edge_mnv2.loop.result import Result
+from edge_mnv2.loop.statistics import Statistics
+from edge_mnv2.profiler.cpu_use import own_seconds
+from edge_mnv2.profiler.feed import Feed
+from edge_mnv2.runtime.classifier import Classified, simulated_inference_ns
+from edge_mnv2.runtime.interpreter import AnyInterpreter
+
+STAGES = ("capture", "preprocess", "inference", "postprocess")
+
+LEAST_FRAMES = 3
+"""However slow the board is, a burst has so many frames for each worker."""
+
+
+@dataclass
+class Burst:
+    """What one or several bursts of one setting took, nanoseconds one a frame.
+
+    `end_to_end` runs from a frame that is there to its named result: from the capture time of a live source, else from
+    the start of preprocessing. `capture` is time inside the source's read, one a frame that was read. `rates` are the
+    frames a second of each burst, `cpu_s` the CPU seconds of this process, `wall_s` the time of the bursts.
+    """
+
+    end_to_end: list[int] = field(default_factory=list)
+    capture: list[int] = field(default_factory=list)
+    preprocess: list[int] = field(default_factory=list)
+    inference: list[int] = field(default_factory=list)
+    postprocess: list[int] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+    @property
+    def frames(self) -> int:
+        return len(self.end_to_end)
+
+    @property
+    def cpu_ms_per_frame(self) -> Optional[float]:
+        return self.cpu_s * 1e3 / self.frames if self.frames else None
+
+    def add(self, other: Burst) -> None:
+        """Count the frames of `other` too."""
+        for name in ("end_to_end", *STAGES, "rates", "spans"):
+            getattr(self, name).extend(getattr(other, name))
+        self.cpu_s += other.cpu_s
+
+
+def model_burst(interpreter: AnyInterpreter, seconds: float, least: int = LEAST_FRAMES) -> list[int]:
+    """Nanoseconds of each `invoke` of an interpreter whose input is set, one straight after the other."""
+    floor = simulated_inference_ns()
+    times: list[int] = []
+    clock = time.perf_counter_ns
+    end = clock() + int(seconds * 1e9)
+    while True:
+        began = clock()
+        interpreter.invoke()
+        ended = clock()
+        if ended - began < floor:
+            time.sleep((floor - (ended - began)) / 1e9)
+            ended = clock()
+        times.append(ended - began)
+        if ended >= end and len(times) >= least:
+            return times
+
+
+def loop_burst(engines: Sequence[Engine], feed: Feed, seconds: float, *, least: int = LEAST_FRAMES) -> Burst:
+    """`seconds` of the frame loop, at least `least` frames for each engine; opens and closes the source.
+
+    Raises what the source and the engines raise.
+    """
+    recorder = _Recorder(feed.waits)
+    feed.source.open()
+    loop = feed.loop(engines, recorder)
+    loop.add_sink(_Enough(seconds, least * len(engines), loop.stop))
+    cpu, began = own_seconds(), time.monotonic_ns()
+    loop.run()
+    if loop.lost is not None:
+        raise loop.lost
+    burst = recorder.burst
+    burst.cpu_s = own_seconds() - cpu
+    burst.spans.append((began, time.monotonic_ns()))
+    burst.capture.extend(recorder.reads.values)
+    if (rate := recorder.rate(len(engines))) is not None:
+        burst.rates.append(rate)
+    return burst
+
+
+class _Recorder(Statistics):
+    """Keeps every frame's times, which the statistics of a long run must not."""
+
+    def __init__(self, live: bool) -> None:
+        super().__init__()
+        self._live = live
+        self.burst = Burst()
+        self.reads = _Kept()
+        self.capture = self.reads
+        self._finished: list[int] = []
+
+    def add(self, captured_at: int, classified: Classified, finished_at: int) -> None:
+        super().add(captured_at, classified, finished_at)
+        burst = self.burst
+        burst.preprocess.append(classified.preprocess_ns)
+        burst.inference.append(classified.inference_ns)
+        burst.postprocess.append(classified.postprocess_ns)
+        burst.end_to_end.append(finished_at - (captured_at if self._live else classified.started_at))
+        self._finished.append(finished_at)
+
+    def rate(self, workers: int) -> Optional[float]:
+        """Frames a second once every worker is busy."""
+        finished = sorted(self._finished)
+        if len(finished) > workers:
+            span = finished[-1] - finished[workers - 1]
+            return (len(finished) - workers) * 1e9 / span if span else None
+        return len(finished) / self.duration_s if self.duration_s else None
+
+
+class _Kept(Percentiles):
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[int] = []
+
+    def add(self, nanoseconds: int) -> None:
+        self.values.append(nanoseconds)
+
+
+class _Enough:
+    """Stops the loop once it has run for long enough and has made enough results."""
+
+    def __init__(self, seconds: float, least: int, stop: Callable[[], None]) -> None:
+        self._end = time.monotonic_ns() + int(seconds * 1e9)
+        self._left = least
+        self._stop = stop
+
+    def write(self, result: Result) -> None:
+        self._left -= 1
+        if self._left <= 0 and result.finished_at >= self._end:
+            self._stop()
+
+
+def percentiles(
+    nanoseconds: Sequence[int], fractions: Sequence[float] = (0.5, 0.95, 0.99)
+) -> dict[str, Optional[float]]:
+    """`{"p50": ms, ...}` of times in nanoseconds, None where there are none; linear between the two nearest."""
+    ordered = sorted(nanoseconds)
+    found: dict[str, Optional[float]] = {}
+    for fraction in fractions:
+        name = f"p{round(fraction * 100)}"
+        if not ordered:
+            found[name] = None
+            continue
+        place = fraction * (len(ordered) - 1)
+        low = int(place)
+        high = min(low + 1, len(ordered) - 1)
+        found[name] = round((ordered[low] + (ordered[high] - ordered[low]) * (place - low)) / 1e6, 4)
+    return found
+
+
+def middle(values: Sequence[Union[int, float]]) -> Optional[float]:
+    """The median, None of nothing."""
+    import statistics
+
+    return statistics.median(values) if values else None

@@ -1,0 +1,274 @@
+"""A profile as one HTML file with charts."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any, Optional
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.html_report import cards, page, section, table
+from edge_mnv2.paths import atomic_write
+from edge_mnv2.profiler import charts
+from edge_mnv2.profiler.session import Profiled
+
+_STYLE = """
+:root{--c0:#4263eb;--c1:#e8590c;--c2:#2b8a3e;--c3:#9c36b5;--c4:#0b7285;--c5:#a61e4d}
+@media(prefers-color-scheme:dark){:root{--c0:#748ffc;--c1:#ff922b;--c2:#51cf66;--c3:#da77f2;--c4:#3bc9db;--c5:#f783ac}}
+svg{max-width:100%;height:auto;display:block}.pygal-chart .axis text.major{fill:var(--soft)!important}
+.pygal-chart .axis .major.line{stroke:var(--line)!important}th,td{white-space:nowrap}
+ul{margin:.4rem 0;padding-left:1.2rem}.scroll+.scroll{margin-top:1rem}
+"""
+
+_STAGES = (
+    ("model_ms", "the model alone", "invoke, nothing else running in between"),
+    ("capture", "capture", "inside the source's read, waiting included"),
+    ("preprocess", "preprocess", "crop, resize, colour order, the model's number format"),
+    ("inference", "inference", "invoke, between the other stages"),
+    ("postprocess", "postprocess", "scores from the output tensor"),
+    ("end_to_end_ms", "end to end", "from a frame that is there to its named result"),
+)
+
+
+def write_report(target: Path, found: Profiled) -> None:
+    """Write the page to `target`, whole or not at all. Raises UsageError where it cannot be written."""
+    text = render(found)
+    try:
+        with atomic_write(target, "w") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise UsageError(f"--report {target} cannot be written: {error.strerror or error}") from error
+
+
+def render(found: Profiled) -> str:
+    """The page as HTML."""
+    document = found.document
+    board = document["board"] or "unknown board"
+    parts = [_head(found), _notes(document), _distribution(found), _sweep(found), _sizes(found), _accelerator(found)]
+    parts += [_operators(found), _soak(found), _facts(document)]
+    return page(f"{document['settings']['model']} on {board}", "\n".join(part for part in parts if part), _STYLE)
+
+
+def _head(found: Profiled) -> str:
+    document = found.document
+    settings = document["settings"]
+    line = (
+        f"{settings['runtime']} · {settings['delegate']} · {_plural(settings['threads'], 'thread')} · "
+        f"{_plural(settings['workers'], 'worker')} · {settings['source']} · {document['date']}"
+    )
+    figures = [
+        ("model alone, median", _ms(document["model_ms"]["p50"])),
+        ("end to end, median", _ms(document["end_to_end_ms"]["p50"])),
+        ("end to end, p99", _ms(document["end_to_end_ms"]["p99"])),
+        ("frame rate", "-" if document["fps"] is None else f"{document['fps']:.1f} FPS"),
+        ("CPU time a frame", _ms(document["cpu"]["ms_per_frame"])),
+    ]
+    if document["energy_mj"] is not None:
+        figures.append(("energy a frame", f"{document['energy_mj']:.1f} mJ"))
+    heat = [document["health"]["max_temp_c"], found.soak.max_temp_c if found.soak else None]
+    if any(celsius is not None for celsius in heat):
+        figures.append(("highest temperature", f"{max(celsius for celsius in heat if celsius is not None):g} °C"))
+    return f'<p class="soft">{escape(line)}</p>{cards(figures)}'
+
+
+def _notes(document: dict[str, Any]) -> str:
+    lines = list(document["notes"])
+    if document["expected"] is not None:
+        lines.insert(0, document["expected"]["text"])
+    if document["saved"]:
+        lines.append(f"saved as a device profile: {document['saved']}")
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
+
+
+def _distribution(found: Profiled) -> str:
+    document, measurement = found.document, found.measurement
+    if not measurement.model or not measurement.burst.end_to_end:
+        return ""
+    rows = []
+    for key, name, meaning in _STAGES:
+        times = document[key] if key in document else document["stages_ms"][key]
+        rows.append([escape(name), *(_number(times[rank], 3) for rank in ("p50", "p95", "p99")), escape(meaning)])
+    worst = max(measurement.burst.end_to_end) / 1e6
+    note = (
+        f"{document['inferences']} inferences and {document['frames']} frames after a warm-up of "
+        f"{document['warm_up']['seconds']:.1f} s; loading took {document['warm_up']['load_ms']:.0f} ms. The slowest "
+        f"frame in a hundred is not drawn (the slowest of all: {worst:.1f} ms)."
+    )
+    chart = charts.distribution(measurement.model, measurement.burst.end_to_end)
+    return section("Latency", chart, note) + _scroll(table(["ms", "p50", "p95", "p99", ""], rows, numeric=(1, 2, 3)))
+
+
+def _sweep(found: Profiled) -> str:
+    swept, document = found.swept, found.document
+    if swept is None:
+        return ""
+    ended = "until no doubt was left" if swept.settled else "until the time was over"
+    note = (
+        f"Goal: {document['goal']}, {document['goal_means']}. {swept.rounds} rounds, every setting once a round in a "
+        f"new order, {ended}; who was clearly worse left early. Cost is the median ratio to the chosen setting."
+    )
+    ranked = sorted(swept.rows, key=lambda row: row.entrant.ratio)
+    body = charts.bars(
+        "Cost by setting",
+        "cost over that of the chosen setting",
+        [(_name(row, swept.rows), row.entrant.ratio) for row in ranked],
+        ranked.index(swept.winner),
+    )
+    parts = [section("Settings compared", body, note)]
+    if len(swept.rows) > 1:
+        parts.append(
+            section(
+                "Throughput against latency",
+                charts.against(swept.rows, swept.winner),
+                "Along each line the number of workers grows. The largest dot is the chosen setting.",
+            )
+        )
+    parts.append(_scroll(_rows(ranked, found)))
+    return "".join(parts)
+
+
+def _rows(rows: list[Any], found: Profiled) -> str:
+    energy = any(row.energies for row in rows)
+    header = ["model", "delegate", "threads", "workers", "size", "end to end", "p95", "FPS", "CPU ms"]
+    header += [*(["mJ"] if energy else []), "cost", "rounds", ""]
+    cells = []
+    for row in rows:
+        entry = row.document()
+        size = "" if entry["width"] is None else f"{entry['width']}x{entry['height']}"
+        chosen = found.swept is not None and row in (found.swept.winner, found.swept.best_size)
+        cells.append(
+            [
+                escape(entry["model"]),
+                escape(entry["delegate"]),
+                str(entry["threads"]),
+                str(entry["workers"]),
+                size,
+                _number(entry["end_to_end_ms"]["p50"], 2),
+                _number(entry["end_to_end_ms"]["p95"], 2),
+                _number(entry["fps"], 1),
+                _number(entry["cpu_ms_per_frame"], 2),
+                *([_number(entry["energy_mj"], 1)] if energy else []),
+                f"{entry['ratio']:.3f}",
+                str(entry["rounds"]),
+                "chosen" if chosen else escape(entry["stopped"] or ""),
+            ]
+        )
+    return table(header, cells, numeric=(2, 3, *range(5, len(header) - 1)))
+
+
+def _sizes(found: Profiled) -> str:
+    swept = found.swept
+    if swept is None or not swept.sizes:
+        return ""
+    note = "The chosen engines on frames of other sizes."
+    if swept.best_size is None:
+        note += " Measured on the test pattern: what a camera and its decoder take comes on top."
+    return section("Capture sizes", _rows(swept.sizes, found), note)
+
+
+def _accelerator(found: Profiled) -> str:
+    if found.advice is None:
+        return ""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in found.advice.lines()[1:])
+    return section("Edge TPU or CPU", f"<ul>{lines}</ul>", found.advice.lines()[0])
+
+
+def _operators(found: Profiled) -> str:
+    if found.operators is None:
+        return ""
+    document = found.operators.document()
+    note = (
+        f"{_sentence(document['method'])} {document['rounds']} rounds. Together they take "
+        f"{document['covered']:.0%} of the whole model's {document['model_ms']:.2f} ms."
+    )
+    kinds = [
+        [escape(kind), str(count), _number(ms, 3), f"{ms / sum(part.ms for part in found.operators.parts):.1%}"]
+        for kind, count, ms in found.operators.by_kind()
+    ]
+    rows = [
+        [
+            str(row["index"]),
+            escape(f"{row['operator']} {row['detail']}".strip()),
+            "x".join(map(str, row["shape"])),
+            _number(row["ms"], 3),
+            f"{row['share']:.1%}" if row["share"] is not None else "",
+            "" if not row["macs"] or not row["ms"] else f"{row['macs'] / row['ms'] / 1e6:.1f}",
+        ]
+        for row in document["operators"]
+    ]
+    every = table(["", "operator", "output", "ms", "share", "GMAC/s"], rows, numeric=(0, 3, 4, 5))
+    return (
+        section("Operators", charts.operators(found.operators), note)
+        + _scroll(table(["kind", "operators", "ms", "share"], kinds, numeric=(1, 2, 3)))
+        + f"<details><summary>{len(rows)} operators</summary>{_scroll(every)}</details>"
+    )
+
+
+def _soak(found: Profiled) -> str:
+    result = found.soak
+    if result is None or not result.points:
+        return ""
+    parts = [section("Soak", charts.soak_rate(result.points), _sentence(result.verdict))]
+    parts += [_scroll(chart) for chart in (charts.soak_heat(result.points), charts.soak_power(result.points)) if chart]
+    rows = [
+        [
+            f"{point.t_s:.0f}",
+            _number(point.fps, 1),
+            _number(point.inference_ms, 2),
+            _number(point.temp_c, 1),
+            _number(point.cpu_mhz, 0),
+            _number(point.power_w, 2),
+            "-" if point.throttled is None else escape(", ".join(point.throttled)),
+        ]
+        for point in result.points
+    ]
+    header = ["s", "FPS", "inference, ms", "°C", "MHz", "W", "throttled"]
+    every = table(header, rows, numeric=(0, 1, 2, 3, 4, 5))
+    return "".join(parts) + f"<details><summary>{len(rows)} points</summary>{_scroll(every)}</details>"
+
+
+def _facts(document: dict[str, Any]) -> str:
+    health, cpu = document["health"], document["cpu"]
+    facts = [
+        ("board", document["board"]),
+        ("profile", document["settings"]["profile"]),
+        ("operating system", f"{document['os'] or '-'} ({document['arch'] or '-'})"),
+        ("usable CPUs", f"{document['cpus_usable']}{_because(document['cpus_limited_by'])}"),
+        ("CPUs in use", _number(cpu["cpus_used"], 2)),
+        ("CPUs that other programs kept busy", _number(cpu["others"], 2)),
+        ("memory of this process", f"{_number(document['memory']['rss_mb'], 0)} MB"),
+        ("CPU clock", "-" if health["cpu_mhz"] is None else f"{health['cpu_mhz']} MHz ({health['governor'] or '-'})"),
+        ("power mode", health["power_mode"] or "-"),
+        ("throttled", "unknown" if health["throttled"] is None else ", ".join(health["throttled"]) or "no"),
+        ("edge-mnv2", document["version"]),
+    ]
+    return section("The board", table(["", ""], [[escape(name), escape(str(value))] for name, value in facts]))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _because(why: Optional[str]) -> str:
+    return f" ({why})" if why else ""
+
+
+def _name(row: Any, rows: list[Any]) -> str:
+    several = len({other.model for other in rows}) > 1
+    return f"{row.model}: {row.setting.words}" if several else str(row.setting.words)
+
+
+def _scroll(content: str) -> str:
+    return f'<div class="scroll">{content}</div>'
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
+def _ms(value: Optional[float]) -> str:
+    return "-" if value is None else f"{value:.2f} ms"
+
+
+def _number(value: Optional[float], digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
