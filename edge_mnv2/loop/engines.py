@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional
 
 from edge_mnv2.device.cpus import resolve_threads
 from edge_mnv2.device.profile import Settings
-from edge_mnv2.errors import AcceleratorError
+from edge_mnv2.errors import AcceleratorError, ModelError
 from edge_mnv2.runtime import model_file
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import AnyInterpreter
@@ -161,7 +161,11 @@ def open_engines(
             if spec.required:
                 raise
             notes.append(f"no Edge TPU: {error}")
-            plan = choose(request, spec, False, Zoo())
+            try:
+                plan = choose(request, spec, False, Zoo())
+            except ModelError:
+                # Nothing but the TPU can run it: then the TPU's trouble is what has to be told.
+                raise error from None
         else:
             return Engines(opened.engines, opened.model, notes + opened.notes)
     assert plan.cpu is not None

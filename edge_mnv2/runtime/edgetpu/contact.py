@@ -111,11 +111,20 @@ class Worker:
             self._connection.send(b"i")
             answer = self._connection.recv(_PACKET)
         except socket.timeout:
-            raise self._failed(Ending(self._stage, waited_s=limit_s)) from None
+            answer = self._late_answer()
+            if not answer:
+                raise self._failed(Ending(self._stage, waited_s=limit_s)) from None
         except OSError:
             answer = b""
         if len(answer) != 1:
             raise self._failed(self._ending(answer))
+
+    def _late_answer(self) -> bytes:
+        """What came while this process, and not the worker, was held up (stopped, or starved of the processor)."""
+        try:
+            return self._connection.recv(_PACKET, socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
 
     def close(self) -> None:
         """Let the worker put the device down; end it where it does not. Safe at any time and from any thread."""

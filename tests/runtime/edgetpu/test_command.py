@@ -21,6 +21,8 @@ from edge_mnv2.runtime.edgetpu.lock import DeviceLock
 from edge_mnv2.runtime.edgetpu.pairs import DEFAULT_COMPILED
 from tests.runtime.edgetpu import trees
 
+EXTRACTOR = "models/mobilenet_v1_1.0_224_quant_embedding_extractor_edgetpu.tflite"
+
 Run = Callable[..., "tuple[int, str, str]"]
 
 
@@ -221,6 +223,19 @@ def test_stills(run: Run, data: Path, tpu: pytest.MonkeyPatch) -> None:
     [result] = json.loads(out)["results"]
     assert code == 0 and (result["top"][0]["index"], result["top"][0]["label"]) == (286, "Egyptian cat")
     assert "no Edge TPU: " in err and "its CPU twin mobilenet_v2_1.0_224_quant is used" in err
+
+
+def test_a_compiled_model_without_twin_tells_what_keeps_the_device(
+    run: Run, data: Path, tmp_path: Path, tpu: pytest.MonkeyPatch
+) -> None:
+    lonely = tmp_path / "lonely_edgetpu.tflite"
+    lonely.write_bytes((data / EXTRACTOR).read_bytes())
+    tpu.setenv("STANDIN", "prepare")
+    code, out, err = run("run", "--source", "test", "--max-frames", 1, "--model", lonely)
+    assert (code, out) == (5, "") and "refuses the model" in err
+    tpu.delenv("EDGE_MNV2_EDGETPU_LIB")
+    code, out, err = run("run", "--source", "test", "--max-frames", 1, "--model", lonely)
+    assert (code, out) == (3, "") and "is compiled for the Coral Edge TPU and cannot run on a CPU" in err
 
 
 @pytest.mark.parametrize(
