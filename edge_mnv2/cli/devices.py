@@ -20,7 +20,7 @@ ROOT = option("--root", help="Look at a copy of a board's files in DIR instead o
 
 SETTINGS = (
     "source", "size", "fps", "rotate", "flip", "roi", "resize", "runtime", "delegate", "threads", "workers", "model",
-    "top-k", "threshold", "smooth", "gate",
+    "top-k", "threshold", "smooth", "gate", "appear", "gone", "consecutive", "allow", "deny",
 )  # fmt: skip
 """The options of the profile schema, written out so that no command pays for the schema at its start."""
 
@@ -87,9 +87,7 @@ def show(
     name: Optional[str] = typer.Argument(
         None, metavar="NAME|FILE", envvar="EDGE_MNV2_DEVICE", show_envvar=False, help="Default: this board's profile."
     ),
-    resolved: bool = option(
-        "--resolved", help="Every setting in force, and where it came from.", default=False, is_flag=True
-    ),
+    resolved: bool = option("--resolved", help="Every setting in force, and where it came from.", default=False),
     as_json: bool = JSON,
     **settings: Optional[str],
 ) -> None:

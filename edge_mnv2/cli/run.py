@@ -51,6 +51,15 @@ def run(
     top_k: Optional[str] = option("--top-k", help="How many classes a result names (default 5).", metavar="K"),
     threshold: Optional[str] = option("--threshold", help="Least score that a result names, 0 to 1.", metavar="T"),
     smooth: Optional[str] = option("--smooth", help="Weight of the past in the scores, 0 (off) to 0.99.", metavar="A"),
+    appear: Optional[str] = option("--appear", help="Score at which a class appears (default 0.5).", metavar="T"),
+    gone: Optional[str] = option(
+        "--gone", help="Score below which it is gone (default: 0.7 of --appear).", metavar="T"
+    ),
+    consecutive: Optional[str] = option(
+        "--consecutive", help="In how many results one after the other (default 3).", metavar="N"
+    ),
+    allow: Optional[str] = option("--allow", help="Report these classes only.", metavar="CLASS,..."),
+    deny: Optional[str] = option("--deny", help="Never report these classes.", metavar="CLASS,..."),
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
     roi: Optional[str] = option("--roi", help="Classify only this part, in pixels.", metavar="X,Y,W,H"),
     rotate: Optional[str] = option("--rotate", help="Turn clockwise: 0, 90, 180 or 270.", metavar="DEGREES"),

@@ -108,6 +108,8 @@ def shown_value(key: str, value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (float, int)):
         return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, (list, tuple)) and any(isinstance(item, str) for item in value):
+        return json.dumps(list(value), ensure_ascii=False)
     if isinstance(value, (list, tuple)):
         return json.dumps([int(item) if float(item).is_integer() else item for item in value])
     return str(value)

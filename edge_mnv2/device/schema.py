@@ -98,6 +98,17 @@ class Output:
     threshold: float = _key(0.0, Number(0, 1), "scores below it are not reported", "threshold")
     smooth: float = _key(0.0, Number(0, 1, below=True), "share of the past in the smoothed scores, 0 = off", "smooth")
     gate: bool = _key(False, Flag(), "skip inference while nothing moves", "gate")
+    appear: float = _key(0.5, Number(0, 1, above=True), "a class appears when its score reaches it", "appear")
+    gone: Optional[float] = _key(
+        None, Or(Number(0, 1, above=True), "auto"), "and is gone when it stays below this; auto: 0.7 of appear", "gone"
+    )
+    consecutive: int = _key(3, Whole(1, 10_000), "in so many results one after the other", "consecutive")
+    allow: Optional[tuple[str, ...]] = _key(
+        None, Or(Names("a class or a list of classes"), "all"), "the only classes that are reported", "allow"
+    )
+    deny: Optional[tuple[str, ...]] = _key(
+        None, Or(Names("a class or a list of classes"), "none"), "classes that are never reported", "deny"
+    )
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,10 @@ def parse_yaml(text: str, name: str) -> Mapping:
         indent = line[: len(line) - len(line.lstrip())]
         if "\t" in indent and line.strip():
             raise ProfileError(f"{name}:{number}: a tab in the indentation", hint="YAML indents with spaces only")
-    loader = _Loader(text)
+    loader: Optional[_Loader] = None
     try:
+        # The reader looks for unprintable characters as soon as it has the text.
+        loader = _Loader(text)
         root = loader.get_single_node()
     except _Refused as error:
         raise ProfileError(f"{name}:{error.line}: {error.problem}", hint=error.hint) from None
@@ -80,7 +82,8 @@ def parse_yaml(text: str, name: str) -> Mapping:
     except yaml.YAMLError as error:
         raise ProfileError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     node = _Reader(name).node(root) if root is not None else None
     if node is None or (isinstance(node, Scalar) and node.missing):
         raise ProfileError(f"{name}: the file is empty", hint="a profile has at least one key, such as extends: base")

@@ -66,6 +66,10 @@ def rows_named(labels: Sequence[str], names: Iterable[str], what: str = "label")
     return rows
 
 
+OFF_SHARE = 0.7
+"""Where nothing else is said, `off` is so large a share of `on`."""
+
+
 class Decider:
     """Follows every class that may be reported. One call a result, in frame order.
 
@@ -78,13 +82,14 @@ class Decider:
         labels: Sequence[str],
         *,
         on: float = 0.5,
-        off: float = 0.35,
+        off: Optional[float] = None,
         results: int = 3,
         allow: Iterable[str] = (),
         deny: Iterable[str] = (),
     ) -> None:
+        off = OFF_SHARE * on if off is None else off
         if not 0 < off <= on <= 1:
-            raise UsageError(f"a class appears at {on} and is gone below {off}", hint="0 < gone <= appears <= 1")
+            raise UsageError(f"a class appears at {on} and is gone below {off}", hint="0 < gone <= appear <= 1")
         if results < 1:
             raise UsageError(f"{results} consecutive results", hint="at least 1")
         self._labels = labels
@@ -97,6 +102,11 @@ class Decider:
     def present(self) -> list[int]:
         """Rows that are present, the one that came first first."""
         return list(self._present)
+
+    @property
+    def present_labels(self) -> tuple[str, ...]:
+        """The labels of `present`."""
+        return tuple(self._labels[row] for row in self._present)
 
     def __call__(self, scores: np.ndarray, wall_time: float, frame: int) -> list[Event]:
         """What changed with these scores (float32, one a row)."""

@@ -82,6 +82,8 @@ class FrameLoop:
         self._duration_s = duration_s
         self._smoother = Smoother(self.controls.smooth)
         self._decider = decider
+        self._hidden = np.array(sorted(decider.hidden) if decider is not None else [], np.intp)
+        self._index = 0
         self._health = health
         self._max_fps = max_fps
         self._stopping = threading.Event()
@@ -172,7 +174,7 @@ class FrameLoop:
         decider = self._decider
         events = tuple(decider(scores, wall_time, frame.index)) if decider is not None else ()
         finished = time.monotonic_ns()
-        self._idle_since = None
+        self._idle_since, self._index = None, frame.index
         statistics = self.statistics
         statistics.add(frame.captured_at, classified, finished)
         temperature, throttled = self._health()
@@ -198,24 +200,23 @@ class FrameLoop:
 
     def _best(self, engine: Engine, scores: np.ndarray) -> list[Prediction]:
         """The best rows of those that may be reported."""
-        hidden = self._decider.hidden if self._decider is not None else None
-        if not hidden:
+        if not self._hidden.size:
             return engine.top(scores)
         shown = scores.copy()
-        shown[list(hidden)] = -np.inf
-        return [one for one in engine.top(shown) if one.index not in hidden]
+        shown[self._hidden] = -np.inf
+        return [one for one in engine.top(shown) if one.score != -np.inf]
 
     def _idle(self) -> None:
         """No result came for a moment; when that lasts, what was present is not known to be there any more."""
         now = time.monotonic_ns()
-        if self._idle_since is None:
+        if self._idle_since is None or self.controls.paused:
             self._idle_since = now
         elif now - self._idle_since > _FORGET_NS:
             self._nothing_is_present()
             self._smoother.reset()
 
     def _nothing_is_present(self) -> None:
-        events: Sequence[Event] = self._decider.all_gone(self.statistics.frames) if self._decider is not None else ()
+        events: Sequence[Event] = self._decider.all_gone(self._index) if self._decider is not None else ()
         if events:
             for sink in self._sinks:
                 announce = getattr(sink, "announce", None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from edge_mnv2.camera.frame import Frame
+from edge_mnv2.loop.decision import Event
 from edge_mnv2.runtime.classifier import Prediction
 
 
@@ -14,7 +15,8 @@ class Result:
     """One classified frame. Times are monotonic nanoseconds, `wall_time` is seconds since 1970 (UTC).
 
     `top` is what passed smoothing and threshold, best first. `latency_ns` runs from capture to result. `fps` counts
-    the results of the last second, `dropped` the frames that were captured and never classified so far.
+    the results of the last second, `dropped` the frames that were captured and never classified so far. `events` is
+    what appeared or went with this result, `present` the labels of what is present now, the oldest first.
     """
 
     frame: Frame
@@ -29,3 +31,10 @@ class Result:
     engine: str
     temp_c: Optional[float] = None
     throttled: Optional[tuple[str, ...]] = None
+    events: tuple[Event, ...] = ()
+    present: tuple[str, ...] = ()
+
+    @property
+    def unsure(self) -> bool:
+        """No class reaches the threshold."""
+        return not self.top

@@ -14,6 +14,7 @@ from edge_mnv2.device.health import HealthMonitor, HealthSample
 from edge_mnv2.device.limits import HealthLimits
 from edge_mnv2.device.profile import Settings
 from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
+from edge_mnv2.loop.decision import Decider
 from edge_mnv2.loop.engines import Engines, open_engines
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.source_choice import ChosenSource, choose_source
@@ -144,8 +145,24 @@ class _Session:
             smooth=settings.output.smooth,
             health=self.health.latest,
             max_fps=lambda: limits.max_fps,
+            decider=self._decider(),
         )
         self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines)
+
+    def _decider(self) -> Optional[Decider]:
+        """None where scores are values and no class can be present."""
+        assert self.engines is not None
+        classifier, output = self.engines.engines[0], self.request.settings.output
+        if classifier.task != "classification":
+            return None
+        return Decider(
+            classifier.labels,
+            on=output.appear,
+            off=output.gone,
+            results=output.consecutive,
+            allow=output.allow or (),
+            deny=output.deny or (),
+        )
 
     def _facts(self) -> Facts:
         assert self.engines is not None and self.chosen is not None

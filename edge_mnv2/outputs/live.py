@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
+from edge_mnv2.loop.decision import Event
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.result import Result
 from edge_mnv2.loop.statistics import resident_mb
-from edge_mnv2.outputs.log_file import as_record
+from edge_mnv2.outputs.log_file import as_event, as_record
+
+_EVENTS = 20
 
 STALLED_S = 10.0
 """Seconds without a result after which a run that is not paused counts as stalled."""
@@ -41,7 +45,7 @@ class EngineUse(Protocol):
 
 
 class Live:
-    """Keeps the newest result of a loop, and nothing older. Any thread may look.
+    """Keeps the newest result of a loop and its last events. Any thread may look.
 
     Before `attach` and before the first result, everything that is unknown is None.
     """
@@ -52,6 +56,7 @@ class Live:
         self.facts = Facts()
         self.loop: Optional[FrameLoop] = None
         self.latest: Optional[Result] = None
+        self._events: deque[Event] = deque(maxlen=_EVENTS)
         self.began = time.monotonic()
         self._source_state: Callable[[], Optional[str]] = lambda: None
         self.reconnects: Callable[[], int] = lambda: 0
@@ -76,6 +81,11 @@ class Live:
 
     def write(self, result: Result) -> None:
         self.latest = result
+        if result.events:
+            self._events.extend(result.events)
+
+    def announce(self, events: Sequence[Event]) -> None:
+        self._events.extend(events)
 
     @property
     def tpu_losses(self) -> int:
@@ -112,7 +122,9 @@ class Live:
         return {
             **record,
             "top": record["top"] or [],
-            "unsure": latest is not None and not latest.top,
+            "unsure": latest is not None and latest.unsure,
+            "present": list(latest.present) if latest is not None else [],
+            "events": [as_event(event) for event in reversed(list(self._events))],
             "fps": fps,
             "state": self.state,
             "frames": loop.statistics.frames if loop else 0,

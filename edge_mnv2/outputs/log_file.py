@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.loop.decision import Event
 from edge_mnv2.loop.result import Result
 
 CSV_COLUMNS = (
@@ -38,9 +39,22 @@ def timestamp(wall_time: float) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
 
 
-def as_record(result: Result) -> dict[str, Any]:
-    """A result as the JSON object of a log line."""
+def as_event(event: Event) -> dict[str, Any]:
+    """An event as a JSON object; `end` is null while the class is present."""
     return {
+        "event": event.kind,
+        "label": event.label,
+        "index": event.index,
+        "start": timestamp(event.started),
+        "end": None if event.ended is None else timestamp(event.ended),
+        "best": round(event.best, 4),
+        "frame": event.frame,
+    }
+
+
+def as_record(result: Result) -> dict[str, Any]:
+    """A result as the JSON object of a log line; `events` is there only when there are some."""
+    record: dict[str, Any] = {
         "t": timestamp(result.wall_time),
         "uptime_s": round(result.uptime_s, 3),
         "frame": result.frame.index,
@@ -53,6 +67,9 @@ def as_record(result: Result) -> dict[str, Any]:
         "throttled": None if result.throttled is None else list(result.throttled),
         "engine": result.engine,
     }
+    if result.events:
+        record["events"] = [as_event(event) for event in result.events]
+    return record
 
 
 def as_json_line(result: Result) -> bytes:

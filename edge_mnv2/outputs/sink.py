@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional, Protocol
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,16 @@ class Sink(Protocol):
     def write(self, result: Any) -> None: ...
 
     def close(self) -> None: ...
+
+
+class EventSink(Sink, Protocol):
+    """A sink that is also told what is gone when results stop coming (`loop.decision.Event`)."""
+
+    def announce(self, events: Sequence[Any]) -> None: ...
+
+
+class _Announcement(tuple[Any, ...]):
+    """Events on their way through the queue."""
 
 
 class Isolated:
@@ -56,6 +66,10 @@ class Isolated:
         except queue.Full:
             self._failed("it is too slow")
 
+    def announce(self, events: Sequence[Any]) -> None:
+        if hasattr(self._sink, "announce"):
+            self.write(_Announcement(events))
+
     def close(self) -> None:
         """Write what is queued, for two seconds at most, and close the sink."""
         deadline = time.monotonic() + _DRAIN_S
@@ -77,7 +91,10 @@ class Isolated:
                 self.errors += 1
                 continue
             try:
-                self._sink.write(result)
+                if isinstance(result, _Announcement):
+                    self._sink.announce(result)  # type: ignore[attr-defined]
+                else:
+                    self._sink.write(result)
             except BrokenPipeError:
                 self._on_reader_gone()
                 break

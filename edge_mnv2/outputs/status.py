@@ -37,6 +37,8 @@ def status_text(
         parts.append(f"{best.score:4.0%} {best.label}")
     else:
         parts.append("unsure")
+    if latest.present:
+        parts.append("present: " + ", ".join(label.split(",")[0] for label in latest.present))
     return " | ".join(parts)
 
 

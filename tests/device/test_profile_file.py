@@ -87,6 +87,7 @@ TRAPS = [
     ("a missing colon", "runtime\n  threads: 4\n", 2, ["not YAML"]),
     ("crooked indentation", "runtime:\n  threads: 4\n workers: 2\n", 3, ["not YAML"]),
     ("an open quote", 'runtime:\n  model: "abc\n', 3, ["not YAML"]),
+    ("a control character", "runtime:\n  threads: 4\x7f\n", None, ["not YAML"]),
     ("an open bracket", "camera:\n  roi: [1, 2\n", 3, ["not YAML"]),
     ("two documents", "extends: base\n---\nextends: base\n", 2, ["second document"]),
     ("an anchor", "camera: &c\n  width: 640\n", 1, ["anchor"]),

@@ -70,3 +70,9 @@ def test_everything_goes_when_the_source_does() -> None:
 def test_thresholds_out_of_order_are_refused(on: float, off: float, results: int) -> None:
     with pytest.raises(UsageError):
         Decider(LABELS, on=on, off=off, results=results)
+
+
+@pytest.mark.parametrize(("on", "off"), [(0.5, 0.35), (0.2, 0.14), (1.0, 0.7)])
+def test_without_a_word_gone_follows_appear(on: float, off: float) -> None:
+    decider = Decider(LABELS, on=on, results=1)
+    assert follow(decider, [[on, 0, 0], [off + 0.001, 0, 0], [off - 0.001, 0, 0]]) == [(0, APPEARED, 0), (2, GONE, 0)]

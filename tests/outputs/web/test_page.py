@@ -16,6 +16,7 @@ import pytest
 from tests.outputs.web.browser import Tab, chromium, tab
 from tests.outputs.web.conftest import Served, serving
 
+_SHOTS = os.environ.get("EDGE_MNV2_SCREENSHOTS")
 _SHOWN = "!document.getElementById('view').hidden && document.querySelectorAll('#bars li').length > 0"
 _FRAME = """(() => {
   const canvas = document.createElement('canvas');
@@ -90,7 +91,6 @@ async def _hidden_tab_costs_nothing(page: Tab, served: Served) -> None:
 
 def test_phone_and_desktop(stub: Path, tmp_path: Path) -> None:
     chromium()
-    shots = os.environ.get("EDGE_MNV2_SCREENSHOTS")
 
     async def visit(served: Served) -> None:
         async with tab(tmp_path / "browser") as page:
@@ -100,17 +100,18 @@ def test_phone_and_desktop(stub: Path, tmp_path: Path) -> None:
                 await _fits(page)
                 await _threshold_acts(page)
                 await _pause_acts(page)
-                if shots:
-                    await page.screenshot(Path(shots) / f"web-{name}.png")
+                await page.until("document.querySelectorAll('#events li').length > 0")
+                if _SHOTS:
+                    await page.screenshot(Path(_SHOTS) / f"web-{name}.png")
             assert await page.run("document.getElementById('spoken').textContent")
             assert page.complaints == []
             assert page.hosts() == {f"127.0.0.1:{served.port}"}
             await _hidden_tab_costs_nothing(page, served)
 
     # For docs/: a run that has been going on for some minutes, by the default model.
-    model = "mobilenet_v2_1.0_224_int8" if shots else stub
+    model = "mobilenet_v2_1.0_224_int8" if _SHOTS else stub
     with serving(model, "--source", "test:640x360@30", "--web", "0", "--top-k", "3") as served:
-        time.sleep(120 if shots else 0)
+        time.sleep(120 if _SHOTS else 0)
         asyncio.run(visit(served))
 
 

@@ -90,6 +90,8 @@ function show(state) {
   at("source").textContent = [state.source, state.model].filter(Boolean).join(" · ");
   bars(state.top, state.controls ? state.controls.threshold : 0);
   at("unsure").hidden = !state.unsure;
+  chips(state.present);
+  log(state.events);
   if (state.controls) controls(state.controls);
   speak(state);
   const now = performance.now();
@@ -134,6 +136,41 @@ function bar() {
   parts[2].setAttribute("aria-hidden", "true");
   made.append(...parts);
   return made;
+}
+
+// Children are changed only where their text is another, so that neither a selection nor a screen reader is disturbed.
+function fill(list, texts, make) {
+  while (list.children.length > texts.length) list.lastElementChild.remove();
+  texts.forEach((text, index) => {
+    const item = list.children[index] || list.appendChild(document.createElement("li"));
+    if (item.dataset.text === text) return;
+    item.dataset.text = text;
+    make(item, index);
+  });
+}
+
+const short = (label) => label.split(",")[0];
+
+function chips(labels) {
+  fill(at("present"), labels, (item, index) => (item.textContent = short(labels[index])));
+  at("nobody").hidden = labels.length > 0;
+}
+
+function log(events) {
+  at("events-card").hidden = !events.length;
+  const texts = events.map(({ event, label, start, end }) => [event, label, start, end].join("|"));
+  fill(at("events"), texts, (item, index) => {
+    const { event, label, start, end, best } = events[index];
+    const time = new Date(event === "gone" ? end : start).toLocaleTimeString([], { hour12: false });
+    const stayed = event === "gone" ? `gone after ${duration((new Date(end) - new Date(start)) / 1000)}` : "appeared";
+    const parts = [time, short(label), `${stayed}, best ${percent(best)}`].map((text, place) => {
+      const part = document.createElement("span");
+      part.textContent = text;
+      part.className = place === 1 ? "name" : "quiet";
+      return part;
+    });
+    item.replaceChildren(...parts);
+  });
 }
 
 function facts(state) {
