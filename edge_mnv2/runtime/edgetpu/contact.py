@@ -121,8 +121,9 @@ class Worker:
 
     def _late_answer(self) -> bytes:
         """What came while this process, and not the worker, was held up (stopped, or starved of the processor)."""
+        self._connection.setblocking(False)
         try:
-            return self._connection.recv(_PACKET, socket.MSG_DONTWAIT)
+            return self._connection.recv(_PACKET)
         except OSError:
             return b""
 

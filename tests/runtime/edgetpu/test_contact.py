@@ -180,6 +180,19 @@ def test_a_device_lost_in_use(tpu: pytest.MonkeyPatch, standin: Path, data: Path
     lost.close()
 
 
+def test_an_answer_that_is_already_there_counts_and_none_is_not_waited_for(
+    tpu: pytest.MonkeyPatch, standin: Path, data: Path
+) -> None:
+    worker = Worker(target(standin, data / COMPILED))
+    worker.open()
+    worker._connection.settimeout(60)
+    began = time.monotonic()
+    assert worker._late_answer() == b""
+    assert time.monotonic() - began < 30
+    worker.invoke(30)
+    worker.close()
+
+
 def _ends(pid: int) -> bool:
     for _ in range(100):
         try:
