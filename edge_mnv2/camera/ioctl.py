@@ -92,7 +92,7 @@ def formats(descriptor: int) -> Iterator[tuple[str, str]]:
         except OSError:
             return
         description, code = struct.unpack_from("<12x32s4s", answer)
-        yield code.decode("ascii", "replace").rstrip(), _text(description)
+        yield _fourcc(code), _text(description)
 
 
 def sizes(descriptor: int, fourcc: str) -> Iterator[tuple[int, int]]:
@@ -158,8 +158,18 @@ def busy(descriptor: int) -> bool:
     return False
 
 
+_BIG_ENDIAN = "-BE"
+
+
+def _fourcc(code: bytes) -> str:
+    # The top bit marks the big-endian variant of a format.
+    plain = bytes((*code[:3], code[3] & 0x7F)).decode("ascii", "replace").rstrip()
+    return plain + _BIG_ENDIAN if code[3] & 0x80 else plain
+
+
 def _code(fourcc: str) -> bytes:
-    return fourcc.ljust(4).encode("ascii", "replace")[:4]
+    code = fourcc.replace(_BIG_ENDIAN, "").ljust(4).encode("ascii", "replace")[:4]
+    return bytes((*code[:3], code[3] | 0x80)) if fourcc.endswith(_BIG_ENDIAN) else code
 
 
 def _text(raw: bytes) -> str:

@@ -13,6 +13,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any, Optional
 
 import numpy as np
@@ -58,16 +59,12 @@ class MjpegStream(Source):
         pump.start(OPEN_S + 1)
 
     def read(self) -> Optional[Frame]:
-        damaged = 0
         while (pump := self._pump) is not None and (taken := pump.take(self.stall_s)) is not None:
             (jpeg, captured_at), index = taken
             pixels = self._decoded(jpeg)
             if pixels is not None:
                 return self._frame(pixels, "bgr", captured_at, index)
-            self.decode_errors += 1
-            damaged += 1
-            if damaged > _MAX_DAMAGED:
-                raise SourceLost(f"{self.description} gives only damaged pictures")
+            self._count_damage()
         return None
 
     def close(self) -> None:
@@ -75,10 +72,10 @@ class MjpegStream(Source):
         if pump is not None:
             pump.stop()
 
+    def _count_damage(self) -> None:
+        self.decode_errors += 1
+
     def _decoded(self, jpeg: bytes) -> Optional[np.ndarray]:
-        # OpenCV decodes a JPEG without its end and fills the rest with grey.
-        if not jpeg.startswith(b"\xff\xd8") or jpeg.rfind(b"\xff\xd9", -1024) < 0:
-            return None
         pixels = self._cv2.imdecode(np.frombuffer(jpeg, np.uint8), self._cv2.IMREAD_COLOR)
         if pixels is not None and self.granted is not None and self.granted.width is None:
             height, width = pixels.shape[:2]
@@ -90,7 +87,7 @@ class MjpegStream(Source):
         kind = answer.headers.get("Content-Type", "")
         name = kind.split(";")[0].strip().lower()
         if name.startswith("multipart/"):
-            return _Reader(answer, kind, self.description)
+            return _Reader(answer, kind, self.description, self._count_damage)
         with contextlib.suppress(OSError):
             answer.close()
         if name.startswith("text/html"):
@@ -103,8 +100,10 @@ class MjpegStream(Source):
 
 
 class _Reader:
-    def __init__(self, answer: Any, content_type: str, name: str) -> None:
+    def __init__(self, answer: Any, content_type: str, name: str, damaged: Callable[[], None]) -> None:
         self._answer = answer
+        self._damaged = damaged
+        self._in_a_row = 0
         self._name = name
         self._parts = Multipart(content_type)
         # A second descriptor of the same connection: shutting it down ends a read in another thread.
@@ -123,7 +122,16 @@ class _Reader:
             if isinstance(error, SourceError):
                 raise
             raise SourceLost(f"{self._name} broke off: {redact(str(error))}") from error
-        return (parts[-1], now) if parts else None
+        newest = None
+        for part in parts:
+            if _is_whole(part):
+                newest, self._in_a_row = part, 0
+                continue
+            self._damaged()
+            self._in_a_row += 1
+            if self._in_a_row > _MAX_DAMAGED:
+                raise SourceLost(f"{self._name} gives only damaged pictures")
+        return None if newest is None else (newest, now)
 
     def release(self) -> None:
         self._answer.close()
@@ -132,6 +140,11 @@ class _Reader:
     def interrupt(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _is_whole(jpeg: bytes) -> bool:
+    """Whether `jpeg` has both ends: OpenCV decodes one that was cut short as well, and fills the rest with grey."""
+    return jpeg.startswith(b"\xff\xd8") and jpeg.rfind(b"\xff\xd9", -1024) >= 0
 
 
 def _request(url: StreamUrl, timeout_s: float, name: str) -> Any:

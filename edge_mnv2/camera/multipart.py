@@ -11,6 +11,7 @@ import re
 from typing import Optional
 
 MAX_PART = 64 << 20
+MAX_HEADER = 256 << 10
 _END = b"\xff\xd9"
 
 
@@ -20,11 +21,14 @@ class Multipart:
     def __init__(self, content_type: str) -> None:
         match = re.search(r'boundary\s*=\s*"?([^";,\s]+)', content_type, re.IGNORECASE)
         self._token = (match[1] if match else "").lstrip("-").encode("latin-1", "replace")
-        # Without a boundary in the answer's header, a line of dashes and a word before a header line is one.
-        line = (
-            re.escape(self._token) + rb"(?:--)?[ \t]*\r?\n" if self._token else rb"-[!-~]{1,70}\r?\n(?=[A-Za-z-]+[ ]*:)"
-        )
-        self._boundary = re.compile(rb"(?:\A|\n)-*" + line)
+        if self._token:
+            line = rb"(?:\A|\n)-*" + re.escape(self._token) + rb"(?:--)?[ \t]*\r?\n"
+        else:
+            # Without a boundary in the answer's header, it is a line of dashes and a word, after a JPEG's end or
+            # before a line of header.
+            word = rb"--[!-~]{1,70}\r?\n"
+            line = rb"(?<=\xff\xd9)\r?\n" + word + rb"|(?:\A|\n)" + word + rb"(?=[A-Za-z-]+ *:)"
+        self._boundary = re.compile(line)
         self._buffer = bytearray()
         self._length: Optional[int] = None
         self._in_part = False
@@ -69,9 +73,8 @@ class Multipart:
     def _header(self) -> bool:
         match = self._boundary.search(self._buffer)
         if not match:
-            # Keep what may be the beginning of a boundary.
-            if len(self._buffer) > 65536 and b"--" not in self._buffer[:65536]:
-                raise ValueError("no boundary in the first 64 kB")
+            if len(self._buffer) > MAX_HEADER:
+                raise ValueError("no boundary where a part should begin")
             return False
         blank = re.compile(rb"\r?\n\r?\n").search(self._buffer, match.end() - 1)
         if not blank:

@@ -119,8 +119,9 @@ def open_source(
 ) -> Union[Source, Watchdog]:
     """The source that `spec` names, not yet opened; live cameras and streams under a watchdog.
 
-    With `hurry` the test pattern does not keep its rate. Nothing is opened here, but `demo` is fetched. Raises UsageError for a malformed SPEC or backend, SourceError for
-    what is not there or cannot work here, DownloadError where `demo` cannot be had.
+    With `hurry` the test pattern does not keep its rate. Nothing is opened here, but `demo` is fetched. Raises
+    UsageError for a malformed SPEC or backend, SourceError for what is not there or cannot work here, DownloadError
+    where `demo` cannot be had.
     """
     settings = settings or CameraSettings()
     parsed = parse(spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import time
@@ -12,8 +11,6 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from edge_mnv2.errors import SourceError, SourceLost
-
-log = logging.getLogger(__name__)
 
 # Read by OpenCV's own code at its first use of a backend; a user's values win.
 _QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "SILENT"}
@@ -28,10 +25,8 @@ def import_cv2() -> Any:
 
     Raises SourceError where OpenCV is missing.
     """
-    talkative = log.isEnabledFor(logging.DEBUG)
-    if not talkative:
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     # OpenCV waits ten seconds for a frame of a V4L2 camera otherwise, whatever is asked of it.
     os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "2")
     try:
@@ -41,9 +36,8 @@ def import_cv2() -> Any:
             f"OpenCV cannot be imported ({error})",
             hint="pip install opencv-python-headless, or on 32-bit Arm: apt install python3-opencv",
         ) from error
-    if not talkative:
-        with contextlib.suppress(AttributeError):
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    with contextlib.suppress(AttributeError):
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 

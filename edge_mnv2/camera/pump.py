@@ -24,6 +24,8 @@ T_co = TypeVar("T_co", covariant=True)
 CLOSE_S = 3.0
 """How long a close waits for the thread before it leaves it behind."""
 
+OPENING_CLOSE_S = 0.5
+
 
 class NoFrames(SourceLost):
     """The device could be opened and gives nothing."""
@@ -63,7 +65,7 @@ class Pump(Generic[T]):
             raise
         closed = self._newest.closed
         connected = self._reader is not None
-        self.stop(0 if not connected else CLOSE_S)
+        self.stop()
         if closed:
             raise SourceError(f"{self._name} was closed while it was being opened")
         if connected:
@@ -85,7 +87,8 @@ class Pump(Generic[T]):
             reader.interrupt()
         if thread is None or thread is threading.current_thread():
             return True
-        thread.join(limit_s)
+        # What has not been opened yet holds nothing that somebody could be waiting for.
+        thread.join(limit_s if reader is not None else min(limit_s, OPENING_CLOSE_S))
         if thread.is_alive():
             log.debug("%s: left a thread behind that is stuck in a call", self._name)
             return False

@@ -146,7 +146,7 @@ class Watchdog:
         self._lost_at = time.monotonic()
         self._frozen = isinstance(error, FrozenPicture)
         self.state = "stalled"
-        log.warning("%s: results stop until it is back", error.message)
+        log.warning("%s: no results until it returns", error.message)
 
     def _recovered(self) -> Optional[Frame]:
         """Open the source again and again; its first good frame, or None after `close`."""

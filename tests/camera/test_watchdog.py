@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import pytest
+
+from edge_mnv2.camera.frame import Frame
+from edge_mnv2.camera.newest import Newest
+from edge_mnv2.camera.open import open_source
+from edge_mnv2.camera.pump import NoFrames, Pump, call_within
+from edge_mnv2.camera.source import Source
+from edge_mnv2.camera.watchdog import PROOF_FRAMES, Watchdog, fingerprint
+from edge_mnv2.errors import SourceError, SourceLost
+
+
+class Script(Source):
+    """A live source that follows a list: each opening has its own; a number is a picture's grey, an error is raised."""
+
+    live = True
+    backoff = (0.01, 0.02)
+
+    def __init__(self, *openings: object) -> None:
+        super().__init__("script")
+        self._openings = list(openings)
+        self.opened = self.closed = 0
+
+    def open(self) -> None:
+        self.opened += 1
+        chapter = self._openings.pop(0) if self._openings else SourceError("gone for good")
+        if isinstance(chapter, Exception):
+            raise chapter
+        self._frames = list(chapter)  # type: ignore[call-overload]
+        self._count = 0
+
+    def read(self) -> Optional[Frame]:
+        if not self._frames:
+            return None
+        item = self._frames.pop(0)
+        if isinstance(item, Exception):
+            raise item
+        if item is None:
+            time.sleep(0.05)
+            return self.read()
+        self._count += 1
+        pixels = np.full((64, 64, 3), item % 256, np.uint8)
+        return self._frame(pixels, "rgb", time.monotonic_ns(), self._count - 1)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+LOST = SourceLost("script was lost")
+
+
+def drained(source: Watchdog) -> list[Frame]:
+    frames = []
+    while (frame := source.read()) is not None:
+        frames.append(frame)
+    return frames
+
+
+def test_a_lost_source_is_opened_again_and_numbers_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    script = Script([1, 2, 3, LOST], SourceError("not there"), [4, 5, 6, 7, LOST], [8, 9, 10, 11])
+    with Watchdog(script, frozen_s=0) as source:
+        frames = drained(source)
+        assert source.reconnects == 2 and source.state == "ok"
+    proof = PROOF_FRAMES
+    assert [frame.pixels[0, 0, 0] for frame in frames] == [1, 2, 3, *range(4 + proof, 8), *range(8 + proof, 12)]
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert caplog.text.count("no results until") == 2 and caplog.text.count("is back") == 2
+
+
+def test_warmup_frames_are_thrown_away_after_each_opening() -> None:
+    script = Script(range(10, 20), [LOST])
+    with Watchdog(script, frozen_s=0, warmup_frames=4) as source:
+        frame = source.read()
+        assert frame is not None and frame.pixels[0, 0, 0] == 14
+
+
+def test_the_first_opening_is_final() -> None:
+    with pytest.raises(SourceError, match="not there"):
+        Watchdog(Script(SourceError("not there"))).open()
+
+
+def test_it_gives_up_in_the_end() -> None:
+    source = Watchdog(Script([1, LOST]), give_up_s=0.3)
+    source.open()
+    assert source.read() is not None
+    with pytest.raises(SourceError, match=r"did not come back within 0\.3 s") as caught:
+        source.read()
+    assert caught.value.exit_code == 4
+
+
+def test_a_picture_that_stands_still_is_lost_until_it_changes() -> None:
+    still = [*range(100, 105), *[7] * 40]
+    script = Script(iter_slowly(still), iter_slowly([7] * 40), iter_slowly([7, 7, 7, 8, 9, 10]))
+    source = Watchdog(script, frozen_s=0.3)
+    states = []
+    with source:
+        for _ in range(200):
+            frame = source.read()
+            if frame is None:
+                break
+            states.append(int(frame.pixels[0, 0, 0]))
+        assert source.reconnects == 1
+    assert states[:5] == [100, 101, 102, 103, 104] and states[-3:] == [8, 9, 10]
+    assert 1 < states.count(7) < 40 and script.opened == 3
+
+
+def iter_slowly(pictures: list[int]) -> list[object]:
+    """The pictures, with a pause of 0.05 s before each."""
+    return [item for picture in pictures for item in (None, picture)]
+
+
+def test_frozen_is_never_said_where_it_is_turned_off() -> None:
+    with Watchdog(Script([7] * 50), frozen_s=0) as source:
+        assert len(drained(source)) == 50
+
+
+def test_status_while_it_is_away() -> None:
+    script = Script([1, LOST], NoFrames("opens but gives nothing"), *[SourceError("not there")] * 1000)
+    source = Watchdog(script, backoff=(0.2, 0.2))
+    source.open()
+    assert source.read() is not None
+    seen = set()
+    reader = threading.Thread(target=source.read)
+    reader.start()
+    until = time.monotonic() + 10
+    while len(seen) < 2 and time.monotonic() < until:
+        seen |= {source.state} - {"ok"}
+        time.sleep(0.01)
+    source.close()
+    reader.join(5)
+    assert not reader.is_alive() and seen >= {"stalled", "reconnecting"}, seen
+
+
+def test_close_during_a_long_pause_or_opening() -> None:
+    class Slow(Script):
+        def __init__(self) -> None:
+            super().__init__([1, LOST])
+            self.ended = threading.Event()
+
+        def open(self) -> None:
+            if self.opened:
+                # What blocks in a library ends when the source is closed, not before.
+                assert self.ended.wait(30)
+                raise SourceError("closed")
+            super().open()
+
+        def close(self) -> None:
+            super().close()
+            if self.opened:
+                self.ended.set()
+
+    for source in (Watchdog(Script([1, LOST]), backoff=(60, 60)), Watchdog(Slow(), backoff=(0.01, 0.01))):
+        source.open()
+        assert source.read() is not None
+        if isinstance(source.source, Slow):
+            source.source.ended.clear()
+        results: list[Optional[Frame]] = []
+        reader = threading.Thread(target=lambda one=source, into=results: into.append(one.read()))
+        reader.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        source.close()
+        reader.join(5)
+        assert not reader.is_alive() and results == [None] and time.monotonic() - began < 5
+
+
+def test_the_fingerprint_sees_a_small_change_anywhere_on_the_grid() -> None:
+    for height, width in ((480, 640), (64, 64), (16, 2000), (1080, 1920)):
+        picture = np.zeros((height, width, 3), np.uint8)
+        before = fingerprint(picture)
+        assert len(before) <= 3 * 97 * 97
+        picture[height // 2 :, width // 2 :] = 1
+        assert fingerprint(picture) != before
+
+
+@pytest.mark.parametrize("frames", [20_000])
+def test_soak_with_forced_losses_keeps_everything_flat(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EDGE_MNV2_SOAK_FRAMES=200000 makes it as long as one likes; a loss every thousand."""
+    frames = _SOAK_FRAMES or frames
+    monkeypatch.setenv("EDGE_MNV2_SIMULATE_LOSS_EVERY", "1000")
+    with open_source("test:320x240@100000") as source:
+        count, memory, before = 0, 0, (0, 0)
+        while count < frames:
+            frame = source.read()
+            assert frame is not None and frame.index == count
+            count += 1
+            if count == frames // 4:
+                gc.collect()
+                memory, before = _memory_kb(), (threading.active_count(), _descriptors())
+        assert source.reconnects >= frames // 1000 - 1
+        assert (threading.active_count(), _descriptors()) == before
+        assert _memory_kb() - memory < 5_000
+
+
+_SOAK_FRAMES = int(os.environ.get("EDGE_MNV2_SOAK_FRAMES", "0"))
+
+
+def _memory_kb() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+# The pieces below: the slot and the pump
+
+
+def test_the_slot_holds_the_newest_only() -> None:
+    slot: Newest[int] = Newest()
+    assert slot.put(1) and slot.put(2)
+    assert slot.take(1) == (2, 1)
+    with pytest.raises(TimeoutError):
+        slot.take(0.01)
+    slot.put(3)
+    slot.fail(SourceLost("no more"))
+    assert slot.take(1) == (3, 2)
+    with pytest.raises(SourceLost):
+        slot.take(1)
+    slot.close()
+    assert slot.take(1) is None and not slot.put(4)
+
+
+class Stuck:
+    """A reader whose calls block until the test lets them go."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.released = threading.Event()
+        self.free = threading.Event()
+
+    def read(self) -> Optional[int]:
+        if self.after == 0:
+            self.free.wait()
+            return None
+        self.after -= 1
+        return self.after
+
+    def release(self) -> None:
+        self.released.set()
+
+    def interrupt(self) -> None:
+        """Nothing helps."""
+
+
+def test_a_reader_that_is_stuck_is_left_behind_and_released_later() -> None:
+    reader = Stuck(after=1)
+    pump: Pump[int] = Pump("stuck", lambda: reader)
+    pump.start(5)
+    assert pump.take(1) is not None
+    with pytest.raises(SourceLost, match="no frame"):
+        pump.take(0.1)
+    assert pump.stop(0.1) is False and not reader.released.is_set()
+    assert pump.take(1) is None
+    reader.free.set()
+    assert reader.released.wait(5)
+
+
+def test_opening_has_a_time_limit_and_says_what_it_waited_for() -> None:
+    never, reader = threading.Event(), Stuck(after=0)
+
+    def connect() -> Stuck:
+        never.wait(20)
+        raise SourceError("late")
+
+    with pytest.raises(SourceError, match="does not answer"):
+        Pump("silent", connect).start(0.2)
+    never.set()
+    pump: Pump[int] = Pump("empty", lambda: reader)
+    threading.Timer(0.5, reader.free.set).start()
+    with pytest.raises(NoFrames, match="gives no frames"):
+        pump.start(0.2)
+
+
+def test_errors_of_a_library_become_one_line_without_secrets() -> None:
+    def connect() -> Stuck:
+        raise RuntimeError("cannot open rtsp://admin:hunter2@cam/x")
+
+    with pytest.raises(SourceError) as caught:
+        Pump("cam", connect).start(5)
+    assert "hunter2" not in str(caught.value) and "RuntimeError" in str(caught.value)
+
+
+def test_a_late_result_is_released() -> None:
+    late: list[int] = []
+    go = threading.Event()
+
+    def slow() -> int:
+        go.wait(20)
+        return 5
+
+    with pytest.raises(SourceError, match="opening"):
+        call_within(0.1, "opening", slow, late.append)
+    go.set()
+    until = time.monotonic() + 5
+    while not late and time.monotonic() < until:
+        time.sleep(0.01)
+    assert late == [5]
+    assert call_within(5, "quick", lambda: 6, late.append) == 6 and late == [5]
