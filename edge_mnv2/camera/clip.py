@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import IO, Any, Optional
 
 from edge_mnv2.camera import content
 from edge_mnv2.camera.frame import Frame, Granted
@@ -17,6 +17,8 @@ from edge_mnv2.camera.opencv import fourcc_text, import_cv2, positive
 from edge_mnv2.camera.source import Source
 from edge_mnv2.errors import SourceError
 
+_MAX_BOXES = 1000
+_MAX_INDEX = 64 << 20
 _TAIL_S = 1.0
 """Where the frame count is the container's duration times its rate, sound may last longer than the pictures."""
 
@@ -44,7 +46,8 @@ class ClipSource(Source):
         promised = positive(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._promised = None if promised is None else int(promised)
         # MP4 and AVI count their frames; for the others OpenCV multiplies duration and rate.
-        self._counted = head[4:8] == b"ftyp" or head[:4] == b"RIFF"
+        self._shown_s = _edited_duration_s(self.path) if head[4:8] == b"ftyp" else None
+        self._counted = (head[4:8] == b"ftyp" and self._shown_s is None) or head[:4] == b"RIFF"
         self.granted = Granted(
             int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or None,
             int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or None,
@@ -100,7 +103,8 @@ class ClipSource(Source):
         if self._counted:
             return self._promised
         reached_s = self._last_ns / 1e9 + 1 / self._fps
-        if reached_s + max(_TAIL_S, 2 / self._fps) < self._promised / self._fps:
+        duration_s = self._shown_s or self._promised / self._fps
+        if reached_s + max(_TAIL_S, 2 / self._fps) < duration_s:
             return self._promised
         if self._regular >= 0.7 * (self._count - 1):
             # A constant rate: gaps between time stamps are frames that could not be decoded.
@@ -121,3 +125,45 @@ def _head(path: Path) -> bytes:
         # FFmpeg would draw text as pictures, and follow the addresses in a playlist.
         raise SourceError(f"{path} is neither a picture nor a video that can be read")
     return head
+
+
+def _edited_duration_s(path: Path) -> Optional[float]:
+    """How long an MP4 file with an edit list plays; None without one.
+
+    A clip that was trimmed on a phone keeps all frames in the file, and counts them, but shows fewer. Boxes as in
+    ISO/IEC 14496-12: `moov` holds `mvhd` (8.2.2), and `elst` (8.6.6) where there are edits.
+    """
+    try:
+        with path.open("rb") as file:
+            index = _moov(file)
+    except OSError:
+        return None
+    start = index.find(b"mvhd") + 4
+    if start < 4 or b"elst" not in index:
+        return None
+    if index[start : start + 1] == b"\1":
+        scale, duration = index[start + 20 : start + 24], index[start + 24 : start + 32]
+    else:
+        scale, duration = index[start + 12 : start + 16], index[start + 16 : start + 20]
+    unit = int.from_bytes(scale, "big")
+    return int.from_bytes(duration, "big") / unit if unit else None
+
+
+def _moov(file: IO[bytes]) -> bytes:
+    """The body of the first `moov` box, empty where there is none."""
+    place = 0
+    for _ in range(_MAX_BOXES):
+        file.seek(place)
+        head = file.read(16)
+        if len(head) < 8:
+            break
+        size = int.from_bytes(head[:4], "big")
+        if head[4:8] == b"moov":
+            file.seek(place + 8)
+            return file.read(min(size, _MAX_INDEX))
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if size < 8:
+            break
+        place += size
+    return b""

@@ -47,6 +47,7 @@ class TestPattern(Source):
         self._hurry = hurry
         self._canvas: Optional[np.ndarray] = None
         self._closed = threading.Event()
+        self._closed.set()
 
     def open(self) -> None:
         if self._canvas is None:
@@ -58,6 +59,8 @@ class TestPattern(Source):
         self.granted = Granted(self.width, self.height, self.fps, "RGB", "test")
 
     def read(self) -> Optional[Frame]:
+        if self._closed.is_set():
+            return None
         if self._loss_every and self._count >= self._loss_every:
             raise SourceLost(f"{self.description} was lost on purpose after {self._loss_every} frames")
         if self._hurry:
@@ -66,7 +69,7 @@ class TestPattern(Source):
         number = max(self._due, behind)
         at = self._started + int(number * 1e9 / self.fps)
         wait_s = (at - time.monotonic_ns()) * 1e-9
-        if self._closed.is_set() or (wait_s > 0 and self._closed.wait(wait_s)):
+        if wait_s > 0 and self._closed.wait(wait_s):
             return None
         assert self._canvas is not None
         left = number % _PERIOD

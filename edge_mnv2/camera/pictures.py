@@ -44,6 +44,7 @@ class FolderSource(Source):
         super().__init__(str(path), geometry)
         self.path = path
         self._files: list[Path] = []
+        self._open = False
 
     def open(self) -> None:
         files = list_stills(self.path)
@@ -51,6 +52,7 @@ class FolderSource(Source):
             raise SourceError(f"{self.path} holds no pictures")
         self._files = files[::-1]
         self._count = 0
+        self._open = True
         self.granted = Granted(backend="folder")
 
     def read(self) -> Optional[Frame]:
@@ -64,9 +66,10 @@ class FolderSource(Source):
             self._count += 1
             name = str(file.relative_to(self.path))
             return self._frame(pixels, "rgb", time.monotonic_ns(), self._count - 1, name=name)
-        if self._count == 0:
+        if self._open and self._count == 0:
             raise SourceError(f"none of the {len(self.errors)} pictures in {self.path} can be read")
         return None
 
     def close(self) -> None:
+        self._open = False
         self._files = []

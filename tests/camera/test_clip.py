@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mnv2.camera.clip import ClipSource
+from edge_mnv2.camera.open import open_source
+from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.errors import SourceError
+from tests.camera import mp4
+
+SMALL = [("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "MJPG"), ("webm", "VP80"), ("mov", "mp4v"), ("ts", "mp4v")]
+
+
+def pictures(count: int = 60, width: int = 160, height: int = 120) -> list[np.ndarray]:
+    """Red, with a blue square that moves along the top from the left."""
+    made = []
+    for number in range(count):
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[..., 0] = 255
+        picture[:24, number : number + 24] = (0, 0, 255)
+        made.append(picture)
+    return made
+
+
+def read_all(source: ClipSource) -> list:
+    frames = []
+    while (frame := source.read()) is not None:
+        frames.append(frame)
+    return frames
+
+
+def near(pixel: np.ndarray, colour: tuple[int, int, int], tolerance: int = 30) -> bool:
+    return bool(np.abs(pixel.astype(int) - colour).max() <= tolerance)
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), SMALL)
+def test_whole_clips_give_every_frame_in_colour_and_time(tmp_path: Path, suffix: str, fourcc: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    mp4.write_clip(path, pictures(), fourcc)
+    with open_source(str(path)) as source:
+        frames = read_all(source)
+        assert not source.live and source.error_count == 0 and source.decode_errors == 0
+        assert source.granted.width == 160 and source.granted.height == 120
+    assert len(frames) == 60 and [frame.index for frame in frames] == list(range(60))
+    assert near(frames[30].image[80, 80], (255, 0, 0)) and near(frames[30].image[10, 42], (0, 0, 255), 60)
+    steps = np.diff([frame.position_ns for frame in frames])
+    assert frames[0].position_ns == 0 and np.allclose(steps, 50e6, atol=1.5e6)
+
+
+def test_variable_frame_rates_keep_their_times(tmp_path: Path) -> None:
+    whole = mp4.write_clip(tmp_path / "a.mp4", pictures(), "mp4v")
+    (tmp_path / "b.mp4").write_bytes(mp4.without_edit_list(mp4.variable_rate(whole, 40, 20, 5)))
+    with open_source(str(tmp_path / "b.mp4")) as source:
+        frames = read_all(source)
+        assert source.error_count == 0
+    steps = np.diff([frame.position_ns for frame in frames]) / 1e6
+    assert len(frames) == 60
+    assert np.allclose(steps[:39], 50, atol=1) and np.allclose(steps[41:], 250, atol=1)
+
+
+def test_a_trimmed_clip_is_not_called_cut_short(tmp_path: Path) -> None:
+    whole = mp4.write_clip(tmp_path / "a.mp4", pictures(), "mp4v")
+    # The edit list still says three seconds, which is fewer frames now.
+    (tmp_path / "b.mp4").write_bytes(mp4.variable_rate(whole, 40, 20, 5))
+    with open_source(str(tmp_path / "b.mp4")) as source:
+        assert 40 < len(read_all(source)) < 50
+        assert source.error_count == 0
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_rotation_tag_is_applied(tmp_path: Path, degrees: int) -> None:
+    # What a phone stores so that the tag turns it upright again.
+    stored = [np.rot90(picture, degrees // 90) for picture in pictures(8)]
+    path = tmp_path / "phone.mp4"
+    path.write_bytes(mp4.rotated(mp4.write_clip(tmp_path / "a.mp4", stored, "mp4v"), degrees))
+    with open_source(str(path)) as source:
+        frame = source.read()
+    assert frame is not None and frame.pixels.shape == (120, 160, 3)
+    assert near(frame.image[8, 8], (0, 0, 255), 60)
+    assert all(near(frame.image[y, x], (255, 0, 0), 60) for y, x in ((8, 150), (112, 8), (112, 150)))
+
+
+def test_settings_turn_after_the_tag_and_choose_a_region(tmp_path: Path) -> None:
+    mp4.write_clip(tmp_path / "a.mp4", pictures(4), "mp4v")
+    settings = CameraSettings(rotate=90, roi="0.5,0,0.5,0.5")
+    with open_source(str(tmp_path / "a.mp4"), settings) as source:
+        frame = source.read()
+    assert frame is not None and frame.pixels.shape == (160, 120, 3) and frame.roi == (60, 0, 60, 80)
+    assert near(frame.image[8, 112], (0, 0, 255), 60) and frame.region.shape == (80, 60, 3)
+    assert np.shares_memory(frame.region, frame.pixels)
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), [pair for pair in SMALL if pair[0] != "ts"])
+def test_a_clip_cut_in_half_is_reported_with_both_numbers(tmp_path: Path, suffix: str, fourcc: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    whole = mp4.write_clip(path, pictures(), fourcc)
+    if suffix in ("mp4", "mov"):
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(SourceError, match=path.name):
+            open_source(str(path)).open()
+        whole = mp4.index_first(whole)
+        path.write_bytes(whole)
+        with open_source(str(path)) as source:
+            assert len(read_all(source)) == 60 and source.error_count == 0
+    path.write_bytes(whole[: len(whole) // 2])
+    with open_source(str(path)) as source:
+        read = len(read_all(source))
+        assert 0 < read < 60 and source.decode_errors == 60 - read
+        assert source.error_count == 1 and f"{read} of 60 frames" in source.errors[0] and path.name in source.errors[0]
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), [("avi", "MJPG"), ("mkv", "VP80"), ("mp4", "mp4v"), ("ts", "mp4v")])
+def test_a_hole_inside_a_clip_is_reported(tmp_path: Path, suffix: str, fourcc: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    whole = mp4.write_clip(path, pictures(), fourcc)
+    middle, hole = len(whole) // 3, len(whole) // 8
+    path.write_bytes(whole[:middle] + bytes(hole) + whole[middle + hole :])
+    with open_source(str(path)) as source:
+        read = len(read_all(source))
+        assert read < 60 and source.decode_errors > 0 and source.error_count == 1
+
+
+def test_reading_again_reports_again_only_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    whole = mp4.write_clip(path, pictures(), "MJPG")
+    path.write_bytes(whole[: len(whole) // 2])
+    source = open_source(str(path))
+    for _ in range(3):
+        with source:
+            read_all(source)
+    assert source.error_count == 1 and source.read() is None
+
+
+def test_what_is_no_clip_gives_one_line(tmp_path: Path) -> None:
+    contents = {
+        "text.mp4": b"hello\n" * 100,
+        "list.m3u8": b"#EXTM3U\n#EXTINF:10,\n/etc/passwd\n",
+        "page.avi": b"<html></html>",
+        "empty.mkv": b"",
+        "noise.mp4": bytes(random.Random(1).randrange(256) for _ in range(5000)),
+        "head.mp4": b"\0\0\0\x18ftypisom\0\0\0\0isomiso2" + bytes(400),
+        "notes.txt": b"some notes\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SourceError) as caught, open_source(str(tmp_path / name)) as source:
+            read_all(source)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_clips_give_frames_or_one_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    dice = random.Random(11)
+    wholes = {}
+    for suffix, fourcc in SMALL:
+        path = tmp_path / f"whole.{suffix}"
+        wholes[suffix] = mp4.write_clip(path, pictures(20, 64, 48), fourcc)
+        path.unlink()
+    capfd.readouterr()  # what the writer said
+    read = refused = 0
+    for number in range(100):
+        suffix = dice.choice(list(wholes))
+        data = bytearray(wholes[suffix])
+        for _ in range(dice.choice([1, 4, 30])):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        if dice.random() < 0.3:
+            del data[dice.randrange(len(data)) :]
+        path = tmp_path / f"{number}.{suffix}"
+        path.write_bytes(data)
+        try:
+            with open_source(str(path)) as source:
+                for _ in range(200):
+                    frame = source.read()
+                    if frame is None:
+                        break
+                    assert frame.pixels.dtype == np.uint8 and frame.pixels.ndim == 3 and frame.pixels.shape[2] == 3
+            read += 1
+        except SourceError as error:
+            assert path.name in str(error) and "\n" not in str(error)
+            refused += 1
+    out, err = capfd.readouterr()
+    assert read and refused and out == "" and err == ""
+
+
+@pytest.mark.parametrize(("name", "frames"), [("bigbuckbunny.mp4", 132), ("bikes.mp4", 250), ("Megamind.avi", 270)])
+def test_reference_clips_are_whole(data: Path, name: str, frames: int) -> None:
+    with open_source(str(data / "video" / name)) as source:
+        positions = [frame.position_ns for frame in read_all(source)]
+        assert len(positions) == frames and source.error_count == 0
+    assert positions == sorted(set(positions))
+
+
+def test_the_demo_is_fetched_and_called_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_mnv2.zoo import pull
+
+    mp4.write_clip(tmp_path / "bikes.mp4", pictures(5), "mp4v")
+    monkeypatch.setattr(pull, "fetch", lambda name, **more: tmp_path / "bikes.mp4")
+    with open_source("demo") as source:
+        assert source.description == "demo" and len(read_all(source)) == 5
