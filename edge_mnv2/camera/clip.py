@@ -47,6 +47,7 @@ class ClipSource(Source):
         self._promised = None if promised is None else int(promised)
         # MP4 and AVI count their frames; for the others OpenCV multiplies duration and rate.
         self._shown_s = _edited_duration_s(self.path) if head[4:8] == b"ftyp" else None
+        self._constant = head[:1] == b"\x47" or head[:4] == b"\0\0\x01\xba"
         self._counted = (head[4:8] == b"ftyp" and self._shown_s is None) or head[:4] == b"RIFF"
         self.granted = Granted(
             int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or None,
@@ -60,7 +61,10 @@ class ClipSource(Source):
         capture = self._capture
         if capture is None:
             return None
-        ok, pixels = capture.read()
+        try:
+            ok, pixels = capture.read()
+        except self._cv2.error:  # a damaged frame that changes its size, in OpenCV 4
+            ok = False
         if not ok:
             self._ended()
             return None
@@ -106,8 +110,9 @@ class ClipSource(Source):
         duration_s = self._shown_s or self._promised / self._fps
         if reached_s + max(_TAIL_S, 2 / self._fps) < duration_s:
             return self._promised
-        if self._regular >= 0.7 * (self._count - 1):
-            # A constant rate: gaps between time stamps are frames that could not be decoded.
+        if self._constant and self._regular >= 0.7 * (self._count - 1):
+            # MPEG streams have a constant rate, so gaps are frames that could not be decoded. In other containers
+            # without a count (Matroska, WebM, FLV) a gap may well be a picture that stood still.
             return round(reached_s * self._fps)
         return self._count
 

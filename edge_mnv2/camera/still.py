@@ -164,7 +164,8 @@ def _rgb(path: Path, image: Image.Image) -> np.ndarray:
 
     image.load()
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        # Pillow turns a TIFF by itself, and only its newer versions take the tag away then.
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
     except Exception:  # broken metadata do not spoil the picture
         orientation = 1
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):

@@ -113,7 +113,7 @@ def test_a_clip_cut_in_half_is_reported_with_both_numbers(tmp_path: Path, suffix
         assert source.error_count == 1 and f"{read} of 60 frames" in source.errors[0] and path.name in source.errors[0]
 
 
-@pytest.mark.parametrize(("suffix", "fourcc"), [("avi", "MJPG"), ("mkv", "VP80"), ("mp4", "mp4v"), ("ts", "mp4v")])
+@pytest.mark.parametrize(("suffix", "fourcc"), [("avi", "MJPG"), ("mp4", "mp4v"), ("ts", "mp4v")])
 def test_a_hole_inside_a_clip_is_reported(tmp_path: Path, suffix: str, fourcc: str) -> None:
     path = tmp_path / f"a.{suffix}"
     whole = mp4.write_clip(path, pictures(), fourcc)
