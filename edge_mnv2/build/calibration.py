@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from edge_mnv2.build.inference import Operation
+from edge_mnv2.build.inference import LOGITS, Operation
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import InputWriter
 
 
 def activation_ranges(
-    model: bytes, steps: list[Operation], pictures: Iterable[np.ndarray]
+    model: bytes, steps: list[Operation], pictures: Iterable[np.ndarray], *, regression: bool = False
 ) -> dict[str, tuple[float, float]]:
     """Mean over `pictures` (RGB uint8 of the model's size) of each activation's minimum and maximum.
 
     `model` is the float model of `steps`. The mean, rather than the extremes, keeps one odd picture from making every
-    step coarser.
+    step coarser. For a `regression` the last one gets the extremes: every picture's value has to fit.
     """
     names = [step.output for step in steps if step.kind != "pad"]
     with open_interpreter(model, xnnpack=False, preserve_all_tensors=True, threads=2) as interpreter:
@@ -29,5 +29,9 @@ def activation_ranges(
             interpreter.invoke()
             values = [interpreter.tensor(index[name]) for name in names]
             seen.append([(float(value.min()), float(value.max())) for value in values])
-    means = np.array(seen).mean(axis=0)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(names, means)}
+    found = np.array(seen)
+    ranges = {name: (float(low), float(high)) for name, (low, high) in zip(names, found.mean(axis=0))}
+    if regression:
+        last = found[:, names.index(LOGITS)]
+        ranges[LOGITS] = (float(last[:, 0].min()), float(last[:, 1].max()))
+    return ranges

@@ -11,7 +11,16 @@ from edge_mnv2.build.emit import Emitter
 from edge_mnv2.build.graph import write
 from edge_mnv2.build.inference import INPUT, Operation
 from edge_mnv2.build.ir import Quantization, Tensor
-from edge_mnv2.build.quantization import Affine, Integers, Ranges, activation_scales, quantize, weight_axis
+from edge_mnv2.build.quantization import (
+    LOGIT_MARGIN,
+    VALUE_MARGIN,
+    Affine,
+    Integers,
+    Ranges,
+    activation_scales,
+    quantize,
+    weight_axis,
+)
 from edge_mnv2.network.network import Network
 
 
@@ -43,7 +52,8 @@ def integer_model(network: Network, steps: list[Operation], ranges: Ranges, *, i
 
     The input is the pixel itself (uint8) or the pixel minus 128 (int8).
     """
-    scales = activation_scales(steps, ranges)
+    margin = LOGIT_MARGIN if network.head.task == "classification" else VALUE_MARGIN
+    scales = activation_scales(steps, ranges, margin)
     scales["probabilities"] = Affine(1 / 256, -128)
     emitter = Emitter(_Integers(scales, quantize(steps, scales)))
     if input_dtype == "uint8":

@@ -1,7 +1,88 @@
-"""Placeholder."""
+"""`edge-mnv2 build`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Optional
 
 import typer
 
+from edge_mnv2.cli.options import JSON, option
+from edge_mnv2.cli.table import aligned
+from edge_mnv2.errors import UsageError
+
+log = logging.getLogger(__name__)
+
 
 def register(app: typer.Typer) -> None:
-    pass
+    app.command()(build)
+
+
+def build(
+    out: Optional[Path] = option("--out", help="The model file to write.", metavar="FILE.tflite"),
+    weights: str = option(
+        "--weights",
+        help="imagenet (default), or a .pth or .safetensors file.",
+        metavar="imagenet|FILE",
+        default="imagenet",
+    ),
+    width: Optional[float] = option("--width", help="Width multiplier; default: what the weights have."),
+    resolution: int = option("--resolution", help="Input size in pixels (default 224).", default=224),
+    classes: Optional[int] = option("--classes", help="Outputs; default: what the weights have.", min=1),
+    labels: Optional[Path] = option("--labels", help="The classes' names, one a line.", metavar="FILE"),
+    calibration: Optional[Path] = option(
+        "--calibration", help="Pictures like those that the model will see, for new ranges.", metavar="DIR"
+    ),
+    task: str = option("--task", help="classification (default) or regression.", default="classification"),
+    unit: Optional[str] = option("--unit", help="A regression's unit, for people."),
+    floating: bool = option("--float", help="A float model instead of a full-integer one.", default=False),
+    target: str = option("--target", help="cpu (default), or edgetpu to check its limits too.", default="cpu"),
+    as_json: bool = JSON,
+) -> None:
+    """Build a .tflite model from trained weights, and say what quantization cost."""
+    if out is None:
+        raise UsageError("no --out FILE.tflite is given", hint="say where to write the model")
+    from edge_mnv2.build.recipe import BuildRequest
+    from edge_mnv2.build.recipe import build as run_build
+
+    request = BuildRequest(
+        out=out,
+        weights=weights,
+        width=width,
+        resolution=resolution,
+        classes=classes,
+        labels=labels,
+        calibration=calibration,
+        task=task,
+        unit=unit,
+        floating=floating,
+        target=target,
+    )
+    report = run_build(request, lambda line: log.info("%s", line)).as_dict()
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        typer.echo(_in_words(report))
+
+
+def _in_words(report: dict[str, Any]) -> str:
+    rows = [
+        ["file", f"{report['out']} ({report['bytes'] / 1e6:.2f} MB)"],
+        ["sha256", report["sha256"]],
+        ["network", f"{report['parameters'] / 1e6:.2f} M parameters, {report['macs'] / 1e6:.1f} M MACs"],
+        ["one inference", f"{report['inference_ms']:.1f} ms on this machine, one thread"],
+    ]
+    if report["logit_cosine"] is not None:
+        if report["agreement"] is not None:
+            rows.append(["same top-1 as float", f"{report['agreement']:.1%} of {report['pictures']} pictures"])
+        rows.append(["logit cosine", f"{report['logit_cosine']:.4f}"])
+        rows.append(["saturated", f"{report['saturation']:.1%} of the pictures"])
+    lines = [aligned(rows)]
+    measured = [layer for layer in report["layers"] if layer["snr_db"] is not None]
+    if measured:
+        worst = sorted(measured, key=lambda layer: layer["snr_db"])[:5]
+        lines += ["", "the noisiest layers (signal to noise, dB)"]
+        lines.append(aligned([[f"{layer['snr_db']:.1f}", layer["name"]] for layer in worst], right=(0,)))
+    return "\n".join(lines)
