@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import IO, Any, Optional
+from typing import Any, Optional
 
 from edge_mnv2.camera import content
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.geometry import Geometry
+from edge_mnv2.camera.mp4 import Mp4Facts, read_facts
 from edge_mnv2.camera.opencv import fourcc_text, import_cv2, positive
 from edge_mnv2.camera.source import Source
 from edge_mnv2.errors import SourceError
 
-_MAX_BOXES = 1000
-_MAX_INDEX = 64 << 20
+_MAX_FPS = 1000.0
 _TAIL_S = 1.0
 """Where the frame count is the container's duration times its rate, sound may last longer than the pictures."""
 
@@ -38,20 +38,27 @@ class ClipSource(Source):
         capture = cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise SourceError(f"{self.path} cannot be read as a video", hint="it may be damaged, or cut short")
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        # Turned by us, because OpenCV's versions turn to different sides.
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+        facts = read_facts(self.path) if head[4:8] == b"ftyp" else Mp4Facts()
+        self._upright = Geometry(facts.rotation)
         self._cv2, self._capture = cv2, capture
         self._count = self._regular = 0
         self._first_ns = self._last_ns = 0
-        self._fps = positive(capture.get(cv2.CAP_PROP_FPS))
+        fps = positive(capture.get(cv2.CAP_PROP_FPS))
+        # OpenCV 4.6 takes a transport stream's clock of 90 kHz for its frame rate.
+        self._fps = fps if fps is not None and fps <= _MAX_FPS else None
         promised = positive(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._promised = None if promised is None else int(promised)
         # MP4 and AVI count their frames; for the others OpenCV multiplies duration and rate.
-        self._shown_s = _edited_duration_s(self.path) if head[4:8] == b"ftyp" else None
+        self._shown_s = facts.trimmed_s
         self._constant = head[:1] == b"\x47" or head[:4] == b"\0\0\x01\xba"
         self._counted = (head[4:8] == b"ftyp" and self._shown_s is None) or head[:4] == b"RIFF"
+        size = [int(capture.get(which)) or None for which in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+        width, height = size[::-1] if facts.rotation in (90, 270) else size
         self.granted = Granted(
-            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or None,
-            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or None,
+            width,
+            height,
             self._fps,
             fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
             "ffmpeg",
@@ -69,7 +76,7 @@ class ClipSource(Source):
             self._ended()
             return None
         position = self._position_ns(capture)
-        frame = self._frame(pixels, "bgr", time.monotonic_ns(), self._count, position)
+        frame = self._frame(self._upright.turn(pixels), "bgr", time.monotonic_ns(), self._count, position)
         self._count += 1
         return frame
 
@@ -130,45 +137,3 @@ def _head(path: Path) -> bytes:
         # FFmpeg would draw text as pictures, and follow the addresses in a playlist.
         raise SourceError(f"{path} is neither a picture nor a video that can be read")
     return head
-
-
-def _edited_duration_s(path: Path) -> Optional[float]:
-    """How long an MP4 file with an edit list plays; None without one.
-
-    A clip that was trimmed on a phone keeps all frames in the file, and counts them, but shows fewer. Boxes as in
-    ISO/IEC 14496-12: `moov` holds `mvhd` (8.2.2), and `elst` (8.6.6) where there are edits.
-    """
-    try:
-        with path.open("rb") as file:
-            index = _moov(file)
-    except OSError:
-        return None
-    start = index.find(b"mvhd") + 4
-    if start < 4 or b"elst" not in index:
-        return None
-    if index[start : start + 1] == b"\1":
-        scale, duration = index[start + 20 : start + 24], index[start + 24 : start + 32]
-    else:
-        scale, duration = index[start + 12 : start + 16], index[start + 16 : start + 20]
-    unit = int.from_bytes(scale, "big")
-    return int.from_bytes(duration, "big") / unit if unit else None
-
-
-def _moov(file: IO[bytes]) -> bytes:
-    """The body of the first `moov` box, empty where there is none."""
-    place = 0
-    for _ in range(_MAX_BOXES):
-        file.seek(place)
-        head = file.read(16)
-        if len(head) < 8:
-            break
-        size = int.from_bytes(head[:4], "big")
-        if head[4:8] == b"moov":
-            file.seek(place + 8)
-            return file.read(min(size, _MAX_INDEX))
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
-        if size < 8:
-            break
-        place += size
-    return b""

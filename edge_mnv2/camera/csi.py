@@ -117,8 +117,11 @@ class CsiCamera(Source):
         width, height = self.settings.size or SIZE
         frame_us = round(1e6 / (self.settings.fps or FPS))
         across, down = self._mirrored
-        controls: dict[str, Any] = {"FrameDurationLimits": (frame_us, frame_us)}
-        controls.update(_controls(self.settings.controls, camera.camera_controls, libcamera, self.description))
+        offered = camera.camera_controls
+        controls: dict[str, Any] = {}
+        if "FrameDurationLimits" in offered:
+            controls["FrameDurationLimits"] = (frame_us, frame_us)
+        controls.update(_controls(self.settings.controls, offered, libcamera, self.description))
         camera.configure(
             camera.create_video_configuration(
                 main={"size": (width - width % 2, height - height % 2), "format": FORMAT},
