@@ -55,7 +55,7 @@ class CsiCamera(Source):
         super().__init__(f"csi:{number}", geometry)
         self.number = number
         self.settings = settings
-        self.stall_s = max(settings.stall_s or STALL_S, 0 if settings.fps is None else 3 / settings.fps)
+        self.stall_s = settings.stall_s or max(STALL_S, 0 if settings.fps is None else 3 / settings.fps)
         self._camera: Any = None
         self._slot: Optional[Newest[tuple[np.ndarray, int]]] = None
 

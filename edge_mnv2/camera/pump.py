@@ -53,12 +53,15 @@ class Pump(Generic[T]):
         self._reader: Optional[Reader[T]] = None
         self._thread: Optional[threading.Thread] = None
 
-    def start(self, limit_s: float) -> None:
-        """Open the device and wait for its first item, at most `limit_s` seconds. Raises SourceError."""
+    def start(self, limit_s: float, first_s: float = 0) -> None:
+        """Open the device and wait for its first item, at most `limit_s` seconds. Raises SourceError.
+
+        `first_s`: more time for the first item of what could be opened within the limit.
+        """
         self._thread = threading.Thread(target=self._run, name=f"capture {self._name}", daemon=True)
         self._thread.start()
         try:
-            if self._newest.ready(limit_s):
+            if self._newest.ready(limit_s) or (self._reader is not None and self._newest.ready(first_s)):
                 return
         except EdgeMnv2Error:
             self.stop()
@@ -69,7 +72,7 @@ class Pump(Generic[T]):
         if closed:
             raise SourceError(f"{self._name} was closed while it was being opened")
         if connected:
-            raise NoFrames(f"{self._name} opens but gives no frames ({limit_s:.1f} s)")
+            raise NoFrames(f"{self._name} opens but gives no frames ({limit_s + first_s:.1f} s)")
         raise SourceError(f"{self._name} does not answer ({limit_s:.1f} s)")
 
     def take(self, limit_s: float) -> Optional[tuple[T, int]]:

@@ -14,6 +14,8 @@ from edge_mnv2.camera.url import StreamUrl, redact
 from edge_mnv2.errors import SourceError
 
 OPEN_S = 5.0
+FIRST_S = 10.0
+"""More time for the first frame of a stream that is there: some cameras send a key frame only every ten seconds."""
 STALL_S = 5.0
 
 
@@ -33,7 +35,7 @@ class CaptureStream(Source):
         self.close()
         pump = self._pump = Pump(self.description, self._connect)
         # A second more than the library's own limit, so that its answer, which says more, comes first.
-        pump.start(OPEN_S + 1)
+        pump.start(OPEN_S + 1, FIRST_S)
 
     def read(self) -> Optional[Frame]:
         pump = self._pump

@@ -14,6 +14,9 @@ from edge_mnv2.camera import ioctl
 CSI_DRIVERS = frozenset(("unicam", "rp1-cfe", "bcm2835-unicam", "tegra-video", "vi"))
 """Nodes of these drivers carry a CSI sensor's raw data: libcamera (or Argus) makes pictures of them, V4L2 cannot."""
 
+NOT_CAMERAS = frozenset(("pispbe", "bcm2835-isp", "bcm2835-codec", "rpivid", "rpi-hevc-dec"))
+"""Image processors and codecs of the Raspberry Pi: their nodes say that they capture, and film nothing."""
+
 _CLASS = "sys/class/video4linux"
 
 
@@ -75,13 +78,20 @@ class CameraInfo:
 
 
 def list_cameras(root: Union[Path, str] = "/", *, formats: bool = True) -> list[CameraInfo]:
-    """The V4L2 cameras under `root`, by index; CSI sensors' nodes included, codecs and metadata nodes left out."""
+    """The V4L2 cameras under `root`, by index; a CSI sensor's node included, codecs and metadata nodes left out."""
     root = Path(root)
-    found = []
+    found: list[CameraInfo] = []
+    sensors = set()
     for name in _nodes(root):
         info = _describe(root, name, formats)
-        if info is not None:
-            found.append(info)
+        if info is None:
+            continue
+        if info.csi and info.identity is not None:
+            # One sensor has up to eight nodes.
+            if info.identity.place in sensors:
+                continue
+            sensors.add(info.identity.place)
+        found.append(info)
     return found
 
 
@@ -205,7 +215,7 @@ def _describe(root: Path, name: str, formats: bool) -> Optional[CameraInfo]:
     try:
         with ioctl.opened(path) as descriptor:
             capability = ioctl.capability(descriptor)
-            if not capability.captures:
+            if not capability.captures or capability.driver in NOT_CAMERAS:
                 return None
             offered = _formats(descriptor) if formats else ()
         driver = capability.driver or driver
@@ -214,7 +224,7 @@ def _describe(root: Path, name: str, formats: bool) -> Optional[CameraInfo]:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if (_read(entry / "index") or "0") != "0":
+        if (_read(entry / "index") or "0") != "0" or driver in NOT_CAMERAS:
             return None
         problem = "no permission (group video)" if isinstance(error, PermissionError) else error.strerror
         return CameraInfo(path, label, by_id, driver, "", (), driver in CSI_DRIVERS, problem, who)

@@ -38,7 +38,8 @@ class V4l2Camera(Source):
         path = str(Path(root) / f"dev/video{path}") if isinstance(path, int) else path
         super().__init__(path, settings.geometry())
         self.settings = settings
-        self.stall_s = settings.stall_s or STALL_S
+        # A camera that was asked for one frame in five seconds is not lost after two.
+        self.stall_s = settings.stall_s or max(STALL_S, 0 if settings.fps is None else 3 / settings.fps)
         self._path = path
         self._root = root
         self._identity: Optional[v4l2.Identity] = None

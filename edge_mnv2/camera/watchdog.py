@@ -102,10 +102,10 @@ class Watchdog:
         return None
 
     def close(self) -> None:
+        until = time.monotonic() + CLOSE_S + 1
         self._closing.set()
         self.source.close()
         # Another thread may have been just about to open it.
-        until = time.monotonic() + CLOSE_S
         while self._opening and time.monotonic() < until:
             time.sleep(0.02)
             self.source.close()

@@ -96,6 +96,16 @@ def test_a_csi_sensor_asked_for_by_number_gets_the_hint(board: Board) -> None:
     assert str(v4l2.first_camera(board.root)).endswith("video5")
 
 
+def test_a_raspberry_pi_with_a_ribbon_camera_shows_that_camera_alone(board: Board) -> None:
+    none = ("", "", "")
+    board.plug(0, "unicam-image", port="soc/fe801000.csi", usb=none, driver="unicam")
+    board.plug(1, "unicam-image2", port="soc/fe801000.csi", usb=none, driver="unicam")
+    for number, driver in ((10, "bcm2835-codec"), (13, "bcm2835-isp"), (19, "rpivid"), (20, "pispbe")):
+        board.plug(number, driver, port=f"soc/{driver}", usb=none, driver=driver)
+    assert [Path(camera.path).name for camera in v4l2.list_cameras(board.root)] == ["video0"]
+    assert v4l2.first_camera(board.root) == "csi"
+
+
 def test_a_missing_number_names_what_is_there(board: Board) -> None:
     board.plug(4, "HD Webcam")
     with pytest.raises(SourceError, match=r"video9.*found: .*video4 \(HD Webcam\)"):
