@@ -24,7 +24,7 @@ from edge_mnv2.camera.opencv import import_cv2
 from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.source import Source
-from edge_mnv2.camera.stream import OPEN_S, STALL_S
+from edge_mnv2.camera.stream import FIRST_S, OPEN_S, STALL_S
 from edge_mnv2.camera.url import StreamUrl, redact
 from edge_mnv2.errors import SourceError, SourceLost
 
@@ -56,7 +56,7 @@ class MjpegStream(Source):
         self._cv2 = import_cv2()
         self.granted = Granted(format="MJPG", backend="mjpeg")
         pump = self._pump = Pump(self.description, self._connect)
-        pump.start(OPEN_S + 1)
+        pump.start(OPEN_S + 1, FIRST_S)
 
     def read(self) -> Optional[Frame]:
         while (pump := self._pump) is not None and (taken := pump.take(self.stall_s)) is not None:

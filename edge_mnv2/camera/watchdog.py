@@ -163,7 +163,7 @@ class Watchdog:
                 return None
             pause = min(pause * 2, longest)
             try:
-                frame = self._opened_again()
+                frame = self._opened_in_time()
             except SourceError as error:
                 self.state = "stalled" if isinstance(error, NoFrames) else "reconnecting"
                 if error.message != said:
@@ -177,6 +177,28 @@ class Watchdog:
                 self._moved_at = time.monotonic()
                 log.warning("%s is back after %.1f s", self.source.description, away)
             return frame
+
+    def _opened_in_time(self) -> Optional[Frame]:
+        """`_opened_again`, broken off when the time to give up has come: opening a silent stream takes long."""
+        if self._give_up_s is None or self._lost_at is None:
+            return self._opened_again()
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self.source.close()
+
+        timer = threading.Timer(max(0.0, self._lost_at + self._give_up_s - time.monotonic()), give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            frame = self._opened_again()
+        finally:
+            timer.cancel()
+            timer.join()
+        if late.is_set() and not self._closing.is_set():
+            raise SourceLost(f"{self.source.description} came back too late")
+        return frame
 
     def _opened_again(self) -> Optional[Frame]:
         if not self._open_source():

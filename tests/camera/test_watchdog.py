@@ -99,6 +99,30 @@ def test_it_gives_up_in_the_end() -> None:
     assert caught.value.exit_code == 4
 
 
+def test_giving_up_breaks_off_a_long_opening() -> None:
+    class Silent(Script):
+        def __init__(self) -> None:
+            super().__init__([1, LOST])
+            self.ended = threading.Event()
+
+        def open(self) -> None:
+            if self.opened:
+                self.ended.clear()
+                assert self.ended.wait(60)
+                raise SourceError("closed while it was being opened")
+            super().open()
+
+        def close(self) -> None:
+            super().close()
+            self.ended.set()
+
+    source = Watchdog(Silent(), give_up_s=0.5)
+    source.open()
+    assert source.read() is not None
+    with pytest.raises(SourceError, match="did not come back"):
+        source.read()
+
+
 def test_a_picture_that_stands_still_is_lost_until_it_changes() -> None:
     still = [*range(100, 105), *[7] * 40]
     script = Script(iter_slowly(still), iter_slowly([7] * 40), iter_slowly([7, 7, 7, 8, 9, 10]))
