@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
 from edge_mnv2.cli.options import JSON, option, parse_duration
 from edge_mnv2.errors import PARTIAL, DownloadError, EdgeMnv2Error, UsageError
+
+if TYPE_CHECKING:
+    from edge_mnv2.zoo.entry import Entry
+
+log = logging.getLogger(__name__)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +26,7 @@ def pull(
     names: Optional[list[str]] = typer.Argument(
         None, metavar="[NAME...]", help="Names from `models list`, or demo (a clip).", show_default=False
     ),
-    everything: bool = option("--all", help="Every model of the registry.", default=False, is_flag=True),
+    everything: bool = option("--all", help="Every model of the registry.", default=False),
     timeout: Optional[str] = option(
         "--timeout",
         help="Give a server up that is silent or slower than 512 bytes/s for so long (default 20).",
@@ -42,7 +49,7 @@ def pull(
     limits = Limits.of(silence_s=parse_duration("--timeout", timeout), retries=retries)
     results: list[dict[str, Any]] = []
     errors: list[EdgeMnv2Error] = []
-    for name, outcome in pull_all(known, wanted, limits):
+    for name, outcome in pull_all(known, wanted, limits, _build):
         if isinstance(outcome, EdgeMnv2Error):
             errors.append(outcome)
             results.append({"name": name, "error": " ".join(str(outcome).split())})
@@ -60,3 +67,21 @@ def pull(
         codes = {error.exit_code for error in errors}
         alike = codes.pop() if len(codes) == 1 else DownloadError.exit_code
         raise typer.Exit(alike if len(errors) == len(wanted) else PARTIAL)
+
+
+def _build(entry: Entry, out: Path) -> None:
+    """Build the recipe of a registry's entry."""
+    from edge_mnv2.build.recipe import BuildRequest, build
+
+    recipe = entry.recipe
+    log.info("%s is built on this device from trained weights", entry.name)
+    build(
+        BuildRequest(
+            out=out,
+            weights=recipe["weights"],
+            resolution=recipe["resolution"],
+            floating=recipe["float"],
+            target=recipe["target"],
+        ),
+        lambda line: log.info("%s", line),
+    )

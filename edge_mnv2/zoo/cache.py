@@ -49,7 +49,8 @@ def copies(entry: Entry) -> list[Copy]:
     found.append(Copy(cached_path(entry), "cache"))
     found += [Copy(Path(source.path), "registry") for source in entry.sources if isinstance(source, FolderSource)]
     folder = mirror()
-    if folder is not None:
+    # What a recipe builds has no hash by which a stranger's file could be told from it.
+    if folder is not None and entry.sha256 is not None:
         found.append(Copy(folder / entry.file, "mirror"))
     return found
 

@@ -175,7 +175,7 @@ def _entry(name: str, fields: Fields, registry: Optional[str], base: Optional[st
     file = fields.text("file") or f"{name}.tflite"
     if not _NAME.fullmatch(file):
         raise fields.wrong("file", "a plain file name, without folders")
-    recipe = fields.mapping("recipe") or {}
+    recipe = _recipe(fields)
     sha256, size = fields.text("sha256"), fields.integer("bytes", 1)
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise fields.wrong("sha256", "64 hex digits in lower case")
@@ -224,6 +224,22 @@ def _labels(fields: Fields, base: Optional[str]) -> tuple[Union[str, tuple[str, 
     if digest is not None and not _SHA256.fullmatch(digest):
         raise fields.wrong("labels_sha256", "64 hex digits in lower case")
     return labels, digest
+
+
+def _recipe(fields: Fields) -> dict[str, Any]:
+    """Options of `edge-mnv2 build` by their names; only what can be built from weights that are pinned themselves."""
+    values = fields.mapping("recipe")
+    if values is None:
+        return {}
+    inner = Fields(values, f"{fields.where}: recipe", ProfileError)
+    found = {
+        "weights": inner.text("weights", ("imagenet",)) or "imagenet",
+        "resolution": inner.integer("resolution", 32) or 224,
+        "float": inner.flag("float"),
+        "target": inner.text("target", ("cpu", "edgetpu")) or "cpu",
+    }
+    inner.end()
+    return found
 
 
 def _input(fields: Fields) -> Optional[ModelInput]:

@@ -103,6 +103,13 @@ class Fields:
             raise self.wrong(key, f"a whole number of at least {least}")
         return value
 
+    def flag(self, key: str) -> bool:
+        """A boolean, False where it is not there."""
+        value = self._take(key)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return bool(value)
+
     def numbers(self, key: str, count: int) -> Optional[tuple[float, ...]]:
         """`count` numbers; one number stands for all of them."""
         value = self._take(key)

@@ -24,7 +24,7 @@ def row(entry: Entry) -> dict[str, Any]:
         "kind": entry.kind,
         "task": entry.task,
         "input": None if entry.input is None else {"shape": list(entry.input.shape), "dtype": entry.input.dtype},
-        "bytes": entry.bytes,
+        "bytes": copy.path.stat().st_size if entry.bytes is None and copy is not None else entry.bytes,
         "cached": copy is not None and copy.where in ("package", "cache"),
         "path": None if copy is None else str(copy.path),
         "cpu": entry.cpu,
@@ -85,13 +85,18 @@ def remove(entry: Entry) -> list[Path]:
     removed = []
     try:
         with removal_lock(target):
-            for path in (target, *leftovers(target), cache.built_mark(target), target.with_suffix(".yaml")):
+            for path in (target, *leftovers(target), *(_byproducts(target) if entry.recipe else ())):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
                     removed.append(path)
     except OSError as error:
         raise ModelError(f"{target} cannot be removed: {error.strerror or error}") from error
     return removed
+
+
+def _byproducts(target: Path) -> list[Path]:
+    """What a build writes beside its model."""
+    return [cache.built_mark(target), *(target.with_suffix(end) for end in (".yaml", ".labels.txt", ".ranges.json"))]
 
 
 def remedy(verified: dict[str, Any]) -> str:

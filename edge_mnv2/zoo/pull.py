@@ -27,6 +27,8 @@ from edge_mnv2.zoo.web import Limits, Unreachable
 log = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[int, int], None]
+Builder = Callable[[Entry, Path], None]
+"""Builds an entry's recipe into a file. The zoo keeps recipes as data; who can build hands this in."""
 
 _CHUNK = 1 << 20
 _SPARE_BYTES = 4 << 20
@@ -70,14 +72,21 @@ def fetch(name: str, *, progress: Optional[ProgressCallback] = None, limits: Opt
     return pull(known.get(name), progress=progress, limits=limits).path
 
 
-def pull(entry: Entry, *, progress: Optional[ProgressCallback] = None, limits: Optional[Limits] = None) -> Pulled:
+def pull(
+    entry: Entry,
+    *,
+    progress: Optional[ProgressCallback] = None,
+    limits: Optional[Limits] = None,
+    build: Optional[Builder] = None,
+) -> Pulled:
     """Bring `entry` into the cache, or find it there. Raises DownloadError with what each source answered.
 
     Other processes that pull the same file wait for this one. A file that is there and good is never touched before
-    another good one can take its place.
+    another good one can take its place. An entry with a recipe is made by `build`, which writes the file whole or not
+    at all and raises its own errors.
     """
-    if entry.recipe and not entry.sources:
-        raise DownloadError(f"{entry.name} is built, not downloaded")
+    if entry.recipe and build is None and _present(entry) is None:
+        raise DownloadError(f"{entry.name} is built, not downloaded", hint=f"edge-mnv2 pull {entry.name}")
     limits = limits or Limits()
     found = _present(entry)
     if found is None:
@@ -86,7 +95,11 @@ def pull(entry: Entry, *, progress: Optional[ProgressCallback] = None, limits: O
             target.parent.mkdir(parents=True, exist_ok=True)
             with _locked(target, entry.name) as part:
                 # Whoever held the lock before may have brought it.
-                found = _present(entry) or _from_sources(entry, target, part, limits, progress)
+                found = _present(entry)
+                if found is None and entry.recipe and build is not None:
+                    found = _built(entry, target, build)
+                elif found is None:
+                    found = _from_sources(entry, target, part, limits, progress)
         except OSError as error:
             if isinstance(error, EdgeMnv2Error):
                 raise
@@ -96,21 +109,24 @@ def pull(entry: Entry, *, progress: Optional[ProgressCallback] = None, limits: O
 
 
 def pull_all(
-    known: registry.Registry, names: Iterable[str], limits: Limits
+    known: registry.Registry, names: Iterable[str], limits: Limits, build: Optional[Builder] = None
 ) -> Iterator[tuple[str, Union[Pulled, EdgeMnv2Error]]]:
     """`pull` for each name, with a progress line on a terminal; one that fails does not stop the others."""
     for name in names:
         progress = TerminalProgress(name)
         try:
-            outcome: Union[Pulled, EdgeMnv2Error] = pull(known.get(name), progress=progress, limits=limits)
+            outcome: Union[Pulled, EdgeMnv2Error] = pull(known.get(name), progress=progress, limits=limits, build=build)
         except EdgeMnv2Error as error:
             outcome = error
         finally:
             progress.close()
         if isinstance(outcome, Pulled):
             size = readable_bytes(outcome.bytes)
-            how = "was here already" if outcome.cached else f"{size} from {outcome.source}"
-            log.info("%s: %s, sha256 verified", name, how)
+            if outcome.source == "build":
+                log.info("%s: %s, built", name, size)
+            else:
+                how = "was here already" if outcome.cached else f"{size} from {outcome.source}"
+                log.info("%s: %s, sha256 verified", name, how)
         yield name, outcome
 
 
@@ -126,6 +142,15 @@ def _present(entry: Entry) -> Optional[Pulled]:
             return _pulled(entry, copy.path, copy.where, True)
         log.warning("%s is damaged: %s", copy.path, wrong)
     return None
+
+
+def _built(entry: Entry, target: Path, build: Builder) -> Pulled:
+    build(entry, target)
+    digest = sha256_of(target, fresh=True)
+    # The file of a recipe has no hash in the registry: what was built is what is trusted from now on.
+    with paths.atomic_write(cache.built_mark(target), "w") as handle:
+        handle.write(f"{digest}\n")
+    return _pulled(entry, target, "build", False)
 
 
 def _pulled(entry: Entry, path: Path, source: str, cached: bool) -> Pulled:

@@ -96,7 +96,7 @@ def _by_name(entry: Entry) -> Resolved:
     if copy.where in ("mirror", "registry"):
         log.info("%s is used in place: %s (`edge-mnv2 pull %s` makes a copy)", entry.name, copy.path, entry.name)
     digest = entry.sha256 or sha256_of(copy.path)
-    return _known(entry.name, copy.path, digest, entry, read_sidecar(copy.path) if entry.recipe else None)
+    return _known(entry.name, copy.path, digest, entry, None)
 
 
 def _by_path(path: Path, known: registry.Registry) -> Resolved:

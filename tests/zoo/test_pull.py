@@ -500,6 +500,46 @@ def test_without_pip_the_way_out_is_named(body: bytes, monkeypatch: pytest.Monke
         pull.pull(entry)
 
 
+def test_a_recipe_is_built_once_and_then_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from edge_mnv2.errors import ModelError
+    from edge_mnv2.zoo import inventory, registry
+    from edge_mnv2.zoo.resolve import resolve
+
+    entry = registry.load().get("mobilenet_v2_1.0_128_int8")
+    target = cache.cached_path(entry)
+    built: list[Path] = []
+
+    def build(of: Entry, out: Path) -> None:
+        built.append(out)
+        out.write_bytes(b"\x1c\0\0\0TFL3" + bytes([len(built)]))
+        out.with_suffix(".yaml").write_text("task: classification\n")
+
+    with pytest.raises(DownloadError, match=f"is built, not downloaded: edge-mnv2 pull {entry.name}"):
+        pull.pull(entry)
+    with pytest.raises(ModelError, match="has not been built on this device yet"):
+        resolve(entry.name)
+    first = pull.pull(entry, build=build)
+    assert (first.source, first.cached, first.path) == ("build", False, target)
+    assert pull.pull(entry).cached
+    found = resolve(entry.name)
+    assert found.sha256 == first.sha256 and found.labels is not None and len(found.labels) == 1000
+    assert len(built) == 1
+
+    target.write_bytes(b"something else")
+    with pytest.raises(ModelError, match="is damaged"):
+        resolve(entry.name)
+    assert pull.pull(entry, build=build).sha256 != first.sha256
+    cache.built_mark(target).unlink()
+    assert not pull.pull(entry, build=build).cached
+    assert len(built) == 3
+    monkeypatch.setenv(cache.MIRROR, str(tmp_path))
+    (tmp_path / entry.file).write_bytes(b"a stranger's")
+    inventory.remove(entry)
+    assert [path.name for path in target.parent.iterdir()] == [f".{target.name}.lock"]
+    with pytest.raises(ModelError, match="has not been built"):
+        resolve(entry.name)
+
+
 def test_requests_is_imported_only_where_a_url_is_asked(tmp_path: Path, body: bytes) -> None:
     (tmp_path / "parts.tflite").write_bytes(body)
     registry = team_registry(tmp_path, body, "https://no-such-host.invalid/parts.tflite")
