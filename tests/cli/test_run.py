@@ -20,10 +20,30 @@ from tests.stubs import BLUE, GREEN, RED, colour_model
 
 Run = Callable[..., "tuple[int, str, str]"]
 
-SUMMARY = (
-    "model,runtime,delegate,threads,workers,device,source,fallback,frames,dropped,duration_s,fps,latency_ms,stages_ms,"
-    "frame_age_ms,rss_mb,max_temp_c,throttled,reconnects,tpu_losses,write_errors,ended"
-).split(",")
+SUMMARY = [
+    "model",
+    "runtime",
+    "delegate",
+    "threads",
+    "workers",
+    "device",
+    "source",
+    "fallback",
+    "frames",
+    "dropped",
+    "duration_s",
+    "fps",
+    "latency_ms",
+    "stages_ms",
+    "frame_age_ms",
+    "rss_mb",
+    "max_temp_c",
+    "throttled",
+    "reconnects",
+    "tpu_losses",
+    "write_errors",
+    "ended",
+]
 
 
 @pytest.fixture
@@ -228,7 +248,7 @@ def test_classify_names_every_bad_file_and_goes_on(run: Run, stub: Path, tmp_pat
     good, bad = tmp_path / "green.png", tmp_path / "bad.png"
     cv2.imwrite(str(good), np.full((40, 40, 3), GREEN[::-1], np.uint8))
     bad.write_bytes(b"GIF89a")
-    code, out, err = run("classify", "--model", stub, bad, good, tmp_path / "none.jpg", "--json")
+    code, out, _ = run("classify", "--model", stub, bad, good, tmp_path / "none.jpg", "--json")
     results = json.loads(out)["results"]
     assert code == 8 and results[1]["top"][0]["label"] == "green" and results[1]["inference_ms"] > 0
     assert "error" in results[0] and "none.jpg" in results[2]["error"]
