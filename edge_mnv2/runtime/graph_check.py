@@ -162,6 +162,7 @@ _RULES = {
     114: _UNARY,  # QUANTIZE
     117: _UNARY,  # HARD_SWISH
 }
+_POOLS = (1, 12, 17)
 _INTEGER_VECTOR_OPTIONS = (17, 30)
 """Options whose field 0 is a vector of int32: RESHAPE's shape, SQUEEZE's dimensions."""
 
@@ -251,6 +252,8 @@ def _operator(table: Table, codes: Sequence[int], tensors: Sequence[Tensor]) -> 
         _check_rule(operator, rule, kind, options)
         if operator.code in (_CONV, _DEPTHWISE, _CONNECTED):
             _check_weights(operator, tensors)
+        if options is not None and operator.code in (_CONV, _DEPTHWISE, *_POOLS):
+            _check_window(operator, options, tensors)
     return operator
 
 
@@ -279,3 +282,33 @@ def _check_weights(operator: Operator, tensors: Sequence[Tensor]) -> None:
         bias = operator.inputs[2] if len(operator.inputs) == 3 else -1
         if bias >= 0 and tensors[bias].kind not in (2, 4):
             raise Damaged("an operator's bias is of a wrong type")
+
+
+def _check_window(operator: Operator, options: Table, tensors: Sequence[Tensor]) -> None:
+    """A convolution's or pool's result has the size that follows from its input, window, stride and padding.
+
+    Per axis, with the window `k`, stride `s`, dilation `d`: ceil(n / s) for SAME, ceil((n - (k - 1) d) / s) for VALID.
+    A stride that does not belong here divides by zero in the kernels that come after.
+    """
+    source, result = tensors[operator.inputs[0]].shape, tensors[operator.outputs[0]].shape
+    if len(source) != 4 or len(result) != 4 or min(*source, *result) < 1:
+        return
+    if operator.code in _POOLS:
+        window = options.scalar(4, "<i"), options.scalar(3, "<i")
+        dilation, channels = (1, 1), source[3]
+    else:
+        weights = tensors[operator.inputs[1]].shape
+        if len(weights) != 4:
+            raise Damaged("an operator's weights do not fit it")
+        window = weights[1], weights[2]
+        first = 4 if operator.code == _CONV else 5
+        dilation = options.scalar(first + 1, "<i", 1), options.scalar(first, "<i", 1)
+        channels = weights[0 if operator.code == _CONV else 3]
+    valid = options.scalar(0, "<b") == 1
+    for axis in (0, 1):
+        stride = options.scalar(2 - axis, "<i")
+        room = source[1 + axis] - ((window[axis] - 1) * dilation[axis] if valid else 0)
+        if result[1 + axis] != -(-room // stride):
+            raise Damaged("an operator's stride or window does not fit its result")
+    if result[3] != channels:
+        raise Damaged("an operator's weights do not fit its result")
