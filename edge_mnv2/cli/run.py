@@ -61,7 +61,7 @@ def run(
     allow: Optional[str] = option("--allow", help="Report these classes only.", metavar="CLASS,..."),
     deny: Optional[str] = option("--deny", help="Never report these classes.", metavar="CLASS,..."),
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
-    roi: Optional[str] = option("--roi", help="Classify only this part, in pixels.", metavar="X,Y,W,H"),
+    roi: Optional[str] = option("--roi", help="Classify only this part, in pixels or fractions.", metavar="X,Y,W,H"),
     rotate: Optional[str] = option("--rotate", help="Turn clockwise: 0, 90, 180 or 270.", metavar="DEGREES"),
     flip: Optional[str] = option("--flip", help="Mirror: h, v or hv."),
     size: Optional[str] = option("--size", help="Ask the camera for this size.", metavar="WxH"),

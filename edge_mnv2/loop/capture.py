@@ -57,6 +57,7 @@ class Capture(threading.Thread):
 
     def _read_all(self) -> None:
         read_any = False
+        last: Optional[int] = None
         while not self._halt.is_set():
             before = time.monotonic_ns()
             frame = self._source.read()
@@ -73,6 +74,10 @@ class Capture(threading.Thread):
             read_any = True
             if self._paced and frame.position_ns is not None:
                 frame = self._wait_for_its_time(frame)
+            if self._source.live and last is not None and frame.index > last + 1:
+                # The source itself replaced frames that nobody had fetched yet.
+                self._handoff.dropped += frame.index - last - 1
+            last = frame.index
             # A source that was opened again counts from 0 again; the run does not.
             frame = replace(frame, index=self._count)
             self._count += 1
