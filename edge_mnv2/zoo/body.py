@@ -14,11 +14,6 @@ _MARKUP = re.compile(r"(?:<\?xml[^>]*>|<!--.*?-->|\s)*<(!doctype html|html|head|
 _MOST_SHOWN = 80
 
 
-def looks_foreign(head: bytes) -> bool:
-    """Whether a body that begins so cannot be a model, clip or weights file: a page, a pointer, an error in text."""
-    return describe(head) is not None
-
-
 def describe(head: bytes) -> Optional[str]:
     """The first bytes of a body in words ("an HTML page 'Sign in'"), None where they are no text."""
     if not head:
