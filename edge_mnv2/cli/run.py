@@ -75,6 +75,15 @@ def run(
         "--log", help="Write results: FILE.jsonl, FILE.csv, or - for stdout.", metavar="FILE|-"
     ),
     log_every: Optional[str] = option("--log-every", help="Log every Nth result, or one in S seconds.", metavar="N|Ss"),
+    log_rotate: Optional[str] = option(
+        "--log-rotate", help="Begin a new log at this size or age: 10MB, 1d or 10MB,1d.", metavar="SIZE|AGE"
+    ),
+    log_keep: int = option(
+        "--log-keep", help="How many old logs stay (default 5).", default=5, min=1, max=1000, metavar="N"
+    ),
+    min_free: Optional[str] = option(
+        "--min-free", help="Room to leave on a disk (default: 2 %, 50 MB at most).", metavar="SIZE"
+    ),
     web: Optional[str] = option(
         "--web", help="Serve a live page; other machines are let in with HOST, such as 0.0.0.0.", metavar="[HOST:]PORT"
     ),
@@ -90,6 +99,8 @@ def run(
 
     if on_tpu_loss not in ("cpu", "exit"):
         raise UsageError(f"--on-tpu-loss {on_tpu_loss}", hint="cpu or exit")
+    if log_rotate and log in (None, "-"):
+        raise UsageError("--log-rotate needs a log file", hint="such as --log results.jsonl")
     if as_json and log == "-":
         raise UsageError("--json and --log - both write to stdout", hint="give --log a file")
     if (
@@ -123,6 +134,9 @@ def run(
         outputs=OutputRequest(
             log=log,
             log_every=log_every,
+            log_rotate=log_rotate,
+            log_keep=log_keep,
+            min_free=min_free,
             show_status=logging.getLogger().isEnabledFor(logging.INFO),
             web=web,
             web_token=web_token,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -15,6 +16,12 @@ from typing import Any, Optional
 from edge_mnv2.errors import UsageError
 from edge_mnv2.loop.decision import Event
 from edge_mnv2.loop.result import Result
+from edge_mnv2.outputs.disk import Floor
+from edge_mnv2.outputs.rotation import Rotation, began
+
+_SYNC_S = 5.0
+"""How much a power cut may take, in seconds; more often would wear an SD card."""
+_LOOK_S = 1.0
 
 CSV_COLUMNS = (
     "t",
@@ -122,55 +129,110 @@ class LogFile:
     """Appends one line a result to `path` (`-` is stdout): JSON Lines, or CSV where the name ends in `.csv`.
 
     A line is written whole or taken back, so that a full disk leaves no torn line; a torn last line from a power cut
-    is closed before the first new one. Raises UsageError where the path cannot be opened.
+    is closed before the first new one. Every few seconds the lines go to the disk for good. A file that was removed,
+    renamed or unmounted is opened anew. Nothing is written while the file system has less room than `floor` asks for.
+    Raises UsageError where the path cannot be opened.
     """
 
-    def __init__(self, path: str, every: Optional[Every] = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        every: Optional[Every] = None,
+        rotation: Optional[Rotation] = None,
+        least_free: Optional[int] = None,
+    ) -> None:
         self.name = path
+        self._path = Path(path)
         self._every = every or Every()
+        self._rotation = rotation
         self._csv = path.lower().endswith(".csv")
         self._format = as_csv_line if self._csv else as_json_line
+        self._descriptor = -1
+        self._floor: Optional[Floor] = None
+        self._began = 0.0
         self._pending = b""
-        self._regular = False
+        self._looked_at = self._synced_at = time.monotonic()
         if path == "-":
             self.name = "stdout"
             self._descriptor = os.dup(sys.stdout.fileno())
+            self._regular = False
             return
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        special = self._path.is_fifo() or self._path.is_char_device()
         try:
-            self._descriptor = os.open(path, flags, 0o666)
-        except OSError as error:
-            if Path(path).is_fifo() or Path(path).is_char_device():
-                self._descriptor = self._open_special(path)
+            if special:
+                self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             else:
-                raise UsageError(
-                    f"--log {path}: {error.strerror or error}", hint="choose a file in a folder that you can write to"
-                ) from None
-        self._regular = Path(path).is_file()
-        self._pending = self._beginning()
+                self._open()
+        except OSError as error:
+            hint = None if special else "choose a file in a folder that you can write to"
+            raise UsageError(f"--log {path}: {error.strerror or error}", hint=hint) from None
+        self._regular = not special
+        if self._regular:
+            self._floor = Floor(self._path.parent, least_free)
 
     def write(self, result: Result) -> None:
         if not self._every(result):
             return
-        self._append(self._pending + self._format(result))
+        data = self._format(result)
+        if self._regular:
+            self._make_ready(len(data), result.wall_time)
+        self._append(self._pending + data)
         self._pending = b""
+        if self._regular and time.monotonic() - self._synced_at > _SYNC_S:
+            os.fdatasync(self._descriptor)
+            self._synced_at = time.monotonic()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            try:
+                if self._regular:
+                    os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
 
-    def _open_special(self, path: str) -> int:
-        try:
-            return os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
-        except OSError as error:
-            raise UsageError(f"--log {path}: {error.strerror or error}") from None
-
-    def _beginning(self) -> bytes:
-        header = (",".join(CSV_COLUMNS) + "\n").encode() if self._csv else b""
-        size = os.fstat(self._descriptor).st_size if self._regular else 0
+    def _open(self) -> None:
+        """Open a regular file and find out how it has to go on. Raises OSError."""
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        size = os.fstat(self._descriptor).st_size
+        self._began = began(os.pread(self._descriptor, 4096, 0) if size else b"")
         if not size:
-            return header
-        torn = os.pread(self._descriptor, 1, size - 1) != b"\n"
-        return b"\n" if torn else b""
+            self._pending = (",".join(CSV_COLUMNS) + "\n").encode() if self._csv else b""
+        else:
+            self._pending = b"" if os.pread(self._descriptor, 1, size - 1) == b"\n" else b"\n"
+
+    def _make_ready(self, more: int, now: float) -> None:
+        """A file that is open, in its place, young and small enough, on a disk with room. Raises OSError."""
+        if time.monotonic() - self._looked_at > _LOOK_S:
+            self._looked_at = time.monotonic()
+            self._let_go_of_a_moved_file()
+        if self._descriptor < 0:
+            self._open()
+        size = os.fstat(self._descriptor).st_size
+        if self._rotation is not None and self._rotation.due(size, more, self._began, now):
+            self.close()
+            self._rotation.put_aside(self._path)
+            self._open()
+        assert self._floor is not None
+        while self._floor.low() and self._rotation is not None and self._rotation.drop_oldest(self._path):
+            self._floor.low(now=True)
+        self._floor.check()
+
+    def _let_go_of_a_moved_file(self) -> None:
+        if self._descriptor < 0:
+            return
+        here = os.fstat(self._descriptor)
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            moved = True
+        except OSError:
+            moved = False
+        else:
+            moved = (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+        if moved:
+            with contextlib.suppress(OSError):
+                self.close()
 
     def _append(self, data: bytes) -> None:
         size = os.fstat(self._descriptor).st_size if self._regular else 0
@@ -178,8 +240,12 @@ class LogFile:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
-        except OSError:
+        except OSError as error:
             if self._regular:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._descriptor, size)
+                if error.errno != errno.ENOSPC:
+                    # A card that was pulled out or mounted anew needs another opening.
+                    with contextlib.suppress(OSError):
+                        self.close()
             raise

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.loop.frame_loop import FrameLoop
+from edge_mnv2.outputs.disk import parse_bytes
 from edge_mnv2.outputs.live import EngineUse, Facts, Live
 from edge_mnv2.outputs.log_file import Every, LogFile
+from edge_mnv2.outputs.rotation import DEFAULT_KEEP, Rotation
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.outputs.status import StatusLine
 
@@ -27,6 +29,9 @@ class OutputRequest:
 
     log: Optional[str] = None
     log_every: Optional[str] = None
+    log_rotate: Optional[str] = None
+    log_keep: int = DEFAULT_KEEP
+    min_free: Optional[str] = None
     show_status: bool = True
     web: Optional[str] = None
     web_token: Optional[str] = None
@@ -39,6 +44,8 @@ class Outputs:
     def __init__(self, request: OutputRequest) -> None:
         self._request = request
         self._every = Every.parse(request.log_every)
+        self._rotation = Rotation.parse(request.log_rotate, request.log_keep) if request.log_rotate else None
+        self._least_free = parse_bytes("--min-free", request.min_free) if request.min_free else None
         self._stack = contextlib.ExitStack()
         self._isolated: list[Isolated] = []
         self._log: Optional[Isolated] = None
@@ -57,7 +64,7 @@ class Outputs:
                 self._web = open_web(self.live, request.web, request.web_token, request.web_open)
                 stack.callback(self._web.close)
             if request.log:
-                self._log = Isolated(LogFile(request.log, self._every))
+                self._log = Isolated(LogFile(request.log, self._every, self._rotation, self._least_free))
                 self._isolated.append(self._log)
                 stack.callback(self._log.close)
             self._stack = stack.pop_all()

@@ -7,20 +7,29 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Optional, Protocol
+
+import numpy as np
+
+from edge_mnv2.errors import EdgeMnv2Error
 
 log = logging.getLogger(__name__)
 
 _QUEUE = 4096
+_PICTURES = 4
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 _DRAIN_S = 2.0
 _RETRY_S = 1.0
+_WAIT_S = 10.0
 _END: Any = object()
 
 
 class Sink(Protocol):
     """Somewhere that results go. `write` may block and may raise OSError; `Isolated` deals with both.
 
-    Nothing is buffered across `write` calls: what was written is there if the power goes.
+    Nothing is buffered across `write` calls: what was written is there if the power goes. A sink that uses the pixels
+    says so with `wants_pictures = True`; the others get results without, so that many can wait in little memory.
     """
 
     name: str
@@ -44,13 +53,17 @@ class Isolated:
     """Runs `sink` in a thread of its own behind a bounded queue, so that `write` returns at once and never raises.
 
     A failure is said once, counted in `errors` together with every result that could not be kept, and tried again
-    after a second; when writing works again, that is said too.
+    after a second; when writing works again, that is said too. Pictures that a sink has no time for are counted in
+    `skipped` and are no failure; with `lossless`, `write` waits for it instead.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, lossless: bool = False) -> None:
         self._sink = sink
-        self._queue: queue.Queue[Any] = queue.Queue(_QUEUE)
+        self._pictures = bool(getattr(sink, "wants_pictures", False))
+        self._lossless = lossless
+        self._queue: queue.Queue[Any] = queue.Queue(_PICTURES if self._pictures else _QUEUE)
         self.errors = 0
+        self.skipped = 0
         self._on_reader_gone: Callable[[], None] = lambda: None
         self._failing_since: Optional[float] = None
         self._thread = threading.Thread(target=self._work, name=f"sink-{sink.name}", daemon=True)
@@ -61,14 +74,25 @@ class Isolated:
         self._on_reader_gone = action
 
     def write(self, result: Any) -> None:
-        try:
-            self._queue.put_nowait(result)
-        except queue.Full:
-            self._failed("it is too slow")
+        if not self._pictures:
+            result = replace(result, frame=replace(result.frame, pixels=_NO_PIXELS))
+        self._put(result)
 
     def announce(self, events: Sequence[Any]) -> None:
         if hasattr(self._sink, "announce"):
-            self.write(_Announcement(events))
+            self._put(_Announcement(events))
+
+    def _put(self, item: Any) -> None:
+        try:
+            if self._lossless and self._failing_since is None:
+                self._queue.put(item, timeout=_WAIT_S)
+            else:
+                self._queue.put_nowait(item)
+        except queue.Full:
+            if self._pictures and not self._lossless:
+                self.skipped += 1
+            else:
+                self._failed("it is too slow")
 
     def close(self) -> None:
         """Write what is queued, for two seconds at most, and close the sink."""
@@ -98,8 +122,8 @@ class Isolated:
             except BrokenPipeError:
                 self._on_reader_gone()
                 break
-            except OSError as error:
-                self._failed(error.strerror or str(error))
+            except Exception as error:
+                self._failed(_reason(error))
                 self._failing_since = time.monotonic()
             else:
                 if self._failing_since is not None:
@@ -107,11 +131,18 @@ class Isolated:
                     self._failing_since = None
         try:
             self._sink.close()
-        except OSError as error:
-            self._failed(error.strerror or str(error))
+        except Exception as error:
+            self._failed(_reason(error))
 
     def _failed(self, reason: str) -> None:
         self.errors += 1
         if self._failing_since is None:
             log.warning("%s cannot be written (%s): going on without it", self._sink.name, reason)
             self._failing_since = time.monotonic()
+
+
+def _reason(error: Exception) -> str:
+    """In words; a plug-in may raise anything."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}" if not isinstance(error, EdgeMnv2Error) else str(error)
