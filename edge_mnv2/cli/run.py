@@ -84,6 +84,16 @@ def run(
     min_free: Optional[str] = option(
         "--min-free", help="Room to leave on a disk (default: 2 %, 50 MB at most).", metavar="SIZE"
     ),
+    mqtt: Optional[str] = option(
+        "--mqtt", help="Publish state and events: mqtt[s]://USER:PASSWORD@HOST:PORT/TOPIC.", metavar="URL"
+    ),
+    webhook: Optional[str] = option("--webhook", help="POST each event to this address.", metavar="URL"),
+    gpio: Optional[str] = option(
+        "--gpio", help="Hold pins high while a class is present: 17=tabby,27.", metavar="PIN[=CLASS],..."
+    ),
+    sink: Optional[list[str]] = option(
+        "--sink", help="An output of an installed package; may be repeated.", metavar="NAME[=ARGUMENT]"
+    ),
     web: Optional[str] = option(
         "--web", help="Serve a live page; other machines are let in with HOST, such as 0.0.0.0.", metavar="[HOST:]PORT"
     ),
@@ -138,6 +148,10 @@ def run(
             log_keep=log_keep,
             min_free=min_free,
             show_status=logging.getLogger().isEnabledFor(logging.INFO),
+            mqtt=mqtt,
+            webhook=webhook,
+            gpio=gpio,
+            sinks=tuple(sink or ()),
             web=web,
             web_token=web_token,
             web_open=web_open,

@@ -147,7 +147,8 @@ class _Session:
             max_fps=lambda: limits.max_fps,
             decider=self._decider(),
         )
-        self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines)
+        labels = self.engines.engines[0].labels
+        self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines, labels)
 
     def _decider(self) -> Optional[Decider]:
         """None where scores are values and no class can be present."""

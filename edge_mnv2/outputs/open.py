@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -14,7 +15,7 @@ from edge_mnv2.outputs.disk import parse_bytes
 from edge_mnv2.outputs.live import EngineUse, Facts, Live
 from edge_mnv2.outputs.log_file import Every, LogFile
 from edge_mnv2.outputs.rotation import DEFAULT_KEEP, Rotation
-from edge_mnv2.outputs.sink import Isolated
+from edge_mnv2.outputs.sink import DRAIN_S, Isolated, Sink
 from edge_mnv2.outputs.status import StatusLine
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class OutputRequest:
     log_keep: int = DEFAULT_KEEP
     min_free: Optional[str] = None
     show_status: bool = True
+    mqtt: Optional[str] = None
+    webhook: Optional[str] = None
+    gpio: Optional[str] = None
+    sinks: Sequence[str] = ()
     web: Optional[str] = None
     web_token: Optional[str] = None
     web_open: bool = False
@@ -63,23 +68,46 @@ class Outputs:
             if request.web is not None:
                 self._web = open_web(self.live, request.web, request.web_token, request.web_open)
                 stack.callback(self._web.close)
+            stack.callback(self._close_sinks)
             if request.log:
-                self._log = Isolated(LogFile(request.log, self._every, self._rotation, self._least_free))
-                self._isolated.append(self._log)
-                stack.callback(self._log.close)
+                self._log = self._isolate(LogFile(request.log, self._every, self._rotation, self._least_free))
+            for sink in _event_sinks(request):
+                self._isolate(sink)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
+    def _isolate(self, sink: Sink) -> Isolated:
+        self._isolated.append(Isolated(sink))
+        return self._isolated[-1]
+
+    def _close_sinks(self) -> None:
+        """All at once: a stop shall not wait for one after the other."""
+        for output in self._isolated:
+            output.end()
+        deadline = time.monotonic() + DRAIN_S
+        for output in self._isolated:
+            output.close(deadline)
+
     def attach(
-        self, loop: FrameLoop, facts: Facts, source: Any, describe: Callable[[Any], str], engines: EngineUse
+        self,
+        loop: FrameLoop,
+        facts: Facts,
+        source: Any,
+        describe: Callable[[Any], str],
+        engines: EngineUse,
+        labels: Sequence[str],
     ) -> None:
-        """Give the results of `loop`, which reads `source`, to every output; `describe` makes the status line."""
+        """Give the results of `loop`, which reads `source`, to every output; `describe` makes the status line.
+
+        Raises UsageError where an output names a class that is none of `labels`.
+        """
         if self._log is not None:
             self._log.closed_by_reader_calls(loop.stop)
         for output in self._isolated:
+            output.begin(facts, labels)
             loop.add_sink(output)
         if self._web is not None:
             self.live.attach(
@@ -95,6 +123,27 @@ class Outputs:
             status = StatusLine(describe)
             self._stack.callback(status.close)
             loop.add_sink(status)
+
+
+def _event_sinks(request: OutputRequest) -> Iterator[Sink]:
+    """Sinks for events and states, each imported only where it is asked for."""
+    if request.mqtt:
+        from edge_mnv2.outputs.mqtt import MqttSink
+        from edge_mnv2.outputs.mqtt_address import parse as parse_mqtt
+
+        yield MqttSink(parse_mqtt(request.mqtt))
+    if request.webhook:
+        from edge_mnv2.outputs.webhook import WebhookSink
+
+        yield WebhookSink(request.webhook)
+    if request.gpio:
+        from edge_mnv2.outputs.gpio import GpioSink
+
+        yield GpioSink(request.gpio)
+    for name in request.sinks:
+        from edge_mnv2.outputs.plugin import open_sink
+
+        yield open_sink(name)
 
 
 def open_web(live: Live, where: str, token: Optional[str], everyone: bool) -> WebServer:

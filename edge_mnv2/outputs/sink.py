@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 _QUEUE = 4096
 _PICTURES = 4
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-_DRAIN_S = 2.0
+DRAIN_S = 2.0
 _RETRY_S = 1.0
 _WAIT_S = 10.0
 _END: Any = object()
@@ -62,7 +63,7 @@ class Isolated:
         self._pictures = bool(getattr(sink, "wants_pictures", False))
         self._lossless = lossless
         self._queue: queue.Queue[Any] = queue.Queue(_PICTURES if self._pictures else _QUEUE)
-        self.errors = 0
+        self._lost = 0
         self.skipped = 0
         self._on_reader_gone: Callable[[], None] = lambda: None
         self._failing_since: Optional[float] = None
@@ -72,6 +73,11 @@ class Isolated:
     def closed_by_reader_calls(self, action: Callable[[], None]) -> None:
         """Call `action` once when the reader of a pipe goes away: nobody is left to write for."""
         self._on_reader_gone = action
+
+    @property
+    def errors(self) -> int:
+        """Results and events that were lost, here or (its `lost`) in the sink."""
+        return self._lost + int(getattr(self._sink, "lost", 0))
 
     def write(self, result: Any) -> None:
         if not self._pictures:
@@ -94,17 +100,31 @@ class Isolated:
             else:
                 self._failed("it is too slow")
 
-    def close(self) -> None:
-        """Write what is queued, for two seconds at most, and close the sink."""
-        deadline = time.monotonic() + _DRAIN_S
-        try:
-            self._queue.put(_END, timeout=_DRAIN_S)
-        except queue.Full:
-            self.errors += self._queue.qsize()
-            return
+    def begin(self, facts: Any, labels: Sequence[str]) -> None:
+        """Tell a sink that wants to know what is about to run."""
+        begin = getattr(self._sink, "begin", None)
+        if begin is not None:
+            begin(facts, labels)
+
+    def end(self) -> None:
+        """Let the sink write what is queued and close; `close` waits for that."""
+        while True:
+            try:
+                self._queue.put_nowait(_END)
+                return
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    self._queue.get_nowait()
+                    self._lost += 1
+
+    def close(self, deadline: Optional[float] = None) -> None:
+        """`end`, and wait for it until `deadline` (`time.monotonic`), two seconds where none is given."""
+        if deadline is None:
+            self.end()
+            deadline = time.monotonic() + DRAIN_S
         self._thread.join(max(0.1, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self.errors += self._queue.qsize()
+            self._lost += self._queue.qsize()
 
     def _work(self) -> None:
         while True:
@@ -112,7 +132,7 @@ class Isolated:
             if result is _END:
                 break
             if self._failing_since is not None and time.monotonic() - self._failing_since < _RETRY_S:
-                self.errors += 1
+                self._lost += 1
                 continue
             try:
                 if isinstance(result, _Announcement):
@@ -135,7 +155,7 @@ class Isolated:
             self._failed(_reason(error))
 
     def _failed(self, reason: str) -> None:
-        self.errors += 1
+        self._lost += 1
         if self._failing_since is None:
             log.warning("%s cannot be written (%s): going on without it", self._sink.name, reason)
             self._failing_since = time.monotonic()

@@ -110,7 +110,7 @@ def test_phone_and_desktop(stub: Path, tmp_path: Path) -> None:
 
     # For docs/: a run that has been going on for some minutes, by the default model.
     model = "mobilenet_v2_1.0_224_int8" if _SHOTS else stub
-    with serving(model, "--source", "test:640x360@30", "--web", "0", "--top-k", "3") as served:
+    with serving(model, "--source", "test:640x360@30", "--web", "0", "--top-k", "3", "--appear", "0.25") as served:
         time.sleep(120 if _SHOTS else 0)
         asyncio.run(visit(served))
 

@@ -1,0 +1,48 @@
+"""Sinks of somebody else's package, found by the entry point group `edge_mnv2.sinks`.
+
+An entry point names a callable that takes one text (what follows `NAME=` on the command line, None without) and returns
+a `Sink`:
+
+    [project.entry-points."edge_mnv2.sinks"]
+    conveyor = "my_package:ConveyorSink"
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import Any
+
+from edge_mnv2.errors import EdgeMnv2Error, UsageError
+from edge_mnv2.outputs.sink import Sink
+
+GROUP = "edge_mnv2.sinks"
+
+
+def installed() -> dict[str, metadata.EntryPoint]:
+    """Every sink that an installed package offers, by name."""
+    found: Any = metadata.entry_points()
+    if sys.version_info >= (3, 10):
+        return {point.name: point for point in found.select(group=GROUP)}
+    return {point.name: point for point in found.get(GROUP, ())}
+
+
+def open_sink(text: str) -> Sink:
+    """The sink for `NAME` or `NAME=ARGUMENT`. Raises UsageError where it is not there or cannot be made."""
+    name, given, argument = text.partition("=")
+    known = installed()
+    if name not in known:
+        offered = ", ".join(sorted(known)) or "none is installed"
+        raise UsageError(f"--sink {name}: no package offers it ({offered})", hint=f"see the entry point group {GROUP}")
+    try:
+        sink: Sink = known[name].load()(argument if given else None)
+    except EdgeMnv2Error:
+        raise
+    except Exception as error:
+        raise UsageError(f"--sink {name}: {type(error).__name__}: {error}") from error
+    for method in ("write", "close"):
+        if not callable(getattr(sink, method, None)):
+            raise UsageError(f"--sink {name}: what it makes has no method {method}")
+    if not getattr(sink, "name", None):
+        sink.name = name
+    return sink

@@ -1,0 +1,101 @@
+"""Sinks of other packages: a real one is installed on the path, with its entry point."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stubs import colour_model
+
+_CODE = '''
+class Counting:
+    """Writes how many results and events came to the file that is its argument."""
+
+    def __init__(self, argument):
+        self.path, self.results, self.events = argument, 0, 0
+        if argument == "bad":
+            raise KeyError("no such conveyor")
+
+    def begin(self, facts, labels):
+        self.labels = list(labels)
+
+    def write(self, result):
+        self.results += 1
+        self.events += len(result.events)
+
+    def announce(self, events):
+        self.events += len(events)
+
+    def close(self):
+        import json
+        with open(self.path, "w") as out:
+            json.dump({"results": self.results, "events": self.events, "labels": self.labels}, out)
+
+
+class Nothing:
+    def __init__(self, argument):
+        pass
+
+
+class Failing(Counting):
+    def write(self, result):
+        raise ZeroDivisionError("conveyor jammed")
+'''
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "conveyor_plugin.py").write_text(_CODE)
+    info = tmp_path / "conveyor_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: conveyor-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[edge_mnv2.sinks]\ncounting = conveyor_plugin:Counting\nnothing = conveyor_plugin:Nothing\n"
+        "failing = conveyor_plugin:Failing\nmissing = conveyor_plugin:NotThere\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "conveyor_plugin", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    path = tmp_path / "colours.tflite"
+    path.write_bytes(colour_model())
+    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
+    return path
+
+
+def test_a_plug_in_gets_everything(run: Callable[..., Any], plugins: Path, stub: Path) -> None:
+    out = plugins / "counted.json"
+    options = ["--source", "test", "--max-frames", 9, "--appear", "0.01", "--consecutive", 1]
+    code, _, err = run("run", "--model", stub, *options, "--sink", f"counting={out}")
+    assert code == 0, err
+    counted = json.loads(out.read_text())
+    assert counted == {"results": 9, "events": 6, "labels": ["red", "green", "blue"]}
+
+
+def test_a_plug_in_that_fails_does_not_end_the_run(run: Callable[..., Any], plugins: Path, stub: Path) -> None:
+    arguments = ["run", "--model", stub, "--source", "test", "--max-frames", 9, "--json"]
+    code, out, err = run(*arguments, "--sink", f"failing={plugins / 'x'}", "--sink", f"counting={plugins / 'y'}")
+    assert code == 8 and json.loads(out)["frames"] == 9 and err.count("conveyor jammed") == 1
+    assert json.loads((plugins / "y").read_text())["results"] == 9
+
+
+@pytest.mark.parametrize(
+    ("sink", "named"),
+    [
+        ("unknown", "counting, failing"),
+        ("counting=bad", "no such conveyor"),
+        ("nothing", "write"),
+        ("missing", "NotThere"),
+    ],
+)
+def test_plug_ins_that_cannot_be_had(run: Callable[..., Any], plugins: Path, stub: Path, sink: str, named: str) -> None:
+    code, out, err = run("run", "--model", stub, "--source", "test", "--max-frames", 1, "--sink", sink)
+    assert code == 2 and out == "" and named in err and len(err.splitlines()) == 1

@@ -1,0 +1,137 @@
+"""Events over HTTP, to a real server that misbehaves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Callable
+
+import pytest
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.outputs.live import Facts
+from edge_mnv2.outputs.webhook import WebhookSink
+from tests.outputs.results import event, result
+
+
+class Service(ThreadingHTTPServer):
+    """Answers with `answers` in turn, then 204; "drop" closes the connection, "hang" never answers."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.got: list[tuple[str, dict[str, str], Any]] = []
+        self.let_go = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://user:secret@127.0.0.1:{self.server_port}/hook"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((self.path, dict(self.headers), json.loads(body)))
+        answer = self.server.answers.pop(0) if self.server.answers else 204
+        if answer == "drop":
+            self.close_connection = True
+            return
+        if answer == "hang":
+            self.server.let_go.wait(30)
+            return
+        self.send_response(answer)
+        if answer == 302:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    made = Service()
+    yield made
+    made.let_go.set()
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_mnv2.outputs.webhook._FIRST_PAUSE_S", 0.02)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_each_event_is_posted_with_who_and_what(service: Service) -> None:
+    sink = WebhookSink(service.url)
+    sink.begin(Facts(model="birds"), ["tabby"])
+    sink.write(result(0))
+    sink.write(result(1, events=(event("appeared", frame=1), event("gone", "dog", 1))))
+    sink.announce([event("gone", frame=1)])
+    sink.close()
+    assert [one["event"] for _, _, one in service.got] == ["appeared", "gone", "gone"] and sink.lost == 0
+    path, headers, first = service.got[0]
+    assert path == "/hook" and headers["Content-Type"] == "application/json"
+    assert headers["Idempotency-Key"] == first["id"] and headers["User-Agent"].startswith("edge-mnv2/")
+    assert first["model"] == "birds" and first["host"] and first["start"].endswith("Z")
+
+
+def test_a_service_that_is_down_gets_everything_later_and_in_order(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.answers = [503, "drop", 429, 500, 408]
+    sink = WebhookSink(service.url)
+    sink.announce([event(frame=frame) for frame in range(20)])
+    until(lambda: len(service.got) == 25)
+    sink.close()
+    taken = [one["frame"] for _, _, one in service.got[5:]]
+    assert taken == list(range(20)) and sink.lost == 0
+    assert {one["id"] for _, _, one in service.got[:6]} == {service.got[5][2]["id"]}
+    assert "taken again" in caplog.text and "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("answer", [400, 401, 404, 410, 302])
+def test_what_is_refused_is_lost_and_the_next_goes(
+    service: Service, answer: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.answers = [answer, answer]
+    sink = WebhookSink(service.url)
+    sink.announce([event(frame=frame) for frame in range(4)])
+    until(lambda: len(service.got) == 4)
+    sink.close()
+    assert sink.lost == 2 and [one["frame"] for _, _, one in service.got] == [0, 1, 2, 3]
+    assert len([one for one in caplog.records if str(answer) in one.message]) == 1
+
+
+def test_an_end_in_the_middle_of_an_outage_is_soon_and_counts(service: Service) -> None:
+    service.answers = ["hang"]
+    sink = WebhookSink(service.url)
+    sink.announce([event(frame=frame) for frame in range(5)])
+    until(lambda: service.got)
+    began = time.monotonic()
+    sink.close()
+    assert time.monotonic() - began < 4 and sink.lost >= 4
+
+
+@pytest.mark.parametrize("url", ["", "localhost", "ftp://x/y", "http://", "/hook"])
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(UsageError, match="--webhook"):
+        WebhookSink(url)
