@@ -84,6 +84,13 @@ def run(
     min_free: Optional[str] = option(
         "--min-free", help="Room to leave on a disk (default: 2 %, 50 MB at most).", metavar="SIZE"
     ),
+    record: Optional[str] = option(
+        "--record", help="Record an annotated video that plays even after a power cut.", metavar="FILE.mp4"
+    ),
+    snapshots: Optional[str] = option("--snapshots", help="Save a picture of each class that appears.", metavar="DIR"),
+    snapshots_quota: Optional[str] = option(
+        "--snapshots-quota", help="Delete the oldest pictures above this (default 200MB).", metavar="SIZE"
+    ),
     mqtt: Optional[str] = option(
         "--mqtt", help="Publish state and events: mqtt[s]://USER:PASSWORD@HOST:PORT/TOPIC.", metavar="URL"
     ),
@@ -148,6 +155,10 @@ def run(
             log_keep=log_keep,
             min_free=min_free,
             show_status=logging.getLogger().isEnabledFor(logging.INFO),
+            record=record,
+            snapshots=snapshots,
+            snapshots_quota=snapshots_quota,
+            every_frame=every_frame,
             mqtt=mqtt,
             webhook=webhook,
             gpio=gpio,

@@ -7,13 +7,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from edge_mnv2.loop.decision import Event
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.result import Result
 from edge_mnv2.loop.statistics import resident_mb
 from edge_mnv2.outputs.log_file import as_event, as_record
+
+if TYPE_CHECKING:
+    from edge_mnv2.outputs.snapshots import SnapshotSink
 
 _EVENTS = 20
 
@@ -56,6 +59,7 @@ class Live:
         self.facts = Facts()
         self.loop: Optional[FrameLoop] = None
         self.latest: Optional[Result] = None
+        self.snapshots: Optional[SnapshotSink] = None
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self.began = time.monotonic()
         self._source_state: Callable[[], Optional[str]] = lambda: None
@@ -133,6 +137,7 @@ class Live:
             "write_errors": self.write_errors(),
             "tpu_losses": self.tpu_losses,
             "rss_mb": resident_mb(),
+            "snapshots": self.snapshots is not None,
             "controls": loop.controls.as_dict() if loop else None,
             **dataclasses.asdict(self.facts),
         }

@@ -19,6 +19,7 @@ from edge_mnv2.outputs.sink import DRAIN_S, Isolated, Sink
 from edge_mnv2.outputs.status import StatusLine
 
 if TYPE_CHECKING:
+    from edge_mnv2.outputs.snapshots import SnapshotSink
     from edge_mnv2.outputs.web.server import WebServer
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ class OutputRequest:
     log_keep: int = DEFAULT_KEEP
     min_free: Optional[str] = None
     show_status: bool = True
+    record: Optional[str] = None
+    snapshots: Optional[str] = None
+    snapshots_quota: Optional[str] = None
+    every_frame: bool = False
     mqtt: Optional[str] = None
     webhook: Optional[str] = None
     gpio: Optional[str] = None
@@ -71,6 +76,15 @@ class Outputs:
             stack.callback(self._close_sinks)
             if request.log:
                 self._log = self._isolate(LogFile(request.log, self._every, self._rotation, self._least_free))
+            if request.record:
+                from edge_mnv2.outputs.record import RecordSink
+
+                record = RecordSink(request.record, every_frame=request.every_frame, least_free=self._least_free)
+                # With every frame nothing is live, and the loop may wait for the video.
+                self._isolate(record, lossless=request.every_frame)
+            if request.snapshots:
+                self.live.snapshots = self._snapshots()
+                self._isolate(self.live.snapshots)
             for sink in _event_sinks(request):
                 self._isolate(sink)
             self._stack = stack.pop_all()
@@ -79,9 +93,17 @@ class Outputs:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def _isolate(self, sink: Sink) -> Isolated:
-        self._isolated.append(Isolated(sink))
+    def _isolate(self, sink: Sink, *, lossless: bool = False) -> Isolated:
+        self._isolated.append(Isolated(sink, lossless=lossless))
         return self._isolated[-1]
+
+    def _snapshots(self) -> SnapshotSink:
+        from edge_mnv2.outputs.snapshots import DEFAULT_QUOTA, SnapshotSink
+
+        request = self._request
+        assert request.snapshots
+        quota = parse_bytes("--snapshots-quota", request.snapshots_quota) if request.snapshots_quota else DEFAULT_QUOTA
+        return SnapshotSink(request.snapshots, quota, self._least_free)
 
     def _close_sinks(self) -> None:
         """All at once: a stop shall not wait for one after the other."""

@@ -30,7 +30,8 @@ class Sink(Protocol):
     """Somewhere that results go. `write` may block and may raise OSError; `Isolated` deals with both.
 
     Nothing is buffered across `write` calls: what was written is there if the power goes. A sink that uses the pixels
-    says so with `wants_pictures = True`; the others get results without, so that many can wait in little memory.
+    says so with `wants_pictures = True`; the others get results without, so that many can wait in little memory. A sink
+    with a method `wants(result)`, asked in the loop's thread, gets only those results.
     """
 
     name: str
@@ -61,10 +62,12 @@ class Isolated:
     def __init__(self, sink: Sink, *, lossless: bool = False) -> None:
         self._sink = sink
         self._pictures = bool(getattr(sink, "wants_pictures", False))
+        self._wants: Callable[[Any], bool] = getattr(sink, "wants", lambda result: True)
         self._lossless = lossless
         self._queue: queue.Queue[Any] = queue.Queue(_PICTURES if self._pictures else _QUEUE)
         self._lost = 0
         self.skipped = 0
+        self._ended = threading.Event()
         self._on_reader_gone: Callable[[], None] = lambda: None
         self._failing_since: Optional[float] = None
         self._thread = threading.Thread(target=self._work, name=f"sink-{sink.name}", daemon=True)
@@ -80,6 +83,8 @@ class Isolated:
         return self._lost + int(getattr(self._sink, "lost", 0))
 
     def write(self, result: Any) -> None:
+        if not self._wants(result):
+            return
         if not self._pictures:
             result = replace(result, frame=replace(result.frame, pixels=_NO_PIXELS))
         self._put(result)
@@ -108,14 +113,9 @@ class Isolated:
 
     def end(self) -> None:
         """Let the sink write what is queued and close; `close` waits for that."""
-        while True:
-            try:
-                self._queue.put_nowait(_END)
-                return
-            except queue.Full:
-                with contextlib.suppress(queue.Empty):
-                    self._queue.get_nowait()
-                    self._lost += 1
+        self._ended.set()
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(_END)
 
     def close(self, deadline: Optional[float] = None) -> None:
         """`end`, and wait for it until `deadline` (`time.monotonic`), two seconds where none is given."""
@@ -128,7 +128,10 @@ class Isolated:
 
     def _work(self) -> None:
         while True:
-            result = self._queue.get()
+            try:
+                result = self._queue.get(timeout=None if not self._ended.is_set() else 0)
+            except queue.Empty:
+                break
             if result is _END:
                 break
             if self._failing_since is not None and time.monotonic() - self._failing_since < _RETRY_S:

@@ -73,6 +73,7 @@ class Pages:
         get("/api/state", self._state)
         get("/api/stream", self._events, allow_head=False)
         application.router.add_post("/api/controls", self._controls)
+        application.router.add_post("/api/snapshot", self._keep)
         application.router.add_post("/login", self._log_in)
         for path in _ASSETS:
             get(path, self._asset)
@@ -188,6 +189,20 @@ class Pages:
             name = str(self._live.document()["t"] or "snapshot").replace(":", "-")
             response.headers["Content-Disposition"] = f'attachment; filename="edge-mnv2-{name}.jpg"'
         return response
+
+    async def _keep(self, request: web.Request) -> web.StreamResponse:
+        """Save the newest frame on the board."""
+        await _json_object(request)
+        store, result = self._live.snapshots, self._live.latest
+        if store is None:
+            return _said(404, "pictures are not kept here: start it with --snapshots DIR")
+        if result is None:
+            return _said(503, "there is no picture yet")
+        try:
+            name = await asyncio.get_running_loop().run_in_executor(None, store.take, result)
+        except OSError as error:
+            return _said(507, f"the picture cannot be saved: {error.strerror or error}")
+        return web.json_response({"saved": name})
 
     async def _healthz(self, request: web.Request) -> web.StreamResponse:
         state = self._live.state

@@ -92,6 +92,7 @@ function show(state) {
   at("unsure").hidden = !state.unsure;
   chips(state.present);
   log(state.events);
+  at("keep").hidden = !state.snapshots;
   if (state.controls) controls(state.controls);
   speak(state);
   const now = performance.now();
@@ -162,7 +163,9 @@ function log(events) {
   fill(at("events"), texts, (item, index) => {
     const { event, label, start, end, best } = events[index];
     const time = new Date(event === "gone" ? end : start).toLocaleTimeString([], { hour12: false });
-    const stayed = event === "gone" ? `gone after ${duration((new Date(end) - new Date(start)) / 1000)}` : "appeared";
+    const seconds = (new Date(end) - new Date(start)) / 1000;
+    const there = seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds);
+    const stayed = event === "gone" ? `gone after ${there}` : "appeared";
     const parts = [time, short(label), `${stayed}, best ${percent(best)}`].map((text, place) => {
       const part = document.createElement("span");
       part.textContent = text;
@@ -245,23 +248,37 @@ function change(values) {
   timer = timer || setTimeout(send, 120);
 }
 
-async function send() {
+function send() {
   const values = waiting;
   waiting = {};
   timer = null;
+  post("/api/controls", values);
+}
+
+// What went wrong is said in words; the answer is null then.
+async function post(path, values) {
   let why = "The board does not answer.";
+  let given = null;
   try {
-    const answer = await fetch("/api/controls", {
+    const answer = await fetch(path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(values),
     });
-    why = answer.ok ? "" : (await answer.json()).error;
+    given = await answer.json();
+    why = answer.ok ? "" : given.error;
   } catch {
     // Said below.
   }
   at("problem").textContent = why;
   at("problem").hidden = !why;
+  return why ? null : given;
+}
+
+async function keep() {
+  const saved = await post("/api/snapshot", {});
+  at("saved").textContent = saved ? `Kept on the board as ${saved.saved}` : "";
+  at("saved").hidden = !saved;
 }
 
 for (const name of ["threshold", "smooth"]) {
@@ -271,6 +288,7 @@ for (const name of ["threshold", "smooth"]) {
   });
 }
 at("pause").addEventListener("click", () => change({ paused: at("pause").getAttribute("aria-pressed") !== "true" }));
+at("keep").addEventListener("click", keep);
 at("sliders").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
 window.addEventListener("pagehide", leave);

@@ -1,0 +1,164 @@
+"""An annotated video of a run that plays to its last second, however the run ended."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.loop.result import Result
+from edge_mnv2.outputs.disk import Floor
+from edge_mnv2.outputs.extra import need
+from edge_mnv2.outputs.fragments import FragmentFile
+from edge_mnv2.outputs.overlay import annotated
+
+log = logging.getLogger(__name__)
+
+MOST_FPS = 30.0
+MOST_PIXELS = 1280
+"""Longer side of the video."""
+_FRAGMENT_US = 400_000
+_KEY_MS = 2000
+_STILL_MS = 500
+_MILLISECOND = Fraction(1, 1000)
+_NICE = 10
+_CODECS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "crf": "25"}),
+    ("mpeg4", {"qscale": "5"}),
+)
+
+
+class RecordSink:
+    """Writes results as fragmented MP4 (H.264; MPEG-4 where the library has no encoder for it), each frame at the time
+    it was captured, 30 a second at most.
+
+    The file appears with the first frame. One that is there already is kept: FILE-2.mp4, FILE-3.mp4 and so on follow.
+    With `every_frame`, a clip's own times count, and pictures without any are shown for half a second each. Raises
+    UsageError.
+    """
+
+    name = "recording"
+    wants_pictures = True
+
+    def __init__(self, path: str, *, every_frame: bool = False, least_free: Optional[int] = None) -> None:
+        self._av: Any = need("av", "record", "--record")
+        self._every_frame = every_frame
+        wanted = Path(path)
+        if wanted.suffix.lower() != ".mp4":
+            raise UsageError(f"--record {path}", hint="the name ends in .mp4")
+        if not os.access(wanted.parent, os.W_OK | os.X_OK):
+            reason = "cannot be written to" if wanted.parent.is_dir() else "is no folder"
+            raise UsageError(
+                f"--record {path}: {wanted.parent} {reason}", hint="choose a file in a folder that you can write to"
+            )
+        self._wanted = wanted
+        self.name = path
+        self._floor = Floor(wanted.parent, least_free)
+        self._file: Optional[FragmentFile] = None
+        self._container: Any = None
+        self._stream: Any = None
+        self._first_ns: Optional[int] = None
+        self._last_ms = -1
+        self._key_ms = -_KEY_MS
+        self._nice = False
+
+    def write(self, result: Result) -> None:
+        milliseconds = self._time(result)
+        # A millisecond of tolerance: a camera's thirty frames a second are not exactly so.
+        if self._last_ms >= 0 and milliseconds - self._last_ms < 1000 / MOST_FPS - 2:
+            return
+        self._floor.check()
+        if not self._nice:
+            self._nice = True
+            with contextlib.suppress(OSError, AttributeError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        picture = annotated(result, MOST_PIXELS)
+        if self._container is None:
+            self._begin(picture)
+        frame = self._av.VideoFrame.from_ndarray(self._fitted(picture), format="bgr24")
+        frame.pts, frame.time_base = milliseconds, _MILLISECOND
+        if milliseconds - self._key_ms >= _KEY_MS:
+            self._key_ms = milliseconds
+            frame.pict_type = self._av.video.frame.PictureType.I
+        self._last_ms = milliseconds
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+        assert self._file is not None
+        self._file.flush_fragments()
+
+    def close(self) -> None:
+        if self._file is None:
+            return
+        if self._container is None:
+            self._file.close()
+            return
+        try:
+            for packet in self._stream.encode(None):
+                self._container.mux(packet)
+            self._container.close()
+        finally:
+            self._file.close()
+
+    def _time(self, result: Result) -> int:
+        """Where this frame belongs, in milliseconds from the first."""
+        frame = result.frame
+        if self._every_frame and frame.position_ns is None:
+            return frame.index * _STILL_MS
+        at = frame.position_ns if self._every_frame and frame.position_ns is not None else frame.captured_at
+        if self._first_ns is None:
+            self._first_ns = at
+        milliseconds = (at - self._first_ns) // 1_000_000
+        if milliseconds <= self._last_ms - 1000:
+            # A clip that began again goes on where it was.
+            self._first_ns = at - (self._last_ms + round(1000 / MOST_FPS)) * 1_000_000
+            milliseconds = (at - self._first_ns) // 1_000_000
+        return int(milliseconds)
+
+    def _begin(self, picture: np.ndarray) -> None:
+        height, width = (max(2, side - side % 2) for side in picture.shape[:2])
+        options = {"movflags": "empty_moov+default_base_moof", "frag_duration": str(_FRAGMENT_US), "flush_packets": "1"}
+        if self._file is None:
+            path, self._file = _create(self._wanted)
+            self.name = str(path)
+            log.info("recording to %s", path)
+        container = self._av.open(self._file, "w", format="mp4", options=options)
+        for name, settings in _CODECS:
+            try:
+                stream = container.add_stream(name, rate=30, options=dict(settings))
+            except (ValueError, self._av.error.FFmpegError):
+                continue
+            break
+        else:
+            raise OSError("this FFmpeg can encode neither H.264 nor MPEG-4")
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = _MILLISECOND
+        # One thread, so that the others stay with inference.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.gop_size = 600
+        self._container, self._stream = container, stream
+
+    def _fitted(self, picture: np.ndarray) -> np.ndarray:
+        """Of the video's size: a camera that came back may have another."""
+        height, width = self._stream.height, self._stream.width
+        if picture.shape[0] // 2 == height // 2 and picture.shape[1] // 2 == width // 2:
+            return np.ascontiguousarray(picture[:height, :width])
+        import cv2
+
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _create(wanted: Path) -> tuple[Path, FragmentFile]:
+    """A new file of that name, or with the first free number. Raises OSError."""
+    for number in itertools.count(1):
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+        with contextlib.suppress(FileExistsError):
+            return path, FragmentFile(path)
+    raise AssertionError

@@ -1,0 +1,214 @@
+"""Recordings that play to their last second, whatever ended them."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from edge_mnv2.camera.frame import Frame
+from edge_mnv2.errors import UsageError
+from edge_mnv2.outputs.record import RecordSink
+from edge_mnv2.outputs.sink import Isolated
+from tests.outputs.results import result
+from tests.outputs.test_rotation import small_disk
+from tests.stubs import colour_model
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+def played(path: Path) -> list[float]:
+    """The times, in seconds, of every frame that a player shows."""
+    capture = cv2.VideoCapture(str(path))
+    times = []
+    while True:
+        shown, picture = capture.read()
+        if not shown:
+            break
+        assert picture is not None and picture.size
+        times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    return times
+
+
+def frame_at(seconds: float, index: int = 0, size: tuple[int, int] = (240, 320)) -> Any:
+    """A result whose picture is its own, captured so many seconds after the start."""
+    pixels = np.full((*size, 3), (index * 37) % 256, np.uint8)
+    pixels[:, : index * 7 % size[1]] = 255
+    return result(index, frame=Frame(pixels, "bgr", int(seconds * 1e9) + 10**12, index))
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    path = tmp_path / "colours.tflite"
+    path.write_bytes(colour_model())
+    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
+    return path
+
+
+def test_frames_are_shown_when_they_were_captured(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    sink = RecordSink(str(path))
+    wanted = [0.0, 0.04, 0.5, 0.54, 3.0, 3.04, 3.08]
+    for index, seconds in enumerate(wanted):
+        sink.write(frame_at(seconds, index))
+    sink.close()
+    with av.open(str(path)) as container:
+        times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    assert times == pytest.approx(wanted, abs=0.002)
+
+
+def test_no_more_than_thirty_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    sink = RecordSink(str(path))
+    for index in range(200):
+        sink.write(frame_at(index / 100, index))
+    sink.close()
+    assert 45 < len(played(path)) < 66
+
+
+def test_the_picture_is_annotated_and_the_colours_are_right(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    sink = RecordSink(str(path))
+    pixels = np.zeros((240, 320, 3), np.uint8)
+    pixels[:] = (200, 30, 30)
+    for index in range(3):
+        sink.write(result(index, frame=Frame(pixels, "rgb", index * 10**8, index)))
+    sink.close()
+    capture = cv2.VideoCapture(str(path))
+    _, shown = capture.read()
+    blue, green, red = shown[120, 160]
+    assert red > 150 and green < 80 and blue < 80
+    assert shown[215:].std() > 15, "the class is written at the bottom"
+
+
+def test_an_earlier_recording_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    for _ in range(3):
+        sink = RecordSink(str(path))
+        sink.write(frame_at(0))
+        sink.close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["out-2.mp4", "out-3.mp4", "out.mp4"]
+    assert all(len(played(one)) == 1 for one in tmp_path.iterdir())
+
+
+def test_a_camera_that_comes_back_with_another_size(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    sink = RecordSink(str(path))
+    for index, size in enumerate([(241, 321), (241, 321), (120, 160), (1440, 2560), (241, 321)]):
+        sink.write(frame_at(index / 10, index, size))
+    sink.close()
+    capture = cv2.VideoCapture(str(path))
+    assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (320, 240)
+    assert len(played(path)) == 5
+
+
+def test_nothing_recorded_leaves_no_file(tmp_path: Path) -> None:
+    RecordSink(str(tmp_path / "out.mp4")).close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.avi", "out", "missing/out.mp4"])
+def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="--record"):
+        RecordSink(str(tmp_path / name))
+
+
+def test_every_frame_of_a_clip_is_in_the_video(run: Run, stub: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 20, (320, 240))
+    for index in range(100):
+        writer.write(np.full((240, 320, 3), index * 2, np.uint8))
+    writer.release()
+    out = tmp_path / "out.mp4"
+    code, summary, _ = run("run", "--model", stub, "--source", clip, "--every-frame", "--record", out, "--json")
+    assert code == 0 and json.loads(summary)["write_errors"] == 0
+    times = played(out)
+    assert len(times) == 100 and times[-1] == pytest.approx(99 / 20, abs=0.06)
+
+
+def test_a_clip_that_is_repeated_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    sink = RecordSink(str(path), every_frame=True)
+    for index in range(60):
+        one = frame_at(0, index)
+        sink.write(replace(one, frame=replace(one.frame, position_ns=(index % 30) * 50_000_000)))
+    sink.close()
+    times = played(path)
+    assert len(times) == 60 and times == sorted(times) and times[-1] == pytest.approx(2.95, abs=0.1)
+
+
+def test_power_cuts_at_any_moment(stub: Path, tmp_path: Path) -> None:
+    """Killed at random moments: log whole but for its last line, video playable to the last second, snapshots whole,
+    and the next start works."""
+    chance = random.Random(7)
+    log, video, pictures = tmp_path / "log.jsonl", tmp_path / "out.mp4", tmp_path / "pictures"
+    command = [
+        sys.executable, "-m", "edge_mnv2", "run", "--model", stub, "--source", "test:320x240@30", "--appear", "0.3",
+        "--consecutive", "1", "--log", log, "--log-rotate", "20kB", "--record", video, "--snapshots", pictures,
+    ]  # fmt: skip
+    cuts = 6
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(1)]
+    for cut in range(cuts):
+        process = runs[-1]
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "FPS" in line:
+                break
+        began = time.monotonic()
+        time.sleep(chance.uniform(0.3, 2.5))
+        process.send_signal(signal.SIGKILL)
+        lived = time.monotonic() - began
+        process.wait()
+        name = "out.mp4" if cut == 0 else f"out-{cut + 1}.mp4"
+        times = played(tmp_path / name)
+        # The first status line comes a second after the start.
+        assert times[-1] >= lived + 1 - 1.2, (cut, lived, times[-1])
+        if cut < cuts - 1:
+            runs.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    lines = [
+        line
+        for file in sorted(
+            tmp_path.glob("log.jsonl*"), key=lambda one: -int(one.suffix[1:] if one.suffix != ".jsonl" else 0)
+        )
+        for line in file.read_text().splitlines()
+    ]
+    torn = []
+    for line in lines:
+        try:
+            json.loads(line)
+        except ValueError:
+            torn.append(line)
+    assert len(lines) > 100 and len(torn) <= cuts
+    saved = list(pictures.iterdir())
+    assert saved
+    assert all(cv2.imread(str(one)) is not None for one in saved if one.suffix == ".jpg")
+    process = subprocess.run([*command, "--max-frames", "5"], capture_output=True, text=True, timeout=60)
+    assert process.returncode == 0, process.stderr
+    assert all(one.suffix == ".jpg" for one in pictures.iterdir())
+
+
+def test_a_full_disk_ends_a_fragment_not_the_video(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    noise = np.random.default_rng(0)
+    with small_disk(tmp_path / "card", "2m") as card:
+        sink = Isolated(RecordSink(str(card / "out.mp4")), lossless=True)
+        for index in range(300):
+            pixels = noise.integers(0, 255, (240, 320, 3), np.uint8)
+            sink.write(result(index, frame=Frame(pixels, "bgr", index * 40_000_000, index)))
+        time.sleep(0.5)
+        assert sink.errors > 0 and "cannot be written" in caplog.text
+        assert (card / "out.mp4").stat().st_size > 1_000_000
+        sink.close()
+        times = played(card / "out.mp4")
+        assert len(times) > 20 and times == sorted(times)
