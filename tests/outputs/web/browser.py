@@ -81,12 +81,12 @@ class Tab:
         return answer["result"].get("value")
 
     async def until(self, script: str, timeout: float = 20) -> Any:
-        """Wait for the expression to be true."""
+        """Wait for the expression to be true; between two pages it may not even make sense."""
         deadline = time.monotonic() + timeout
         while True:
-            value = await self.run(script)
-            if value:
-                return value
+            with contextlib.suppress(AssertionError):
+                if value := await self.run(script):
+                    return value
             assert time.monotonic() < deadline, f"never true: {script}"
             await asyncio.sleep(0.1)
 

@@ -46,7 +46,7 @@ async def _fits(page: Tab) -> None:
     """Nothing sticks out sideways, and fingers find the controls."""
     assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
     assert await page.run(
-        "[...document.querySelectorAll('button, .button, input')]"
+        "[...document.querySelectorAll('button:not([hidden]), .button, input')]"
         ".every(one => one.getBoundingClientRect().height >= 24)"
     )
 
