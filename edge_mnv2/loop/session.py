@@ -236,7 +236,7 @@ class _Session:
             "ended": self.ended,
         }
 
-    def _describe(self, latest: Any) -> str:
+    def _describe(self, latest: Any, classes: bool = True) -> str:
         assert self.loop is not None and self.chosen is not None
         simulated = simulated_inference_ns()
         note = f"simulated: at least {simulated / 1e6:g} ms" if simulated else ""
@@ -246,4 +246,5 @@ class _Session:
             dropped=self.loop.dropped,
             state=getattr(self.chosen.source, "state", None),
             note=note,
+            classes=classes,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -16,7 +16,8 @@ from edge_mnv2.outputs.live import EngineUse, Facts, Live
 from edge_mnv2.outputs.log_file import Every, LogFile
 from edge_mnv2.outputs.rotation import DEFAULT_KEEP, Rotation
 from edge_mnv2.outputs.sink import DRAIN_S, Isolated, Sink
-from edge_mnv2.outputs.status import StatusLine
+from edge_mnv2.outputs.status import Describe
+from edge_mnv2.outputs.terminal import status_for
 
 if TYPE_CHECKING:
     from edge_mnv2.outputs.snapshots import SnapshotSink
@@ -118,7 +119,7 @@ class Outputs:
         loop: FrameLoop,
         facts: Facts,
         source: Any,
-        describe: Callable[[Any], str],
+        describe: Describe,
         engines: EngineUse,
         labels: Sequence[str],
     ) -> None:
@@ -142,7 +143,7 @@ class Outputs:
             )
             loop.add_sink(self.live)
         if self._request.show_status:
-            status = StatusLine(describe)
+            status = status_for(describe)
             self._stack.callback(status.close)
             loop.add_sink(status)
 

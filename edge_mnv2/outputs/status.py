@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from typing import Optional, TextIO
+from typing import Optional, Protocol, TextIO
 
 from edge_mnv2.loop.result import Result
 from edge_mnv2.loop.statistics import Statistics
 
 
 def status_text(
-    statistics: Statistics, latest: Optional[Result], *, dropped: int, state: Optional[str] = None, note: str = ""
+    statistics: Statistics,
+    latest: Optional[Result],
+    *,
+    dropped: int,
+    state: Optional[str] = None,
+    note: str = "",
+    classes: bool = True,
 ) -> str:
-    """One line: FPS, inference milliseconds (median, 95th percentile), drops, heat where known, the top label."""
+    """One line: FPS, inference milliseconds (median, 95th percentile), drops, heat where known, the top label.
+
+    Without `classes`, nothing about what was recognized.
+    """
     if state and state != "ok":
         return f"source {state}: no results"
     if latest is None:
@@ -32,6 +40,8 @@ def status_text(
         parts.append(latest.engine)
     if note:
         parts.append(note)
+    if not classes:
+        return " | ".join(parts)
     if latest.top:
         best = latest.top[0]
         parts.append(f"{best.score:4.0%} {best.label}")
@@ -42,14 +52,20 @@ def status_text(
     return " | ".join(parts)
 
 
+class Describe(Protocol):
+    """What the status says now; without `classes`, nothing about what was recognized."""
+
+    def __call__(self, latest: Optional[Result], classes: bool = True) -> str: ...
+
+
 class StatusLine:
-    """Writes `describe()` to `stream` every `interval_s`. A sink that remembers only the newest result."""
+    """Writes `describe(latest)` to `stream` every `interval_s`. A sink that remembers only the newest result."""
 
     name = "status line"
 
     def __init__(
         self,
-        describe: Callable[[Optional[Result]], str],
+        describe: Describe,
         stream: Optional[TextIO] = None,
         interval_s: float = 1.0,
     ) -> None:
