@@ -101,6 +101,9 @@ def run(
     sink: Optional[list[str]] = option(
         "--sink", help="An output of an installed package; may be repeated.", metavar="NAME[=ARGUMENT]"
     ),
+    window: bool = option(
+        "--window", help="Show a window; keys: q quit, s save, p pause, f full screen.", default=False
+    ),
     web: Optional[str] = option(
         "--web", help="Serve a live page; other machines are let in with HOST, such as 0.0.0.0.", metavar="[HOST:]PORT"
     ),
@@ -163,6 +166,7 @@ def run(
             webhook=webhook,
             gpio=gpio,
             sinks=tuple(sink or ()),
+            window=window,
             web=web,
             web_token=web_token,
             web_open=web_open,

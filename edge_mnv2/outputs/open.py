@@ -22,6 +22,7 @@ from edge_mnv2.outputs.terminal import status_for
 if TYPE_CHECKING:
     from edge_mnv2.outputs.snapshots import SnapshotSink
     from edge_mnv2.outputs.web.server import WebServer
+    from edge_mnv2.outputs.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class OutputRequest:
     webhook: Optional[str] = None
     gpio: Optional[str] = None
     sinks: Sequence[str] = ()
+    window: bool = False
     web: Optional[str] = None
     web_token: Optional[str] = None
     web_open: bool = False
@@ -61,6 +63,7 @@ class Outputs:
         self._isolated: list[Isolated] = []
         self._log: Optional[Isolated] = None
         self._web: Optional[WebServer] = None
+        self._window: Optional[Window] = None
         self.live = Live()
 
     @property
@@ -86,6 +89,11 @@ class Outputs:
             if request.snapshots:
                 self.live.snapshots = self._snapshots()
                 self._isolate(self.live.snapshots)
+            if request.window:
+                from edge_mnv2.outputs.window import Window
+
+                self._window = Window(self.live.snapshots)
+                stack.callback(self._window.close)
             for sink in _event_sinks(request):
                 self._isolate(sink)
             self._stack = stack.pop_all()
@@ -142,6 +150,9 @@ class Outputs:
                 engines=engines,
             )
             loop.add_sink(self.live)
+        if self._window is not None:
+            self._window.attach(loop)
+            loop.add_sink(self._window)
         if self._request.show_status:
             status = status_for(describe)
             self._stack.callback(status.close)

@@ -18,13 +18,26 @@ _CLASSES = 3
 def annotated(result: Result, most: int = 0) -> np.ndarray:
     """The frame as BGR uint8 with its region, time, speed and best classes; its longer side at most `most` (0: any)."""
     picture = bgr(result.frame, most)
+    annotate(picture, result)
+    return picture
+
+
+def annotate(picture: np.ndarray, result: Result) -> None:
+    """Write time, speed and best classes on `picture`, BGR uint8. One too small to be read stays as it is."""
     height, width = picture.shape[:2]
     size = max(11, min(36, height // 22))
-    if height < 3 * size or width < 6 * size:
-        return picture
-    _headline(picture, result, size)
-    _classes(picture, result, size)
-    return picture
+    if height >= 3 * size and width >= 6 * size:
+        _headline(picture, result, size)
+        _classes(picture, result, size)
+
+
+def say(picture: np.ndarray, text: str) -> None:
+    """A short message across the middle of `picture`."""
+    size = max(11, min(36, picture.shape[0] // 18))
+    mask = _text(text, size)
+    top, left = (picture.shape[0] - mask.shape[0]) // 2, max(0, (picture.shape[1] - mask.shape[1]) // 2)
+    _shade(picture, 0, top - size // 2, picture.shape[1], mask.shape[0] + size)
+    _draw(picture, mask, left, top, _WHITE)
 
 
 def _headline(picture: np.ndarray, result: Result, size: int) -> None:
