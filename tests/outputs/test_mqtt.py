@@ -280,7 +280,7 @@ def test_credentials_and_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     # Mosquitto gives up root's rights and has to read them all the same.
     for path in tmp_path.rglob("*"):
         path.chmod(0o644)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
         with contextlib.suppress(OSError):
             folder.chmod(0o755)
     broker = Broker(
