@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
 import time
 from pathlib import Path
 from typing import Optional
+
+log = logging.getLogger(__name__)
 
 _SYNC_S = 2.0
 """How much a power cut may take, in seconds; more often would wear an SD card."""
@@ -15,14 +19,19 @@ _SYNC_S = 2.0
 class FragmentFile:
     """Takes the bytes of a fragmented MP4 as they come and appends each fragment when it is complete, in one write.
 
-    A fragment that the disk has no room for is taken back whole and raises OSError; later ones may go again.
+    The file appears with the first fragment. One of the name `wanted` that is there already is kept: NAME-2, NAME-3 and
+    so on follow. A fragment that the disk has no room for is taken back whole and raises OSError; later ones may go
+    again. `path` is None until the file is there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    def __init__(self, wanted: Path) -> None:
+        self._wanted = wanted
+        self._descriptor = -1
         self._waiting = bytearray()
         self._complete = 0
+        self._head = b""
         self._synced_at = time.monotonic()
+        self.path: Optional[Path] = None
 
     def write(self, data: bytes) -> int:
         """Take more bytes (called by the multiplexer)."""
@@ -34,20 +43,28 @@ class FragmentFile:
         while (size := self._next_box()) is not None:
             kind = bytes(self._waiting[self._complete + 4 : self._complete + 8])
             self._complete += size
-            if kind in (b"mdat", b"moov", b"mfra"):
-                self._append(bytes(self._waiting[: self._complete]))
+            if kind in (b"moov", b"mdat", b"mfra"):
+                done = bytes(self._waiting[: self._complete])
                 del self._waiting[: self._complete]
                 self._complete = 0
-        if time.monotonic() - self._synced_at > _SYNC_S:
+                if kind == b"moov":
+                    self._head = done
+                else:
+                    self._append(done)
+        if self._descriptor >= 0 and time.monotonic() - self._synced_at > _SYNC_S:
             self._synced_at = time.monotonic()
             os.fdatasync(self._descriptor)
 
     def close(self) -> None:
         try:
             self.flush_fragments()
-            os.fdatasync(self._descriptor)
         finally:
-            os.close(self._descriptor)
+            if self._descriptor >= 0:
+                descriptor, self._descriptor = self._descriptor, -1
+                try:
+                    os.fdatasync(descriptor)
+                finally:
+                    os.close(descriptor)
 
     def _next_box(self) -> Optional[int]:
         """Bytes of the next box where it is complete."""
@@ -60,16 +77,26 @@ class FragmentFile:
         return size if 8 <= size <= rest else None
 
     def _append(self, data: bytes) -> None:
-        size = os.fstat(self._descriptor).st_size
+        if self._descriptor < 0:
+            self._create()
+        data, size = self._head + data, os.fstat(self._descriptor).st_size
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError:
-            # The fragment is dropped whether or not it can be taken back.
-            self._waiting.clear()
-            self._complete = 0
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, size)
                 os.lseek(self._descriptor, size, os.SEEK_SET)
             raise
+        self._head = b""
+
+    def _create(self) -> None:
+        for number in itertools.count(1):
+            name = f"{self._wanted.stem}-{number}{self._wanted.suffix}" if number > 1 else self._wanted.name
+            path = self._wanted.with_name(name)
+            with contextlib.suppress(FileExistsError):
+                self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                self.path = path
+                log.info("recording to %s", path)
+                return

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import os
 import threading
 from fractions import Fraction
@@ -19,8 +17,6 @@ from edge_mnv2.outputs.disk import Floor
 from edge_mnv2.outputs.extra import need
 from edge_mnv2.outputs.fragments import FragmentFile
 from edge_mnv2.outputs.overlay import annotated
-
-log = logging.getLogger(__name__)
 
 MOST_FPS = 30.0
 MOST_PIXELS = 1280
@@ -40,7 +36,7 @@ class RecordSink:
     """Writes results as fragmented MP4 (H.264; MPEG-4 where the library has no encoder for it), each frame at the time
     it was captured, 30 a second at most.
 
-    The file appears with the first frame. One that is there already is kept: FILE-2.mp4, FILE-3.mp4 and so on follow.
+    A file that is there already is kept: FILE-2.mp4, FILE-3.mp4 and so on follow.
     With `every_frame`, a clip's own times count, and pictures without any are shown for half a second each. Raises
     UsageError.
     """
@@ -59,10 +55,9 @@ class RecordSink:
             raise UsageError(
                 f"--record {path}: {wanted.parent} {reason}", hint="choose a file in a folder that you can write to"
             )
-        self._wanted = wanted
         self.name = path
         self._floor = Floor(wanted.parent, least_free)
-        self._file: Optional[FragmentFile] = None
+        self._file = FragmentFile(wanted)
         self._container: Any = None
         self._stream: Any = None
         self._first_ns: Optional[int] = None
@@ -91,14 +86,10 @@ class RecordSink:
         self._last_ms = milliseconds
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
-        assert self._file is not None
         self._file.flush_fragments()
 
     def close(self) -> None:
-        if self._file is None:
-            return
         if self._container is None:
-            self._file.close()
             return
         try:
             for packet in self._stream.encode(None):
@@ -125,10 +116,6 @@ class RecordSink:
     def _begin(self, picture: np.ndarray) -> None:
         height, width = (max(2, side - side % 2) for side in picture.shape[:2])
         options = {"movflags": "empty_moov+default_base_moof", "frag_duration": str(_FRAGMENT_US), "flush_packets": "1"}
-        if self._file is None:
-            path, self._file = _create(self._wanted)
-            self.name = str(path)
-            log.info("recording to %s", path)
         container = self._av.open(self._file, "w", format="mp4", options=options)
         for name, settings in _CODECS:
             try:
@@ -153,12 +140,3 @@ class RecordSink:
         import cv2
 
         return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _create(wanted: Path) -> tuple[Path, FragmentFile]:
-    """A new file of that name, or with the first free number. Raises OSError."""
-    for number in itertools.count(1):
-        path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-        with contextlib.suppress(FileExistsError):
-            return path, FragmentFile(path)
-    raise AssertionError
