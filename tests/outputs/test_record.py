@@ -158,7 +158,7 @@ def test_power_cuts_at_any_moment(stub: Path, tmp_path: Path) -> None:
         sys.executable, "-m", "edge_mnv2", "run", "--model", stub, "--source", "test:320x240@30", "--appear", "0.3",
         "--consecutive", "1", "--log", log, "--log-rotate", "20kB", "--record", video, "--snapshots", pictures,
     ]  # fmt: skip
-    cuts = 6
+    cuts = 4
     runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(1)]
     for cut in range(cuts):
         process = runs[-1]
