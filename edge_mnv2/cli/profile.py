@@ -13,7 +13,7 @@ from edge_mnv2.cli.table import aligned
 from edge_mnv2.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mnv2.profiler.session import Profiled
+    from edge_mnv2.profiler.profiled import Profiled
 
 _OPERATORS = 12
 
@@ -84,7 +84,7 @@ def profile(
         )
     )
     if as_json:
-        typer.echo(json.dumps(found.document, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(found.document(), ensure_ascii=False, indent=2))
     else:
         typer.echo(_text(found))
     if report is not None:
@@ -102,7 +102,7 @@ def _minutes(text: str) -> float:
 
 
 def _text(found: Profiled) -> str:
-    document = found.document
+    document = found.document()
     settings = document["settings"]
     threads = f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}"
     workers = f"{settings['workers']} worker{'s' if settings['workers'] != 1 else ''}"

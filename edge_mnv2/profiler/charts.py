@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from edge_mnv2.profiler.operators import Operators
-from edge_mnv2.profiler.soak import Point
+from edge_mnv2.profiler.soak_points import Point
 from edge_mnv2.profiler.sweep import Row
 
 _BINS = 40

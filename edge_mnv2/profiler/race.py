@@ -25,6 +25,9 @@ _CLEARLY = ((2, 2.0), (4, 1.4))
 _ROUNDS = 8
 """The fewest rounds in which a small difference can be told from chance."""
 
+_PATIENCE = 0.25
+"""Share of the time before which nobody leaves for a small difference: another program may be busy just now."""
+
 
 @dataclass
 class Entrant:
@@ -67,7 +70,8 @@ def race(
     """
     entrants = [Entrant() for _ in range(count)]
     order = random.Random(count)
-    end = clock() + seconds
+    started = clock()
+    end = started + seconds
     rounds, slowest_round, settled = 0, 0.0, False
     while rounds < most_rounds:
         alive = _alive(entrants)
@@ -78,7 +82,7 @@ def race(
             entrants[position].costs.append(measure(position))
         slowest_round = max(clock() - began, 0.0)
         rounds += 1
-        settled = _drop(entrants, rounds)
+        settled = _drop(entrants, rounds, sure=rounds >= _ROUNDS and clock() - started >= seconds * _PATIENCE)
         if settled:
             break
     return Outcome(_winner(entrants, list(complexity) or list(range(count))), entrants, rounds, settled)
@@ -88,8 +92,8 @@ def _alive(entrants: Sequence[Entrant]) -> list[int]:
     return [position for position, entrant in enumerate(entrants) if entrant.left is None]
 
 
-def _drop(entrants: Sequence[Entrant], rounds: int) -> bool:
-    """Let go who cannot win; whether the rest are known to be equal."""
+def _drop(entrants: Sequence[Entrant], rounds: int, sure: bool) -> bool:
+    """Let go who cannot win; whether the rest are known to be equal. `sure`: small differences can be told."""
     alive = _alive(entrants)
     leader = _leader(entrants, alive)
     open_questions = 0
@@ -101,9 +105,9 @@ def _drop(entrants: Sequence[Entrant], rounds: int) -> bool:
         median, spread = _median_and_spread(differences)
         if any(rounds >= least and min(differences) > math.log(ratio) for least, ratio in _CLEARLY):
             entrant.left, entrant.why = rounds, "clearly worse"
-        elif rounds >= _ROUNDS and median - spread > math.log1p(SAME):
+        elif sure and median - spread > math.log1p(SAME):
             entrant.left, entrant.why = rounds, "worse"
-        elif rounds < _ROUNDS or median + spread > math.log1p(SAME):
+        elif not sure or median + spread > math.log1p(SAME):
             open_questions += 1
     return not open_questions
 

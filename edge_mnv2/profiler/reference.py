@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 from edge_mnv2.build.inspection import inspect
 from edge_mnv2.device.cpus import online_cpus
@@ -69,17 +69,3 @@ def compare(
     if judgement.verdict == "slower" and others is not None and others > _BUSY_CPUS:
         causes.append(f"other programs kept {others:.1f} CPUs busy")
     return replace(judgement, causes=tuple(causes))
-
-
-def document(judgement: Optional[Judgement]) -> Optional[dict[str, Any]]:
-    """As `expected` in the JSON document; null where the model cannot be compared."""
-    if judgement is None:
-        return None
-    return {
-        "verdict": judgement.verdict,
-        "ratio": judgement.ratio,
-        "expected_ms": judgement.expected_ms,
-        "source": judgement.source,
-        "causes": list(judgement.causes),
-        "text": str(judgement),
-    }

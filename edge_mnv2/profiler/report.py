@@ -10,7 +10,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import cards, page, section, table
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.profiler import charts
-from edge_mnv2.profiler.session import Profiled
+from edge_mnv2.profiler.profiled import Profiled
 
 _STYLE = """
 :root{--c0:#4263eb;--c1:#e8590c;--c2:#2b8a3e;--c3:#9c36b5;--c4:#0b7285;--c5:#a61e4d}
@@ -42,15 +42,14 @@ def write_report(target: Path, found: Profiled) -> None:
 
 def render(found: Profiled) -> str:
     """The page as HTML."""
-    document = found.document
+    document = found.document()
     board = document["board"] or "unknown board"
-    parts = [_head(found), _notes(document), _distribution(found), _sweep(found), _sizes(found), _accelerator(found)]
-    parts += [_operators(found), _soak(found), _facts(document)]
+    parts = [_head(found, document), _notes(document), _distribution(found, document), _sweep(found, document)]
+    parts += [_sizes(found), _accelerator(found), _operators(found), _soak(found), _facts(document)]
     return page(f"{document['settings']['model']} on {board}", "\n".join(part for part in parts if part), _STYLE)
 
 
-def _head(found: Profiled) -> str:
-    document = found.document
+def _head(found: Profiled, document: dict[str, Any]) -> str:
     settings = document["settings"]
     line = (
         f"{settings['runtime']} · {settings['delegate']} · {_plural(settings['threads'], 'thread')} · "
@@ -80,8 +79,8 @@ def _notes(document: dict[str, Any]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def _distribution(found: Profiled) -> str:
-    document, measurement = found.document, found.measurement
+def _distribution(found: Profiled, document: dict[str, Any]) -> str:
+    measurement = found.measurement
     if not measurement.model or not measurement.burst.end_to_end:
         return ""
     rows = []
@@ -98,8 +97,8 @@ def _distribution(found: Profiled) -> str:
     return section("Latency", chart, note) + _scroll(table(["ms", "p50", "p95", "p99", ""], rows, numeric=(1, 2, 3)))
 
 
-def _sweep(found: Profiled) -> str:
-    swept, document = found.swept, found.document
+def _sweep(found: Profiled, document: dict[str, Any]) -> str:
+    swept = found.swept
     if swept is None:
         return ""
     ended = "until no doubt was left" if swept.settled else "until the time was over"

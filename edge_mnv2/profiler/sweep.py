@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from edge_mnv2.device.profile import Settings
@@ -17,7 +17,7 @@ from edge_mnv2.profiler.open_engines import OpenEngines
 from edge_mnv2.profiler.race import Entrant, race
 from edge_mnv2.profiler.setting import Setting, cpu_settings, pinned
 from edge_mnv2.profiler.watch import Watch
-from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.zoo.resolve import Resolved, resolve
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,8 @@ BURST_S = 0.25
 POWER_BURST_S = 1.5
 """A power sensor averages over about a second."""
 
-SIZES = ((640, 480), (1280, 720), (1920, 1080))
-CAMERA_BURST_S = 2.5
-_SAME_CAMERA = 0.02
-_SIZE_ROUNDS = 6
+_LOST = 1e15
+"""The cost of a setting whose accelerator is lost: more than any that can be measured."""
 
 
 @dataclass
@@ -115,7 +113,7 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
             if plan.tpu is None:
                 notes += plan.notes
                 continue
-            name = plan.tpu.name if plan.tpu.entry is not None else str(plan.tpu.path)
+            name = _request(plan.tpu)
             found += [Setting(name, str(spec) if spec.required else "edgetpu", 1, count) for count in _tpus(workers)]
     if not (fixed and spec.required):
         for model in models:
@@ -128,9 +126,18 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
                 continue
             assert plan.cpu is not None
             notes += [note for note in plan.notes if not found]
-            name = plan.cpu.name if plan.cpu.entry is not None else str(plan.cpu.path)
-            found += cpu_settings([name], usable, threads, workers)
+            found += cpu_settings([_request(plan.cpu)], usable, threads, workers)
     return found
+
+
+def _request(model: Resolved) -> str:
+    """What means `model` to `run`: its name where it lies in its own place, else its path."""
+    try:
+        if resolve(model.name).path == model.path:
+            return model.name
+    except ModelError:
+        pass
+    return str(model.path.absolute())
 
 
 def _tpus(workers: Optional[int]) -> list[int]:
@@ -162,9 +169,18 @@ def sweep(
     length = POWER_BURST_S if goal.name == "power" and goal.measured_power else BURST_S
     length = min(length, seconds / (2 * len(rows)))
 
+    lost: dict[int, AcceleratorError] = {}
+
     def measure(position: int) -> float:
         row = rows[position]
-        burst = loop_burst(engines.get(row.setting), frames, length)
+        try:
+            if position in lost:
+                return _LOST
+            burst = loop_burst(engines.get(row.setting), frames, length)
+        except AcceleratorError as error:
+            lost[position] = error
+            notes.append(f"{row.setting.words}: {error}")
+            return _LOST
         watts = watch.watts(burst.spans)
         energy = watts / burst.rates[0] * 1e3 if watts is not None and burst.rates else None
         if energy is not None:
@@ -173,9 +189,13 @@ def sweep(
         return goal.cost(burst, energy)
 
     outcome = race(measure, len(rows), seconds=seconds, complexity=[row.setting.complexity for row in rows])
-    for row, entrant in zip(rows, outcome.entrants):
+    if outcome.winner in lost:
+        raise lost[outcome.winner]
+    for position, (row, entrant) in enumerate(zip(rows, outcome.entrants)):
         row.entrant = entrant
         row.model, _, row.delegate = engines.name(row.setting)
+        if position in lost:
+            entrant.why = "lost"
     return Swept(rows, rows[outcome.winner], outcome.rounds, outcome.settled)
 
 
@@ -203,76 +223,3 @@ def _opened(options: Sequence[Setting], frames: Feed, engines: OpenEngines, note
         assert refused is not None
         raise refused
     return rows
-
-
-def sweep_sizes(
-    settings: Settings,
-    winner: Row,
-    goal: Goal,
-    feed: Feed,
-    source: Optional[str],
-    classifiers: Sequence[Classifier],
-    notes: list[str],
-) -> tuple[list[Row], Optional[Row]]:
-    """The winner's engines on frames of several sizes, and the best of them where a camera was asked.
-
-    The test pattern comes in every size; a camera is asked for each and measured at what it grants. Clips and pictures
-    have the size that they have: none is compared.
-    """
-    if not feed.sizable:
-        return [], None
-    if feed.waits:
-        return _camera_sizes(settings, winner, goal, source, classifiers, notes)
-    assert feed.size is not None
-    sizes = sorted({*SIZES, feed.size})
-    rows = [_size_row(winner, size) for size in sizes]
-    patterns = [feeds.pattern(size, settings.camera) for size in sizes]
-
-    def measure(position: int) -> float:
-        burst = loop_burst(classifiers, patterns[position], BURST_S)
-        rows[position].burst.add(burst)
-        return goal.cost(burst, None)
-
-    outcome = race(measure, len(rows), seconds=_SIZE_ROUNDS * BURST_S * len(rows), most_rounds=_SIZE_ROUNDS)
-    for row, entrant in zip(rows, outcome.entrants):
-        row.entrant = entrant
-    return rows, None
-
-
-def _size_row(winner: Row, size: Optional[tuple[int, int]]) -> Row:
-    return Row(winner.setting, size, winner.model, winner.delegate, compares="sizes")
-
-
-def _camera_sizes(
-    settings: Settings,
-    winner: Row,
-    goal: Goal,
-    source: Optional[str],
-    classifiers: Sequence[Classifier],
-    notes: list[str],
-) -> tuple[list[Row], Optional[Row]]:
-    rows: list[Row] = []
-    own = feeds.settings_size(settings.camera)
-    for size in sorted({*SIZES, *([own] if own else [])}):
-        asked = feeds.choose(source, replace(settings.camera, width=size[0], height=size[1]))
-        try:
-            burst = loop_burst(classifiers, asked, CAMERA_BURST_S)
-        except EdgeMnv2Error as error:
-            notes.append(f"{size[0]}x{size[1]}: {error}")
-            continue
-        granted = asked.source.granted
-        got = (granted.width, granted.height) if granted is not None and granted.width and granted.height else size
-        if any(row.size == got for row in rows):
-            continue
-        row = _size_row(winner, (got[0] or size[0], got[1] or size[1]))
-        row.burst.add(burst)
-        row.granted_fps = granted.fps if granted is not None else None
-        row.entrant.costs.append(goal.cost(burst, None))
-        rows.append(row)
-    if not rows:
-        return [], None
-    cheapest = min(row.entrant.costs[0] for row in rows)
-    for row in rows:
-        row.entrant.ratio = row.entrant.costs[0] / cheapest
-    # One burst each tells no finer, and of two equal sizes the smaller one leaves the CPU more to spare.
-    return rows, next(row for row in rows if row.entrant.ratio <= 1 + _SAME_CAMERA)

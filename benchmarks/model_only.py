@@ -1,0 +1,77 @@
+"""`profile`'s model-only time beside a bare loop over the interpreter, in one process, in turns.
+
+    python benchmarks/model_only.py [--model NAME|PATH] [--rounds 40] [--threads 1]
+
+Both have an interpreter of their own with the same threads. A round is a burst of each, in alternating order, so that a
+drift of the machine hits both alike; the figures are the p50 over all rounds, and the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+from edge_mnv2.loop.engines import open_classifier
+from edge_mnv2.profiler.burst import model_burst, percentiles
+from edge_mnv2.runtime.interpreter import import_runtime
+
+
+def bare_burst(interpreter: object, seconds: float) -> list[int]:
+    """What a hand-made script does: nothing but `invoke` and a clock."""
+    times = []
+    end = time.perf_counter_ns() + int(seconds * 1e9)
+    while time.perf_counter_ns() < end:
+        began = time.perf_counter_ns()
+        interpreter.invoke()
+        times.append(time.perf_counter_ns() - began)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="mobilenet_v2_1.0_224_int8")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=0.25, help="of one burst")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+
+    classifier, found, _ = open_classifier(options.model, threads=options.threads)
+    classifier.warm_up()
+    module, _ = import_runtime()
+    bare = module.Interpreter(model_path=str(found.path), num_threads=options.threads)
+    bare.allocate_tensors()
+    bursts = {
+        "bare": lambda seconds: bare_burst(bare, seconds),
+        "profile": lambda seconds: model_burst(classifier.interpreter, seconds),
+    }
+    for burst in bursts.values():
+        burst(1.0)
+    times: dict[str, list[int]] = {"bare": [], "profile": []}
+    ratios = []
+    for number in range(options.rounds):
+        this = {}
+        for name in sorted(bursts, reverse=bool(number % 2)):
+            this[name] = bursts[name](options.seconds)
+            times[name] += this[name]
+        ratios.append(statistics.median(this["profile"]) / statistics.median(this["bare"]))
+    p50 = {name: percentiles(values)["p50"] for name, values in times.items()}
+    print(
+        json.dumps(
+            {
+                "model": found.name,
+                "runtime": classifier.interpreter.runtime,
+                "threads": options.threads,
+                "inferences": {name: len(values) for name, values in times.items()},
+                "p50_ms": p50,
+                "p50_ratio": round(p50["profile"] / p50["bare"], 4),
+                "median_ratio": round(statistics.median(ratios), 4),
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
