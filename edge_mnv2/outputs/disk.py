@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -67,6 +68,25 @@ class Floor:
         if least is None:
             least = min(_MOST_FLOOR, int(found.f_blocks * found.f_frsize * _FLOOR_SHARE))
         return least if found.f_bavail * found.f_frsize < least else None
+
+
+def append_whole(descriptor: int, data: bytes) -> None:
+    """Append to a regular file that is open at its end: everything, or nothing and OSError."""
+    size = os.fstat(descriptor).st_size
+    try:
+        write_all(descriptor, data)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
+            os.lseek(descriptor, size, os.SEEK_SET)
+        raise
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, however often that takes. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _in_words(size: int) -> str:

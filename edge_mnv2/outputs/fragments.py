@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Optional
 
+from edge_mnv2.outputs.disk import append_whole
+
 log = logging.getLogger(__name__)
 
 _SYNC_S = 2.0
@@ -79,16 +81,7 @@ class FragmentFile:
     def _append(self, data: bytes) -> None:
         if self._descriptor < 0:
             self._create()
-        data, size = self._head + data, os.fstat(self._descriptor).st_size
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, size)
-                os.lseek(self._descriptor, size, os.SEEK_SET)
-            raise
+        append_whole(self._descriptor, self._head + data)
         self._head = b""
 
     def _create(self) -> None:

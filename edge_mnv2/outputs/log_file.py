@@ -16,7 +16,7 @@ from typing import Any, Optional
 from edge_mnv2.errors import UsageError
 from edge_mnv2.loop.decision import Event
 from edge_mnv2.loop.result import Result
-from edge_mnv2.outputs.disk import Floor
+from edge_mnv2.outputs.disk import Floor, append_whole, write_all
 from edge_mnv2.outputs.rotation import Rotation, began
 
 _SYNC_S = 5.0
@@ -235,17 +235,14 @@ class LogFile:
                 self.close()
 
     def _append(self, data: bytes) -> None:
-        size = os.fstat(self._descriptor).st_size if self._regular else 0
+        if not self._regular:
+            write_all(self._descriptor, data)
+            return
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            append_whole(self._descriptor, data)
         except OSError as error:
-            if self._regular:
+            if error.errno != errno.ENOSPC:
+                # A card that was pulled out or mounted anew needs another opening.
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, size)
-                if error.errno != errno.ENOSPC:
-                    # A card that was pulled out or mounted anew needs another opening.
-                    with contextlib.suppress(OSError):
-                        self.close()
+                    self.close()
             raise

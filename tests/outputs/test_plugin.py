@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.stubs import colour_model
-
 _CODE = '''
 class Counting:
     """Writes how many results and events came to the file that is its argument."""
@@ -61,14 +59,6 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "conveyor_plugin", raising=False)
     return tmp_path
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Path:
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
 
 
 def test_a_plug_in_gets_everything(run: Callable[..., Any], plugins: Path, stub: Path) -> None:

@@ -24,7 +24,6 @@ from edge_mnv2.outputs.record import RecordSink
 from edge_mnv2.outputs.sink import Isolated
 from tests.outputs.results import result
 from tests.outputs.test_rotation import small_disk
-from tests.stubs import colour_model
 
 Run = Callable[..., "tuple[int, str, str]"]
 
@@ -47,14 +46,6 @@ def frame_at(seconds: float, index: int = 0, size: tuple[int, int] = (240, 320))
     pixels = np.full((*size, 3), (index * 37) % 256, np.uint8)
     pixels[:, : index * 7 % size[1]] = 255
     return result(index, frame=Frame(pixels, "bgr", int(seconds * 1e9) + 10**12, index))
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Path:
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
 
 
 def test_frames_are_shown_when_they_were_captured(tmp_path: Path) -> None:

@@ -16,16 +16,6 @@ from typing import Any, Optional
 
 import pytest
 
-from tests.stubs import colour_model
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Path:
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
-
 
 class Terminal:
     """A run whose stderr is a terminal; everything it draws is in `drawn`."""

@@ -21,17 +21,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.stubs import colour_model
-
 _SHOTS = os.environ.get("EDGE_MNV2_SCREENSHOTS")
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Path:
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
 
 
 @pytest.fixture
