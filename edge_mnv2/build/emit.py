@@ -89,7 +89,8 @@ class Emitter:
             axes = self.add_tensor(Tensor.constant("features.axes", np.array([1, 2], np.int32)))
             return self.add_operator("MEAN", [*inputs, axes], output, "ReducerOptions", keep_dims=False)
         if step.kind == "add":
-            return self.add_operator("ADD", inputs, output, "AddOptions", fused_activation_function=ACTIVATION_NONE)
+            activation = ACTIVATIONS[step.activation]
+            return self.add_operator("ADD", inputs, output, "AddOptions", fused_activation_function=activation)
         weights, bias = (self.add_tensor(tensor) for tensor in self._numbers.constants(step))
         if step.kind == "linear":
             return self.add_operator(

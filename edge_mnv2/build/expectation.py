@@ -23,7 +23,9 @@ def expected_activations(steps: list[Operation]) -> dict[str, np.ndarray]:
         if step.kind in ("pad", "mean"):
             means[step.output] = first
         elif step.kind == "add":
-            means[step.output] = first + means[step.inputs[1]]
+            total = first + means[step.inputs[1]]
+            # The spread of a sum is not known; a clipped one has at least this mean.
+            means[step.output] = total if step.activation == "linear" else np.maximum(total, 0.0)
         elif step.centre is not None and step.spread is not None:
             means[step.output] = clipped_mean(step.centre, step.spread, step.activation)
         else:

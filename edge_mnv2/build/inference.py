@@ -12,11 +12,8 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.network.layers import Convolution, Linear, Pool, Shape
+from edge_mnv2.network.layers import NORM_EPSILON, Convolution, Layer, Linear, Pool, Shape
 from edge_mnv2.network.network import Network
-
-NORM_EPSILON = 1e-5
-"""What torchvision's and timm's MobileNetV2 add to the variance."""
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -58,20 +55,26 @@ def operations(network: Network, tensors: Mapping[str, np.ndarray]) -> list[Oper
     for stage in network.stages:
         for block in stage.blocks:
             entry = current
-            for layer in block.path:
-                if isinstance(layer, Convolution):
-                    current = _convolution(steps, layer, tensors, current)
-                elif isinstance(layer, Pool):
-                    steps.append(Operation("mean", (current,), "features", layer.output))
-                    current = "features"
-                else:
-                    steps.append(_linear(layer, tensors, current))
-                    current = LOGITS
-            if block.shortcut == ():
+            current = _path(steps, block.path, tensors, entry)
+            if block.shortcut is not None:
+                waiting = _path(steps, block.shortcut, tensors, entry)
                 result = f"{current}.sum"
-                steps.append(Operation("add", (entry, current), result, block.output))
+                steps.append(Operation("add", (waiting, current), result, block.output, activation=block.activation))
                 current = result
     return steps
+
+
+def _path(steps: list[Operation], path: tuple[Layer, ...], tensors: Mapping[str, np.ndarray], current: str) -> str:
+    for layer in path:
+        if isinstance(layer, Convolution):
+            current = _convolution(steps, layer, tensors, current)
+        elif isinstance(layer, Pool):
+            steps.append(Operation("mean", (current,), "features", layer.output))
+            current = "features"
+        else:
+            steps.append(_linear(layer, tensors, current))
+            current = LOGITS
+    return current
 
 
 def zeros_around(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -12,6 +12,9 @@ from typing import Union
 Shape = tuple[int, int, int]
 ACTIVATIONS = ("linear", "relu", "relu6", "sigmoid", "tanh")
 
+NORM_EPSILON = 1e-5
+"""What torchvision's and timm's networks add to the variance in batch normalization."""
+
 
 def elements(shape: Shape) -> int:
     """Number of values in an activation of that shape."""

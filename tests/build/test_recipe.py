@@ -23,6 +23,7 @@ from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.zoo.pull import fetch
+from tests.network import seeded
 
 Run = Callable[..., "tuple[int, str, str]"]
 
@@ -38,24 +39,8 @@ def imagenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def safetensors(path: Path, width: float, outputs: int, resolution: int = 96) -> Path:
-    """Weights of the right shapes with values that keep activations alive, as a safetensors file."""
-    rng = np.random.default_rng(5)
-    header, blob = {}, b""
-    for name, shape in mobilenet_v2(width, resolution, outputs).state_dict_shapes().items():
-        if name.endswith("running_var"):
-            values = rng.uniform(0.5, 1.5, shape)
-        elif name.endswith(("running_mean", "bias")):
-            values = rng.normal(0, 0.1, shape)
-        elif len(shape) == 1:
-            values = rng.uniform(0.8, 1.2, shape)
-        else:
-            values = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-        content = values.astype("<f4").tobytes()
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(blob), len(blob) + len(content)]}
-        blob += content
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + blob)
-    return path
+    """Untrained weights of the right shapes."""
+    return seeded.write_safetensors(path, seeded.tensors(mobilenet_v2(width, resolution, outputs).state_dict_shapes()))
 
 
 @pytest.fixture
