@@ -2,8 +2,9 @@
 
     python benchmarks/model_only.py [--model NAME|PATH] [--rounds 40] [--threads 1]
 
-Both have an interpreter of their own with the same threads. A round is a burst of each, in alternating order, so that a
-drift of the machine hits both alike; the figures are the p50 over all rounds, and the median of the rounds' ratios.
+Both have an interpreter of their own with the same threads. A round is a measurement of `profile` (warm-up, the model
+alone and the whole loop in turns) and a bare burst, in alternating order, so that a drift of the machine hits both
+alike. The figures are the p50 over all rounds, and the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import json
 import statistics
 import time
 
+from edge_mnv2.device.schema import Camera
 from edge_mnv2.loop.engines import open_classifier
-from edge_mnv2.profiler.burst import model_burst, percentiles
+from edge_mnv2.profiler import feed
+from edge_mnv2.profiler.burst import percentiles
+from edge_mnv2.profiler.measurement import measure
+from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.interpreter import import_runtime
 
 
@@ -33,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mobilenet_v2_1.0_224_int8")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=0.25, help="of one burst")
+    parser.add_argument("--seconds", type=float, default=0.8, help="of one measurement of profile")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
 
@@ -42,20 +47,23 @@ def main() -> None:
     module, _ = import_runtime()
     bare = module.Interpreter(model_path=str(found.path), num_threads=options.threads)
     bare.allocate_tensors()
-    bursts = {
-        "bare": lambda seconds: bare_burst(bare, seconds),
-        "profile": lambda seconds: model_burst(classifier.interpreter, seconds),
-    }
-    for burst in bursts.values():
-        burst(1.0)
-    times: dict[str, list[int]] = {"bare": [], "profile": []}
-    ratios = []
-    for number in range(options.rounds):
-        this = {}
-        for name in sorted(bursts, reverse=bool(number % 2)):
-            this[name] = bursts[name](options.seconds)
-            times[name] += this[name]
-        ratios.append(statistics.median(this["profile"]) / statistics.median(this["bare"]))
+    frames = feed.choose(None, Camera())
+    with Watch() as watch:
+
+        def profiled() -> list[int]:
+            return measure([classifier], frames, watch, seconds=options.seconds, load_ms=0.0).model
+
+        # Of a measurement, 40 % are the model alone.
+        bursts = {"bare": lambda: bare_burst(bare, 0.4 * options.seconds), "profile": profiled}
+        for burst in bursts.values():
+            burst()
+        times: dict[str, list[int]] = {"bare": [], "profile": []}
+        ratios = []
+        for number in range(options.rounds):
+            this = {name: bursts[name]() for name in sorted(bursts, reverse=bool(number % 2))}
+            for name, measured in this.items():
+                times[name] += measured
+            ratios.append(statistics.median(this["profile"]) / statistics.median(this["bare"]))
     p50 = {name: percentiles(values)["p50"] for name, values in times.items()}
     print(
         json.dumps(

@@ -47,7 +47,7 @@ def profile(
     workers: Optional[str] = option("--workers", help="Interpreters; --sweep keeps them.", metavar="auto|N"),
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
     size: Optional[str] = option("--size", help="Size of the frames.", metavar="WxH"),
-    duration: Optional[str] = option("--duration", help="Measure for S seconds (8; with --sweep 70).", metavar="S"),
+    duration: Optional[str] = option("--duration", help="Measure for S seconds (8; with --sweep 90).", metavar="S"),
     root: Optional[Path] = option("--root", help="Read identity and sensors from DIR, not from /.", metavar="DIR"),
     as_json: bool = JSON,
 ) -> None:
@@ -157,7 +157,7 @@ def _summary(document: dict[str, Any]) -> str:
     if health["temp_c"] is not None:
         rows.append(("temperature", f"{health['temp_c']:g} °C (highest {health['max_temp_c']:g})"))
     if document["expected"] is not None:
-        rows.append(("published", document["expected"]["text"]))
+        rows.append(("verdict", document["expected"]["text"]))
     return aligned(rows)
 
 
@@ -168,8 +168,11 @@ def _energy(document: dict[str, Any]) -> str:
 def _sweep(document: dict[str, Any]) -> str:
     rows = document["sweep"]
     several = len({row["model"] for row in rows}) > 1
-    blocks = [f"{document['goal']}: {document['goal_means']}"]
-    for compares in ("engines", "sizes"):
+    blocks = []
+    for compares, title in (
+        ("engines", f"settings, by {document['goal']} ({document['goal_means']})"),
+        ("sizes", "sizes of the frames, with the chosen setting"),
+    ):
         chosen = [row for row in rows if row["compares"] == compares]
         if not chosen:
             continue
@@ -187,7 +190,7 @@ def _sweep(document: dict[str, Any]) -> str:
                 *([_number(row["energy_mj"], 1)] if row["energy_mj"] is not None else []),
                 f"{row['ratio']:.2f}",
                 str(row["rounds"]),
-                row["stopped"] or "",
+                "chosen" if _is_chosen(row, document) else row["stopped"] or "",
             ]
             for row in chosen
         ]
@@ -197,8 +200,18 @@ def _sweep(document: dict[str, Any]) -> str:
             "DELEGATE", "THREADS", "WORKERS", "SIZE", "MS", "FPS", "CPU MS", *energy, "COST", "ROUNDS", "",
         ]  # fmt: skip
         first = 2 if several else 1
-        blocks.append(aligned(table, header, right=(first, first + 1, *range(first + 3, len(header) - 1))))
-    return "\n".join(blocks)
+        right = (first, first + 1, *range(first + 3, len(header) - 1))
+        blocks.append(f"{title}\n{aligned(table, header, right=right)}")
+    return "\n\n".join(blocks)
+
+
+def _is_chosen(row: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether the measurement above the table was made with this row's setting, or in this row's size."""
+    settings, winner = document["settings"], document["winner"]
+    if row["compares"] == "sizes":
+        return (row["width"], row["height"]) == (settings["width"], settings["height"])
+    keys = ("model", "delegate", "threads", "workers")
+    return all(row[key] == winner[key] for key in keys)
 
 
 def _operators(found: Profiled) -> str:
@@ -215,10 +228,11 @@ def _operators(found: Profiled) -> str:
         ]
         for row in sorted(document["operators"], key=lambda row: -row["ms"])[:_OPERATORS]
     ]
+    covered = document["covered"]
     kinds = ", ".join(f"{count} {kind} {ms:.2f} ms" for kind, count, ms in found.operators.by_kind())
     return "\n".join(
         [
-            f"operators ({document['method']}); together {document['covered']:.0%} of the whole model",
+            f"operators, each timed as a model of its own, one thread; together {covered:.0%} of the whole",
             aligned(rows, ["", "OPERATOR", "OUTPUT", "MS", "SHARE", "GMAC/S"], right=(0, 3, 4, 5)),
             f"by kind: {kinds}",
         ]

@@ -19,6 +19,9 @@ from typing import Optional
 SAME = 0.01
 """Costs whose ratio is within so much of 1 count as the same: the simpler setting is taken."""
 
+_CLOSE = 0.02
+"""A cost that is not more than so much above the least, and cannot be told from it by the rounds, is as good."""
+
 _CLEARLY = ((2, 2.0), (4, 1.4))
 """(rounds, ratio): who was so much dearer in every one of so many rounds is clearly worse."""
 
@@ -65,8 +68,9 @@ def race(
 ) -> Outcome:
     """The best of `count` settings by `measure(position)`, a cost above 0, in about `seconds`.
 
-    Every setting is measured at least twice, however long that takes. Among equally good ones (`SAME`) the one of the
-    least `complexity` wins (default: the order). Raises what `measure` raises.
+    Every setting is measured at least twice, however long that takes. Among equally good ones (within `SAME`, or a
+    little more where chance alone may explain it) the one of the least `complexity` wins (default: the order). Raises
+    what `measure` raises.
     """
     entrants = [Entrant() for _ in range(count)]
     order = random.Random(count)
@@ -143,15 +147,16 @@ def _median_and_spread(differences: Sequence[float]) -> tuple[float, float]:
     return median, error * 2.5 * (1 + 5 / count)
 
 
+def _as_good(entrant: Entrant, leader: Entrant) -> bool:
+    median, spread = _median_and_spread(_differences(entrant, leader))
+    return median <= math.log1p(SAME) or (median <= math.log1p(_CLOSE) and median <= spread)
+
+
 def _winner(entrants: list[Entrant], complexity: Sequence[float]) -> int:
     """The simplest of those that are as good as the leader; every entrant's ratio and spread are then set."""
     alive = _alive(entrants)
     leader = _leader(entrants, alive)
-    good = [
-        position
-        for position in alive
-        if statistics.median(_differences(entrants[position], entrants[leader]) or [0.0]) <= math.log1p(SAME)
-    ]
+    good = [position for position in alive if _as_good(entrants[position], entrants[leader])]
     winner = min(good, key=lambda position: complexity[position])
     for entrant in entrants:
         differences = _differences(entrant, entrants[winner])

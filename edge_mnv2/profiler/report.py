@@ -17,7 +17,9 @@ _STYLE = """
 @media(prefers-color-scheme:dark){:root{--c0:#748ffc;--c1:#ff922b;--c2:#51cf66;--c3:#da77f2;--c4:#3bc9db;--c5:#f783ac}}
 svg{max-width:100%;height:auto;display:block}.pygal-chart .axis text.major{fill:var(--soft)!important}
 .pygal-chart .axis .major.line{stroke:var(--line)!important}th,td{white-space:nowrap}
-ul{margin:.4rem 0;padding-left:1.2rem}.scroll+.scroll{margin-top:1rem}
+ul{margin:.4rem 0;padding-left:1.2rem}.scroll+.scroll{margin-top:1rem}h1,li{overflow-wrap:anywhere}
+.facts td{white-space:normal;overflow-wrap:anywhere}@media(max-width:44rem){body{padding:1rem}
+.cards{display:grid;grid-template-columns:1fr 1fr}.card{min-width:0}svg{max-width:none;width:42rem}}
 """
 
 _STAGES = (
@@ -128,8 +130,9 @@ def _sweep(found: Profiled, document: dict[str, Any]) -> str:
 
 def _rows(rows: list[Any], found: Profiled) -> str:
     energy = any(row.energies for row in rows)
-    header = ["model", "delegate", "threads", "workers", "size", "end to end", "p95", "FPS", "CPU ms"]
-    header += [*(["mJ"] if energy else []), "cost", "rounds", ""]
+    named = len({row.model for row in rows}) > 1
+    header = [*(["model"] if named else []), "delegate", "threads", "workers", "size", "end to end", "p95", "FPS"]
+    header += ["CPU ms", *(["mJ"] if energy else []), "cost", "rounds", ""]
     cells = []
     for row in rows:
         entry = row.document()
@@ -137,7 +140,7 @@ def _rows(rows: list[Any], found: Profiled) -> str:
         chosen = found.swept is not None and row in (found.swept.winner, found.swept.best_size)
         cells.append(
             [
-                escape(entry["model"]),
+                *([escape(entry["model"])] if named else []),
                 escape(entry["delegate"]),
                 str(entry["threads"]),
                 str(entry["workers"]),
@@ -152,7 +155,8 @@ def _rows(rows: list[Any], found: Profiled) -> str:
                 "chosen" if chosen else escape(entry["stopped"] or ""),
             ]
         )
-    return table(header, cells, numeric=(2, 3, *range(5, len(header) - 1)))
+    first = header.index("threads")
+    return table(header, cells, numeric=(first, first + 1, *range(first + 3, len(header) - 1)))
 
 
 def _sizes(found: Profiled) -> str:
@@ -241,7 +245,8 @@ def _facts(document: dict[str, Any]) -> str:
         ("throttled", "unknown" if health["throttled"] is None else ", ".join(health["throttled"]) or "no"),
         ("edge-mnv2", document["version"]),
     ]
-    return section("The board", table(["", ""], [[escape(name), escape(str(value))] for name, value in facts]))
+    rows = [[escape(name), escape(str(value))] for name, value in facts]
+    return section("The board", f'<div class="facts">{table(["", ""], rows)}</div>')
 
 
 def _sentence(text: str) -> str:

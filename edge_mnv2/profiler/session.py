@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from edge_mnv2.device.detect import detect
 from edge_mnv2.device.expectation import Judgement
 from edge_mnv2.device.profile import Settings
 from edge_mnv2.device.saving import place_for
+from edge_mnv2.device.store import user_folder
 from edge_mnv2.device.throttling import explain
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.outputs.log_file import Every, LogFile
@@ -30,7 +32,6 @@ from edge_mnv2.profiler.save import save
 from edge_mnv2.profiler.setting import Setting
 from edge_mnv2.profiler.sizes import sweep_sizes
 from edge_mnv2.profiler.soak import soak
-from edge_mnv2.profiler.soak_points import Soak
 from edge_mnv2.profiler.sweep import Swept, candidates, sweep
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier, simulated_inference_ns
@@ -39,7 +40,7 @@ from edge_mnv2.zoo.resolve import Resolved, resolve
 log = logging.getLogger(__name__)
 
 SECONDS = 8.0
-SWEEP_SECONDS = 70.0
+SWEEP_SECONDS = 90.0
 _SWEEP_SHARE = 0.75
 """Share of the time of a sweep that the race takes; the rest is for the winner alone."""
 _OPERATORS_S = 6.0
@@ -73,13 +74,21 @@ def profile(request: Request) -> Profiled:
     goal = Goal(request.goal)
     if request.save is not None:
         place_for(request.save)
-    if request.report is not None and (request.report.is_dir() or not request.report.absolute().parent.is_dir()):
-        raise UsageError(f"--report {request.report}: not a file in an existing folder")
+        _writable("--save", user_folder(), create=True)
+    if request.report is not None:
+        if request.report.is_dir() or not request.report.absolute().parent.is_dir():
+            raise UsageError(f"--report {request.report}: not a file in an existing folder")
+        _writable("--report", request.report.absolute().parent)
     if request.soak_log is not None and request.soak_minutes is None:
         raise UsageError("--log without --soak", hint="give --soak MINUTES too")
     if len(request.models) > 1 and not request.sweep:
         raise UsageError("several models without --sweep", hint="add --sweep to compare them")
-    found = _Session(request, goal).measure()
+    with contextlib.ExitStack() as stack:
+        sinks = []
+        if request.soak_log is not None:
+            sinks.append(Isolated(LogFile(request.soak_log, Every(seconds=1.0))))
+            stack.callback(sinks[0].close)
+        found = _Session(request, goal).measure(sinks)
     if request.save is not None:
         found.saved = save(request.save, found)
     if request.report is not None:
@@ -87,6 +96,17 @@ def profile(request: Request) -> Profiled:
 
         write_report(request.report, found)
     return found
+
+
+def _writable(option: str, folder: Path, create: bool = False) -> None:
+    """Hours of measuring must not end in a file that cannot be written: try before. Raises UsageError."""
+    try:
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{option}: cannot write in {folder}: {error.strerror or error}") from None
 
 
 class _Session:
@@ -104,7 +124,7 @@ class _Session:
         if simulated := simulated_inference_ns():
             self.notes.append(f"simulated: each inference takes at least {simulated / 1e6:g} ms")
 
-    def measure(self) -> Profiled:
+    def measure(self, soak_sinks: Sequence[Isolated] = ()) -> Profiled:
         request = self.request
         with OpenEngines(self.settings) as engines:
             with Watch(request.root) as watch:
@@ -114,7 +134,9 @@ class _Session:
             self.notes += [note for note in engines.notes if note not in self.notes]
             found.judgement = self._judgement(found)
             if request.soak_minutes is not None:
-                found.soak = self._soak(engines.get(found.measured.setting), request.soak_minutes)
+                log.info("soak: %g min on %s", request.soak_minutes, self.feed.description)
+                classifiers = engines.get(found.measured.setting)
+                found.soak = soak(classifiers, self.feed, request.soak_minutes, root=request.root, sinks=soak_sinks)
             if request.operators:
                 found.operators = self._operators(found.measured.model)
         return found
@@ -204,15 +226,6 @@ class _Session:
             others=found.measurement.others,
             root=self.request.root,
         )
-
-    def _soak(self, classifiers: Sequence[Classifier], minutes: float) -> Soak:
-        log.info("soak: %g minutes on %s", minutes, self.feed.description)
-        with contextlib.ExitStack() as stack:
-            sinks = []
-            if self.request.soak_log is not None:
-                sinks.append(Isolated(LogFile(self.request.soak_log, Every(seconds=1.0))))
-                stack.callback(sinks[0].close)
-            return soak(classifiers, self.feed, minutes, root=self.request.root, sinks=sinks)
 
     def _operators(self, model: Resolved) -> Optional[operators.Operators]:
         log.info("measuring the operators of %s", model.name)
