@@ -58,6 +58,7 @@ def run(
     consecutive: Optional[str] = option(
         "--consecutive", help="In how many results one after the other (default 3).", metavar="N"
     ),
+    gate: bool = option("--gate", help="Skip inference while nothing moves.", default=False),
     allow: Optional[str] = option("--allow", help="Report these classes only.", metavar="CLASS,..."),
     deny: Optional[str] = option("--deny", help="Never report these classes.", metavar="CLASS,..."),
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
@@ -188,6 +189,8 @@ def _in_words(summary: dict[str, Any]) -> str:
     if summary["fps"] is not None:
         parts.append(f"{summary['fps']:.1f} FPS, latency {latency:.1f} ms (median)")
     parts.append(f"{summary['dropped']} dropped")
+    if summary["gated"]:
+        parts.append(f"{summary['gated']} without inference (nothing moved)")
     if summary["write_errors"]:
         parts.append(f"{summary['write_errors']} results not written")
     return ", ".join(parts) + f" ({summary['ended']})"

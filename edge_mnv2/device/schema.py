@@ -98,6 +98,8 @@ class Output:
     threshold: float = _key(0.0, Number(0, 1), "scores below it are not reported", "threshold")
     smooth: float = _key(0.0, Number(0, 1, below=True), "share of the past in the smoothed scores, 0 = off", "smooth")
     gate: bool = _key(False, Flag(), "skip inference while nothing moves", "gate")
+    gate_change: float = _key(4.0, Number(0, 255, "levels of 0 to 255", above=True), "what counts as moving")
+    gate_refresh_s: float = _key(1.0, Number(0, 3600, "seconds", above=True), "the longest that scores are used again")
     appear: float = _key(0.5, Number(0, 1, above=True), "a class appears when its score reaches it", "appear")
     gone: Optional[float] = _key(
         None, Or(Number(0, 1, above=True), "auto"), "and is gone when it stays below this; auto: 0.7 of appear", "gone"

@@ -79,7 +79,8 @@ class Capture(threading.Thread):
                 self._handoff.dropped += frame.index - last - 1
             last = frame.index
             # A source that was opened again counts from 0 again; the run does not.
-            frame = replace(frame, index=self._count)
+            if frame.index != self._count:
+                frame = replace(frame, index=self._count)
             self._count += 1
             if self.first_captured_at is None:
                 self.first_captured_at = frame.captured_at

@@ -14,6 +14,7 @@ from edge_mnv2.errors import SourceError
 from edge_mnv2.loop.capture import Capture
 from edge_mnv2.loop.controls import Controls
 from edge_mnv2.loop.decision import Decider, Event
+from edge_mnv2.loop.gate import SceneGate
 from edge_mnv2.loop.handoff import Handoff
 from edge_mnv2.loop.result import Result
 from edge_mnv2.loop.smoother import Smoother
@@ -52,7 +53,8 @@ class FrameLoop:
 
     `run` returns why it ended: "eof", "max_frames", "duration", "signal" or "source_lost" (`lost` then holds the
     error). `stop` may be called from a signal handler or another thread. `controls` (else made of `threshold` and
-    `smooth`) may be changed at any time.
+    `smooth`) may be changed at any time. A frame that `gate` finds still gives a result all the same, from the scores
+    of the last inference: smoothing, decisions and outputs go on as if it had been classified.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class FrameLoop:
         statistics: Optional[Statistics] = None,
         controls: Optional[Controls] = None,
         decider: Optional[Decider] = None,
+        gate: Optional[SceneGate] = None,
     ) -> None:
         self.statistics = statistics or Statistics()
         self.controls = controls or Controls(threshold, smooth)
@@ -82,6 +85,8 @@ class FrameLoop:
         self._duration_s = duration_s
         self._smoother = Smoother(self.controls.smooth)
         self._decider = decider
+        self._gate = gate
+        self._last: Optional[Classified] = None
         self._hidden = np.array(sorted(decider.hidden) if decider is not None else [], np.intp)
         self._index = 0
         self._health = health
@@ -135,13 +140,14 @@ class FrameLoop:
                     return "eof"
                 self._idle()
                 continue
-            self._deliver(engine, frame, engine.classify(frame.region, frame.order))
+            still = self._gate is not None and self._gate.still(frame)
+            self._deliver(engine, frame, None if still else engine.classify(frame.region, frame.order))
 
     def _run_workers(self) -> str:
         # Imported here: one worker, the common case, pays nothing for many.
         from edge_mnv2.loop.workers import Workers
 
-        with Workers(self._engines, self.handoff, _POLL_S) as workers:
+        with Workers(self._engines, self.handoff, _POLL_S, self._gate) as workers:
             while True:
                 if ended := self._why_end():
                     return ended
@@ -164,10 +170,14 @@ class FrameLoop:
                 return "duration"
         return ""
 
-    def _deliver(self, engine: Engine, frame: Frame, classified: Classified) -> None:
+    def _deliver(self, engine: Engine, frame: Frame, classified: Optional[Classified]) -> None:
+        """`classified` is None where the frame shows what the one before it shows."""
+        shown = classified or self._last
+        assert shown is not None
+        self._last = shown
         if self._smoother.past != self.controls.smooth:
             self._smoother.past = self.controls.smooth
-        scores = self._smoother(classified.scores)
+        scores = self._smoother(shown.scores)
         threshold = self.controls.threshold
         top = tuple(one for one in self._best(engine, scores) if not one.score < threshold)
         wall_time = time.time()
@@ -185,14 +195,15 @@ class FrameLoop:
             wall_time=wall_time,
             uptime_s=(finished - statistics.began) / 1e9,
             latency_ns=finished - frame.captured_at,
-            inference_ns=classified.inference_ns,
+            inference_ns=shown.inference_ns,
             fps=statistics.recent_fps(finished),
             dropped=self.handoff.dropped,
-            engine=classified.engine,
+            engine=shown.engine,
             temp_c=temperature,
             throttled=throttled,
             events=events,
             present=decider.present_labels if decider is not None else (),
+            gated=classified is None,
         )
         for sink in self._sinks:
             sink.write(result)

@@ -16,7 +16,8 @@ class Result:
 
     `top` is what passed smoothing and threshold, best first. `latency_ns` runs from capture to result. `fps` counts
     the results of the last second, `dropped` the frames that were captured and never classified so far. `events` is
-    what appeared or went with this result, `present` the labels of what is present now, the oldest first.
+    what appeared or went with this result, `present` the labels of what is present now, the oldest first. `gated`:
+    nothing moved, the scores are those of the last inference, and `inference_ns` is what that one took.
     """
 
     frame: Frame
@@ -33,6 +34,7 @@ class Result:
     throttled: Optional[tuple[str, ...]] = None
     events: tuple[Event, ...] = ()
     present: tuple[str, ...] = ()
+    gated: bool = False
 
     @property
     def unsure(self) -> bool:

@@ -17,6 +17,7 @@ from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.loop.decision import Decider
 from edge_mnv2.loop.engines import Engines, open_engines
 from edge_mnv2.loop.frame_loop import FrameLoop
+from edge_mnv2.loop.gate import SceneGate
 from edge_mnv2.loop.source_choice import ChosenSource, choose_source
 from edge_mnv2.loop.statistics import Statistics
 from edge_mnv2.outputs.live import Facts
@@ -146,6 +147,7 @@ class _Session:
             health=self.health.latest,
             max_fps=lambda: limits.max_fps,
             decider=self._decider(),
+            gate=self._gate(),
         )
         labels = self.engines.engines[0].labels
         self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines, labels)
@@ -164,6 +166,13 @@ class _Session:
             allow=output.allow or (),
             deny=output.deny or (),
         )
+
+    def _gate(self) -> Optional[SceneGate]:
+        assert self.engines is not None
+        output = self.request.settings.output
+        if not output.gate:
+            return None
+        return SceneGate(output.gate_change, output.gate_refresh_s, self.engines.engines[0].seen)
 
     def _facts(self) -> Facts:
         assert self.engines is not None and self.chosen is not None
@@ -225,6 +234,7 @@ class _Session:
             "fallback": chosen.fallback if chosen else False,
             "frames": measured.pop("frames"),
             "dropped": loop.dropped if loop else 0,
+            "gated": statistics.gated,
             **measured,
             "rss_mb": rss,
             "max_temp_c": heat,

@@ -29,6 +29,7 @@ class Statistics:
     def __init__(self) -> None:
         self.began = time.monotonic_ns()
         self.frames = 0
+        self.gated = 0
         self.first_captured_at: Optional[int] = None
         self.last_finished_at: Optional[int] = None
         self.capture = Percentiles()
@@ -38,21 +39,25 @@ class Statistics:
         self.frame_age = Percentiles()
         self.latency = Percentiles()
         self.engines: dict[str, int] = {}
-        self._recent: deque[tuple[int, int]] = deque()
+        self._recent: deque[tuple[int, Optional[int]]] = deque()
 
-    def add(self, captured_at: int, classified: Classified, finished_at: int) -> None:
-        """Count one result."""
+    def add(self, captured_at: int, classified: Optional[Classified], finished_at: int) -> None:
+        """Count one result; `classified` is None where the scene gate spared the inference."""
         if self.first_captured_at is None:
             self.first_captured_at = captured_at
         self.frames += 1
         self.last_finished_at = finished_at
-        self.preprocess.add(classified.preprocess_ns)
-        self.inference.add(classified.inference_ns)
-        self.postprocess.add(classified.postprocess_ns)
-        self.frame_age.add(max(0, classified.started_at - captured_at))
         self.latency.add(max(0, finished_at - captured_at))
-        self.engines[classified.engine] = self.engines.get(classified.engine, 0) + 1
-        self._recent.append((finished_at, classified.inference_ns))
+        if classified is None:
+            self.gated += 1
+            self._recent.append((finished_at, None))
+        else:
+            self.preprocess.add(classified.preprocess_ns)
+            self.inference.add(classified.inference_ns)
+            self.postprocess.add(classified.postprocess_ns)
+            self.frame_age.add(max(0, classified.started_at - captured_at))
+            self.engines[classified.engine] = self.engines.get(classified.engine, 0) + 1
+            self._recent.append((finished_at, classified.inference_ns))
         while self._recent[0][0] <= finished_at - _SECOND:
             self._recent.popleft()
 
@@ -63,18 +68,27 @@ class Statistics:
         if began is None:
             return 0.0
         span = min(_SECOND, max(now - began, 1))
-        return len(self._in_last_second(now)) * _SECOND / span
+        # `add` leaves the second before the newest result: the loop, which asks for that, need not count again.
+        results = len(self._recent) if now == self.last_finished_at else self._in_last_second(now)[0]
+        return results * _SECOND / span
 
     def recent_inference_ms(self) -> tuple[Optional[float], Optional[float]]:
         """(median, 95th percentile) of the last second's inference times, in milliseconds."""
-        times = sorted(self._in_last_second(time.monotonic_ns()))
+        times = sorted(self._in_last_second(time.monotonic_ns())[1])
         if not times:
             return None, None
         return times[len(times) // 2] / 1e6, times[min(len(times) - 1, int(0.95 * len(times)))] / 1e6
 
-    def _in_last_second(self, now: int) -> list[int]:
+    def recently_gated(self) -> float:
+        """The share of the last second's results that were spared an inference, 0..1."""
+        results, inferences = self._in_last_second(time.monotonic_ns())
+        return 1 - len(inferences) / results if results else 0.0
+
+    def _in_last_second(self, now: int) -> tuple[int, list[int]]:
+        """The number of results and the times of their inferences."""
         # The deque belongs to the loop's thread: read a copy, change nothing.
-        return [inference for finished, inference in tuple(self._recent) if finished > now - _SECOND]
+        recent = [inference for finished, inference in tuple(self._recent) if finished > now - _SECOND]
+        return len(recent), [inference for inference in recent if inference is not None]
 
     @property
     def duration_s(self) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 from edge_mnv2.camera.frame import Frame
+from edge_mnv2.loop.gate import SceneGate
 from edge_mnv2.loop.handoff import Handoff
 from edge_mnv2.runtime.classifier import Classified
 
@@ -18,14 +19,18 @@ class Workers:
     """One thread an engine takes frames from `handoff`; `next_in_order` gives results in the order they were taken.
 
     A worker waits before it is more than a round ahead of the oldest unfinished frame, so that few results are held.
+    A frame in which `gate` sees nothing move comes out with None: it shows what the one before it shows.
     """
 
-    def __init__(self, engines: Sequence[Engine], handoff: Handoff, poll_s: float) -> None:
+    def __init__(
+        self, engines: Sequence[Engine], handoff: Handoff, poll_s: float, gate: Optional[SceneGate] = None
+    ) -> None:
         self._handoff = handoff
+        self._gate = gate
         self._poll_s = poll_s
         self._take_lock = threading.Lock()
         self._changed = threading.Condition()
-        self._done: dict[int, tuple[Frame, Classified]] = {}
+        self._done: dict[int, tuple[Frame, Optional[Classified]]] = {}
         self._taken = 0
         self._delivered = 0
         self._most_ahead = 2 * len(engines)
@@ -55,7 +60,7 @@ class Workers:
         with self._changed:
             return self._handoff.ended and self._delivered == self._taken
 
-    def next_in_order(self, timeout: float) -> Optional[tuple[Frame, Classified]]:
+    def next_in_order(self, timeout: float) -> Optional[tuple[Frame, Optional[Classified]]]:
         """The next frame with what was found in it, or None after `timeout` seconds. Raises what a worker met."""
         with self._changed:
             if self._delivered not in self._done and self._error is None:
@@ -80,6 +85,7 @@ class Workers:
                 with self._take_lock:
                     frame = self._handoff.take(self._poll_s)
                     if frame is not None:
+                        still = self._gate is not None and self._gate.still(frame)
                         with self._changed:
                             number = self._taken
                             self._taken += 1
@@ -87,7 +93,7 @@ class Workers:
                     if self._handoff.ended:
                         return
                     continue
-                classified = engine.classify(frame.region, frame.order)
+                classified = None if still else engine.classify(frame.region, frame.order)
                 with self._changed:
                     self._done[number] = (frame, classified)
                     self._changed.notify_all()

@@ -60,20 +60,25 @@ def as_event(event: Event) -> dict[str, Any]:
 
 
 def as_record(result: Result) -> dict[str, Any]:
-    """A result as the JSON object of a log line; `events` is there only when there are some."""
+    """A result as the JSON object of a log line.
+
+    `events` is there only when there are some; `"gated": true` where no inference was made (`inference_ms` is null).
+    """
     record: dict[str, Any] = {
         "t": timestamp(result.wall_time),
         "uptime_s": round(result.uptime_s, 3),
         "frame": result.frame.index,
         "top": [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in result.top],
         "latency_ms": round(result.latency_ns / 1e6, 3),
-        "inference_ms": round(result.inference_ns / 1e6, 3),
+        "inference_ms": None if result.gated else round(result.inference_ns / 1e6, 3),
         "fps": round(result.fps, 2),
         "dropped": result.dropped,
         "temp_c": result.temp_c,
         "throttled": None if result.throttled is None else list(result.throttled),
         "engine": result.engine,
     }
+    if result.gated:
+        record["gated"] = True
     if result.events:
         record["events"] = [as_event(event) for event in result.events]
     return record

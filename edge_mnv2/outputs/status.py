@@ -32,6 +32,8 @@ def status_text(
     if median is not None and p95 is not None:
         parts.append(f"inference {median:.1f} ms (p95 {p95:.1f})")
     parts.append(f"dropped {dropped}")
+    if gated := statistics.recently_gated():
+        parts.append(f"gated {gated:.0%}")
     if latest.temp_c is not None:
         parts.append(f"{latest.temp_c:.0f} °C")
     if latest.throttled:

@@ -106,8 +106,9 @@ class _Recorder(Statistics):
         self.capture = self.reads
         self._finished: list[int] = []
 
-    def add(self, captured_at: int, classified: Classified, finished_at: int) -> None:
+    def add(self, captured_at: int, classified: Optional[Classified], finished_at: int) -> None:
         super().add(captured_at, classified, finished_at)
+        assert classified is not None  # nothing is profiled with a scene gate
         burst = self.burst
         burst.preprocess.append(classified.preprocess_ns)
         burst.inference.append(classified.inference_ns)

@@ -161,6 +161,10 @@ class Classifier:
         """(height, width) of the model's input in pixels."""
         return self._writer.height, self._writer.width
 
+    def seen(self, pixels: np.ndarray) -> np.ndarray:
+        """The part of a picture (HxWx3) that the model looks at, a view."""
+        return self._fit.seen(pixels)
+
     def classify(self, pixels: np.ndarray, order: str = "rgb") -> Classified:
         """Scores of one picture: `pixels` HxWx3 uint8 in `order`. Raises ModelError where the model fails."""
         started = time.monotonic_ns()

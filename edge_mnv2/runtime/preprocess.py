@@ -43,17 +43,20 @@ class Preprocessor:
         self._geometry: Optional[tuple[int, int]] = None
         self._inner: tuple[int, int, int, int] = (0, 0, width, height)
 
+    def seen(self, pixels: np.ndarray) -> np.ndarray:
+        """The part of `pixels` (HxWx3) that reaches the model, a view."""
+        if self.resize != "crop":
+            return pixels
+        left, top, wide, high = crop_box(pixels.shape[1], pixels.shape[0], self.width / self.height)
+        return pixels[top : top + high, left : left + wide]
+
     def to_rgb(self, pixels: np.ndarray, order: str = "rgb") -> np.ndarray:
         """`pixels` (HxWx3 uint8, "rgb" or "bgr") as RGB uint8 of the model's size; HxW grey where `channels` is 1."""
         cv2 = self._cv2
-        rows, columns = pixels.shape[:2]
         if self.resize == "letterbox":
-            self._letterbox(pixels, rows, columns)
+            self._letterbox(pixels, *pixels.shape[:2])
         else:
-            if self.resize == "crop":
-                left, top, wide, high = crop_box(columns, rows, self.width / self.height)
-                pixels = pixels[top : top + high, left : left + wide]
-            cv2.resize(pixels, (self.width, self.height), dst=self._resized, interpolation=cv2.INTER_LINEAR)
+            cv2.resize(self.seen(pixels), (self.width, self.height), dst=self._resized, interpolation=cv2.INTER_LINEAR)
         if self.channels == 1:
             code = cv2.COLOR_RGB2GRAY if order == "rgb" else cv2.COLOR_BGR2GRAY
             return cv2.cvtColor(self._resized, code, dst=self._converted)

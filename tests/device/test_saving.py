@@ -47,6 +47,8 @@ EXAMPLES: dict[str, Any] = {
     "preprocess.resize": "stretch", "runtime.backend": "litert", "runtime.delegate": "edgetpu:usb:1",
     "runtime.threads": 256, "runtime.workers": 2, "runtime.model": "on", "output.top_k": 1, "output.threshold": 0.125,
     "output.smooth": 0.5, "output.gate": True, "health.max_temp_c": 72.5, "health.min_fps": 5.0,
+    "output.gate_change": 6.5,
+    "output.gate_refresh_s": 0.5,
     "output.appear": 0.6,
     "output.gone": 0.2,
     "output.consecutive": 5,

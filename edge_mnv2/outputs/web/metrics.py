@@ -59,6 +59,9 @@ class _RunCollector(Collector):
             frames.add_metric([engine], count)
         yield frames
         yield CounterMetricFamily("edge_mnv2_frames_dropped", "Frames captured and never classified", loop.dropped)
+        yield CounterMetricFamily(
+            "edge_mnv2_frames_gated", "Results without an inference, because nothing moved", statistics.gated
+        )
         yield GaugeMetricFamily("edge_mnv2_fps", "Results in the last second", statistics.recent_fps())
         yield GaugeMetricFamily("edge_mnv2_paused", "1 while paused", float(loop.controls.paused))
         yield GaugeMetricFamily("edge_mnv2_threads", "Threads of one interpreter", facts.threads)

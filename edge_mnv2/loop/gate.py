@@ -1,0 +1,65 @@
+"""The scene gate: while nothing moves, a frame gets the scores of the last inference instead of one of its own.
+
+The change measure compares the mean brightness of the cells of a small grid with those of the last picture that was
+classified, so that a slow change adds up until it counts. Each cell averages 8x8 samples (each of them up to two by two
+pixels, by LINEAR interpolation): sensor noise of 4 levels (of 255) moves no cell of a VGA picture by 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Optional
+
+import numpy as np
+
+from edge_mnv2.camera.frame import Frame
+
+_CELLS = (16, 12)
+_SAMPLES = (128, 96)
+CHANGE = 4.0
+"""Levels of 0..255 by which a cell differs where something moves: above the noise of a camera in daylight."""
+REFRESH_S = 1.0
+"""The longest that scores are used again, in seconds."""
+
+
+class SceneGate:
+    """Says for each frame, in the order of capture, whether it shows what the last classified one showed.
+
+    Scores are used again for `refresh_s` seconds at most, counted in a clip's own time where the frame is part of one.
+    `seen` gives the part of a picture (HxWx3 uint8) that the model looks at: what moves beside it does not matter.
+    One thread at a time.
+    """
+
+    def __init__(
+        self,
+        change: float = CHANGE,
+        refresh_s: float = REFRESH_S,
+        seen: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
+    ) -> None:
+        import cv2
+
+        self._cv2 = cv2
+        self._change = change
+        self._refresh_ns = int(refresh_s * 1e9)
+        self._seen = seen
+        self._samples = np.empty((*_SAMPLES[::-1], 3), np.uint8)
+        self._cells = np.empty((*_CELLS[::-1], 3), np.uint8)
+        self._reference: Optional[np.ndarray] = None
+        self._taken_at = 0
+
+    def still(self, frame: Frame) -> bool:
+        """True where `frame` needs no inference.
+
+        False makes its picture the one that later pictures are compared with: it must be classified then.
+        """
+        cv2 = self._cv2
+        now = frame.captured_at if frame.position_ns is None else frame.position_ns
+        samples = cv2.resize(self._seen(frame.region), _SAMPLES, dst=self._samples, interpolation=cv2.INTER_LINEAR)
+        cells = cv2.resize(samples, _CELLS, dst=self._cells, interpolation=cv2.INTER_AREA)
+        reference = self._reference
+        if reference is not None and 0 <= now - self._taken_at < self._refresh_ns:
+            if int(cv2.absdiff(cells, reference).max()) < self._change:
+                return True
+        self._reference = cells.copy()
+        self._taken_at = now
+        return False
