@@ -624,8 +624,7 @@ find_own_wheel() {
     [ -f "$here/pyproject.toml" ] || die 2 "$here holds neither the project nor a wheelhouse" \
         "run install.sh from a clone of the project, or give --wheelhouse DIR"
     pip wheel -q --no-deps -w "$work" "$here" || explain_pip "building edge-mnv2"
-    own_wheel=$(newest_own_wheel "$work")
-    if [ -n "$dry_run" ]; then own_wheel='the wheel just built'; fi
+    if [ -n "$dry_run" ]; then own_wheel='the wheel just built'; else own_wheel=$(newest_own_wheel "$work"); fi
 }
 
 newest_own_wheel() { find "$1" -maxdepth 1 -name 'edge_mnv2-*.whl' | sort -V | tail -n 1; }
