@@ -22,8 +22,11 @@ SAME = 0.01
 _CLOSE = 0.02
 """A cost that is not more than so much above the least, and cannot be told from it by the rounds, is as good."""
 
-_CLEARLY = ((2, 2.0), (4, 1.4))
-"""(rounds, ratio): who was so much dearer in every one of so many rounds is clearly worse."""
+_LEAST_ROUNDS = 2
+
+_CLEARLY = ((4, 2.0), (6, 1.4))
+"""(rounds, ratio): who was so much dearer in every one of so many rounds is clearly worse. Fewer rounds can all have
+been disturbed by another program."""
 
 _ROUNDS = 8
 """The fewest rounds in which a small difference can be told from chance."""
@@ -80,7 +83,7 @@ def race(
     while rounds < most_rounds:
         alive = _alive(entrants)
         began = clock()
-        if rounds >= _CLEARLY[0][0] and began + slowest_round / 2 > end:
+        if rounds >= _LEAST_ROUNDS and began + slowest_round / 2 > end:
             break
         for position in order.sample(alive, len(alive)):
             entrants[position].costs.append(measure(position))
@@ -117,13 +120,16 @@ def _drop(entrants: Sequence[Entrant], rounds: int, sure: bool) -> bool:
 
 
 def _leader(entrants: Sequence[Entrant], alive: Sequence[int]) -> int:
-    """Who has the least median cost, each round's costs taken over the round's mean."""
+    """Who has the least median cost, each round's costs taken over the round's least.
+
+    Other programs only ever make a measurement dearer: the least is the one that they disturbed least.
+    """
     rounds = min(len(entrants[position].costs) for position in alive)
     logs = {position: [math.log(cost) for cost in entrants[position].costs[:rounds]] for position in alive}
-    means = [statistics.fmean(logs[position][number] for position in alive) for number in range(rounds)]
+    least = [min(logs[position][number] for position in alive) for number in range(rounds)]
     return min(
         alive,
-        key=lambda position: statistics.median(cost - mean for cost, mean in zip(logs[position], means)),
+        key=lambda position: statistics.median(cost - low for cost, low in zip(logs[position], least)),
     )
 
 

@@ -43,6 +43,7 @@ SECONDS = 8.0
 SWEEP_SECONDS = 90.0
 _SWEEP_SHARE = 0.75
 """Share of the time of a sweep that the race takes; the rest is for the winner alone."""
+_SIZES_SHARE = 0.1
 _OPERATORS_S = 6.0
 _BUSY_CPUS = 0.25
 
@@ -51,8 +52,8 @@ _BUSY_CPUS = 0.25
 class Request:
     """What `profile` was asked for. `models` has several only with `sweep`.
 
-    `seconds` is the time for measuring, without operators and soak; None takes the usual. `root` holds the board's
-    identity and sensors.
+    `seconds` is the time for measuring, without operators (which take no longer) and soak; None takes the usual.
+    `root` holds the board's identity and sensors.
     """
 
     settings: Settings
@@ -166,7 +167,14 @@ class _Session:
         winner = swept.winner
         log.info("best: %s", winner.setting.words)
         swept.sizes, swept.best_size = sweep_sizes(
-            self.settings, winner, self.goal, self.feed, request.source, engines.get(winner.setting), self.notes
+            self.settings,
+            winner,
+            self.goal,
+            self.feed,
+            request.source,
+            engines.get(winner.setting),
+            self.notes,
+            seconds=(request.seconds or SWEEP_SECONDS) * _SIZES_SHARE,
         )
         if swept.best_size is not None and swept.best_size.size is not None:
             width, height = swept.best_size.size
@@ -230,7 +238,8 @@ class _Session:
     def _operators(self, model: Resolved) -> Optional[operators.Operators]:
         log.info("measuring the operators of %s", model.name)
         try:
-            return operators.measure(model.path, seconds=_OPERATORS_S, runtime=self.settings.runtime.backend)
+            seconds = min(_OPERATORS_S, self.request.seconds or _OPERATORS_S)
+            return operators.measure(model.path, seconds=seconds, runtime=self.settings.runtime.backend)
         except ModelError as error:
             self.notes.append(str(error))
             return None

@@ -30,8 +30,12 @@ def sweep_sizes(
     source: Optional[str],
     classifiers: Sequence[Classifier],
     notes: list[str],
+    *,
+    seconds: float,
 ) -> tuple[list[Row], Optional[Row]]:
     """The winner's engines on frames of several sizes, and the best of them where a camera was asked.
+
+    `seconds` bounds the time on test patterns; each size of a camera takes `CAMERA_BURST_S` and its opening.
 
     The test pattern comes in every size; a camera is asked for each and measured at what it grants. Clips and pictures
     have the size that they have: none is compared.
@@ -43,14 +47,16 @@ def sweep_sizes(
     assert feed.size is not None
     sizes = sorted({*SIZES, feed.size})
     rows = [_size_row(winner, size) for size in sizes]
+    seconds = min(seconds, _ROUNDS * BURST_S * len(rows))
+    length = min(BURST_S, seconds / (2 * len(rows)))
     patterns = [feeds.pattern(size, settings.camera) for size in sizes]
 
     def measure(position: int) -> float:
-        burst = loop_burst(classifiers, patterns[position], BURST_S)
+        burst = loop_burst(classifiers, patterns[position], length)
         rows[position].burst.add(burst)
         return goal.cost(burst, None)
 
-    outcome = race(measure, len(rows), seconds=_ROUNDS * BURST_S * len(rows), most_rounds=_ROUNDS)
+    outcome = race(measure, len(rows), seconds=seconds, most_rounds=_ROUNDS)
     for row, entrant in zip(rows, outcome.entrants):
         row.entrant = entrant
     return rows, None

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mnv2.device.schema import Camera
+from edge_mnv2.errors import SourceError
+from edge_mnv2.loop.engines import open_classifier
+from edge_mnv2.profiler import feed
+from edge_mnv2.profiler.burst import STAGES, Burst, loop_burst, model_burst, percentiles
+
+
+def test_percentiles_are_those_of_numpy() -> None:
+    times = np.random.default_rng(1).integers(1, 10**7, 1001)
+    for count in (1, 2, 3, 100, 1001):
+        own = percentiles([int(value) for value in times[:count]])
+        for name, fraction in (("p50", 50), ("p95", 95), ("p99", 99)):
+            assert own[name] == pytest.approx(np.percentile(times[:count], fraction) / 1e6, abs=6e-5)
+    assert percentiles([]) == {"p50": None, "p95": None, "p99": None}
+
+
+def test_a_burst_keeps_every_frame_of_every_stage(stub: Path) -> None:
+    classifiers = [open_classifier(str(stub))[0] for _ in range(2)]
+    for count in (1, 2):
+        burst = loop_burst(classifiers[:count], feed.pattern((64, 48)), 0.1)
+        assert burst.frames >= 3 * count
+        assert all(len(getattr(burst, name)) == burst.frames for name in STAGES if name != "capture")
+        assert len(burst.capture) >= burst.frames and len(burst.rates) == len(burst.spans) == 1
+        parts = zip(burst.preprocess, burst.inference, burst.postprocess)
+        assert all(sum(stages) <= whole for stages, whole in zip(parts, burst.end_to_end))
+        assert burst.cpu_s > 0
+        # The rate leaves out the start: it cannot be far from the frames over the whole time.
+        began, ended = burst.spans[0]
+        assert burst.rates[0] >= 0.9 * burst.frames / ((ended - began) / 1e9)
+    both = Burst()
+    both.add(burst)
+    both.add(burst)
+    assert both.frames == 2 * burst.frames and both.cpu_ms_per_frame == pytest.approx(burst.cpu_ms_per_frame)
+
+
+def test_a_burst_has_some_frames_however_short_it_is(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = open_classifier(str(stub))[0]
+    monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "20")
+    slow = open_classifier(str(stub))[0]
+    assert loop_burst([slow], feed.pattern((64, 48)), 0.001).frames >= 3
+    times = model_burst(classifier.interpreter, 0.001)
+    assert len(times) == 3 and min(times) >= 20e6
+
+
+def test_a_source_that_is_not_there(stub: Path, tmp_path: Path) -> None:
+    classifier = open_classifier(str(stub))[0]
+    with pytest.raises(SourceError, match="gone"):
+        loop_burst([classifier], feed.choose(str(tmp_path / "gone.mp4"), Camera()), 0.1)
+
+
+def test_which_sources_wait_and_which_come_in_every_size(tmp_path: Path) -> None:
+    plain = feed.choose(None, Camera(width=320, height=240))
+    assert (plain.size, plain.waits, plain.sizable) == ((320, 240), False, True)
+    assert plain.description == "test pattern 320x240, without pause"
+    assert feed.choose(None, Camera()).size == feed.PATTERN_SIZE
+    assert feed.choose("test:80x60", Camera()).size == (80, 60)
+    like_a_camera = feed.choose("test:80x60@30", Camera())
+    assert like_a_camera.waits and not like_a_camera.sizable
