@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.build import costs, graph
+from edge_mnv2.build.edgetpu_limits import Verdict, verdict
 from edge_mnv2.build.ir import Graph, Operator, Tensor
 from edge_mnv2.errors import LabelsError, ModelError
 from edge_mnv2.runtime import model_file
@@ -48,8 +49,9 @@ class Layer:
 @dataclass(frozen=True)
 class Inspection:
     """`parameters`, `macs` and `arena_bytes` (activation memory) are None where unknown; costs are those of subgraph 0
-    with batch 1. `edgetpu`: compiled for the Coral Edge TPU. `packed_labels`: (file name, names) of a label list inside
-    the file. `notes` are sentences for a person."""
+    with batch 1. `edgetpu`: compiled for the Coral Edge TPU; `edgetpu_verdict`: what its compiler would make of a model
+    that is not. `packed_labels`: (file name, names) of a label list inside the file. `notes` are sentences for a
+    person."""
 
     file: str
     graph: Graph
@@ -63,6 +65,7 @@ class Inspection:
     macs: Optional[int]
     arena_bytes: Optional[int]
     edgetpu: bool
+    edgetpu_verdict: Optional[Verdict]
     packed_labels: Optional[tuple[str, list[str]]]
     notes: tuple[str, ...]
 
@@ -91,6 +94,7 @@ def inspect(path: Path) -> Inspection:
         macs=costs.total(layer.macs for layer in main),
         arena_bytes=costs.arena_bytes(model.main),
         edgetpu=compiled,
+        edgetpu_verdict=None if compiled else verdict(model),
         packed_labels=_packed_labels(model),
         notes=tuple(_notes(model, layers, compiled)),
     )

@@ -16,9 +16,13 @@ Document = dict[str, Any]
 
 
 def model_document(inspection: Inspection, resolved: Resolved, delegation: Delegation) -> Document:
-    """Unknown values are None. `labels` are one name for each output row."""
+    """Unknown values are None. `labels` are one name for each output row.
+
+    `edgetpu`: compiled for the Edge TPU. Of a model that is not, `edgetpu_compiles` says whether the compiler would
+    take it, `edgetpu_operators` how many operators the TPU would run, `edgetpu_problems` why not the others.
+    """
     labels, labels_from, problem = labels_of(inspection, resolved)
-    entry = resolved.entry
+    entry, verdict = resolved.entry, inspection.edgetpu_verdict
     left = [layer for layer in inspection.layers if layer.subgraph == 0 and layer.index not in delegation.operators]
     return {
         "file": inspection.file,
@@ -35,6 +39,9 @@ def model_document(inspection: Inspection, resolved: Resolved, delegation: Deleg
         "macs": inspection.macs,
         "arena_bytes": inspection.arena_bytes,
         "edgetpu": inspection.edgetpu,
+        "edgetpu_compiles": verdict.compiles if verdict is not None else None,
+        "edgetpu_operators": verdict.mapped if verdict is not None else None,
+        "edgetpu_problems": list(map(printable, verdict.problems)) if verdict is not None else [],
         "xnnpack": delegation.xnnpack,
         "runtime": {
             "name": delegation.runtime,

@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_mnv2 import paths
 from edge_mnv2.build.calibration import activation_ranges
+from edge_mnv2.build.companions import Files, check_target, companions, write_all
 from edge_mnv2.build.comparison import Comparison, compare
 from edge_mnv2.build.float_model import float_model
 from edge_mnv2.build.inference import Operation, operations
@@ -160,10 +161,7 @@ def _check(request: BuildRequest) -> None:
             raise UsageError(f"the imagenet weights have 1000 classes, not {request.classes}")
         if request.task != "classification":
             raise UsageError("the imagenet weights are a classifier's", hint="give --weights FILE of a regression")
-    if request.out.suffix != ".tflite":
-        raise UsageError(f"--out {request.out}", hint="give a file name that ends in .tflite")
-    if request.out.is_dir() or not request.out.absolute().parent.is_dir():
-        raise UsageError(f"--out {request.out} cannot be written", hint="name a file in a folder that exists")
+    check_target("--out", request.out, ".tflite")
     if request.bounds is not None and not request.floating:
         raise UsageError("bounds can be built as a float model only", hint="add --float, or leave the value linear")
 
@@ -238,19 +236,12 @@ def _finish(
     ranges: Optional[str] = None,
 ) -> BuildReport:
     milliseconds = _timed(model)
-    files: list[tuple[Path, bytes]] = []
+    files: Files = []
     if ranges is not None:
         files.append((request.out.with_suffix(".ranges.json"), ranges.encode()))
-    if labels is not None:
-        files.append((request.out.with_suffix(".labels.txt"), ("\n".join(labels) + "\n").encode()))
-    files.append((request.out.with_suffix(".yaml"), _sidecar(request, labels, weights).encode()))
-    files.append((request.out, model))
-    for path, content in files:
-        try:
-            with paths.atomic_write(path) as handle:
-                handle.write(content)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    origin = f"built by edge-mnv2 from {weights.source}, sha256 {weights.sha256}"
+    files += companions(request.out, origin, task=request.task, labels=labels, unit=request.unit)
+    written = write_all([*files, (request.out, model)])
     layers = [
         {
             "name": step.output,
@@ -262,17 +253,7 @@ def _finish(
         if step.kind != "pad"
     ]
     digest = hashlib.sha256(model).hexdigest()
-    written = [path for path, _ in files]
     return BuildReport(request, network, digest, len(model), milliseconds, compared, layers, written)
-
-
-def _sidecar(request: BuildRequest, labels: Optional[list[str]], weights: Weights) -> str:
-    lines = [f"# built by edge-mnv2 from {weights.source}, sha256 {weights.sha256}", f"task: {request.task}"]
-    if labels is not None:
-        lines.append(f"labels: {json.dumps(request.out.with_suffix('.labels.txt').name)}")
-    if request.unit:
-        lines.append(f"unit: {json.dumps(request.unit)}")
-    return "\n".join(lines) + "\n"
 
 
 def _timed(model: bytes) -> Optional[float]:

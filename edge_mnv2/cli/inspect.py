@@ -143,7 +143,19 @@ def _tpu_text(document: dict[str, Any]) -> str:
 
         left = sum(count for name, count in document["operators"].items() if name != EDGETPU_OP)
         return f"compiled for it: {share_text(left, None)}" + (f"; on a CPU: {twin['cpu']}" if twin.get("cpu") else "")
-    return "not compiled for it" + (f"; compiled: {twin['tpu']}" if twin.get("tpu") else "")
+    return _compilable_text(document) + (f"; compiled: {twin['tpu']}" if twin.get("tpu") else "")
+
+
+def _compilable_text(document: dict[str, Any]) -> str:
+    """What `edge-mnv2 compile` would make of it."""
+    problems, mapped, total = document["edgetpu_problems"], document["edgetpu_operators"], len(document["layers"])
+    if not problems:
+        return f"not compiled for it; its compiler should take all {total} operators (edge-mnv2 compile)"
+    more = f" and {len(problems) - 2} more reasons" if len(problems) > 2 else ""
+    why = f"{'; '.join(problems[:2])}{more}"
+    if not document["edgetpu_compiles"]:
+        return f"not compiled for it, and cannot be: {why}"
+    return f"not compiled for it; its compiler should take {mapped} of {total} operators: {why}"
 
 
 def _layers_text(document: dict[str, Any]) -> str:

@@ -81,6 +81,11 @@ def test_reference_files(run: Any, data: Path, name: str) -> None:
     assert found["bytes"] == path.stat().st_size
     assert found["operators"] == operators
     assert found["edgetpu"] is compiled
+    assert found["edgetpu_compiles"] is (None if compiled else operators != {"fake-op-double": 1})
+    assert found["edgetpu_operators"] == (
+        None if compiled else sum(operators.values()) if found["edgetpu_compiles"] else 0
+    )
+    assert bool(found["edgetpu_problems"]) is (found["edgetpu_compiles"] is False)
     loads = operators not in (COMPILED, {"fake-op-double": 1})
     # tflite-runtime's wheel for x86 leaves integer models to its plain kernels.
     assert found["xnnpack"] is (loads if installed_runtimes()[0] == "litert" else False)

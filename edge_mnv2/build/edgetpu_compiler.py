@@ -1,0 +1,172 @@
+"""Google's `edgetpu_compiler`: where it is, what it did, and why it is not here.
+
+The compiler is a closed program for x86-64 Linux. Its report on stdout (with `-s` also a table of operators) is the
+only account of what it did; the form read here is that of versions 2.0 to 16.0.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from edge_mnv2.errors import AcceleratorError, ModelError
+
+NAME = "edgetpu_compiler"
+MACHINES = ("x86_64", "amd64")
+MAPPED = "Mapped to Edge TPU"
+TIMEOUT_S = 900
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_ROW = re.compile(r"^(\S+)\s+(\d+)\s+(\S.*)$")
+_DOCUMENTATION = "https://coral.ai/docs/edgetpu/compiler"
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """One row of the compiler's table: so many operators of a kind have this status."""
+
+    operator: str
+    count: int
+    status: str
+
+    @property
+    def mapped(self) -> bool:
+        return self.status == MAPPED
+
+
+@dataclass(frozen=True)
+class CompilerReport:
+    """What the compiler said; None for what it did not say. Sizes in bytes, rounded as it prints them."""
+
+    version: Optional[str] = None
+    compile_ms: Optional[int] = None
+    input_bytes: Optional[int] = None
+    output_bytes: Optional[int] = None
+    on_chip_used: Optional[int] = None
+    on_chip_remaining: Optional[int] = None
+    off_chip: Optional[int] = None
+    subgraphs: Optional[int] = None
+    operators: Optional[int] = None
+    table: tuple[OperatorRow, ...] = field(default=())
+
+    @property
+    def on_tpu(self) -> Optional[int]:
+        """Operators that the Edge TPU runs."""
+        return sum(row.count for row in self.table if row.mapped) if self.table else None
+
+    @property
+    def on_cpu(self) -> Optional[int]:
+        """Operators that are left to the CPU."""
+        return sum(row.count for row in self.table if not row.mapped) if self.table else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The part of `compile`'s JSON document that the compiler's report gives."""
+        return {
+            "compiler": self.version,
+            "compile_ms": self.compile_ms,
+            "operators": {"total": self.operators, "tpu": self.on_tpu, "cpu": self.on_cpu},
+            "subgraphs": self.subgraphs,
+            "on_chip_used_bytes": self.on_chip_used,
+            "on_chip_remaining_bytes": self.on_chip_remaining,
+            "off_chip_bytes": self.off_chip,
+            "table": [
+                {"operator": row.operator, "count": row.count, "status": row.status, "mapped": row.mapped}
+                for row in self.table
+            ],
+        }
+
+
+def find_compiler() -> str:
+    """The compiler's path. Raises AcceleratorError that says why there is none and what to do."""
+    found = shutil.which(NAME)
+    if found is not None:
+        return found
+    machine = platform.machine()
+    if machine.lower() not in MACHINES:
+        raise AcceleratorError(
+            f"Google's {NAME} exists for x86-64 Linux only, and this machine is {machine}",
+            hint=f"run the same command on an x86-64 machine and copy the _edgetpu.tflite back ({_DOCUMENTATION})",
+        )
+    raise AcceleratorError(
+        f"{NAME} is not installed (nothing of that name on PATH)",
+        hint=f"install the package edgetpu-compiler from Google's Debian repository: {_DOCUMENTATION}",
+    )
+
+
+def compile_model(model: Path, *, min_runtime_version: Optional[int] = None) -> tuple[bytes, CompilerReport]:
+    """Run the compiler on `model`; its result and report.
+
+    Raises AcceleratorError where there is no compiler or it does not run, ModelError where it refuses the model.
+    """
+    command = [find_compiler(), "-s"]
+    if min_runtime_version is not None:
+        command += ["-m", str(min_runtime_version)]
+    with tempfile.TemporaryDirectory(prefix="edge-mnv2-compile-") as folder:
+        command += ["-o", folder, str(model)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(f"{NAME} has not finished {model} within {TIMEOUT_S} s") from None
+        except OSError as error:
+            raise AcceleratorError(f"{command[0]} cannot be run: {error.strerror or error}") from error
+        results = sorted(Path(folder).glob("*.tflite"))
+        if done.returncode != 0 or len(results) != 1:
+            raise ModelError(f"{NAME} refuses {model}: {_complaint(done)}")
+        return results[0].read_bytes(), parse_report(done.stdout)
+
+
+def _complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """The line of the compiler's output that says what was wrong."""
+    lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("Edge TPU Compiler version", "Started a compilation"))]
+    telling = [line for line in said if re.search(r"error|invalid|fail|not |unsupported", line, re.IGNORECASE)]
+    return (telling or said or [f"it ended with exit code {done.returncode} and said nothing"])[0]
+
+
+def parse_report(text: str) -> CompilerReport:
+    """The compiler's stdout. What cannot be found in it is None; nothing is ever refused."""
+    values: dict[str, str] = {}
+    rows, in_table = [], False
+    for line in map(str.strip, text.splitlines()):
+        if line.split() == ["Operator", "Count", "Status"]:
+            in_table = True
+        elif in_table and (row := _ROW.match(line)):
+            rows.append(OperatorRow(row[1], int(row[2]), row[3]))
+        elif in_table and line and rows:
+            in_table = False
+        if not in_table and ": " in line:
+            name, _, value = line.partition(": ")
+            values.setdefault(name, value.strip())
+    version = re.search(r"Edge TPU Compiler version (\S+)", text)
+    took = re.search(r"Model compiled successfully in (\d+) ms", text)
+    return CompilerReport(
+        version=version[1] if version else None,
+        compile_ms=int(took[1]) if took else None,
+        input_bytes=_bytes(values.get("Input size")),
+        output_bytes=_bytes(values.get("Output size")),
+        on_chip_used=_bytes(values.get("On-chip memory used for caching model parameters")),
+        on_chip_remaining=_bytes(values.get("On-chip memory remaining for caching model parameters")),
+        off_chip=_bytes(values.get("Off-chip memory used for streaming uncached model parameters")),
+        subgraphs=_count(values.get("Number of Edge TPU subgraphs")),
+        operators=_count(values.get("Total number of operations")),
+        table=tuple(rows),
+    )
+
+
+def _bytes(text: Optional[str]) -> Optional[int]:
+    found = re.fullmatch(r"([\d.]+)\s*([KMG]iB|B)", text or "")
+    try:
+        return round(float(found[1]) * _UNITS[found[2]]) if found else None
+    except ValueError:
+        return None
+
+
+def _count(text: Optional[str]) -> Optional[int]:
+    return int(text) if text is not None and text.isdecimal() else None
