@@ -162,7 +162,7 @@ class _Session:
         request = self.request
         options = candidates(self.settings, request.models, self.usable, self.notes)
         seconds = (request.seconds or SWEEP_SECONDS) * _SWEEP_SHARE
-        log.info("comparing %d settings for up to %.0f s: %s", len(options), seconds, self.goal.meaning)
+        log.info("comparing %d settings for up to %.2g s: %s", len(options), seconds, self.goal.meaning)
         swept = sweep(self.settings, options, self.goal, self.feed, engines, watch, seconds=seconds, notes=self.notes)
         winner = swept.winner
         log.info("best: %s", winner.setting.words)
@@ -189,7 +189,7 @@ class _Session:
         usual = SWEEP_SECONDS if swept else SECONDS
         seconds = (self.request.seconds or usual) * (1 - _SWEEP_SHARE if swept else 1)
         classifiers = engines.get(setting)
-        log.info("measuring %s for %.0f s", setting.words, seconds)
+        log.info("measuring %s for %.2g s", setting.words, seconds)
         measurement = measure(classifiers, self.feed, watch, seconds=seconds, load_ms=engines.load_ms(setting))
         looks = Looks(watch.before, watch.latest, *watch.worst())
         if measurement.others is not None and measurement.others > _BUSY_CPUS:

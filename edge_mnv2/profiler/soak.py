@@ -57,7 +57,8 @@ def soak(
         result.frames = loop.statistics.frames
     if loop.lost is not None and not result.frames:
         raise loop.lost
-    counter.close_interval(least=interval / 2)
+    # A part of an interval is no fair point, except where there is no other.
+    counter.close_interval(least=interval / 2 if result.points else 0.0)
     return result
 
 

@@ -94,7 +94,7 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     """What to compare: the CPU and, where one can be used, the Edge TPU, for each of `models`.
 
     A number of threads or workers, or a delegate, from the command line or the environment is kept. What cannot take
-    part is said in `notes`. Raises ModelError, AcceleratorError where nothing is left.
+    part is said in `notes`. Raises ModelError for a model that neither can run, AcceleratorError where nothing is left.
     """
     from edge_mnv2.runtime.edgetpu.pairs import Zoo, worth_trying
     from edge_mnv2.runtime.edgetpu.pairs import choose as choose_models
@@ -107,12 +107,14 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     if threads is not None:
         threads = min(threads, usable)
     found: list[Setting] = []
+    compiled = set()
     if (spec.required and fixed) or (not (fixed and spec.mode == "none") and worth_trying()):
         for model in models:
             plan = choose_models(model, spec if spec.required else parse("auto"), True, Zoo(), fall_back=False)
             if plan.tpu is None:
                 notes += plan.notes
                 continue
+            compiled.add(model)
             name = _request(plan.tpu)
             found += [Setting(name, str(spec) if spec.required else "edgetpu", 1, count) for count in _tpus(workers)]
     if not (fixed and spec.required):
@@ -120,7 +122,7 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
             try:
                 plan = choose_models(model, parse("none"), False, Zoo())
             except ModelError as error:
-                if not found:
+                if model not in compiled:
                     raise
                 notes.append(str(error))
                 continue

@@ -1,0 +1,111 @@
+"""A whole profile, without the command line: what is measured, what is judged, what is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_mnv2.device.profile import resolve
+from edge_mnv2.device.store import load, user_folder
+from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.profiler.session import Request, profile
+from tests.device import trees
+
+_WHOLE = "mobilenet_v2_1.0_224_int8"
+
+
+def _settings(model: object, device: str = "generic", **runtime: object):
+    overrides = {f"runtime.{key}": (value, "command line") for key, value in {"model": str(model), **runtime}.items()}
+    return resolve(device, overrides)
+
+
+def test_each_stage_is_measured_apart(stub: Path) -> None:
+    found = profile(Request(_settings(stub, threads=1), seconds=0.4))
+    document = found.document()
+    assert set(document["stages_ms"]) == {"capture", "preprocess", "inference", "postprocess"}
+    for times in (document["model_ms"], document["end_to_end_ms"], *document["stages_ms"].values()):
+        assert 0 < times["p50"] <= times["p95"] <= times["p99"]
+    inside = sum(document["stages_ms"][name]["p50"] for name in ("preprocess", "inference"))
+    assert document["end_to_end_ms"]["p99"] > inside
+    assert document["inferences"] == len(found.measurement.model) >= 3
+    assert document["frames"] == found.measurement.burst.frames >= 3
+    warm_up = document["warm_up"]
+    assert warm_up["frames"] >= 3 and warm_up["load_ms"] > 0 and warm_up["first_ms"] > 0
+    assert document["cpu"]["ms_per_frame"] > 0 and document["memory"]["peak_rss_mb"] >= document["memory"]["rss_mb"] / 2
+    assert document["sweep"] == [] and document["winner"] is None and document["accelerator"] is None
+    assert document["expected"] is None, "a colour model has no published figure"
+
+
+def test_several_models_are_swept(stub: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.tflite"
+    other.write_bytes(stub.read_bytes())
+    request = Request(_settings(stub, threads=1, workers=1), [str(stub), str(other)], sweep=True, seconds=0.8)
+    document = profile(request).document()
+    engines = [row for row in document["sweep"] if row["compares"] == "engines"]
+    assert {row["model"] for row in engines} == {"colours.tflite", "other.tflite"}
+    assert document["winner"]["model"] in ("colours.tflite", "other.tflite")
+    assert any("by speed alone" in note for note in document["notes"])
+    with pytest.raises(UsageError, match="--sweep"):
+        profile(Request(_settings(stub), [str(stub), str(other)]))
+    with pytest.raises(ModelError):
+        profile(Request(_settings(stub), [str(stub), "nobody's"], sweep=True, seconds=1))
+
+
+def test_saved_again_and_again_it_extends_the_packaged_one(stub: Path, tmp_path: Path) -> None:
+    root = trees.pi_4(tmp_path / "pi").root
+    for name in ("here", "here", "there"):
+        settings = resolve(None, {"runtime.model": (str(stub), "command line")}, root)
+        found = profile(Request(settings, save=name, seconds=0.3, root=root))
+        assert found.saved == user_folder() / f"{name}.yaml"
+        saved = load(name)
+        assert saved.extends is not None and saved.extends.value == "raspberry-pi-4"
+        assert saved.saved["figures"]["fps"] > 0
+    later = resolve(None, {}, root)
+    assert later.profile == "there"
+    assert later.runtime.model == str(stub.absolute()) and later.runtime.threads == found.measured.setting.threads
+
+
+@pytest.mark.parametrize("where", ["report", "save"])
+def test_files_are_tried_before_anything_is_measured(stub: Path, tmp_path: Path, where: str) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    request = Request(_settings(stub), report=blocked / "out.html", seconds=3600)
+    if where == "save":
+        user_folder().parent.mkdir(parents=True)
+        user_folder().write_text("not a folder")
+        request = Request(_settings(stub), save="here", seconds=3600)
+    with pytest.raises(UsageError, match=f"--{where}"):
+        profile(request)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "board", "verdict", "causes"),
+    [
+        (17, "pi_4", "as expected", ()),
+        (60, "pi_4", "slower", ("governor powersave", "too weak", "threads on")),
+        (60, "pi_4_32bit", "slower", ("32-bit",)),
+    ],
+)
+def test_the_verdict_on_a_board_of_this_kind(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    milliseconds: int,
+    board: str,
+    verdict: str,
+    causes: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", str(milliseconds))
+    tree = getattr(trees, board)(tmp_path)
+    if board == "pi_4" and verdict == "slower":
+        tree.clock(4, 600_000, "powersave").vcgencmd(throttled="0x50001")
+    settings = resolve(None, {"runtime.threads": (1, "command line")}, tmp_path)
+    document = profile(Request(settings, seconds=0.8, root=tmp_path)).document()
+    expected = document["expected"]
+    assert document["settings"]["profile"] == "raspberry-pi-4" and document["settings"]["model"] == _WHOLE
+    assert expected["verdict"] == verdict, expected
+    assert ("RPi 4" in expected["source"]) and expected["expected_ms"] == (20 if "32" in board else 17)
+    told = "; ".join(expected["causes"])
+    assert all(cause in told for cause in causes), told
+    assert ("slower than other boards of this kind" in expected["text"]) == (verdict == "slower")
+    assert any("simulated" in note for note in document["notes"])
