@@ -1,7 +1,7 @@
 """From a SPEC to a source: one table of backends, tried in order.
 
 `EDGE_MNV2_CAMERA_BACKEND`, else the profile's `camera.backend`, names one instead; `test` puts the test pattern in the
-place of any camera.
+place of any camera. Each kind of source is imported where it is made: a start pays for the one that it uses.
 """
 
 from __future__ import annotations
@@ -13,16 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
-from edge_mnv2.camera import csi, stream
-from edge_mnv2.camera.clip import ClipSource
 from edge_mnv2.camera.frame import Frame
-from edge_mnv2.camera.mjpeg import MjpegStream, NotMjpeg
 from edge_mnv2.camera.pattern import FPS, SIZE, TestPattern
-from edge_mnv2.camera.pictures import FolderSource, StillSource
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.source import Source
 from edge_mnv2.camera.spec import Spec, parse
-from edge_mnv2.camera.v4l2_camera import V4l2Camera
 from edge_mnv2.camera.watchdog import Watchdog
 from edge_mnv2.errors import SourceError, UsageError
 
@@ -48,10 +43,14 @@ class Backend:
 
 
 def _device(spec: Spec, settings: CameraSettings) -> Source:
+    from edge_mnv2.camera.v4l2_camera import V4l2Camera
+
     return V4l2Camera(spec.number if spec.path is None else str(spec.path), settings)
 
 
 def _device_pipeline(spec: Spec, settings: CameraSettings) -> Source:
+    from edge_mnv2.camera import stream
+
     path = spec.path or Path(f"/dev/video{spec.number}")
     if not path.exists():
         raise SourceError(f"there is no camera {path}")
@@ -61,6 +60,8 @@ def _device_pipeline(spec: Spec, settings: CameraSettings) -> Source:
 
 
 def _jetson(spec: Spec, settings: CameraSettings) -> Source:
+    from edge_mnv2.camera import stream
+
     return stream.GStreamerStream(stream.jetson_csi_pipeline(spec.number, settings), settings, f"csi:{spec.number}")
 
 
@@ -70,20 +71,34 @@ def on_jetson(root: Union[Path, str] = "/") -> bool:
 
 
 def _no_gstreamer() -> Optional[str]:
+    from edge_mnv2.camera import stream
+
     reason = stream.gstreamer_missing()
     return None if reason is None else f"{reason[0]}: {reason[1]}"
 
 
+def _no_picamera2() -> Optional[str]:
+    from edge_mnv2.camera import csi
+
+    return csi.missing()
+
+
 def _picamera2(spec: Spec, settings: CameraSettings) -> Source:
+    from edge_mnv2.camera import csi
+
     return csi.CsiCamera(spec.number, settings)
 
 
 def _address(spec: Spec, settings: CameraSettings) -> Source:
     assert spec.url is not None
+    from edge_mnv2.camera import stream
+
     return stream.FfmpegStream(spec.url, settings)
 
 
 def _mjpeg(spec: Spec, settings: CameraSettings) -> Source:
+    from edge_mnv2.camera.mjpeg import MjpegStream
+
     assert spec.url is not None
     return MjpegStream(spec.url, settings)
 
@@ -102,7 +117,7 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
     ),
     "csi": (
         Backend("gstreamer", _jetson, _no_gstreamer, on_jetson),
-        Backend("picamera2", _picamera2, csi.missing, lambda: not on_jetson()),
+        Backend("picamera2", _picamera2, _no_picamera2, lambda: not on_jetson()),
     ),
     "rtsp": (Backend("opencv", _address),),
     "http": (Backend("mjpeg", _mjpeg), Backend("opencv", _address)),
@@ -125,33 +140,40 @@ def open_source(
     """
     settings = settings or CameraSettings()
     parsed = parse(spec)
-    geometry = settings.geometry()
     if parsed.kind == "auto":
         raise UsageError("'auto' stands for a choice that is made elsewhere", hint="name a source")
-    if parsed.kind == "still":
-        assert parsed.path is not None
-        return StillSource(parsed.path, geometry)
-    if parsed.kind == "folder":
-        assert parsed.path is not None
-        return FolderSource(parsed.path, geometry)
-    if parsed.kind == "clip":
-        assert parsed.path is not None
-        return ClipSource(parsed.path, geometry)
-    if parsed.kind == "demo":
-        from edge_mnv2.zoo.pull import fetch
-
-        return ClipSource(fetch("demo"), geometry, "demo")
+    if parsed.kind in ("still", "folder", "clip", "demo"):
+        return _file(parsed, settings)
     if parsed.kind == "test":
         pattern = _pattern(parsed, settings, hurry)
         # Only a loss on purpose can take the pattern away.
         return Watchdog(pattern, frozen_s=0, give_up_s=give_up_s, backoff=(0.001, 0.01)) if _loss_every() else pattern
     if parsed.kind == "gst":
+        from edge_mnv2.camera import stream
+
         source: Source = stream.GStreamerStream(parsed.pipeline, settings)
     else:
         source = _chosen(parsed, settings)
     return Watchdog(
         source, frozen_s=settings.frozen_s, give_up_s=give_up_s, warmup_frames=_warmup(parsed.kind, settings)
     )
+
+
+def _file(spec: Spec, settings: CameraSettings) -> Source:
+    geometry = settings.geometry()
+    if spec.kind == "demo":
+        from edge_mnv2.camera.clip import ClipSource
+        from edge_mnv2.zoo.pull import fetch
+
+        return ClipSource(fetch("demo"), geometry, "demo")
+    assert spec.path is not None
+    if spec.kind == "clip":
+        from edge_mnv2.camera.clip import ClipSource
+
+        return ClipSource(spec.path, geometry)
+    from edge_mnv2.camera.pictures import FolderSource, StillSource
+
+    return StillSource(spec.path, geometry) if spec.kind == "still" else FolderSource(spec.path, geometry)
 
 
 def _warmup(kind: str, settings: CameraSettings) -> int:
@@ -209,6 +231,8 @@ class FirstThatFits(Source):
         self._closed = False
 
     def open(self) -> None:
+        from edge_mnv2.camera.mjpeg import NotMjpeg
+
         self._closed = False
         while True:
             name, self._source = self._waiting[0]

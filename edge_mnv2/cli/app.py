@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn, Optional
 
 import typer
@@ -30,15 +31,6 @@ COMMANDS = (
 )
 """One module of this package each, in the order of the help page; each has `register(app)`."""
 
-app = typer.Typer(
-    name="edge-mnv2",
-    help="MobileNetV2 on small boards: from trained weights to a real-time camera classifier.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
-)
 _debug = False
 
 
@@ -48,7 +40,6 @@ def _show_version(value: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
 def _global(
     debug: bool = option("--debug", help="Show tracebacks and every log line.", default=False),
     verbose: bool = option("--verbose", "-v", help="Say more on stderr.", default=False),
@@ -72,14 +63,32 @@ def fail(error: EdgeMnv2Error) -> NoReturn:
     raise SystemExit(error.exit_code)
 
 
-for _command in COMMANDS:
-    importlib.import_module(f"edge_mnv2.cli.{_command}").register(app)
+def build_app(arguments: Sequence[str]) -> typer.Typer:
+    """The command line as far as `arguments` need it: the command that they call, else all of them.
+
+    Describing every option of every command takes as long as `import typer`.
+    """
+    app = typer.Typer(
+        name="edge-mnv2",
+        help="MobileNetV2 on small boards: from trained weights to a real-time camera classifier.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        add_completion=False,
+    )
+    app.callback()(_global)
+    # None of the options before a command takes a value.
+    word = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for command in [word] if word in COMMANDS else COMMANDS:
+        importlib.import_module(f"edge_mnv2.cli.{command}").register(app)
+    return app
 
 
 def main() -> None:
     """The console script."""
     try:
-        app()
+        build_app(sys.argv[1:])()
     except EdgeMnv2Error as error:
         if _debug:
             raise

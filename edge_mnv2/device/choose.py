@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Optional
 
 from edge_mnv2.device.detect import Board
 from edge_mnv2.device.profile_file import ProfileFile
-from edge_mnv2.device.store import BASE, FALLBACK, load, packaged_places, read, user_places
+from edge_mnv2.device.store import BASE, FALLBACK, Place, load, packaged_places, read, user_places
 
 
 def choose(board: Board) -> tuple[ProfileFile, str]:
@@ -25,20 +26,34 @@ def choose(board: Board) -> tuple[ProfileFile, str]:
         newest = max(saved, key=_saved_at)
         date = newest.saved.get("date")
         return newest, f"saved on this board{f' on {date[:10]}' if date else ''}"
-    packaged = {name: read(place) for name, place in packaged_places().items()}
-    for candidates in (user, [profile for name, profile in packaged.items() if name not in user_places()]):
+    packaged = packaged_places()
+    possible = [place for name, place in packaged.items() if name not in user_places() and may_match(place, board)]
+    for candidates in (user, [read(place) for place in possible]):
         ranked = []
         for profile in candidates:
             match = profile.match
             if not match and profile.origin == "user" and profile.name in packaged:
                 # It replaces the packaged profile of its name, so it stands for the same boards.
-                match = packaged[profile.name].match
+                match = read(packaged[profile.name]).match
             rank = match_rank(match, board)
             if rank is not None and profile.name != BASE:
                 ranked.append((rank, profile.name, profile))
         if ranked:
             return min(ranked)[2], f"matches {board.model or board.compatible[0]}"
     return load(FALLBACK), "no profile matches this board"
+
+
+def may_match(packaged: Place, board: Board) -> bool:
+    """Whether reading a packaged profile can be worth the time (tens of milliseconds each on a small board).
+
+    In our own files every pattern of `match` stands in double quotes: a text without a fitting one cannot match.
+    """
+    names = [*board.compatible, *([board.model] if board.model else [])]
+    try:
+        patterns = re.findall(r'"([^"\n]+)"', packaged.path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def match_rank(match: Mapping[str, tuple[str, ...]], board: Board) -> Optional[tuple[int, int]]:

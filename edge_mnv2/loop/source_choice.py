@@ -9,7 +9,6 @@ from typing import Optional
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.v4l2 import first_camera
 from edge_mnv2.device.schema import Camera
 from edge_mnv2.errors import DownloadError, SourceError, UsageError
 
@@ -46,7 +45,7 @@ def choose_source(
         return open_source(spec, wanted, give_up_s=give_up_s, hurry=hurry)
 
     if camera == "first":
-        found = first_camera()
+        found = _first_camera()
         if found is None:
             raise SourceError(
                 "no camera found: looked for V4L2 devices (/dev/video*) and a CSI camera (picamera2)",
@@ -59,7 +58,7 @@ def choose_source(
         return ChosenSource(opened(str(source)))
     if settings.source not in (None, "auto"):
         return ChosenSource(opened(str(settings.source)))
-    found = first_camera()
+    found = _first_camera()
     if found is not None:
         return ChosenSource(opened(found), notes=[f"source: the first camera found, {found}"])
     try:
@@ -68,3 +67,9 @@ def choose_source(
         log.debug("demo: %s", error)
         said = f"no camera found and the demo clip is not at hand ({error.message}): showing the test pattern"
         return ChosenSource(opened("test"), True, [said])
+
+
+def _first_camera() -> Optional[str]:
+    from edge_mnv2.camera.v4l2 import first_camera
+
+    return first_camera()

@@ -7,8 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
-from urllib.parse import urldefrag, urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urldefrag, urlsplit
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import DownloadError, ProfileError
@@ -39,7 +38,7 @@ def read(*, refresh: bool = False) -> TeamRegistry:
     scheme = urlsplit(address).scheme
     if scheme in ("http", "https"):
         return _from_url(address, refresh)
-    path = Path(url2pathname(urlsplit(address).path)) if scheme == "file" else Path(address).expanduser()
+    path = Path(unquote(urlsplit(address).path)) if scheme == "file" else Path(address).expanduser()
     if path.is_dir():
         path = path / "registry.yaml"
     if not path.is_file():

@@ -14,10 +14,9 @@ from typing import Optional, Union
 from edge_mnv2.device.sysroot import Sysroot
 from edge_mnv2.runtime.edgetpu import holders, rights
 from edge_mnv2.runtime.edgetpu.holders import Holder
+from edge_mnv2.runtime.edgetpu.presence import USB_BEFORE_FIRMWARE, USB_READY, usb_devices, usb_id
 from edge_mnv2.runtime.edgetpu.rights import Identity, Rights
 
-USB_BEFORE_FIRMWARE = ("1a6e", "089a")
-USB_READY = ("18d1", "9302")
 PCI_ID = ("1ac1", "089a")
 
 READY = "ready"
@@ -27,7 +26,6 @@ DEAD = "not alive"
 
 USB3_MBPS = 5000.0
 _SELF_POWERED = 0x40
-_USB = "sys/bus/usb/devices"
 _PCI = "sys/bus/pci/devices"
 _PLAUSIBLE_C = (-40.0, 150.0)
 """The driver shows about -90 degrees where the chip does not answer."""
@@ -73,12 +71,6 @@ def find(root: Union[Path, str] = "/", *, identity: Optional[Identity] = None, h
     return _pci(system, identity, held) + _usb(system, identity, held)
 
 
-def present(root: Union[Path, str] = "/") -> list[str]:
-    """`port`s of what is attached: the quick look, without rights and holders."""
-    system = Sysroot(root)
-    return system.names("sys/class/apex") + [f"usb-{Path(device).name}" for device in _usb_devices(system)]
-
-
 def usb_rules(system: Sysroot) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """udev rule files that name the stick before, and after, its firmware is loaded."""
     before, after = (
@@ -88,21 +80,10 @@ def usb_rules(system: Sysroot) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return before, after
 
 
-def _usb_devices(system: Sysroot) -> list[str]:
-    """Folders of sticks below the root, by bus and port."""
-    folders = [f"{_USB}/{name}" for name in system.names(_USB) if re.fullmatch(r"\d+-\d+(\.\d+)*", name)]
-    sticks = [folder for folder in folders if _usb_id(system, folder) in (USB_BEFORE_FIRMWARE, USB_READY)]
-    return sorted(sticks, key=lambda folder: [int(part) for part in re.findall(r"\d+", Path(folder).name)])
-
-
-def _usb_id(system: Sysroot, folder: str) -> tuple[Optional[str], Optional[str]]:
-    return system.read(f"{folder}/idVendor"), system.read(f"{folder}/idProduct")
-
-
 def _usb(system: Sysroot, identity: Identity, held: bool) -> list[Accelerator]:
     found = []
-    for position, folder in enumerate(_usb_devices(system)):
-        vendor, product = _usb_id(system, folder)
+    for position, folder in enumerate(usb_devices(system)):
+        vendor, product = usb_id(system, folder)
         bus, number = system.read_int(f"{folder}/busnum"), system.read_int(f"{folder}/devnum")
         node = None if bus is None or number is None else f"/dev/bus/usb/{bus:03d}/{number:03d}"
         before, after = usb_rules(system)
@@ -134,7 +115,7 @@ def _hub(system: Sysroot, folder: str) -> tuple[Optional[str], Optional[bool]]:
     if not dot or not system.exists(f"{above}/idVendor"):
         return None, None
     words = [system.read(f"{above}/manufacturer"), system.read(f"{above}/product")]
-    name = " ".join(word for word in words if word) or ":".join(str(part) for part in _usb_id(system, above))
+    name = " ".join(word for word in words if word) or ":".join(str(part) for part in usb_id(system, above))
     try:
         return name, not int(system.read(f"{above}/bmAttributes") or "", 16) & _SELF_POWERED
     except ValueError:

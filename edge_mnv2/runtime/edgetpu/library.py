@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Optional, Union
 
 from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.runtime.edgetpu.presence import LIBRARY_VARIABLE
 
-VARIABLE = "EDGE_MNV2_EDGETPU_LIB"
+VARIABLE = LIBRARY_VARIABLE
 NAMES = ("libedgetpu.so.1", "libedgetpu.so.1.0", "libedgetpu.so")
 PLUGIN_SYMBOLS = (b"tflite_plugin_create_delegate", b"tflite_plugin_destroy_delegate")
 

@@ -17,6 +17,7 @@ from edge_mnv2.runtime.edgetpu.discovery import Accelerator
 from edge_mnv2.runtime.edgetpu.failure import DeviceRefused
 from edge_mnv2.runtime.edgetpu.library import Library
 from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock
+from edge_mnv2.runtime.edgetpu.presence import present
 from edge_mnv2.runtime.edgetpu.remote import TpuInterpreter
 from edge_mnv2.runtime.edgetpu.share import share_text
 from edge_mnv2.runtime.edgetpu.spec import DelegateSpec, parse
@@ -226,4 +227,4 @@ def _attached(device: Device, root: Union[Path, str]) -> Callable[[], Optional[b
     if device.accelerator is None:
         return lambda: None
     port = device.lock.port
-    return lambda: port in discovery.present(root)
+    return lambda: port in present(root)

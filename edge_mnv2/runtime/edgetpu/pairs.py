@@ -10,7 +10,7 @@ from typing import Optional, Protocol, Union
 
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
 from edge_mnv2.runtime import model_file
-from edge_mnv2.runtime.edgetpu import discovery, library
+from edge_mnv2.runtime.edgetpu.presence import LIBRARY_VARIABLE, present
 from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
@@ -50,10 +50,12 @@ class Twin:
 
 def worth_trying(root: Union[Path, str] = "/") -> bool:
     """Whether `auto` should try a TPU: one is attached, or a variable names a library, which may know of one."""
-    if discovery.present(root):
+    if present(root):
         return True
-    if not (os.environ.get(library.VARIABLE) or os.environ.get("LD_LIBRARY_PATH")):
+    if not (os.environ.get(LIBRARY_VARIABLE) or os.environ.get("LD_LIBRARY_PATH")):
         return False
+    from edge_mnv2.runtime.edgetpu import library
+
     found = library.find(root)
     return found is not None and found.by_hand
 

@@ -1,0 +1,97 @@
+"""What a command costs before it does anything: on a small board every import counts."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+from edge_mnv2.device.choose import may_match
+from edge_mnv2.device.detect import Board
+from edge_mnv2.device.store import packaged_places, read
+
+HEAVY = {"numpy", "cv2", "ai_edge_litert", "tflite_runtime", "yaml", "requests", "PIL", "urllib.request", "tflite"}
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Modules that are loaded when the command has ended."""
+    program = (
+        "import sys; from edge_mnv2.cli.app import main; sys.argv[0] = 'edge-mnv2'\n"
+        "try: main()\nexcept SystemExit: pass\nprint('\\n'.join(sys.modules), file=sys.stderr)"
+    )
+    # OpenCV sets this one where it has been imported, and then a library for the TPU is looked for.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env=environment,
+    )
+    return set(done.stderr.splitlines())
+
+
+def cpu_seconds(*command: str) -> float:
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_help_costs_little_more_than_typer() -> None:
+    rounds = [cpu_seconds("-m", "edge_mnv2", "--help") / cpu_seconds("-c", "import typer") for _ in range(5)]
+    assert statistics.median(rounds) <= 3, rounds
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "--help"), ("devices", "--help")])
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert not HEAVY & imported_by(*arguments)
+
+
+def test_a_command_imports_its_own_module_only() -> None:
+    loaded = {name for name in imported_by("-q", "classify", "--help") if name.startswith("edge_mnv2.cli.")}
+    assert loaded == {"edge_mnv2.cli.app", "edge_mnv2.cli.classify", "edge_mnv2.cli.options"}
+
+
+def test_help_names_every_command_and_a_wrong_word_is_told(run) -> None:
+    _, out, _ = run("--help")
+    assert all(name in out for name in ("run", "classify", "doctor", "devices"))
+    code, _, err = run("clasify", "x.jpg")
+    assert code == 2 and "clasify" in err
+
+
+def test_running_imports_no_network_and_no_tpu_code(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = imported_by("run", "--source", "test", "--max-frames", "2", "--delegate", "auto", "-h")
+    loaded |= imported_by("-q", "run", "--source", "test", "--max-frames", "2")
+    unwanted = {
+        "requests",
+        "http.client",
+        "urllib.request",
+        "ssl",
+        "asyncio",
+        "importlib.metadata",
+        "PIL.Image",
+        "tflite",
+    }
+    unwanted |= {f"edge_mnv2.runtime.edgetpu.{name}" for name in ("discovery", "library", "supervisor")}
+    assert not unwanted & loaded
+
+
+@pytest.mark.parametrize("name", sorted(packaged_places()))
+def test_the_quick_look_at_a_packaged_profile_sees_its_patterns(name: str) -> None:
+    """Profiles that cannot match are not read; whatever one of them matches must be seen without reading it."""
+    place = packaged_places()[name]
+    match = read(place).match
+
+    def example(pattern: str) -> str:
+        return pattern.replace("*", "x").replace("?", "x")
+
+    for pattern in match.get("model", ()):
+        assert may_match(place, Board(model=example(pattern)))
+    for pattern in match.get("compatible", ()):
+        assert may_match(place, Board(compatible=(example(pattern),)))
+    assert not may_match(place, Board(model="Acme Nothing 3000", compatible=("acme,nothing",)))
