@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, Optional
 
 from edge_mnv2.profiler.operators import Operators
 from edge_mnv2.profiler.soak_points import Point
 from edge_mnv2.profiler.sweep import Row
+from edge_mnv2.svg_chart import fragment, options
 
 _BINS = 40
 _TAIL = 0.99
@@ -26,7 +26,7 @@ def distribution(model: Sequence[int], end_to_end: Sequence[int]) -> str:
     low = min(times[0] for times in shown if times) / 1e6
     high = max(times[-1] for times in shown if times) / 1e6
     width = max((high - low) / _BINS, 1e-6)
-    chart = pygal.Histogram(x_title="ms", y_title="% of the frames", **_options(height=300))
+    chart = pygal.Histogram(x_title="ms", y_title="% of the frames", **options(height=300))
     for name, times, all_times in zip(("model alone", "end to end"), shown, (model, end_to_end)):
         counts = [0] * (_BINS + 1)
         for nanoseconds in times:
@@ -38,7 +38,7 @@ def distribution(model: Sequence[int], end_to_end: Sequence[int]) -> str:
             if count
         ]
         chart.add(name, bars, formatter=lambda bar: f"{bar[0]:.1f} % took {bar[1]:.2f} to {bar[2]:.2f} ms")
-    return _fragment(chart, "Latency distribution")
+    return fragment(chart, "Latency distribution")
 
 
 def against(rows: Sequence[Row], winner: Row) -> str:
@@ -46,7 +46,7 @@ def against(rows: Sequence[Row], winner: Row) -> str:
     import pygal
 
     chart = pygal.XY(
-        stroke=True, dots_size=5, x_title="end to end, ms (median)", y_title="frames a second", **_options(height=340)
+        stroke=True, dots_size=5, x_title="end to end, ms (median)", y_title="frames a second", **options(height=340)
     )
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -64,7 +64,7 @@ def against(rows: Sequence[Row], winner: Row) -> str:
             for row in sorted(members, key=lambda row: row.setting.workers)
         ]
         chart.add(name, points, formatter=lambda point: f"{point[0]:.2f} ms, {point[1]:.1f} FPS")
-    return _fragment(chart, "Throughput against latency")
+    return fragment(chart, "Throughput against latency")
 
 
 def bars(title: str, unit: str, values: Sequence[tuple[str, Optional[float]]], chosen: Optional[int] = None) -> str:
@@ -72,7 +72,7 @@ def bars(title: str, unit: str, values: Sequence[tuple[str, Optional[float]]], c
     import pygal
 
     chart = pygal.HorizontalBar(
-        show_legend=False, x_title=unit, print_values=True, **_options(height=70 + 34 * len(values))
+        show_legend=False, x_title=unit, print_values=True, **options(height=70 + 34 * len(values))
     )
     chart.x_labels = [name for name, _ in reversed(values)]
     last = len(values) - 1
@@ -81,7 +81,7 @@ def bars(title: str, unit: str, values: Sequence[tuple[str, Optional[float]]], c
         for number, (_, value) in enumerate(reversed(values))
     ]
     chart.add("", marked, formatter=lambda value: "" if value is None else f"{value:.2f}")
-    return _fragment(chart, title)
+    return fragment(chart, title)
 
 
 def operators(found: Operators) -> str:
@@ -89,7 +89,7 @@ def operators(found: Operators) -> str:
     import pygal
 
     chart = pygal.StackedBar(
-        y_title="ms", x_title="operators in the order of the graph", show_x_labels=False, **_options(height=300)
+        y_title="ms", x_title="operators in the order of the graph", show_x_labels=False, **options(height=300)
     )
     kinds = [kind for kind, _, _ in found.by_kind()]
     for kind in kinds:
@@ -103,7 +103,7 @@ def operators(found: Operators) -> str:
             ],
             formatter=lambda value: "" if value is None else f"{value:.3f} ms",
         )
-    return _fragment(chart, "Time by operator")
+    return fragment(chart, "Time by operator")
 
 
 def soak_rate(points: Sequence[Point]) -> str:
@@ -117,7 +117,7 @@ def soak_rate(points: Sequence[Point]) -> str:
         show_dots=True,
         dots_size=1.5,
         include_x_axis=True,
-        **_options(height=300),
+        **options(height=300),
     )
     chart.add("FPS", _pairs(points, scale, lambda point: point.fps), formatter=_said("FPS", unit))
     held = [point for point in points if point.throttled]
@@ -132,7 +132,7 @@ def soak_rate(points: Sequence[Point]) -> str:
             dots_size=5,
             formatter=_said("FPS", unit),
         )
-    return _fragment(chart, "Frame rate over time")
+    return fragment(chart, "Frame rate over time")
 
 
 def soak_heat(points: Sequence[Point]) -> str:
@@ -144,7 +144,7 @@ def soak_heat(points: Sequence[Point]) -> str:
     clock = _pairs(points, scale, lambda point: point.cpu_mhz)
     if not heat and not clock:
         return ""
-    chart = pygal.XY(x_title=unit, show_dots=True, dots_size=1.5, **_options(height=300))
+    chart = pygal.XY(x_title=unit, show_dots=True, dots_size=1.5, **options(height=300))
     if heat:
         chart.add("temperature, °C", heat, formatter=_said("°C", unit))
     if clock:
@@ -154,7 +154,7 @@ def soak_heat(points: Sequence[Point]) -> str:
             secondary=bool(heat),
             formatter=_said("MHz", unit),
         )
-    return _fragment(chart, "Temperature and clock over time")
+    return fragment(chart, "Temperature and clock over time")
 
 
 def soak_power(points: Sequence[Point]) -> str:
@@ -165,9 +165,9 @@ def soak_power(points: Sequence[Point]) -> str:
     drawn = _pairs(points, scale, lambda point: point.power_w)
     if not drawn:
         return ""
-    chart = pygal.XY(x_title=unit, y_title="W", show_dots=True, dots_size=1.5, **_options(height=240))
+    chart = pygal.XY(x_title=unit, y_title="W", show_dots=True, dots_size=1.5, **options(height=240))
     chart.add("power", drawn, formatter=_said("W", unit))
-    return _fragment(chart, "Power over time")
+    return fragment(chart, "Power over time")
 
 
 def _pairs(points: Sequence[Point], scale: float, value: Any) -> Pairs:
@@ -189,58 +189,3 @@ def _median_ms(row: Row) -> float:
     import statistics
 
     return statistics.median(row.burst.end_to_end) / 1e6
-
-
-def _options(height: int) -> dict[str, Any]:
-    from pygal.style import Style
-
-    style = Style(
-        background="transparent",
-        plot_background="transparent",
-        foreground="var(--soft)",
-        foreground_strong="var(--ink)",
-        foreground_subtle="var(--line)",
-        guide_stroke_color="var(--line)",
-        major_guide_stroke_color="var(--line)",
-        guide_stroke_dasharray="1,0",
-        major_guide_stroke_dasharray="1,0",
-        colors=tuple(f"var(--c{number})" for number in range(6)),
-        value_colors=("var(--ink)",) * 6,
-        font_family="inherit",
-        label_font_size=12,
-        major_label_font_size=12,
-        legend_font_size=13,
-        title_font_size=13,
-        value_font_size=12,
-        opacity=".65",
-        transition="0s",
-    )
-    return {
-        "style": style,
-        # No script: what it would show on hovering is in the titles, and nothing is fetched.
-        "js": (),
-        "width": 860,
-        "height": height,
-        "legend_at_bottom": True,
-        "legend_box_size": 12,
-        "margin": 12,
-        "show_minor_x_labels": True,
-        "max_scale": 9,
-        "disable_xml_declaration": True,
-    }
-
-
-def _fragment(chart: Any, title: str) -> str:
-    text: str = chart.render(is_unicode=True)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
-    # What pygal's script would show in a box, a browser shows by itself when it is a title.
-    text = re.sub(r'<desc class="(?:x|y)[^"]*">[^<]*</desc>', "", text)
-    text = re.sub(r'<desc class="value">(.*?)</desc>(?:<desc class="x_label">(.*?)</desc>)?', _hover, text)
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-    return text
-
-
-def _hover(match: re.Match[str]) -> str:
-    label = f": {match[2]}" if match[2] else ""
-    return f"<title>{match[1]}{label}</title>"

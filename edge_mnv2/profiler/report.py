@@ -11,12 +11,10 @@ from edge_mnv2.html_report import cards, page, section, table
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.profiler import charts
 from edge_mnv2.profiler.profiled import Profiled
+from edge_mnv2.svg_chart import STYLE
 
 _STYLE = """
-:root{--c0:#4263eb;--c1:#e8590c;--c2:#2b8a3e;--c3:#9c36b5;--c4:#0b7285;--c5:#a61e4d}
-@media(prefers-color-scheme:dark){:root{--c0:#748ffc;--c1:#ff922b;--c2:#51cf66;--c3:#da77f2;--c4:#3bc9db;--c5:#f783ac}}
-svg{max-width:100%;height:auto;display:block}.pygal-chart .axis text.major{fill:var(--soft)!important}
-.pygal-chart .axis .major.line{stroke:var(--line)!important}th,td{white-space:nowrap}
+th,td{white-space:nowrap}
 ul{margin:.4rem 0;padding-left:1.2rem}.scroll+.scroll{margin-top:1rem}h1,li{overflow-wrap:anywhere}
 .facts td{white-space:normal;overflow-wrap:anywhere}@media(max-width:44rem){body{padding:1rem}
 .cards{display:grid;grid-template-columns:1fr 1fr}.card{min-width:0}svg{max-width:none;width:42rem}}
@@ -48,7 +46,9 @@ def render(found: Profiled) -> str:
     board = document["board"] or "unknown board"
     parts = [_head(found, document), _notes(document), _distribution(found, document), _sweep(found, document)]
     parts += [_sizes(found), _accelerator(found), _operators(found), _soak(found), _facts(document)]
-    return page(f"{document['settings']['model']} on {board}", "\n".join(part for part in parts if part), _STYLE)
+    return page(
+        f"{document['settings']['model']} on {board}", "\n".join(part for part in parts if part), STYLE + _STYLE
+    )
 
 
 def _head(found: Profiled, document: dict[str, Any]) -> str:
