@@ -27,6 +27,7 @@ COMMANDS = (
     "evaluate",
     "devices",
     "profile",
+    "service",
     "doctor",
 )
 """One module of this package each, in the order of the help page; each has `register(app)`."""

@@ -14,6 +14,7 @@ from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.outputs.disk import parse_bytes
 from edge_mnv2.outputs.live import EngineUse, Facts, Live
 from edge_mnv2.outputs.log_file import Every, LogFile
+from edge_mnv2.outputs.notify import ServiceNotice
 from edge_mnv2.outputs.rotation import DEFAULT_KEEP, Rotation
 from edge_mnv2.outputs.sink import DRAIN_S, Isolated, Sink
 from edge_mnv2.outputs.status import Describe
@@ -64,6 +65,7 @@ class Outputs:
         self._log: Optional[Isolated] = None
         self._web: Optional[WebServer] = None
         self._window: Optional[Window] = None
+        self._notice: Optional[ServiceNotice] = None
         self.live = Live()
 
     @property
@@ -74,6 +76,7 @@ class Outputs:
     def __enter__(self) -> Outputs:
         request = self._request
         with contextlib.ExitStack() as stack:
+            self._notice = ServiceNotice.from_environment()
             if request.web is not None:
                 self._web = open_web(self.live, request.web, request.web_token, request.web_open)
                 stack.callback(self._web.close)
@@ -153,7 +156,12 @@ class Outputs:
         if self._window is not None:
             self._window.attach(loop)
             loop.add_sink(self._window)
-        if self._request.show_status:
+        if self._notice is not None:
+            # Last in, first out: that we are stopping is said before the outputs are given time to end.
+            self._stack.callback(self._notice.close)
+            self._notice.begin(describe, lambda: loop.controls.paused)
+            loop.add_sink(self._notice)
+        elif self._request.show_status:
             status = status_for(describe)
             self._stack.callback(status.close)
             loop.add_sink(status)

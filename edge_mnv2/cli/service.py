@@ -1,0 +1,244 @@
+"""`edge-mnv2 service install|status|logs|remove`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import typer
+
+from edge_mnv2.cli.options import JSON, given, option, setting_overrides
+from edge_mnv2.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_mnv2.service.account import Account
+    from edge_mnv2.service.systemd import Manager
+    from edge_mnv2.service.unit import Unit
+
+log = logging.getLogger(__name__)
+
+service = typer.Typer(no_args_is_help=True, help="Start `run` at boot, watched by its inferences.")
+
+NAME = option("--name", help="The service's name (default edge-mnv2).", default="edge-mnv2", metavar="NAME")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(service, name="service")
+
+
+@service.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def install(
+    context: typer.Context,
+    name: str = NAME,
+    run_as: Optional[str] = option(
+        "--run-as", help="The user that it runs as (default: the one who called sudo).", metavar="USER"
+    ),
+    watchdog: int = option(
+        "--watchdog",
+        help="Start anew after so many seconds without an inference (default 60).",
+        default=60,
+        min=5,
+        max=86400,
+        metavar="SECONDS",
+    ),
+    dry_run: bool = option("--dry-run", help="Print the unit and change nothing.", default=False),
+) -> None:
+    """Start `edge-mnv2 run OPTIONS` at boot: give the options of `run` here, the camera at least.
+
+    As root (sudo) a service of the system, in a sandbox; else one of your own systemd.
+    """
+    from edge_mnv2.service.account import Account
+    from edge_mnv2.service.install import install as put_in_place
+    from edge_mnv2.service.systemd import Manager, exposure
+
+    manager = Manager(system=os.geteuid() == 0)
+    if run_as is not None and not manager.system:
+        raise UsageError("--run-as needs root", hint="run it with sudo")
+    account = Account.named(run_as)
+    unit = _unit(_checked(name), list(context.args), account, manager, watchdog)
+    text = unit.text()
+    score = exposure(name, text)
+    if dry_run:
+        typer.echo(text, nl=False)
+    else:
+        rival = Manager(system=True)
+        if not manager.system and rival.unit_path(name).is_file():
+            raise UsageError(f"{rival.unit_path(name)} is there already", hint="change that one: run this with sudo")
+        if not account.can_run(Path(unit.words[0])):
+            raise UsageError(
+                f"{unit.words[0]} cannot be started by {account.name}",
+                hint="install it where that user may read it, or give --run-as",
+            )
+        for folder in unit.needs.written:
+            account.make_folder(folder)
+        logs = f"edge-mnv2 service logs{'' if name == 'edge-mnv2' else f' --name {name}'}"
+        status = put_in_place(manager, name, text, log_hint=f"see `{logs}`")
+        where = manager.unit_path(name)
+        state = "starts at the next boot" if status is None else f"is ready: {status}"
+        log.info("%s %s", name, state)
+        log.info(
+            "unit %s, as %s%s", where, account.name, f", exposure {score} (systemd-analyze security)" if score else ""
+        )
+    _advise(unit, account, manager)
+    if dry_run and score:
+        log.info("exposure by systemd-analyze security: %s (0 is best, 10 worst)", score)
+
+
+def _unit(name: str, words: list[str], account: Account, manager: Manager, watchdog: int) -> Unit:
+    """The unit for `run WORDS`. Raises the error that `run` would, and UsageError for what no service can do."""
+    from edge_mnv2 import paths
+    from edge_mnv2.service.command import absolute, needs, program, variables
+    from edge_mnv2.service.systemd import version
+    from edge_mnv2.service.unit import Unit
+    from edge_mnv2.zoo.registry import DEFAULT_MODEL
+    from edge_mnv2.zoo.resolve import resolve as resolve_model
+
+    words = absolute(words, Path.cwd())
+    with account.stands_in({}):
+        environment_file = paths.config_dir() / "environment"
+    with account.stands_in(variables(environment_file)), tempfile.TemporaryDirectory() as scratch:
+        folders = account.own_folders()
+        # What is remembered of the model now would be root's, in a folder of the user.
+        os.environ["EDGE_MNV2_STATE_DIR"] = scratch
+        parsed, settings = _as_run_reads_it(words)
+        resolve_model(settings.runtime.model or DEFAULT_MODEL)
+        if settings.output.gate and settings.output.gate_refresh_s * 2 > watchdog:
+            raise UsageError(
+                f"--watchdog {watchdog} is too short for inferences every {settings.output.gate_refresh_s:g} s",
+                hint="at least twice the profile's output.gate_refresh_s",
+            )
+        source = _source(parsed)
+        on_line = [each for each in parsed.params if given(parsed, each) == "command line"]
+        found = needs(parsed.params, on_line, source, folders)
+    return Unit(
+        name=name,
+        words=[str(program()), "run", *words],
+        what=_shown(source),
+        needs=found,
+        version=version(),
+        user=account.name if manager.system else None,
+        environment_file=environment_file,
+        environment=account.environment(),
+        watchdog_s=watchdog,
+    )
+
+
+def _as_run_reads_it(words: list[str]) -> tuple[Any, Any]:
+    """`run`'s own reading of `words`, with the settings they lead to; wrong ones end here as they would there."""
+    from edge_mnv2.cli.app import build_app
+    from edge_mnv2.device.profile import resolve
+
+    group: Any = typer.main.get_command(build_app(["run"]))
+    parsed = group.commands["run"].make_context("edge-mnv2 run", list(words))
+    return parsed, resolve(parsed.params["device"], setting_overrides(parsed))
+
+
+def _source(parsed: Any) -> str:
+    """The camera or source, which must be named. Raises UsageError."""
+    from edge_mnv2.camera.spec import parse
+
+    for name in ("as_json", "log"):
+        if parsed.params[name] in (True, "-"):
+            raise UsageError("a service has no stdout", hint="leave --json out, and give --log a file")
+    camera, source = parsed.params["camera"], parsed.params["source"]
+    if camera is not None and source is not None:
+        raise UsageError("--camera and --source exclude each other", hint="give one of them")
+    spec = camera if camera is not None else source
+    if spec is None or spec in ("auto", "first"):
+        raise UsageError(
+            "a service needs an explicit camera: which one is first may differ from boot to boot",
+            hint="--camera 0, better --camera /dev/v4l/by-id/... (`edge-mnv2 devices cameras` shows them), or --source",
+        )
+    if not str(spec).startswith("/dev/"):
+        parse(str(spec))
+    return str(spec)
+
+
+def _shown(source: str) -> str:
+    from edge_mnv2.camera.url import redact
+
+    return redact(f"camera {source}" if source.isdigit() else source)
+
+
+def _advise(unit: Unit, account: Account, manager: Manager) -> None:
+    for secret in unit.needs.secrets:
+        log.warning(
+            "%s: everyone on this machine can read it in the unit; better EDGE_MNV2_%s=... in %s (mode 600)",
+            secret, secret[2:].upper().replace("-", "_"), unit.environment_file,
+        )  # fmt: skip
+    if manager.system:
+        return
+    if not account.lingers:
+        log.warning(
+            "it starts when you log in; to have it start at power-on: sudo loginctl enable-linger %s", account.name
+        )
+    from edge_mnv2.service.sandbox import groups
+
+    lacking = [group for group in groups(unit.needs) if group not in account.groups]
+    if lacking and account.uid != 0:
+        log.warning(
+            "cameras may be refused: sudo usermod -aG %s %s, then log in again", ",".join(lacking), account.name
+        )
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise UsageError(f"--name {name}", hint="letters, digits, - and _")
+    return name
+
+
+def _installed(name: str) -> Manager:
+    """Where the service is installed, the system first; the place that fits the current user where it is in none."""
+    from edge_mnv2.service.systemd import Manager
+
+    for manager in (Manager(system=True), Manager(system=False)):
+        if manager.unit_path(name).is_file():
+            return manager
+    return Manager(system=os.geteuid() == 0)
+
+
+@service.command()
+def status(name: str = NAME, as_json: bool = JSON) -> None:
+    """Whether it runs, since when, how often it was started anew; exit code 1 where it does not run."""
+    from edge_mnv2.service.report import report, shown
+
+    found = report(_installed(_checked(name)), name)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else shown(found))
+    raise typer.Exit(0 if found["active"] else 1)
+
+
+@service.command()
+def logs(
+    name: str = NAME,
+    lines: int = option(
+        "--lines", "-n", help="How many of the last lines (default 50).", default=50, min=1, metavar="N"
+    ),
+    follow: bool = option("--follow", "-f", help="Go on with what comes.", default=False),
+) -> None:
+    """Show what it wrote to the journal."""
+    words = _installed(_checked(name)).journal(
+        name, [f"--lines={lines}", "--no-pager", *(["--follow"] if follow else [])]
+    )
+    os.execvp(words[0], words)
+
+
+@service.command()
+def remove(
+    name: str = NAME, dry_run: bool = option("--dry-run", help="Say what would be done.", default=False)
+) -> None:
+    """Stop it and start it at boot no more; models, profiles and logs stay."""
+    from edge_mnv2.service.install import remove as take_away
+
+    manager = _installed(_checked(name))
+    path = manager.unit_path(name)
+    if dry_run:
+        log.info("%s", f"would stop {name} and remove {path}" if path.is_file() else f"{name} is not installed")
+    elif path.is_file() and manager.system and os.geteuid() != 0:
+        raise UsageError(f"{path} is the system's", hint="run it with sudo")
+    else:
+        log.info("%s", f"removed {path}" if take_away(manager, name) else f"{name} is not installed: nothing to remove")

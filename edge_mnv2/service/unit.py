@@ -1,0 +1,128 @@
+"""The text of a systemd unit. Options and their versions: systemd.unit(5), systemd.service(5), systemd.exec(5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.service.command import Needs
+from edge_mnv2.service.sandbox import groups, sandbox
+
+START_S = 300
+_HEAD = """\
+# Written by `edge-mnv2 service install`; `edge-mnv2 service remove` takes it away.
+# Your own changes belong into a drop-in: `systemctl edit`."""
+STOP_S = 20
+"""More than closing every output may take; a board that shuts down does not wait for ever."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One service. `user` is None for a unit of the user's own manager; `version` is systemd's."""
+
+    name: str
+    words: Sequence[str]
+    what: str
+    needs: Needs
+    version: int
+    user: Optional[str]
+    environment_file: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    watchdog_s: int = 60
+
+    def text(self) -> str:
+        """The file's text. Raises UsageError where a word or path cannot be written in one."""
+        sections = {"Unit": self._unit(), "Service": self._service(), "Install": self._install()}
+        parts = [_HEAD]
+        for name, lines in sections.items():
+            parts.append(f"[{name}]\n" + "\n".join(lines))
+        return "\n\n".join(parts) + "\n"
+
+    def _unit(self) -> list[str]:
+        lines = [f"Description=edge-mnv2: {_plain(self.what)}"]
+        if self.user is not None and self.needs.network:
+            lines += ["Wants=network-online.target", "After=network-online.target"]
+        if self.needs.window and self.user is None:
+            lines += ["After=graphical-session.target", "PartOf=graphical-session.target"]
+        # Cameras come back after days: never give up. RestartSec below is what limits the rate.
+        return [*lines, "StartLimitIntervalSec=0"]
+
+    def _service(self) -> list[str]:
+        lines = [
+            "Type=notify",
+            "NotifyAccess=main",
+            f"ExecStart={command_line(self.words)}",
+            f"EnvironmentFile=-{_plain(str(self.environment_file))}",
+            *(f"Environment={_quoted(f'{name}={value}')}" for name, value in self.environment.items()),
+            "WorkingDirectory=~",
+        ]
+        if self.user is not None:
+            lines.append(f"User={self.user}")
+            found = groups(self.needs)
+            if found:
+                lines.append(f"SupplementaryGroups={' '.join(found)}")
+        return [
+            *lines,
+            f"TimeoutStartSec={START_S}",
+            f"TimeoutStopSec={STOP_S}",
+            "# Fed by inferences: what does not classify any more is ended politely, then by force, and started anew.",
+            f"WatchdogSec={self.watchdog_s}",
+            "WatchdogSignal=SIGTERM",
+            f"TimeoutAbortSec={STOP_S}",
+            "Restart=on-failure",
+            *self._backoff(),
+            "# Results that could not be written, said at the end of a run that was asked to stop.",
+            "SuccessExitStatus=8",
+            "SyslogIdentifier=" + self.name,
+            "",
+            *sandbox(
+                self.needs,
+                system=self.user is not None,
+                # What is not there yet, such as a card, must not keep the service from starting.
+                folders=[listed(path, "-") for path in self.needs.written],
+            ),
+        ]
+
+    def _backoff(self) -> list[str]:
+        if self.version >= 254:
+            return ["RestartSec=2", "RestartSteps=5", "RestartMaxDelaySec=60"]
+        return ["RestartSec=10"]
+
+    def _install(self) -> list[str]:
+        if self.user is not None:
+            return ["WantedBy=multi-user.target"]
+        return ["WantedBy=graphical-session.target" if self.needs.window else "WantedBy=default.target"]
+
+
+def command_line(words: Iterable[str]) -> str:
+    """ExecStart= for `words`: quotes, backslashes, `%` and (after the program) `$` mean themselves."""
+    first, *rest = words
+    return " ".join([_quoted(first), *(_quoted(word.replace("$", "$$")) for word in rest)])
+
+
+def listed(path: Path, prefix: str = "") -> str:
+    """A path in a list of paths, where quotes are read but escapes are not. Raises UsageError."""
+    text = prefix + _plain(str(path))
+    if '"' in text or "\\" in text:
+        raise UsageError(
+            f"{path}: quotes and backslashes cannot stand in a service's paths", hint="choose another name"
+        )
+    return f'"{text}"' if " " in text or "'" in text else text
+
+
+def _quoted(word: str) -> str:
+    text = _plain(word)
+    if text and all(each.isalnum() or each in "/._-=:,+@%$" for each in text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _plain(text: str) -> str:
+    if not text.isprintable():
+        raise UsageError(
+            f"{text!r}: control characters cannot stand in a service's command", hint="choose another name"
+        )
+    return text.replace("%", "%%")

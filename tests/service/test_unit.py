@@ -1,0 +1,200 @@
+"""The unit's text, as systemd's own programs read it, and what no unit is written for."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_mnv2.service.command import absolute, variables
+from edge_mnv2.service.systemd import exposure, faults, version
+
+Run = Callable[..., "tuple[int, str, str]"]
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="no systemd-analyze here (apt-get install systemd)"
+)
+
+
+def unit(run: Run, *options: object) -> str:
+    code, out, err = run("service", "install", "--dry-run", *options)
+    assert code == 0, err
+    return out
+
+
+def lines(text: str, name: str) -> list[str]:
+    return [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{name}=")]
+
+
+@needs_systemd
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--camera", "0"],
+        ["--camera", "csi", "--rotate", "180"],
+        ["--source", "rtsp://camera.local/stream", "--web", "80", "--delegate", "none"],
+        ["--source", "test", "--log", "my logs/100%n $HOME.jsonl", "--snapshots", "it's", "--gpio", '17=ta"bby;,27'],
+        ["--source", "gst:videotestsrc ! appsink", "--window", "--watchdog", "10", "--name", "second"],
+    ],
+    ids=["camera", "csi", "stream", "odd words", "pipeline"],
+)
+def test_systemd_takes_it(options: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = unit(run, *options)
+    name = "second" if "second" in options else "edge-mnv2"
+    system = os.geteuid() == 0
+    assert faults(name, text, system=system) == []
+    score = exposure(name, text)
+    if version() >= 250 and system:
+        assert score is not None and float(score.split()[0]) < 4, score
+
+
+def test_words_survive(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unescaped as systemd.service(5) describes it, the command is the one that was given."""
+    monkeypatch.chdir(tmp_path)
+    text = unit(run, "--source", "test", "--log=a b%c.jsonl", "--allow", "$x,;,\\,ü", "--deny", 'it\'s "it"')
+    (command,) = lines(text, "ExecStart")
+    words = shlex.split(command.replace("%%", "%"))
+    assert Path(words[0]).is_absolute()
+    assert words[1:3] == ["run", "--source"]
+    assert words[3:] == ["test", f"--log={tmp_path}/a b%c.jsonl", "--allow", "$$x,;,\\,ü", "--deny", 'it\'s "it"']
+    assert f'"-{tmp_path}"' in text or f"-{tmp_path}" in text
+
+
+def test_paths_do_not_depend_on_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").touch()
+    words = [
+        "--log",
+        "x.csv",
+        "--model=model.tflite",
+        "--device",
+        "pi4",
+        "--source",
+        "~/clip.mp4",
+        "--allow",
+        "model.tflite",
+    ]
+    home = str(Path.home())
+    assert absolute(words, tmp_path) == [
+        *["--log", f"{tmp_path}/x.csv", f"--model={tmp_path}/model.tflite", "--device", "pi4"],
+        *["--source", f"{home}/clip.mp4", "--allow", "model.tflite"],
+    ]
+
+
+def test_what_it_may_touch_follows_from_the_command(run: Run, isolated: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("units of the system are made by root")
+    text = unit(run, "--source", "test", "--delegate", "none", "--record", "/srv/films/a.mp4")
+    assert lines(text, "ReadWritePaths") == [
+        f"-{isolated}/.cache/edge-mnv2 -{isolated}/.local/state/edge-mnv2 -/srv/films"
+    ]
+    assert "char-usb_device rw" not in lines(text, "DeviceAllow")
+    assert "network-online" not in text
+    assert lines(text, "CapabilityBoundingSet") == [""]
+    text = unit(run, "--source", "http://cam/", "--web", "443")
+    assert {"char-usb_device rw", "char-video4linux rw"} <= set(lines(text, "DeviceAllow"))
+    assert lines(text, "CapabilityBoundingSet") == ["CAP_NET_BIND_SERVICE"]
+    assert lines(text, "After") == ["network-online.target"]
+    assert lines(unit(run, "--source", "gst:a ! b"), "DevicePolicy") == []
+
+
+def test_variables_count_as_given(run: Run, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's own file of variables counts; those of the shell do not."""
+    folder = isolated / ".config/edge-mnv2"
+    folder.mkdir(parents=True)
+    (folder / "environment").write_text('# by hand\nEDGE_MNV2_SOURCE=test\nEDGE_MNV2_LOG="/srv/a b/x.jsonl"\n')
+    text = unit(run)
+    assert lines(text, "Description") == ["edge-mnv2: test"]
+    assert lines(text, "EnvironmentFile") == [f"-{folder}/environment"]
+    if os.geteuid() == 0:
+        assert '"-/srv/a b"' in lines(text, "ReadWritePaths")[0]
+    (folder / "environment").unlink()
+    monkeypatch.setenv("EDGE_MNV2_SOURCE", "test")
+    assert run("service", "install", "--dry-run")[0] == 2
+    (folder / "environment").write_text("EDGE_MNV2_SOURCE\n")
+    code, _, err = run("service", "install", "--dry-run")
+    assert code == 2 and f"{folder}/environment:1" in err
+
+
+def test_variables_are_read_as_systemd_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "environment"
+    path.write_text('\n;x\nA=1\nB="two \\"words\\""\nC=\'it\'\nD=\n')
+    assert variables(path) == {"A": "1", "B": 'two "words"', "C": "it", "D": ""}
+    assert variables(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ([], 2, "explicit camera"),
+        (["--source", "auto"], 2, "explicit camera"),
+        (["--camera"], 2, "explicit camera"),
+        (["--camera", "0", "--source", "test"], 2, "exclude each other"),
+        (["--camera", "0", "--nonsense"], 2, "--nonsense"),
+        (["--camera", "0", "surplus"], 2, "surplus"),
+        (["--camera", "0", "--threads", "many"], 2, "many"),
+        (["--camera", "0", "--model", "no-such-model"], 3, "no-such-model"),
+        (["--camera", "0", "--device", "no-such-board"], 6, "no-such-board"),
+        (["--source", "/no/such/clip.mp4"], 4, "/no/such/clip.mp4"),
+        (["--source", "test", "--log", "-"], 2, "stdout"),
+        (["--source", "test", "--json"], 2, "stdout"),
+        (["--source", "test", "--allow", "two\nlines"], 2, "control characters"),
+        (["--source", "test", "--log", '/srv/"x"/a.csv'], 2, "quotes"),
+        (["--source", "test", "--name", "../x"], 2, "../x"),
+        (["--source", "test", "--run-as", "nobody-of-that-name"], 2, ""),
+        (["--source", "test", "--watchdog", "1"], 2, "watchdog"),
+        (["--source", "test", "--gate", "--device", "slow.yaml"], 2, "too short"),
+    ],
+)
+def test_no_unit_is_written_for(
+    options: list[str], code: int, said: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slow.yaml").write_text("extends: base\noutput: {gate_refresh_s: 50}\n")
+    ended, out, err = run("service", "install", "--dry-run", *options)
+    assert (ended, out) == (code, "")
+    assert said in err and "Traceback" not in err
+    assert len(err.strip().splitlines()) <= 6
+
+
+def test_a_folder_that_cannot_be_written(run: Run) -> None:
+    code, out, err = run("service", "install", "--source", "test", "--log", "/proc/nothing/x.jsonl")
+    assert (code, out) == (2, "")
+    assert "/proc/nothing cannot be written" in err
+
+
+def test_secrets_are_not_for_everyone(run: Run) -> None:
+    password = "mqtt://user:secret@host/topic"
+    code, _, err = run("service", "install", "--dry-run", "--source", "test", "--mqtt", password)
+    assert code == 0
+    assert "EDGE_MNV2_MQTT=" in err and "secret" not in err
+    _, out, _ = run("service", "install", "--dry-run", "--source", "rtsp://me:secret@camera/1")
+    assert "secret" not in lines(out, "Description")[0]
+
+
+def test_without_systemd(tmp_path: Path) -> None:
+    """A system of another kind: the unit can be printed for one that has systemd; the rest is one line."""
+    environment = {**os.environ, "PATH": str(tmp_path), "HOME": str(tmp_path)}
+
+    def call(*arguments: str) -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "edge_mnv2", "service", *arguments], env=environment, capture_output=True, text=True
+        )
+
+    done = call("install", "--source", "test", "--dry-run")
+    assert done.returncode == 0 and "ExecStart=" in done.stdout
+    for arguments in (["status"], ["logs"]):
+        done = call(*arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "does not run systemd" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_not_installed(run: Run) -> None:
+    code, out, err = run("service", "remove", "--name", "edge-mnv2-of-the-tests")
+    assert (code, out) == (0, "") and "nothing to remove" in err
