@@ -1,4 +1,7 @@
-"""The plug is pulled at any moment. For more: `EDGE_MNV2_POWER_CUTS=50 python -m pytest tests/outputs/test_power_cut.py`."""
+"""The plug is pulled at any moment.
+
+For more: `EDGE_MNV2_POWER_CUTS=50 python -m pytest tests/outputs/test_power_cut.py`.
+"""
 
 from __future__ import annotations
 
