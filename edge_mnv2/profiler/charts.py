@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 from edge_mnv2.profiler.operators import Operators
@@ -136,41 +136,35 @@ def soak_rate(points: Sequence[Point]) -> str:
 
 
 def soak_heat(points: Sequence[Point]) -> str:
-    """Temperature and clock over time, "" where neither is known."""
-    import pygal
+    """Temperature over time, "" where it is not known."""
+    return _curve(points, "Temperature over time", "°C", lambda point: point.temp_c)
 
-    unit, scale = _time_unit(points)
-    heat = _pairs(points, scale, lambda point: point.temp_c)
-    clock = _pairs(points, scale, lambda point: point.cpu_mhz)
-    if not heat and not clock:
-        return ""
-    chart = pygal.XY(x_title=unit, show_dots=True, dots_size=1.5, **options(height=300))
-    if heat:
-        chart.add("temperature, °C", heat, formatter=_said("°C", unit))
-    if clock:
-        chart.add(
-            "CPU clock, MHz (right)" if heat else "CPU clock, MHz",
-            clock,
-            secondary=bool(heat),
-            formatter=_said("MHz", unit),
-        )
-    return fragment(chart, "Temperature and clock over time")
+
+def soak_clock(points: Sequence[Point]) -> str:
+    """The CPU's clock over time, "" where it is not known."""
+    return _curve(points, "CPU clock over time", "MHz", lambda point: point.cpu_mhz)
 
 
 def soak_power(points: Sequence[Point]) -> str:
     """What the board drew over time, "" where no sensor tells."""
+    return _curve(points, "Power over time", "W", lambda point: point.power_w)
+
+
+def _curve(points: Sequence[Point], title: str, what: str, value: Callable[[Point], Optional[float]]) -> str:
     import pygal
 
     unit, scale = _time_unit(points)
-    drawn = _pairs(points, scale, lambda point: point.power_w)
-    if not drawn:
+    pairs = _pairs(points, scale, value)
+    if not pairs:
         return ""
-    chart = pygal.XY(x_title=unit, y_title="W", show_dots=True, dots_size=1.5, **options(height=240))
-    chart.add("power", drawn, formatter=_said("W", unit))
-    return fragment(chart, "Power over time")
+    chart = pygal.XY(
+        x_title=unit, y_title=what, show_dots=True, dots_size=1.5, show_legend=False, **options(height=220)
+    )
+    chart.add(what, pairs, formatter=_said(what, unit))
+    return fragment(chart, title)
 
 
-def _pairs(points: Sequence[Point], scale: float, value: Any) -> Pairs:
+def _pairs(points: Sequence[Point], scale: float, value: Callable[[Point], Optional[float]]) -> Pairs:
     return [
         (round(point.t_s / scale, 3), round(float(known), 2)) for point in points if (known := value(point)) is not None
     ]

@@ -212,7 +212,8 @@ def _soak(found: Profiled) -> str:
     if result is None or not result.points:
         return ""
     parts = [section("Soak", charts.soak_rate(result.points), _sentence(result.verdict))]
-    parts += [_scroll(chart) for chart in (charts.soak_heat(result.points), charts.soak_power(result.points)) if chart]
+    curves = [draw(result.points) for draw in (charts.soak_heat, charts.soak_clock, charts.soak_power)]
+    parts += [_scroll(curve) for curve in curves if curve]
     rows = [
         [
             f"{point.t_s:.0f}",
@@ -242,7 +243,10 @@ def _facts(document: dict[str, Any]) -> str:
         ("memory of this process", f"{_number(document['memory']['rss_mb'], 0)} MB"),
         ("CPU clock", "-" if health["cpu_mhz"] is None else f"{health['cpu_mhz']} MHz ({health['governor'] or '-'})"),
         ("power mode", health["power_mode"] or "-"),
-        ("throttled", "unknown" if health["throttled"] is None else ", ".join(health["throttled"]) or "no"),
+        (
+            "throttled while measuring",
+            "unknown" if health["throttled"] is None else ", ".join(health["throttled"]) or "no",
+        ),
         ("edge-mnv2", document["version"]),
     ]
     rows = [[escape(name), escape(str(value))] for name, value in facts]

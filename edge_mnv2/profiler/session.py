@@ -193,9 +193,8 @@ class _Session:
         measurement = measure(classifiers, self.feed, watch, seconds=seconds, load_ms=engines.load_ms(setting))
         looks = Looks(watch.before, watch.latest, *watch.worst())
         if measurement.others is not None and measurement.others > _BUSY_CPUS:
-            self.notes.append(
-                f"other programs kept {measurement.others:.1f} CPUs busy meanwhile: the board can do better than this"
-            )
+            better = "can do better than this" + (", and may then want other settings" if swept else "")
+            self.notes.append(f"other programs kept {measurement.others:.1f} CPUs busy meanwhile: the board {better}")
         if looks.throttled:
             self.notes.append(f"throttled while measuring: {explain(looks.throttled)}")
         granted = self.feed.source.granted

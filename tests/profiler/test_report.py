@@ -32,7 +32,8 @@ _CHARTS = (
     "Throughput against latency",
     "Time by operator",
     "Frame rate over time",
-    "Temperature and clock over time",
+    "Temperature over time",
+    "CPU clock over time",
     "Power over time",
 )
 
