@@ -3,64 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.build.inference import LOGITS, Operation
+from edge_mnv2.build.inference import Operation
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
 from edge_mnv2.runtime.preprocess import InputWriter
+
+LAYER_PICTURES = 16
+"""So many pictures settle a layer's signal-to-noise ratio to a few tenths of a decibel."""
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """`snr_db`: 10 log10(sum x^2 / sum (x - q)^2) of the float model's values x and the integer model's q, whose
+    earlier layers are quantized too. `saturation`: share of values at an end of the integer range that cuts something
+    (where the lower end stands for 0, the upper one)."""
+
+    snr_db: float
+    saturation: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`agreement`: share of pictures with the same top-1 (None for a regression); `logit_cosine`: mean cosine of the
-    logits; `saturation`: share of pictures whose greatest logit is the greatest integer; `snr_db`: tensor name →
-    signal-to-noise ratio of the integer model's activations in decibels, 10 log10(sum x^2 / sum (x - q)^2)."""
+    """`agreement`: share of pictures with the same top-1 (None for a regression or a single class).
+
+    `logit_cosine`: mean over pictures of the cosine between both models' outputs before softmax. `saturation`: share of
+    pictures whose greatest logit is the greatest integer. `value_rms`: root mean square difference of a regression's
+    values, in its unit. `layers`: tensor name → noise.
+    """
 
     pictures: int
     agreement: Optional[float]
     logit_cosine: float
     saturation: float
-    snr_db: dict[str, float]
+    value_rms: Optional[float]
+    layers: dict[str, LayerNoise] = field(default_factory=dict)
 
 
 def compare(
-    reference: bytes, integer: bytes, steps: Sequence[Operation], images: Sequence[np.ndarray], *, classes: bool
+    reference: bytes, integer: bytes, steps: Sequence[Operation], images: Sequence[np.ndarray], *, task: str
 ) -> Comparison:
-    """Run both models on `images` (RGB uint8 of their size), with plain kernels, so that every tensor can be seen."""
-    names = [step.output for step in steps if step.kind != "pad"]
-    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    same, cosines, saturated = 0, [], 0
-    with _opened(reference) as exact, _opened(integer) as coarse:
-        feeds = [(model, InputWriter(model.inputs[0]), _by_name(model)) for model in (exact, coarse)]
-        greatest = np.iinfo(np.int8).max
+    """Run both models on `images` (RGB uint8 of their size): as they will run, and layer by layer on some of them."""
+    exact, _ = _answers(reference, images)
+    coarse, saturated = _answers(integer, images)
+    regression = task == "regression"
+    several = exact.shape[1] > 1 and not regression
+    lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(coarse, axis=1)
+    products = (exact * coarse).sum(axis=1)
+    cosines = np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1.0), 1.0)
+    return Comparison(
+        len(images),
+        float((exact.argmax(axis=1) == coarse.argmax(axis=1)).mean()) if several else None,
+        float(cosines.mean()),
+        saturated,
+        float(np.sqrt(np.square(exact - coarse).mean())) if regression else None,
+        _layers(reference, integer, steps, images[:: -(-len(images) // LAYER_PICTURES)]),
+    )
+
+
+def _answers(model: bytes, images: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
+    """Real outputs float64 (pictures, outputs), and the share of pictures whose greatest is the greatest integer."""
+    with open_interpreter(model, threads=2) as interpreter:
+        writer, spec = InputWriter(interpreter.inputs[0]), interpreter.outputs[0]
+        answers, saturated = [], 0
         for image in images:
-            for model, writer, _ in feeds:
+            interpreter.set_input(writer(image))
+            interpreter.invoke()
+            raw = interpreter.output()[0]
+            saturated += int(spec.quantized and raw.max() == np.iinfo(spec.dtype).max)
+            answers.append(spec.dequantize(raw).astype(np.float64))
+    return np.array(answers), saturated / len(images)
+
+
+def _layers(
+    reference: bytes, integer: bytes, steps: Sequence[Operation], images: Sequence[np.ndarray]
+) -> dict[str, LayerNoise]:
+    """With plain kernels, so that every tensor can be seen."""
+    names = [step.output for step in steps if step.kind != "pad"]
+    sums = {name: np.zeros(4) for name in names}
+    with _opened(reference) as exact, _opened(integer) as coarse:
+        sides = [(model, InputWriter(model.inputs[0]), _by_name(model)) for model in (exact, coarse)]
+        for image in images:
+            for model, writer, _ in sides:
                 model.set_input(writer(image))
                 model.invoke()
             for name in names:
-                wanted = exact.tensor(feeds[0][2][name]["index"]).astype(np.float64)
-                details = feeds[1][2][name]
+                wanted = exact.tensor(sides[0][2][name]["index"]).astype(np.float64)
+                details = sides[1][2][name]
                 raw = coarse.tensor(details["index"])
                 scale, zero = details["quantization"]
                 got = (raw.astype(np.float64) - zero) * scale
-                signal[name] += float(np.square(wanted).sum())
-                noise[name] += float(np.square(wanted - got).sum())
-                if name == LOGITS:
-                    same += int(wanted.argmax() == got.argmax())
-                    lengths = float(np.linalg.norm(wanted) * np.linalg.norm(got))
-                    cosines.append(float((wanted * got).sum()) / lengths if lengths else 1.0)
-                    saturated += int(raw.max() == greatest)
-    count = len(images)
-    return Comparison(
-        count,
-        same / count if classes else None,
-        float(np.mean(cosines)),
-        saturated / count,
-        {name: _decibels(signal[name], noise[name]) for name in names},
-    )
+                cut = int((raw == 127).sum()) + (int((raw == -128).sum()) if zero > -128 else 0)
+                sums[name] += np.square(wanted).sum(), np.square(wanted - got).sum(), cut, raw.size
+    return {
+        name: LayerNoise(_decibels(signal, noise), round(cut / size, 6))
+        for name, (signal, noise, cut, size) in sums.items()
+    }
 
 
 def _opened(model: bytes) -> Interpreter:

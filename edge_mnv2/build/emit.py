@@ -27,6 +27,7 @@ _VERSIONS = {
     # Operator: version for float32, version for int8 with one scale a channel.
     "ADD": (1, 2),
     "CONV_2D": (1, 3),
+    "DEQUANTIZE": (2, 2),
     "DEPTHWISE_CONV_2D": (1, 3),
     "FULLY_CONNECTED": (1, 4),
     "LOGISTIC": (1, 2),

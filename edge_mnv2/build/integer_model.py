@@ -47,15 +47,32 @@ class _Integers:
         )
 
 
-def integer_model(network: Network, steps: list[Operation], ranges: Ranges, *, input_dtype: str = "uint8") -> bytes:
-    """The `.tflite` of `network`, whose operations are `steps`, with activations quantized for `ranges`.
+Numbers = tuple[dict[str, Affine], dict[str, Integers]]
+"""Scale and zero point of every activation, and the constants of every layer, by the names of tensors."""
 
-    The input is the pixel itself (uint8) or the pixel minus 128 (int8).
-    """
+
+def numbers(network: Network, steps: list[Operation], ranges: Ranges) -> Numbers:
+    """The integers of `network`, whose operations are `steps`, with activations quantized for `ranges`."""
     margin = LOGIT_MARGIN if network.head.task == "classification" else VALUE_MARGIN
     scales = activation_scales(steps, ranges, margin)
-    scales["probabilities"] = Affine(1 / 256, -128)
-    emitter = Emitter(_Integers(scales, quantize(steps, scales)))
+    return scales, quantize(steps, scales)
+
+
+def integer_model(
+    network: Network,
+    steps: list[Operation],
+    numbers: Numbers,
+    *,
+    input_dtype: str = "uint8",
+    output_dtype: str = "int8",
+) -> bytes:
+    """The `.tflite` of `network`, whose operations are `steps`, in the integers of `numbers`.
+
+    The input is the pixel itself (uint8) or the pixel minus 128 (int8). The output is int8, or float32 by a last
+    operator that dequantizes it.
+    """
+    scales = {**numbers[0], "probabilities": Affine(1 / 256, -128)}
+    emitter = Emitter(_Integers(scales, numbers[1]))
     if input_dtype == "uint8":
         source = scales[INPUT]
         pixels = Quantization.per_tensor(source.scale, source.zero_point + 128)
@@ -68,4 +85,7 @@ def integer_model(network: Network, steps: list[Operation], ranges: Ranges, *, i
     if network.head.softmax:
         output = emitter.activation("probabilities", (network.outputs,))
         answer = emitter.add_operator("SOFTMAX", [answer], output, "SoftmaxOptions", beta=1.0)
+    if output_dtype == "float32":
+        real = emitter.add_tensor(Tensor(f"{answer.name}.real", answer.shape, "float32"))
+        answer = emitter.add_operator("DEQUANTIZE", [answer], real, "DequantizeOptions")
     return write(emitter.graph([image], [answer], f"{network.name} int8"))

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
-    out: Optional[Path] = option("--out", help="The model file to write.", metavar="FILE.tflite"),
+    out: Optional[Path] = option("--out", help="The model file to write.", metavar="FILE"),
     weights: str = option(
         "--weights",
         help="imagenet (default), or a .pth or .safetensors file.",
@@ -39,13 +39,21 @@ def build(
     unit: Optional[str] = option("--unit", help="A regression's unit, for people."),
     floating: bool = option("--float", help="A float model instead of a full-integer one.", default=False),
     target: str = option("--target", help="cpu (default), or edgetpu to check its limits too.", default="cpu"),
+    format: str = option("--format", help="tflite (default), or onnx (extra onnx).", default="tflite"),
+    input_type: str = option("--input-type", help="Of an integer .tflite: uint8 (default) or int8.", default="uint8"),
+    output_type: str = option(
+        "--output-type", help="Of an integer .tflite: int8 (default) or float32.", default="int8"
+    ),
+    report: Optional[Path] = option(
+        "--report", help="Write a page with each layer's signal to noise.", metavar="FILE.html"
+    ),
     as_json: bool = JSON,
 ) -> None:
-    """Build a .tflite model from trained weights, and say what quantization cost."""
+    """Build a .tflite or .onnx model from trained weights, and say what quantization cost."""
     if out is None:
-        raise UsageError("no --out FILE.tflite is given", hint="say where to write the model")
-    from edge_mnv2.build.recipe import BuildRequest
+        raise UsageError(f"no --out FILE.{format} is given", hint="say where to write the model")
     from edge_mnv2.build.recipe import build as run_build
+    from edge_mnv2.build.request import BuildRequest
 
     request = BuildRequest(
         out=out,
@@ -59,30 +67,38 @@ def build(
         unit=unit,
         floating=floating,
         target=target,
+        format=format,
+        input_dtype=input_type,
+        output_dtype=output_type,
+        report=report,
     )
-    report = run_build(request, lambda line: log.info("%s", line)).as_dict()
+    document = run_build(request, lambda line: log.info("%s", line)).as_dict()
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        typer.echo(json.dumps(document, indent=2))
     else:
-        typer.echo(_in_words(report))
+        typer.echo(_in_words(document))
 
 
 def _in_words(report: dict[str, Any]) -> str:
+    took = report["inference_ms"]
+    speed = "unknown: ONNX Runtime is not installed" if took is None else f"{took:.1f} ms on this machine, one thread"
     rows = [
         ["file", f"{report['out']} ({report['bytes'] / 1e6:.2f} MB)"],
         ["sha256", report["sha256"]],
         ["network", f"{report['parameters'] / 1e6:.2f} M parameters, {report['macs'] / 1e6:.1f} M MACs"],
-        ["one inference", f"{report['inference_ms']:.1f} ms on this machine, one thread"],
+        ["one inference", speed],
     ]
     if report["logit_cosine"] is not None:
         if report["agreement"] is not None:
             rows.append(["same top-1 as float", f"{report['agreement']:.1%} of {report['pictures']} pictures"])
+        if report["value_rms"] is not None:
+            rows.append(["difference to float", f"{report['value_rms']:.4g} (rms over {report['pictures']} pictures)"])
         rows.append(["logit cosine", f"{report['logit_cosine']:.4f}"])
         rows.append(["saturated", f"{report['saturation']:.1%} of the pictures"])
     lines = [aligned(rows)]
     measured = [layer for layer in report["layers"] if layer["snr_db"] is not None]
     if measured:
         worst = sorted(measured, key=lambda layer: layer["snr_db"])[:5]
-        lines += ["", "the noisiest layers (signal to noise, dB)"]
-        lines.append(aligned([[f"{layer['snr_db']:.1f}", layer["name"]] for layer in worst], right=(0,)))
+        cells = [[f"{layer['snr_db']:.1f}", f"{layer['saturation']:.2%}", layer["name"]] for layer in worst]
+        lines += ["", "the noisiest layers", aligned(cells, ["dB", "values cut", "layer"], right=(0, 1))]
     return "\n".join(lines)

@@ -71,7 +71,8 @@ def pull(
 
 def _build(entry: Entry, out: Path) -> None:
     """Build the recipe of a registry's entry."""
-    from edge_mnv2.build.recipe import BuildRequest, build
+    from edge_mnv2.build.recipe import build
+    from edge_mnv2.build.request import BuildRequest
 
     recipe = entry.recipe
     log.info("%s is built on this device from trained weights", entry.name)

