@@ -173,6 +173,7 @@ done
 current=$prefix/current
 command=$bin/edge-mnv2
 unit=$root/etc/systemd/system/edge-mnv2.service
+own_unit=${XDG_CONFIG_HOME:-${HOME:-}/.config}/systemd/user/edge-mnv2.service
 
 # What would make pip write elsewhere, or Python see packages of another place. Indexes, proxies, certificates and
 # every other setting of this machine's pip stay as they are.
@@ -484,6 +485,7 @@ choose_packages() {
         [ -n "$sys_numpy" ] || missing="$missing python3-numpy"
         [ -n "$sys_pillow" ] || missing="$missing python3-pil"
         [ -n "$sys_yaml" ] || missing="$missing python3-yaml"
+        [ -n "$sys_cv2" ] || missing="$missing python3-opencv"
         if [ -z "$see_system" ]; then missing=''; fi
     fi
 }
@@ -497,7 +499,7 @@ refuse_unprepared() {
     fi
     if [ -n "$missing" ]; then
         die 1 "32-bit Arm takes these from the system, and they are missing:$missing" \
-            "sudo apt install$missing python3-opencv, then run this again"
+            "sudo apt install$missing, then run this again"
     fi
     if [ -n "${SUDO_USER:-}" ] && [ "$(id -u)" = 0 ] && [ "$prefix" = "${HOME:-}/.local/share/edge-mnv2" ] && [ "$SUDO_USER" != root ]; then
         die 2 "under sudo this would install for root, not for $SUDO_USER" "run it without sudo"
@@ -728,6 +730,8 @@ finish() {
     fi
     if [ -z "$service" ] && grep -qsF "$command" "$unit"; then
         say "The service runs the earlier version until: sudo systemctl restart edge-mnv2"
+    elif [ -z "$service" ] && grep -qsF "$command" "$own_unit"; then
+        say "The service runs the earlier version until: systemctl --user restart edge-mnv2"
     fi
     if [ $doctor_code = 0 ]; then say "Try: $shown run --source test"; fi
 }
@@ -762,7 +766,8 @@ install_all() {
     note "command      $command"
     if [ -n "$see_system" ]; then
         seen="${sys_cv2:+, OpenCV $sys_cv2}${sys_picamera2:+, picamera2}${sys_numpy:+, numpy $sys_numpy}"
-        note "of the system ${seen:+${seen#, }}${seen:-nothing yet}" | sed 's/\(, \)\{0,1\}nothing yet$/nothing yet/'
+        seen=${seen#, }
+        note "of the system ${seen:-nothing yet}"
     fi
     if [ -n "$wheelhouse" ]; then note "packages     $wheelhouse, no network"; fi
     if [ -n "$extras" ]; then note "extras       $extras"; fi
@@ -1000,7 +1005,9 @@ remove_all() {
         return
     fi
     if grep -qsF -e "$command" -e "$prefix/" "$unit"; then
-        die 1 "the service edge-mnv2 starts this installation at boot" "first: $command service remove"
+        die 1 "the service edge-mnv2 starts this installation at boot" "first: sudo $command service remove"
+    elif grep -qsF -e "$command" -e "$prefix/" "$own_unit"; then
+        die 1 "the service edge-mnv2 starts this installation" "first: $command service remove"
     fi
     if [ -n "$dry_run" ]; then say 'It would do this; nothing is changed now:'; fi
     if is_our_link; then run rm -f "$command"; fi

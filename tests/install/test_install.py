@@ -182,12 +182,14 @@ def test_service_and_environment_still_in_use(machine: Machine, tmp_path: Path) 
     done = machine.install("--service", "--", "--camera", "/dev/video 0", script=script)
     assert done.returncode == 0, done.stderr
     assert "edge-mnv2 1.0: service install --camera /dev/video 0" in done.stdout
+    theirs = machine.home / ".config/systemd/user/edge-mnv2.service"
     unit = machine.root / "etc/systemd/system/edge-mnv2.service"
-    unit.parent.mkdir(parents=True)
-    unit.write_text(f"[Service]\nExecStart={machine.command} run\n")
-    done = machine.install("--uninstall")
-    assert done.returncode == 1
-    assert "service remove" in done.stderr
+    for each, way in ((theirs, "first: "), (unit, "first: sudo ")):
+        each.parent.mkdir(parents=True)
+        each.write_text(f"[Service]\nExecStart={machine.command} run\n")
+        done = machine.install("--uninstall")
+        assert done.returncode == 1
+        assert f"{way}{machine.command} service remove" in done.stderr
     assert machine.command.exists()
     # A process that has mapped a library of the old environment.
     library = next((machine.prefix / "venvs/1").glob("lib/python3*")) / "library.so"

@@ -15,6 +15,7 @@ PI_4, PI_5 = "Raspberry Pi 4 Model B Rev 1.4", "Raspberry Pi 5 Model B Rev 1.0"
 JETPACK = "# R{0} (release), REVISION: 1.0, GCID: 1, BOARD: generic\n"
 UBUNTU = 'PRETTY_NAME="Ubuntu {0} LTS"\nID=ubuntu\nVERSION_ID="{0}"\n'
 FROM_APT = {"numpy": "1.24.2", "PIL": "9.4.0", "yaml": "6.0"}
+ALL_FROM_APT = {**FROM_APT, "cv2": "4.6.0"}
 MARKER = {"usr/lib/python3.11/EXTERNALLY-MANAGED": "[externally-managed]\n"}
 
 
@@ -48,18 +49,23 @@ MARKER = {"usr/lib/python3.11/EXTERNALLY-MANAGED": "[externally-managed]\n"}
         ),
         pytest.param(
             {"uname": "aarch64", "os_release": PI_OS_12, "model": PI_4, "python": (3, 11, 2)},
-            ["--system-site-packages", "numpy<2"],
+            ["--system-site-packages", "of the system nothing yet\n", "numpy<2"],
             ["without opencv"],
             id="pi4-lite-nothing-there-yet",
         ),
         pytest.param(
-            {"uname": "aarch64", "bits": 32, "model": PI_4, "python": (3, 11, 2), "system": FROM_APT},
-            ["(armv7l, Python 3.11.2)", "--system-site-packages", "numpy>=1.24.2,<2"],
+            {"uname": "aarch64", "bits": 32, "model": PI_4, "python": (3, 11, 2), "system": ALL_FROM_APT},
+            [
+                "(armv7l, Python 3.11.2)",
+                "--system-site-packages",
+                "of the system OpenCV 4.6.0, numpy 1.24.2\n",
+                "numpy>=1.24.2,<2",
+            ],
             [],
             id="32-bit-on-64-bit-kernel",
         ),
         pytest.param(
-            {"uname": "armv7l", "bits": 32, "python": (3, 11, 2), "system": {**FROM_APT, "cv2": "4.6.0"}},
+            {"uname": "armv7l", "bits": 32, "python": (3, 11, 2), "system": ALL_FROM_APT},
             ["--system-site-packages", "without opencv-python-headless"],
             [],
             id="32-bit-debian",
@@ -125,6 +131,11 @@ def test_plan(machine: dict[str, Any], said: list[str], unsaid: list[str], tmp_p
             {"uname": "armv7l", "bits": 32, "python": (3, 11, 2), "system": {"yaml": "6.0"}},
             ["sudo apt install python3-numpy python3-pil python3-opencv"],
             id="32-bit-without-apt-packages",
+        ),
+        pytest.param(
+            {"uname": "armv7l", "bits": 32, "python": (3, 11, 2), "system": FROM_APT},
+            ["sudo apt install python3-opencv, then"],
+            id="32-bit-without-opencv",
         ),
         pytest.param({"uname": "armv6l", "bits": 32, "python": (3, 11, 2)}, ["ARMv6", "Zero 2 W"], id="pi-zero"),
         pytest.param({"uname": "i686", "bits": 32}, ["32-bit x86"], id="x86-32"),
