@@ -15,12 +15,16 @@ from edge_mnv2.runtime.preprocess import InputWriter
 LAYER_PICTURES = 16
 """So many pictures settle a layer's signal-to-noise ratio to a few tenths of a decibel."""
 
+_MOST_DECIBELS = 99.0
+
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """`snr_db`: 10 log10(sum x^2 / sum (x - q)^2) of the float model's values x and the integer model's q, whose
-    earlier layers are quantized too. `saturation`: share of values at an end of the integer range that cuts something
-    (where the lower end stands for 0, the upper one)."""
+    """`snr_db`: segmental signal-to-noise ratio, the mean over pictures and positions of 10 log10(|x|^2 / |x - q|^2),
+    where x are the channels of one position in the float model and q in the integer model, whose earlier layers are
+    quantized too. A mean of decibels, because values at the picture's corners can be many times all others: a single
+    ratio of sums would tell of nothing else. `saturation`: share of values at an end of the integer range that cuts
+    something (where the lower end stands for 0, the upper one)."""
 
     snr_db: float
     saturation: float
@@ -83,7 +87,7 @@ def _layers(
 ) -> dict[str, LayerNoise]:
     """With plain kernels, so that every tensor can be seen."""
     names = [step.output for step in steps if step.kind != "pad"]
-    sums = {name: np.zeros(4) for name in names}
+    sums = {name: np.zeros(3) for name in names}
     with _opened(reference) as exact, _opened(integer) as coarse:
         sides = [(model, InputWriter(model.inputs[0]), _by_name(model)) for model in (exact, coarse)]
         for image in images:
@@ -97,10 +101,10 @@ def _layers(
                 scale, zero = details["quantization"]
                 got = (raw.astype(np.float64) - zero) * scale
                 cut = int((raw == 127).sum()) + (int((raw == -128).sum()) if zero > -128 else 0)
-                sums[name] += np.square(wanted).sum(), np.square(wanted - got).sum(), cut, raw.size
+                sums[name] += _segmental_decibels(wanted, got), cut, raw.size
     return {
-        name: LayerNoise(_decibels(signal, noise), round(cut / size, 6))
-        for name, (signal, noise, cut, size) in sums.items()
+        name: LayerNoise(round(decibels / len(images), 2), round(cut / size, 6))
+        for name, (decibels, cut, size) in sums.items()
     }
 
 
@@ -112,7 +116,11 @@ def _by_name(model: Interpreter) -> dict[str, dict[str, Any]]:
     return {details["name"]: details for details in model.tensor_details()}
 
 
-def _decibels(signal: float, noise: float) -> float:
-    if noise <= 0:
-        return 99.0
-    return round(10 * float(np.log10(max(signal, 1e-30) / noise)), 2)
+def _segmental_decibels(wanted: np.ndarray, got: np.ndarray) -> float:
+    """Mean over positions (every axis but the last) of the signal-to-noise ratio, each within 0 to 99 dB."""
+    signal, noise = np.square(wanted).sum(axis=-1), np.square(wanted - got).sum(axis=-1)
+    alive = signal > 0
+    if not alive.any():
+        return _MOST_DECIBELS
+    ratio = signal[alive] / np.maximum(noise[alive], signal[alive] * 1e-12)
+    return float(np.clip(10 * np.log10(ratio), 0.0, _MOST_DECIBELS).mean())
