@@ -167,7 +167,6 @@ def _energy(document: dict[str, Any]) -> str:
 
 def _sweep(document: dict[str, Any]) -> str:
     rows = document["sweep"]
-    several = len({row["model"] for row in rows}) > 1
     blocks = []
     for compares, title in (
         ("engines", f"settings, by {document['goal']} ({document['goal_means']})"),
@@ -176,6 +175,7 @@ def _sweep(document: dict[str, Any]) -> str:
         chosen = [row for row in rows if row["compares"] == compares]
         if not chosen:
             continue
+        several = len({row["model"] for row in chosen}) > 1
         chosen.sort(key=lambda row: row["ratio"] if compares == "engines" else row["width"])
         table = [
             [
