@@ -31,7 +31,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(service, name="service")
 
 
-@service.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@service.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    options_metavar="[OPTIONS] OPTIONS-OF-RUN...",
+)
 def install(
     context: typer.Context,
     name: str = NAME,
