@@ -25,6 +25,7 @@ COMMANDS = (
     "build",
     "compile",
     "evaluate",
+    "teach",
     "devices",
     "profile",
     "service",

@@ -64,14 +64,12 @@ def read_dataset(folder: Path, answers: Union[Classes, Sequence[str]]) -> Datase
 
 def _read_table(table: Path, answers: Union[Classes, Sequence[str]]) -> list[Example]:
     names = ClassNames(answers) if isinstance(answers, Classes) else None
-    rows = _rows(table)
-    columns = next(rows)[1]
+    columns, rows = read_table(table)
     wanted = _answer_columns(table, columns, answers)
     examples = []
     seen: dict[str, Union[int, tuple[float, ...]]] = {}
-    for line, cells in rows:
+    for line, row in rows:
         try:
-            row = dict(zip(columns, cells))
             if not all(row.get(column) for column in ("file", *wanted)):
                 raise UsageError(f"{'file' if not row.get('file') else wanted[0]} is missing")
             truth: Union[int, tuple[float, ...]]
@@ -89,6 +87,16 @@ def _read_table(table: Path, answers: Union[Classes, Sequence[str]]) -> list[Exa
     if not examples:
         raise SourceError(f"{table} lists no picture")
     return examples
+
+
+def read_table(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of `table` in small letters, and its rows as (line number, column → cell).
+
+    Raises UsageError where it is no CSV file, SourceError where it cannot be read.
+    """
+    rows = _rows(table)
+    columns = next(rows)[1]
+    return columns, [(line, dict(zip(columns, cells))) for line, cells in rows]
 
 
 def _rows(table: Path) -> Iterator[tuple[int, list[str]]]:
@@ -109,6 +117,14 @@ def _rows(table: Path) -> Iterator[tuple[int, list[str]]]:
         raise UsageError(f"{table} is no CSV file: {error}") from None
     except OSError as error:
         raise SourceError(f"{table} cannot be read: {error.strerror}") from error
+
+
+def read_columns(table: Path) -> dict[str, list[str]]:
+    """The cells of a table by the names of its columns. Raises UsageError where it is no table, SourceError."""
+    rows = _rows(table)
+    names = next(rows)[1]
+    cells = [row for _, row in rows]
+    return {name: [row[place] for row in cells if place < len(row)] for place, name in enumerate(names)}
 
 
 def _answer_columns(table: Path, columns: list[str], answers: Union[Classes, Sequence[str]]) -> tuple[str, ...]:

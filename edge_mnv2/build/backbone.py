@@ -1,0 +1,120 @@
+"""The part of a classifier that looks: everything up to the global average pool, whose values are the embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from edge_mnv2.build.ir import Graph, Operator, Tensor
+from edge_mnv2.errors import ModelError
+
+_POOLS = ("MEAN", "AVERAGE_POOL_2D")
+_RESHAPES = ("RESHAPE", "SQUEEZE")
+_LINEAR = ("FULLY_CONNECTED", "CONV_2D")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The linear layer that a classifier was published with: float64 `weights` (classes, size), `bias` (classes,)."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A graph whose only output is `embedding`: int8 or uint8, `size` values, a batch of one.
+
+    `classes` is the classifier that was cut off; None where there was none, or none that is linear in the embedding.
+    """
+
+    graph: Graph
+    embedding: Tensor
+    classes: Optional[Classes] = None
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.embedding.shape))
+
+    @property
+    def scale(self) -> float:
+        """Real embedding = scale * (q - zero_point)."""
+        assert self.embedding.quantization is not None
+        return float(self.embedding.quantization.scale[0])
+
+    @property
+    def zero_point(self) -> int:
+        assert self.embedding.quantization is not None
+        return int(self.embedding.quantization.zero_point[0])
+
+
+def cut(graph: Graph, name: str = "the model") -> Backbone:
+    """Take the classifier off `graph`, which is changed: what follows the last global average pool goes.
+
+    Labels, metadata and signatures described the old output and go as well. Raises ModelError, which calls the file
+    `name`, where there is no such pool or where it is not an integer model.
+    """
+    main = graph.main
+    place = _last_pool(main.operators)
+    if place is None:
+        if any(operator.custom_code == "edgetpu-custom-op" for operator in main.operators):
+            raise ModelError(
+                f"{name} is compiled for the Coral Edge TPU: its layers cannot be seen any more",
+                hint="teach the same model without _edgetpu in its name",
+            )
+        raise ModelError(f"{name} has no global average pool before its answer", hint="teach a picture classifier")
+    if len(main.inputs) != 1:
+        raise ModelError(f"{name} has {len(main.inputs)} inputs: it is no picture classifier")
+    embedding = main.operators[place].outputs[0]
+    if embedding.dtype not in ("int8", "uint8") or not embedding.quantized:
+        raise ModelError(f"{name} is a {embedding.dtype} model inside", hint="teach a full-integer int8 or uint8 model")
+    classes = _classes(main.operators[place + 1 :], embedding)
+    main.operators = _needed(main.operators, embedding)
+    main.outputs = [embedding]
+    main.drop_unused()
+    graph.subgraphs = [main]
+    graph.signatures, graph.archive = [], b""
+    graph.metadata = {key: value for key, value in graph.metadata.items() if key == "min_runtime_version"}
+    return Backbone(graph, embedding, classes)
+
+
+def _last_pool(operators: list[Operator]) -> Optional[int]:
+    for place in range(len(operators) - 1, -1, -1):
+        operator = operators[place]
+        source = operator.inputs[0] if operator.inputs else None
+        if operator.kind in _POOLS and source is not None and len(source.shape) == 4:
+            shape = operator.outputs[0].shape
+            return place if shape[-1] > 1 and int(np.prod(shape)) == source.shape[3] else None
+    return None
+
+
+def _classes(following: list[Operator], embedding: Tensor) -> Optional[Classes]:
+    """The widest linear layer that takes the embedding, as it is or reshaped."""
+    same = {id(embedding)}
+    found: list[Classes] = []
+    for operator in following:
+        source = operator.inputs[0] if operator.inputs else None
+        if source is None or id(source) not in same:
+            continue
+        if operator.kind in (*_RESHAPES, "QUANTIZE"):
+            same.add(id(operator.outputs[0]))
+        elif operator.kind in _LINEAR and operator.inputs[1] is not None and operator.inputs[1].data is not None:
+            weights = operator.inputs[1].real()
+            bias = operator.inputs[2] if len(operator.inputs) > 2 else None
+            rows = weights.shape[0]
+            if weights.size == rows * int(np.prod(embedding.shape)):
+                found.append(Classes(weights.reshape(rows, -1), np.zeros(rows) if bias is None else bias.real()))
+    return max(found, key=lambda classes: len(classes.bias), default=None)
+
+
+def _needed(operators: list[Operator], output: Tensor) -> list[Operator]:
+    """The operators that `output` depends on, in their order."""
+    wanted = {id(output)}
+    kept: list[Operator] = []
+    for operator in reversed(operators):
+        if any(id(tensor) in wanted for tensor in operator.outputs):
+            kept.append(operator)
+            wanted |= {id(tensor) for tensor in operator.inputs if tensor is not None}
+    return kept[::-1]

@@ -1,0 +1,241 @@
+"""Append a new head to a backbone, in integers: linear rows with softmax, a row for "unknown", or a measured value.
+
+The row for "unknown" is part of the graph, so that every runtime and every command gives it without further rules:
+
+    embedding → linear → logits ────────────────────────────┬→ concatenation → softmax
+        │                  └→ maximum ─────────→ addition ──┘
+        └→ linear, ReLU → L2 norm → cosine to each class → maximum → slope * (threshold - x) ─┘
+
+Its logit is the best class's logit plus `slope * (threshold - familiarity)`: it wins exactly where the picture is less
+familiar than the threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2.build.backbone import Backbone
+from edge_mnv2.build.ir import (
+    ACTIVATION_NONE,
+    ACTIVATION_RELU,
+    Graph,
+    Operator,
+    Quantization,
+    Signature,
+    Subgraph,
+    Tensor,
+)
+from edge_mnv2.build.quantization import affine
+
+_HEADROOM = 6.5
+"""Logits above the best taught one that must still be told apart, for the row of "unknown"."""
+_DEPTH = 20.0
+"""Logits so far below the best add less than e^-20 to a softmax: the integers need not reach further down."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`weights` float64 (rows, size) on the real embedding, `bias` (rows,)."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        """Real values (pictures, rows) of `embeddings` (pictures, size)."""
+        return embeddings @ self.weights.T + self.bias
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """How near a picture is to what was taught: `evidence` (None: the embedding itself) rectified and brought to length
+    one, then its largest cosine with `prototypes` (classes, rows of evidence; each of length one)."""
+
+    evidence: Optional[Linear]
+    prototypes: np.ndarray
+
+    def describe(self, embeddings: np.ndarray) -> np.ndarray:
+        """Rectified evidence of length one (zeros where there is none)."""
+        found = embeddings if self.evidence is None else self.evidence(embeddings)
+        found = np.maximum(found, 0)
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        """Familiarity 0..1 of each picture."""
+        return (self.describe(embeddings) @ self.prototypes.T).max(axis=1)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """ "Unknown" wins where `familiarity` is below `threshold`, by `slope` logits for each 1.0 that it is below."""
+
+    familiarity: Familiarity
+    threshold: float
+    slope: float
+
+
+def append_classifier(
+    backbone: Backbone, head: Linear, embeddings: np.ndarray, unknown: Optional[Unknown] = None
+) -> None:
+    """Add `head`, the row of `unknown` where there is one, and a softmax to the backbone's graph, which is changed.
+
+    `embeddings` float (pictures, size) are those that it was taught with: they set the ranges of the integers.
+    """
+    chain = _Chain(backbone)
+    logits = head(embeddings)
+    top = float(np.max(logits)) + 0.1 * float(np.ptp(logits)) + (_HEADROOM if unknown else 0.5)
+    low = max(float(np.min(logits)) - 0.1 * float(np.ptp(logits)), float(np.max(logits)) - _DEPTH)
+    scale = affine(low, top)
+    numbers = Quantization.per_tensor(scale.scale, scale.zero_point)
+    answer = chain.linear("logits", chain.embedding, head, numbers, chain.center(embeddings))
+    if unknown is not None:
+        best = chain.maximum("logits.best", answer)
+        kin = chain.familiarity(unknown.familiarity, embeddings)
+        less = Linear(np.array([[-unknown.slope]]), np.array([unknown.slope * unknown.threshold]))
+        steps = max(abs(unknown.slope * unknown.threshold), abs(unknown.slope * (unknown.threshold - 1)))
+        penalty = chain.linear("unknown.margin", kin, less, Quantization.per_tensor(min(steps, _DEPTH) / 127))
+        row = chain.add("ADD", [best, penalty], "unknown", (1, 1), numbers, "AddOptions", 2, **_PLAIN)
+        rows = (1, len(head.bias) + 1)
+        joined = {"axis": 1, **_PLAIN}
+        answer = chain.add(
+            "CONCATENATION", [answer, row], "scores.logits", rows, numbers, "ConcatenationOptions", 2, **joined
+        )
+    shares = Quantization.per_tensor(1 / 256, -128)
+    chain.finish(chain.add("SOFTMAX", [answer], "scores", answer.shape, shares, "SoftmaxOptions", 2, beta=1.0))
+
+
+def append_value(backbone: Backbone, head: Linear, embeddings: np.ndarray, low: float, high: float) -> None:
+    """Add a linear `head` of one row to the backbone's graph, whose output is a value from `low` to `high` in its unit.
+
+    The integer output divides that range into 255 steps; values beyond it are cut off there.
+    """
+    chain = _Chain(backbone)
+    # Unlike `affine`, the range need not hold 0: a value around 1000 keeps all of its steps.
+    step = max(high - low, 1e-6) / 255
+    numbers = Quantization.per_tensor(step, round(-128 - low / step))
+    chain.finish(chain.linear("value", chain.embedding, head, numbers, chain.center(embeddings)))
+
+
+def head_alone(backbone: Backbone, *also: str) -> Graph:
+    """Only what was appended to `backbone`: from the embedding's integers to the output, then the tensors named `also`.
+
+    It runs the same integer kernels as the whole model, at a thousandth of the work.
+    """
+    main = backbone.graph.main
+    place = next(at for at, operator in enumerate(main.operators) if backbone.embedding in operator.outputs)
+    operators = main.operators[place + 1 :]
+    known = {tensor.name: tensor for operator in operators for tensor in operator.outputs}
+    outputs = [*main.outputs, *(known[name] for name in also)]
+    alone = Subgraph([], [backbone.embedding], outputs, operators, "head")
+    alone.drop_unused()
+    return Graph([alone], "head")
+
+
+_PLAIN = {"fused_activation_function": ACTIVATION_NONE}
+
+
+class _Chain:
+    """Operators after the embedding."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._graph = backbone.graph
+        source = backbone.embedding
+        if source.dtype == "uint8":
+            # The same steps, counted from -128: nothing is rounded.
+            numbers = Quantization.per_tensor(backbone.scale, backbone.zero_point - 128)
+            source = self.add("QUANTIZE", [source], "embedding.int8", source.shape, numbers, "QuantizeOptions", 1)
+        if len(source.shape) != 2:
+            shape = (1, backbone.size)
+            target = Tensor.constant("embedding.shape", np.array(shape, np.int32))
+            numbers = source.quantization or Quantization.per_tensor(1.0)
+            options = {"new_shape": np.array(shape, np.int32)}
+            source = self.add("RESHAPE", [source, target], "embedding", shape, numbers, "ReshapeOptions", 1, **options)
+        self.embedding = source
+
+    def add(
+        self,
+        kind: str,
+        inputs: list[Tensor],
+        name: str,
+        shape: tuple[int, ...],
+        numbers: Quantization,
+        table: str,
+        version: int,
+        **options: Any,
+    ) -> Tensor:
+        """One operator and the int8 tensor that it makes."""
+        output = Tensor(name, shape, "int8", None, numbers)
+        self._graph.main.operators.append(Operator(kind, list(inputs), [output], table, options, version))
+        return output
+
+    def center(self, embeddings: np.ndarray) -> np.ndarray:
+        """The mean embedding: rounded weights are corrected so that they are right there."""
+        return embeddings.mean(axis=0)
+
+    def linear(
+        self,
+        name: str,
+        source: Tensor,
+        rows: Linear,
+        numbers: Quantization,
+        center: Optional[np.ndarray] = None,
+        activation: int = ACTIVATION_NONE,
+    ) -> Tensor:
+        """A fully connected layer: int8 weights symmetric with one scale a row, int32 bias."""
+        assert source.quantization is not None
+        scale = np.abs(rows.weights).max(axis=1) / 127
+        scale = np.where(scale > 0, scale, 1.0).astype(np.float32).astype(np.float64)
+        exact = rows.weights / scale[:, None]
+        whole = np.clip(np.rint(exact), -127, 127)
+        error = (whole - exact) * scale[:, None]
+        bias = rows.bias if center is None else rows.bias - error @ center
+        steps = float(source.quantization.scale[0]) * scale
+        limit = 2**31 - 1
+        whole_bias = np.clip(np.rint(bias / steps), -limit, limit).astype(np.int32)
+        weights = Tensor.constant(f"{name}.weights", whole.astype(np.int8), Quantization.per_channel(scale, 0))
+        constant = Tensor.constant(f"{name}.bias", whole_bias, Quantization.per_channel(steps, 0))
+        return self.add(
+            "FULLY_CONNECTED",
+            [source, weights, constant],
+            name,
+            (1, len(bias)),
+            numbers,
+            "FullyConnectedOptions",
+            4,
+            fused_activation_function=activation,
+        )
+
+    def maximum(self, name: str, source: Tensor) -> Tensor:
+        """The largest value of a row; it keeps the row's quantization, as the kernel demands."""
+        assert source.quantization is not None
+        axes = Tensor.constant(f"{name}.axes", np.array([1], np.int32))
+        options = {"keep_dims": True}
+        return self.add("REDUCE_MAX", [source, axes], name, (1, 1), source.quantization, "ReducerOptions", 2, **options)
+
+    def familiarity(self, kin: Familiarity, embeddings: np.ndarray) -> Tensor:
+        """The largest cosine between a picture's evidence and a class."""
+        evidence = self.embedding
+        if kin.evidence is not None:
+            high = float(np.max(kin.evidence(embeddings), initial=1e-3)) * 1.2
+            numbers = Quantization.per_tensor(high / 255, -128)
+            evidence = self.linear(
+                "evidence", evidence, kin.evidence, numbers, self.center(embeddings), activation=ACTIVATION_RELU
+            )
+        # The kernel knows this one output scale only.
+        unit = Quantization.per_tensor(1 / 128)
+        length = self.add(
+            "L2_NORMALIZATION", [evidence], "evidence.unit", evidence.shape, unit, "L2NormOptions", 2, **_PLAIN
+        )
+        rows = Linear(kin.prototypes, np.zeros(len(kin.prototypes)))
+        cosines = self.linear("kinship", length, rows, Quantization.per_tensor(1 / 255, -128))
+        return self.maximum("familiarity", cosines)
+
+    def finish(self, output: Tensor) -> None:
+        main = self._graph.main
+        main.outputs = [output]
+        main.drop_unused()
+        inputs = {tensor.name: tensor for tensor in main.inputs}
+        self._graph.signatures = [Signature("serving_default", inputs, {output.name: output})]

@@ -1,0 +1,147 @@
+"""`edge-mnv2 teach`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import typer
+
+from edge_mnv2.cli.options import JSON, option, setting_overrides
+from edge_mnv2.cli.table import aligned
+from edge_mnv2.errors import PARTIAL, UsageError
+
+_SAY_EVERY_S = 5.0
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(teach)
+
+
+def teach(
+    context: typer.Context,
+    folder: Optional[Path] = typer.Argument(
+        None, metavar="DIR", help="One folder of pictures a class, or labels.csv (file,value).", show_default=False
+    ),
+    model: Optional[str] = option("--model", help="The backbone: a name or a .tflite file.", metavar="NAME|PATH"),
+    out: Optional[Path] = option("--out", help="The model to write (default: DIR's name).", metavar="FILE.tflite"),
+    add: Optional[Path] = option("--add", help="Extend this taught model.", metavar="MODEL"),
+    task: Optional[str] = option("--task", help="classification or regression (default: what DIR holds)."),
+    head: Optional[str] = option("--head", help="softmax (default) or imprint (one picture will do)."),
+    holdout: float = option("--holdout", help="Share of pictures to measure with (default 0.2).", default=0.2),
+    seed: int = option("--seed", help="Same seed and pictures, same model (default 0).", default=0, min=0),
+    optimizer: Optional[str] = option(
+        "--optimizer", help="momentum (default), sgd, adagrad, rmsprop, adam; closed for values."
+    ),
+    augment: bool = option(
+        "--augment/--no-augment", help="Learn from mirrored and moved copies too (default).", default=True
+    ),
+    unknown: bool = option(
+        "--unknown/--no-unknown", help="Call what was never shown 'unknown' (default).", default=True
+    ),
+    unit: Optional[str] = option("--unit", help="A measured value's unit, for people."),
+    resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
+    threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
+    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    report: Optional[Path] = option("--report", help="Write a page with everything.", metavar="FILE.html"),
+    as_json: bool = JSON,
+) -> None:
+    """Teach new classes or a measured value from a few pictures, on this device."""
+    if folder is None:
+        raise UsageError("teach needs a folder of pictures", hint="edge-mnv2 teach DIR, with one folder a class in DIR")
+    from edge_mnv2.device.cpus import resolve_threads
+    from edge_mnv2.device.profile import resolve
+    from edge_mnv2.teach.lesson import Request
+    from edge_mnv2.teach.session import run
+
+    settings = resolve(None, setting_overrides(context))
+    count, said = resolve_threads(settings.runtime.threads)
+    if said:
+        _say(said)
+    request = Request(
+        folder,
+        out,
+        model,
+        task,
+        head,
+        optimizer,
+        holdout,
+        seed,
+        add,
+        augment,
+        unknown,
+        unit,
+        resize,
+        settings.runtime.backend,
+        count,
+    )
+    with _progress() as progress:
+        outcome = run(request, _say, progress, report)
+    known = outcome.document
+    for sentence in known["warnings"]:
+        _say(f"warning: {sentence}")
+    typer.echo(json.dumps(known, ensure_ascii=False, indent=2) if as_json else _in_words(known, outcome.written))
+    if known["failed"]:
+        raise typer.Exit(PARTIAL)
+
+
+def _say(sentence: str) -> None:
+    typer.echo(sentence, err=True)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; elsewhere a line every few seconds."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("looking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("")
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    began = said_at = time.monotonic()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal said_at
+        now = time.monotonic()
+        if done and (now - said_at >= _SAY_EVERY_S or done == total):
+            said_at = now
+            left = (now - began) / done * (total - done)
+            _say(f"{done} of {total} pictures, {left:.0f} s left" if done < total else f"{done} pictures seen")
+
+    yield advance
+
+
+def _in_words(known: dict[str, Any], written: list[Path]) -> str:
+    metrics = known["metrics"]
+    rows = [["model", f"{written[-1]} ({known['bytes'] / 1e6:.1f} MB)"]]
+    rows.append(["pictures", f"{known['pictures']}, {known['held_out']} of them held out"])
+    if known["task"] == "regression":
+        unit = f" {known['unit']}" if known["unit"] else ""
+        for key in ("rmse", "mae"):
+            if metrics[key] is not None:
+                rows.append([f"held-out {key.upper()}", f"{metrics[key]:.4g}{unit}"])
+        if metrics["mape"] is not None:
+            rows.append(["held-out MAPE", f"{metrics['mape']:.1%}"])
+    else:
+        rows.append(["classes", ", ".join(f"{one['label']} ({one['pictures']})" for one in known["classes"])])
+        if metrics["top1"] is not None:
+            low, high = metrics["top1_interval"]
+            rows.append(["held-out accuracy", f"{metrics['top1']:.1%} (95 % interval {low:.1%} to {high:.1%})"])
+        if known["unknown"] and known["unknown"]["kept_of_held_out"] is not None:
+            rows.append(["held out and kept", f"{known['unknown']['kept_of_held_out']:.1%} (the others are unknown)"])
+    lines = [aligned(rows)]
+    wrong = [cell for cell in metrics.get("confusion", ()) if cell["row"] != cell["predicted_row"]]
+    if wrong:
+        shown = [[str(cell["images"]), cell["label"], f"-> {cell['predicted']}"] for cell in wrong]
+        shown.sort(key=lambda cells: -int(cells[0]))
+        lines += ["", "taken for another", aligned(shown[:10], right=(0,))]
+    lines += ["", f"edge-mnv2 run --camera --model {written[-1]}"]
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""What a taught model remembers of its lesson, inside its own file: so it can be extended without the old pictures."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_mnv2.build import graph
+from edge_mnv2.errors import ModelError
+
+KEY = "edge-mnv2.taught"
+_FORMAT = 1
+_ARRAYS = ("codes", "picture", "truth", "held_out")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """`about` says what was taught (task, head, classes, backbone). `codes` (pictures, size) are the embeddings in the
+    backbone's integers, variations included; `picture` is the picture that each belongs to, and one a picture are
+    `truth` (class or value), `held_out` and `names`."""
+
+    about: dict[str, Any]
+    codes: np.ndarray
+    picture: np.ndarray
+    truth: np.ndarray
+    held_out: np.ndarray
+    names: Sequence[str]
+    digests: Sequence[str]
+
+    def packed(self) -> bytes:
+        """The content of the model's metadata entry `KEY`: the length of a JSON header, the header, the arrays."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        header = {
+            "format": _FORMAT,
+            "about": self.about,
+            "names": list(self.names),
+            "digests": list(self.digests),
+            "arrays": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
+        }
+        text = json.dumps(header).encode()
+        body = b"".join(array.tobytes() for array in arrays.values())
+        return len(text).to_bytes(4, "little") + text + zlib.compress(body, 6)
+
+
+def recall(path: Path) -> Memory:
+    """The memory of the taught model `path`. Raises ModelError where it has none."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"--add {path} cannot be read: {error.strerror or error}") from error
+    packed = graph.read(content, str(path)).metadata.get(KEY)
+    if packed is None:
+        raise ModelError(f"--add {path}: this model was not taught here", hint="give a file that `teach` has written")
+    try:
+        end = 4 + int.from_bytes(packed[:4], "little")
+        header = json.loads(packed[4:end])
+        if header["format"] != _FORMAT:
+            raise ModelError(f"--add {path} was taught by another version of edge-mnv2", hint="teach it again")
+        body, start, arrays = zlib.decompress(packed[end:]), 0, {}
+        for name, (dtype, shape) in header["arrays"].items():
+            count = int(np.prod(shape, dtype=np.int64))
+            arrays[name] = np.frombuffer(body, dtype, count, start).reshape(shape)
+            start += arrays[name].nbytes
+        return Memory(about=header["about"], names=header["names"], digests=header["digests"], **arrays)
+    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        if isinstance(error, ModelError):
+            raise
+        hint = "teach it again from its pictures"
+        raise ModelError(f"--add {path}: what it remembers is damaged", hint=hint) from error

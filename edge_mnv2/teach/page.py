@@ -1,0 +1,186 @@
+"""A lesson as one HTML file that opens anywhere: no script, no foreign asset, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_mnv2 import html_report
+from edge_mnv2.errors import SourceError, UsageError
+from edge_mnv2.evaluate.charts import scatter
+from edge_mnv2.html_report import section, table
+from edge_mnv2.paths import atomic_write
+from edge_mnv2.teach.document import Document
+from edge_mnv2.teach.embedding import Embedder
+from edge_mnv2.teach.losses import probabilities
+from edge_mnv2.teach.pictures import REGRESSION, UNKNOWN
+from edge_mnv2.teach.taught import Taught
+
+_PICTURES = 12
+
+_STYLE = """
+.matrix td{text-align:center;border:1px solid var(--line);min-width:2.2rem}
+.matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}.pictures{display:grid;
+grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.9rem}figure{margin:0}figure img{width:100%;
+border-radius:.4rem;display:block}figcaption{font-size:.82rem;overflow-wrap:anywhere}figcaption b{color:var(--ink)}
+svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.point{fill:var(--bar);fill-opacity:.6}
+.guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}.axis{stroke:var(--soft);fill:none}
+.curve{stroke:var(--bar);fill:none;stroke-width:2}.curve.soft{stroke:var(--soft);stroke-dasharray:2 3}
+"""
+
+
+def write_page(target: Path, taught: Taught, document: Document, embedder: Embedder) -> None:
+    """Write the page. Raises UsageError where that cannot be done."""
+    content = page(taught, document, embedder)
+    try:
+        with atomic_write(target, "w") as handle:
+            handle.write(content)
+    except OSError as error:
+        raise UsageError(f"--report {target} cannot be written: {error.strerror or error}") from error
+
+
+def page(taught: Taught, document: Document, embedder: Embedder) -> str:
+    """The page of `document`."""
+    from edge_mnv2.teach.curve_chart import curve_chart
+
+    regression = taught.lesson.task == REGRESSION
+    sections = [_summary(document)]
+    if document["warnings"]:
+        sections.append(section("Before you trust it", _list(document["warnings"])))
+    if regression and document["metrics"]["values"]:
+        pairs = document["metrics"]["values"]
+        truth, predicted = ([pair[key] for pair in pairs] for key in ("true", "predicted"))
+        chart = scatter(truth, predicted, document["unit"] or "")
+        sections.append(
+            section("Predicted against true", chart, "Held-out pictures; a perfect model stays on the line.")
+        )
+    if not regression and document["metrics"]["confusion"]:
+        sections.append(
+            section("Confusion", _matrix(taught, document), "Held-out pictures. Rows: true; columns: answered.")
+        )
+    sections.append(_sheet(taught, embedder))
+    if len(document["learning_curve"]) > 1:
+        sections.append(
+            section("Would more pictures help?", curve_chart(document["learning_curve"], regression), _CURVE)
+        )
+    if document["failed"]:
+        rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
+        sections.append(section(f"Pictures that could not be read ({len(rows)})", table(["file", "reason"], rows)))
+    return html_report.page(f"What {document['model']} was taught", "\n".join(sections), _STYLE)
+
+
+_CURVE = (
+    "Solid: pictures that were held out; dotted: pictures it was taught with. Where the solid line still rises (falls, "
+    "for an error), more pictures help."
+)
+
+
+def _summary(document: Document) -> str:
+    metrics = document["metrics"]
+    cards = [("pictures", f"{document['pictures']}"), ("held out", f"{document['held_out']}")]
+    if document["task"] == "regression":
+        unit = f" {escape(document['unit'])}" if document["unit"] else ""
+        cards += [(key.upper(), f"{metrics[key]:.4g}{unit}") for key in ("rmse", "mae") if metrics[key] is not None]
+        if metrics["mape"] is not None:
+            cards.append(("MAPE", f"{metrics['mape']:.1%}"))
+    else:
+        cards.append(("classes", f"{len(document['classes'])}"))
+        if metrics["top1"] is not None:
+            low, high = metrics["top1_interval"]
+            cards.append(("held-out accuracy", f"{metrics['top1']:.1%}"))
+            cards.append(("95 % interval", f"{low:.0%} to {high:.0%}"))
+        if document["unknown"] and document["unknown"]["kept_of_held_out"] is not None:
+            cards.append(("held out, not unknown", f"{document['unknown']['kept_of_held_out']:.1%}"))
+    backbone = document["backbone"]
+    setting = f"{document['head']} on {backbone['model']} ({backbone['sha256'][:12]}), {document['date']}"
+    parts = [f'<p class="soft">{escape(setting)}</p>{html_report.cards(cards)}']
+    if document["classes"]:
+        rows = [
+            [escape(entry["label"]), str(entry["pictures"]), str(entry["held_out"])] for entry in document["classes"]
+        ]
+        parts.append(section("Classes", table(["class", "pictures", "held out"], rows, numeric=(1, 2))))
+    return "".join(parts)
+
+
+def _list(sentences: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def _matrix(taught: Taught, document: Document) -> str:
+    names = list(taught.lesson.classes) + ([UNKNOWN] if taught.unknown is not None else [])
+    cells = {(cell["row"], cell["predicted_row"]): cell["images"] for cell in document["metrics"]["confusion"]}
+    most = max(cells.values())
+    head = "".join(f'<th class="up" scope="col">{escape(name)}</th>' for name in names)
+    rows = []
+    for truth, name in enumerate(taught.lesson.classes):
+        columns = []
+        for predicted in range(len(names)):
+            count = cells.get((truth, predicted), 0)
+            colour = "64,192,87" if truth == predicted else "250,82,82"
+            style = f' style="background:rgba({colour},{0.15 + 0.6 * count / most:.2f})"' if count else ""
+            columns.append(f"<td{style}>{count or ''}</td>")
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(columns)}</tr>')
+    return f'<table class="matrix"><tr><th></th>{head}</tr>{"".join(rows)}</table>'
+
+
+def _sheet(taught: Taught, embedder: Embedder) -> str:
+    """The held-out pictures (without any: the taught ones) that the head is least sure of, or furthest off with."""
+    figures = []
+    for place, answer in _confusing(taught):
+        path = taught.lesson.paths[place]
+        if path is None:
+            continue
+        picture = _thumbnail(path, embedder)
+        if picture is None:
+            continue
+        truth = _named(taught, taught.lesson.truth[place])
+        figures.append(
+            f'<figure><img alt="{escape(taught.lesson.names[place])}" src="data:image/jpeg;base64,{picture}">'
+            f"<figcaption><b>{escape(answer)}</b><br>true: {escape(truth)}<br>{escape(taught.lesson.names[place])}"
+            "</figcaption></figure>"
+        )
+        if len(figures) == _PICTURES:
+            break
+    where = "held-out" if len(taught.held) else "taught"
+    title = "Furthest off" if taught.lesson.task == REGRESSION else "Most confusing pictures"
+    note = f"Of the {where} pictures, as the model saw them; the answer in bold."
+    return section(title, f'<div class="pictures">{"".join(figures)}</div>', note)
+
+
+def _confusing(taught: Taught) -> list[tuple[int, str]]:
+    places = taught.held if len(taught.held) else taught.taught
+    truth = taught.lesson.truth[places]
+    scores = taught.answers.scores[places]
+    if taught.lesson.task == REGRESSION:
+        order = np.argsort(-np.abs(scores[:, 0] - truth))
+        return [(int(places[at]), _named(taught, float(scores[at, 0]))) for at in order]
+    assert taught.answers.logits is not None
+    sure = probabilities(taught.answers.logits[places].astype(float))
+    order = np.argsort(sure[np.arange(len(places)), truth.astype(int)], kind="stable")
+    names = [*taught.lesson.classes, UNKNOWN]
+    return [(int(places[at]), f"{names[int(scores[at].argmax())]} {scores[at].max():.0%}") for at in order]
+
+
+def _named(taught: Taught, truth: float) -> str:
+    if taught.lesson.task == REGRESSION:
+        return f"{truth:.4g} {taught.lesson.request.unit or ''}".strip()
+    return taught.lesson.classes[int(truth)]
+
+
+def _thumbnail(path: Path, embedder: Embedder) -> Any:
+    from PIL import Image
+
+    from edge_mnv2.camera.still import read_still
+
+    try:
+        pixels = embedder.fitted(read_still(path))
+    except SourceError:
+        return None
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "JPEG", quality=80)
+    return base64.b64encode(target.getvalue()).decode()

@@ -1,0 +1,161 @@
+"""Softmax regression: cross-entropy with weight decay, early stopping, and the decay chosen by cross-validation.
+
+It may begin at the imprinted head, to which the decay then pulls back: with one picture a class that head remains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from edge_mnv2.build.head import Linear
+from edge_mnv2.teach.features import Features
+from edge_mnv2.teach.imprint import choose_factor, imprint
+from edge_mnv2.teach.losses import cross_entropy, probabilities
+from edge_mnv2.teach.optimizers import make
+
+DECAYS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
+STEPS = 300
+_EVERY = 5
+_BATCH = 1024
+_FOLDS = 4
+_PATIENCE = 6
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What cross-validation found: weight decay, steps, and the mean cross-entropy of the pictures left out.
+
+    `factor` is the imprinted head's, where it is the start; None: the start is zero.
+    """
+
+    decay: float
+    steps: int
+    loss: float
+    factor: Optional[float] = None
+
+
+def fit(
+    embeddings: np.ndarray, truth: np.ndarray, rows: int, choice: Choice, *, optimizer: str = "momentum", seed: int = 0
+) -> Linear:
+    """The head of `rows` classes for `embeddings` (pictures, size) whose classes are `truth` (pictures,), int."""
+    features = Features.of(embeddings)
+    prior = _start(embeddings, truth, rows, choice.factor)
+    weights, bias, _ = _descend(
+        features.values,
+        truth,
+        prior(embeddings),
+        choice.decay,
+        optimizer=optimizer,
+        steps=choice.steps,
+        seed=seed,
+    )
+    learned = features.unfold(weights, bias)
+    return Linear(prior.weights + learned.weights, prior.bias + learned.bias)
+
+
+def choose(
+    embeddings: np.ndarray, truth: np.ndarray, rows: int, *, optimizer: str = "momentum", seed: int = 0
+) -> Choice:
+    """Weight decay and number of steps with the least cross-entropy on folds left out in turn.
+
+    Classes with one picture are always among the taught ones. Without a class of two there is nothing to choose by: the
+    middle decay and all steps, from the imprinted head.
+    """
+    factor = choose_factor(embeddings, truth, rows)
+    folds = _folds(truth, seed)
+    if not folds:
+        return Choice(DECAYS[len(DECAYS) // 2], STEPS, math.nan, factor)
+    starts = (None, factor)
+    curves = np.zeros((len(starts), len(DECAYS), STEPS // _EVERY))
+    for left_out in folds:
+        taught = np.setdiff1d(np.arange(len(truth)), left_out)
+        features = Features.of(embeddings[taught])
+        for which, start in enumerate(starts):
+            prior = _start(embeddings[taught], truth[taught], rows, start)
+            check = features(embeddings[left_out]), prior(embeddings[left_out]), truth[left_out]
+            for place, decay in enumerate(DECAYS):
+                _, _, curve = _descend(
+                    features.values,
+                    truth[taught],
+                    prior(embeddings[taught]),
+                    decay,
+                    optimizer=optimizer,
+                    steps=STEPS,
+                    seed=seed,
+                    check=check,
+                )
+                curves[which, place] += np.array(curve) * len(left_out)
+    curves /= sum(len(left_out) for left_out in folds)
+    which, place, step = (int(at) for at in np.unravel_index(np.argmin(curves), curves.shape))
+    return Choice(DECAYS[place], (step + 1) * _EVERY, float(curves.min()), starts[which])
+
+
+def _start(embeddings: np.ndarray, truth: np.ndarray, rows: int, factor: Optional[float]) -> Linear:
+    if factor is None:
+        return Linear(np.zeros((rows, embeddings.shape[1])), np.zeros(rows))
+    return imprint(embeddings, truth, rows, factor)
+
+
+def _folds(truth: np.ndarray, seed: int) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    number = np.full(len(truth), -1)
+    for row in np.unique(truth):
+        members = random.permutation(np.flatnonzero(truth == row))
+        if len(members) > 1:
+            number[members] = (np.arange(len(members)) + random.integers(_FOLDS)) % _FOLDS
+    folds = [np.flatnonzero(number == fold) for fold in range(_FOLDS)]
+    return [fold for fold in folds if len(fold) and _leaves_all(truth, fold)]
+
+
+def _leaves_all(truth: np.ndarray, fold: np.ndarray) -> bool:
+    return len(np.unique(np.delete(truth, fold))) == len(np.unique(truth))
+
+
+def _descend(
+    values: np.ndarray,
+    truth: np.ndarray,
+    start: np.ndarray,
+    decay: float,
+    *,
+    optimizer: str,
+    steps: int,
+    seed: int,
+    check: Sequence[np.ndarray] = (),
+) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Weights (rows, rank) and bias (rows,) to add to the logits `start` (pictures, rows), and the loss of `check`
+    (values, start, truth) every few steps."""
+    count, rank = values.shape
+    rows = start.shape[1]
+    # One more column of ones carries the bias, which does not decay.
+    inputs = np.concatenate([values, np.ones((count, 1))], axis=1)
+    wanted = np.eye(rows)[truth]
+    decays = np.append(np.full(rank, decay), 0.0)
+    # A softmax's second derivative is at most half the inputs' (Böhning, 1992), and these are uncorrelated: measured in
+    # units of that bound along each axis, the problem is round and a step of 1 is safe.
+    units = 1 / np.sqrt(0.5 * np.mean(inputs**2, axis=0) + decays)
+    step, first_rate = make(optimizer)
+    random = np.random.default_rng(seed)
+    parameters = np.zeros((rows, rank + 1))
+    curve = []
+    for number in range(steps):
+        if count > _BATCH:
+            batch = random.choice(count, _BATCH, replace=False)
+            some, offset, target = inputs[batch], start[batch], wanted[batch]
+        else:
+            some, offset, target = inputs, start, wanted
+        difference = probabilities(offset + some @ parameters.T) - target
+        gradient = (difference.T @ some / len(some) + parameters * decays) * units
+        rate = first_rate * 0.5 * (1 + np.cos(np.pi * number / STEPS))
+        parameters = parameters + step(gradient, rate) * units
+        if check and (number + 1) % _EVERY == 0:
+            left_out = check[1] + check[0] @ parameters[:, :-1].T + parameters[:, -1]
+            curve.append(cross_entropy(left_out, check[2]))
+            if len(curve) - int(np.argmin(curve)) > _PATIENCE:
+                # From its best the loss only rises: what the remaining steps would give is of no interest.
+                return parameters[:, :-1], parameters[:, -1], curve + curve[-1:] * (steps // _EVERY - len(curve))
+    return parameters[:, :-1], parameters[:, -1], curve

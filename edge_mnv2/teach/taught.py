@@ -1,0 +1,197 @@
+"""From a lesson's embeddings to a head, the file's bytes, and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2.build import graph
+from edge_mnv2.build.backbone import Backbone
+from edge_mnv2.build.head import Linear, Unknown, append_classifier, append_value
+from edge_mnv2.teach import imprint, softmax, values
+from edge_mnv2.teach.embedding import Embedder, read_backbone
+from edge_mnv2.teach.familiar import calibrate
+from edge_mnv2.teach.lesson import Lesson
+from edge_mnv2.teach.measure import Answers, answers
+from edge_mnv2.teach.memory import KEY
+from edge_mnv2.teach.pictures import REGRESSION
+
+_MARGIN = 0.1
+"""A measured value may go so far beyond the taught range, as a share of it."""
+
+CURVE_DRAWS = 3
+_CURVE = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A lesson's head in float (`head`, `unknown`) and in integers (`model`, the file's bytes).
+
+    `embeddings` are real, one a picture of the lesson; `answers` are those of the integers to the same. `settings` says
+    how the head was fitted. `low` and `high` bound a measured value.
+    """
+
+    lesson: Lesson
+    backbone: Backbone
+    head: Linear
+    unknown: Optional[Unknown]
+    model: bytes
+    embeddings: np.ndarray
+    answers: Answers
+    settings: dict[str, Any]
+    low: float = 0.0
+    high: float = 0.0
+
+    @property
+    def held(self) -> np.ndarray:
+        """Places of the held-out pictures."""
+        return np.flatnonzero(self.lesson.held_out)
+
+    @property
+    def taught(self) -> np.ndarray:
+        return np.flatnonzero(~self.lesson.held_out)
+
+    def float_logits(self, pictures: np.ndarray) -> np.ndarray:
+        """The float head's answers (pictures, rows) to the lesson's `pictures`."""
+        return self.head(self.embeddings[pictures])
+
+    def float_scores(self, pictures: np.ndarray) -> np.ndarray:
+        """The float head's logits with the row of "unknown" behind them where there is one."""
+        logits = self.float_logits(pictures)
+        if self.unknown is None:
+            return logits
+        kin = self.unknown.familiarity(self.embeddings[pictures])
+        row = logits.max(axis=1) + self.unknown.slope * (self.unknown.threshold - kin)
+        return np.concatenate([logits, row[:, None]], axis=1)
+
+
+def teach(lesson: Lesson, embedder: Embedder) -> Taught:
+    """Fit the head, append it, and let it answer to every picture of the lesson."""
+    taught = np.flatnonzero(~lesson.held_out)
+    own = lesson.first
+    real = embedder.real(lesson.codes).astype(np.float64)
+    embeddings = real[own]
+    cut = read_backbone(lesson.found)
+    unknown = None
+    low = high = 0.0
+    if lesson.task == REGRESSION:
+        head, settings = _value_head(lesson, embeddings[taught])
+        spread = float(np.ptp(lesson.truth))
+        low, high = float(lesson.truth.min()) - _MARGIN * spread, float(lesson.truth.max()) + _MARGIN * spread
+        append_value(cut, head, embeddings[taught], low, high)
+    else:
+        head, settings = _class_head(lesson, real, taught)
+        if lesson.request.unknown:
+            truth = lesson.truth[taught].astype(int)
+            unknown = calibrate(cut, embeddings[taught], truth, lesson.rows)
+        append_classifier(cut, head, real[lesson.places(taught)], unknown)
+    runtime = lesson.request.runtime
+    found = answers(cut, lesson.codes[own], logits=lesson.task != REGRESSION, runtime=runtime)
+    cut.graph.description = f"{lesson.found.name} taught {lesson.rows} rows by edge-mnv2"
+    cut.graph.metadata[KEY] = lesson.memory(about(lesson)).packed()
+    model = graph.write(cut.graph)
+    return Taught(lesson, cut, head, unknown, model, embeddings, found, settings, low, high)
+
+
+def about(lesson: Lesson) -> dict[str, Any]:
+    """What a later `--add` must know."""
+    return {
+        "task": lesson.task,
+        "head": lesson.head,
+        "classes": list(lesson.classes),
+        "resize": lesson.resize,
+        "unit": lesson.request.unit,
+        "backbone": {**backbone(lesson), "path": str(lesson.found.path.resolve())},
+    }
+
+
+def backbone(lesson: Lesson) -> dict[str, str]:
+    """The backbone's name and sha256."""
+    return {"model": lesson.found.name, "sha256": lesson.found.sha256}
+
+
+def _class_head(lesson: Lesson, real: np.ndarray, taught: np.ndarray) -> tuple[Linear, dict[str, Any]]:
+    seed, optimizer = lesson.request.seed, lesson.request.optimizer or "momentum"
+    places = lesson.places(taught)
+    truth = lesson.truth[lesson.picture[places]].astype(int)
+    own = real[lesson.first[taught]]
+    own_truth = lesson.truth[taught].astype(int)
+    if lesson.head == "imprint":
+        factor = imprint.choose_factor(own, own_truth, lesson.rows)
+        return imprint.imprint(real[places], truth, lesson.rows, factor), {"optimizer": "closed", "factor": factor}
+    if optimizer == "closed":
+        # Cross-entropy has no closed form; the optimizer's name is the regression's.
+        optimizer = "momentum"
+    choice = softmax.choose(own, own_truth, lesson.rows, optimizer=optimizer, seed=seed)
+    head = softmax.fit(real[places], truth, lesson.rows, choice, optimizer=optimizer, seed=seed)
+    loss = None if np.isnan(choice.loss) else round(choice.loss, 4)
+    return head, {
+        "optimizer": optimizer,
+        "weight_decay": choice.decay,
+        "steps": choice.steps,
+        "factor": choice.factor,
+        "left_out_loss": loss,
+    }
+
+
+def _value_head(lesson: Lesson, embeddings: np.ndarray) -> tuple[Linear, dict[str, Any]]:
+    truth = lesson.truth[~lesson.held_out]
+    optimizer = lesson.request.optimizer or "closed"
+    decay = values.choose_decay(embeddings, truth)
+    return values.fit(embeddings, truth, decay, optimizer=optimizer), {"optimizer": optimizer, "weight_decay": decay}
+
+
+def learning_curve(taught: Taught) -> list[tuple[int, float, float]]:
+    """(pictures a class, or in all for a value; held-out accuracy or RMSE; the same on the taught ones), by the float
+    head with the decay that was chosen, as a mean over draws. Empty where nothing is held out."""
+    lesson, held = taught.lesson, taught.held
+    if not len(held):
+        return []
+    regression = lesson.task == REGRESSION
+    truth = lesson.truth if regression else lesson.truth.astype(int)
+    pool = taught.taught
+    most = len(pool) if regression else int(np.bincount(truth[pool]).max())
+    sizes = [size for size in _CURVE if (2 if regression else 1) <= size < most] + [most]
+    points = []
+    for size in sizes:
+        results = []
+        for draw in range(1 if size == most else CURVE_DRAWS):
+            random = np.random.default_rng((lesson.request.seed, size, draw))
+            some = _drawn(pool, truth, size, regression, random)
+            if regression and len(np.unique(truth[some])) < 2:
+                continue
+            head = _refit(taught, some)
+            results.append([_score(head, taught, places, truth, regression) for places in (held, some)])
+        if results:
+            on_held, on_taught = np.mean(results, axis=0)
+            points.append((size, float(on_held), float(on_taught)))
+    return points
+
+
+def _drawn(pool: np.ndarray, truth: np.ndarray, size: int, regression: bool, random: np.random.Generator) -> np.ndarray:
+    if regression:
+        return random.permutation(pool)[:size]
+    members = (random.permutation(pool[truth[pool] == row])[:size] for row in np.unique(truth[pool]))
+    return np.concatenate(list(members))
+
+
+def _refit(taught: Taught, some: np.ndarray) -> Linear:
+    lesson, settings, embeddings = taught.lesson, taught.settings, taught.embeddings[some]
+    if lesson.task == REGRESSION:
+        return values.fit(embeddings, lesson.truth[some], settings["weight_decay"])
+    truth = lesson.truth[some].astype(int)
+    if lesson.head == "imprint":
+        return imprint.imprint(embeddings, truth, lesson.rows, settings["factor"])
+    choice = softmax.Choice(settings["weight_decay"], settings["steps"], 0.0, settings["factor"])
+    return softmax.fit(
+        embeddings, truth, lesson.rows, choice, optimizer=settings["optimizer"], seed=lesson.request.seed
+    )
+
+
+def _score(head: Linear, taught: Taught, places: np.ndarray, truth: np.ndarray, regression: bool) -> float:
+    found = head(taught.embeddings[places])
+    if regression:
+        return float(np.sqrt(np.mean((found[:, 0] - truth[places]) ** 2)))
+    return float(np.mean(found.argmax(axis=1) == truth[places]))

@@ -1,0 +1,25 @@
+"""One or two pictures a class, by the command line, on three backbones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.teach.lessons import CORAL, OURS, imprinting
+
+
+@pytest.mark.parametrize("head", ["softmax", "imprint"])
+@pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
+def test_all_held_out_pictures_are_right(run, data: Path, tmp_path: Path, model: str, head: str) -> None:
+    folder = imprinting(data, tmp_path / "pets")
+    model = model if model == OURS else str(data / "models" / model)
+    out = tmp_path / "mine.tflite"
+    code, said, notes = run("teach", folder, "--model", model, "--head", head, "--out", out)
+    assert code == 0, notes
+    assert "none is held out" in notes and f"run --camera --model {out}" in said
+    code, said, _ = run("classify", "--json", "--model", out, *sorted((data / "imprinting").glob("*_test_*")))
+    assert code == 0
+    for result in json.loads(said)["results"]:
+        assert result["top"][0]["label"] == Path(result["file"]).name.split("_")[0]
