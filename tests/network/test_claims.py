@@ -105,3 +105,10 @@ def test_half_of_what_leaves_a_bottleneck_is_negative(data: Path) -> None:
                 total += values.size
     assert "40 to 60 %" in PROSE
     assert 0.4 < negative / total < 0.6
+
+
+def test_resolutions_have_their_macs() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "resolutions.md").read_text(encoding="utf-8")
+    for resolution in (224, 192, 160, 128):
+        for kind in ("int8", "float"):
+            assert f"| {resolution} {kind} | {mobilenet_v2(1.0, resolution).macs / 1e6:.1f} |" in document
