@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn, Optional
 
@@ -23,6 +24,7 @@ COMMANDS = (
     "models",
     "inspect",
     "build",
+    "train",
     "compile",
     "evaluate",
     "teach",
@@ -89,6 +91,8 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """The console script."""
+    # 32-bit tflite-runtime switches subnormal numbers off, and numpy then warns of it at each start.
+    warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     try:
         build_app(sys.argv[1:])()
     except EdgeMnv2Error as error:

@@ -80,7 +80,7 @@ def install(
         for folder in unit.needs.written:
             account.make_folder(folder)
         logs = f"edge-mnv2 service logs{'' if name == 'edge-mnv2' else f' --name {name}'}"
-        status = put_in_place(manager, name, text, log_hint=f"see `{logs}`")
+        status = put_in_place(manager, name, text, log_hint=f"`{logs}` shows more")
         where = manager.unit_path(name)
         state = "starts at the next boot" if status is None else f"is ready: {status}"
         log.info("%s %s", name, state)

@@ -36,9 +36,9 @@ def install(manager: Manager, name: str, text: str, *, log_hint: str) -> Optiona
     done = manager.call("restart", f"{name}.service", check=False)
     facts = manager.facts(name)
     if done.returncode or facts.get("ActiveState") != "active":
+        why = manager.last_error(name) or facts.get("Result", "unknown")
         failed = EdgeMnv2Error(
-            f"{name} is installed but does not become ready ({facts.get('Result', 'unknown')}); systemd goes on trying",
-            hint=log_hint,
+            f"{name} is installed but does not become ready, and systemd goes on trying: {why}", hint=log_hint
         )
         code = facts.get("ExecMainStatus", "0")
         failed.exit_code = int(code) if code.isdigit() and 0 < int(code) < 9 else 1

@@ -63,6 +63,13 @@ class Manager:
         need("journalctl")
         return ["journalctl", *self._for_user(), "-u" if self.system else "--user-unit", f"{name}.service", *words]
 
+    def last_error(self, name: str) -> Optional[str]:
+        """The newest error that the service's command has ended with, by its journal."""
+        done = _run(self.journal(name, ["--lines=20", "--output=cat", "--no-pager", "--quiet"]))
+        mark = "edge-mnv2: error: "
+        said = [line[len(mark) :] for line in done.stdout.splitlines() if line.startswith(mark)]
+        return said[-1] if said else None
+
     def _for_user(self) -> list[str]:
         return [] if self.system else ["--user"]
 

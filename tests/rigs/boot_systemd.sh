@@ -1,17 +1,18 @@
 #!/bin/bash
 # usage: boot_systemd.sh FOLDER   (as root)
 # A systemd as process 1 of its own namespaces, on a copy-on-write view of this machine's files: nothing that happens in
-# there outlives it, and no unit of this machine is started but the journal. FOLDER is an empty folder for its mounts,
-# PREPARE may name a script that is run in the view before systemd. SIGKILL ends all of it.
+# there outlives it, and no unit of this machine is started but the journal. FOLDER is an empty folder for its mounts.
+# ROOT: the root of another Debian system, in place of this machine's. STICK: a folder that is /mnt in there.
+# PREPARE: a script that is run in the view before systemd. SIGKILL ends all of it.
 set -euo pipefail
-export folder=$1 PREPARE=${PREPARE:-}
+export folder=$1 ROOT=${ROOT:-/} STICK=${STICK:-} PREPARE=${PREPARE:-}
 # shellcheck disable=SC2016  # expanded in there
 exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup bash -euo pipefail -c '
 mount --make-rprivate /
 mount -t tmpfs top "$folder"
 mkdir "$folder"/{upper,work,root}
 cd "$folder/root"
-mount -t overlay view -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" .
+mount -t overlay view -o "lowerdir=$ROOT,upperdir=$folder/upper,workdir=$folder/work" .
 cd "$folder/root"
 mount -t proc proc proc
 mount -t sysfs sys sys
@@ -31,6 +32,7 @@ for unit in systemd-sysctl systemd-modules-load systemd-remount-fs systemd-rando
 done
 rm -rf etc/systemd/system/*.wants var/log/journal
 printf "[Unit]\nRequires=sysinit.target\nAfter=sysinit.target\n" >etc/systemd/system/rig.target
+if [ -n "$STICK" ]; then mount --bind "$STICK" mnt; fi
 if [ -e "$PREPARE" ]; then chroot . bash -euo pipefail -s <"$PREPARE"; fi
 mkdir -p .old
 pivot_root . .old
