@@ -2,8 +2,8 @@
 
 This machine from its package index. With `EDGE_MNV2_RIGS=RIGS`, the folder of rigs with `arm/build` done, also Arm
 systems under emulation, as root: a wheelhouse made here, installed there without a network, and once from the index.
-The root bookworm-armhf-opencv is a copy of bookworm-armhf with apt's python3-opencv. Emulation takes ten minutes and more,
-so this runs only when it is asked for.
+The root bookworm-armhf-opencv is a copy of bookworm-armhf with apt's python3-opencv. Emulation takes ten minutes and
+more, so this runs only when it is asked for.
 """
 
 from __future__ import annotations
