@@ -60,9 +60,8 @@ print(json.dumps({"decode": sum(decode) / len(decode), "resize": sum(resize) / l
 
 
 def answer(command: list[str], cores: set[int]) -> dict:
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, preexec_fn=lambda: os.sched_setaffinity(0, cores)
-    )
+    pinned = ["taskset", "-c", ",".join(map(str, sorted(cores))), *command]
+    done = subprocess.run(pinned, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command[:4])} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
     return json.loads(done.stdout)

@@ -6,6 +6,7 @@ phone's video stands upright; a clip that gives fewer frames than it promises is
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any, Optional
@@ -15,6 +16,7 @@ from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.geometry import Geometry
 from edge_mnv2.camera.mp4 import Mp4Facts, read_facts
 from edge_mnv2.camera.opencv import fourcc_text, import_cv2, positive
+from edge_mnv2.camera.pump import CLOSE_S
 from edge_mnv2.camera.source import Source
 from edge_mnv2.errors import SourceError
 
@@ -30,6 +32,8 @@ class ClipSource(Source):
         super().__init__(description or str(path), geometry)
         self.path = path
         self._capture: Any = None
+        # A capture that is released while another thread reads from it crashes the process.
+        self._in_use = threading.Lock()
 
     def open(self) -> None:
         self.close()
@@ -65,25 +69,32 @@ class ClipSource(Source):
         )
 
     def read(self) -> Optional[Frame]:
-        capture = self._capture
-        if capture is None:
-            return None
-        try:
-            ok, pixels = capture.read()
-        except self._cv2.error:  # a damaged frame that changes its size, in OpenCV 4
-            ok = False
-        if not ok:
-            self._ended()
-            return None
-        position = self._position_ns(capture)
+        with self._in_use:
+            capture = self._capture
+            if capture is None:
+                return None
+            try:
+                ok, pixels = capture.read()
+            except self._cv2.error:  # a damaged frame that changes its size, in OpenCV 4
+                ok = False
+            if self._capture is None:  # closed meanwhile: neither an end nor damage
+                return None
+            if not ok:
+                self._ended()
+                return None
+            position = self._position_ns(capture)
         frame = self._frame(self._upright.turn(pixels), "bgr", time.monotonic_ns(), self._count, position)
         self._count += 1
         return frame
 
     def close(self) -> None:
         capture, self._capture = self._capture, None
-        if capture is not None:
-            capture.release()
+        # A reader that is stuck (a network drive that went away) keeps the capture.
+        if capture is not None and self._in_use.acquire(timeout=CLOSE_S):
+            try:
+                capture.release()
+            finally:
+                self._in_use.release()
 
     def _position_ns(self, capture: Any) -> int:
         stamp = int(capture.get(self._cv2.CAP_PROP_POS_MSEC) * 1e6)

@@ -68,6 +68,8 @@ class Capture(threading.Thread):
                 if not read_any:
                     raise SourceError(f"{self._source.description} has no frames to repeat")
                 self._source.close()
+                if self._halt.is_set():
+                    return
                 self._source.open()
                 self._began, read_any = None, False
                 continue

@@ -276,7 +276,8 @@ def test_a_profiles_backend_is_for_its_camera_only(tmp_path: Path) -> None:
 
 
 def test_a_jetsons_csi_camera_goes_through_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_mnv2.camera.stream.gstreamer_missing", lambda: ("OpenCV is built without GStreamer", "do this"))
+    missing = ("OpenCV is built without GStreamer", "do this")
+    monkeypatch.setattr("edge_mnv2.camera.stream.gstreamer_missing", lambda: missing)
     table = [backend for backend in opening.BACKENDS["csi"] if backend.name == "gstreamer"]
     assert table[0].unusable() == "OpenCV is built without GStreamer: do this"
     source = table[0].make(parse("csi:1"), CameraSettings())
