@@ -75,5 +75,9 @@ class DownloadError(EdgeMnv2Error, OSError):
         return EdgeMnv2Error.__str__(self)
 
 
+class TrainingError(EdgeMnv2Error, ArithmeticError):
+    """A training run that cannot go on: its loss is no number any more, or its batch does not fit into memory."""
+
+
 PARTIAL = 8
 """Exit code where some inputs failed or some results could not be written."""
