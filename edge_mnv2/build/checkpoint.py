@@ -52,12 +52,20 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         raise ModelError(f"weights {path} cannot be read: {error.strerror or error}") from error
     name = f"weights {path}"
     if data.startswith(_LEGACY_START):
-        return _state_dict(*_legacy(data, name), name)
+        return _readable(_state_dict(*_legacy(data, name), name), name)
     if data.startswith(b"PK\x03\x04"):
-        return _state_dict(*_zip(data, name), name)
+        return _readable(_state_dict(*_zip(data, name), name), name)
     if data[8:9] == b"{" and path.suffix in (".safetensors", ""):
-        return _safetensors(data, name)
+        return _readable(_safetensors(data, name), name)
     raise ModelError(f"{name} are {_kind(data)}", hint="a .pth state dict of PyTorch or a .safetensors file is needed")
+
+
+def _readable(tensors: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """`tensors`, whose names messages can show."""
+    for key in tensors:
+        if not key.isprintable():
+            raise _damaged(name, f"a tensor is called {key!a}")
+    return tensors
 
 
 def _kind(data: bytes) -> str:

@@ -98,7 +98,9 @@ class _Machine:
 
     def refused(self, what: str) -> ModelError:
         return ModelError(
-            f"{self._file} is refused: {what}", hint="a state dict is needed: torch.save(model.state_dict(), FILE)"
+            # A damaged name may hold anything; a terminal is not to carry it out.
+            f"{self._file} is refused: {what if what.isprintable() else ascii(what)[1:-1]}",
+            hint="a state dict is needed: torch.save(model.state_dict(), FILE)",
         )
 
     def result(self) -> Any:

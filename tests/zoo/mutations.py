@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Sequence
+from typing import Optional
 from unittest import mock
 
 from edge_mnv2.runtime import model_file
@@ -29,11 +30,14 @@ def skeleton(model: bytes) -> list[int]:
 
 
 class Damager:
-    """Damaged forms of `models`: some big, some small, each equally often a base."""
+    """Damaged forms of `models`: some big, some small, each equally often a base.
 
-    def __init__(self, models: Sequence[bytes]) -> None:
+    `skeletons` are the positions in each where damage matters most; those of a .tflite are found.
+    """
+
+    def __init__(self, models: Sequence[bytes], skeletons: Optional[Sequence[Sequence[int]]] = None) -> None:
         self._models = models
-        self._skeletons = [skeleton(model) for model in models]
+        self._skeletons = skeletons if skeletons is not None else [skeleton(model) for model in models]
 
     def damaged(self, number: int) -> tuple[str, bytes]:
         """(what was done, the file) of damage number `number`."""
