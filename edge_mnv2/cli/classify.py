@@ -25,7 +25,7 @@ def classify(
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
     top_k: Optional[str] = option("--top-k", help="How many classes to name (default 5).", metavar="K"),
     threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
-    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    runtime: Optional[str] = option("--runtime", help="auto, litert, tflite-runtime, or onnxruntime for .onnx models."),
     delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
     as_json: bool = JSON,
 ) -> None:

@@ -36,7 +36,10 @@ def evaluate(
     labels: Optional[str] = option("--labels", help="A label file for the models.", metavar="FILE"),
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
     threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
-    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    runtime: Optional[str] = option("--runtime", help="auto, litert, tflite-runtime, or onnxruntime for .onnx models."),
+    delegate: Optional[str] = option(
+        "--delegate", help="none (default), auto or edgetpu[:N|:usb[:N]|:pci[:N]]; for --model, not for --against."
+    ),
     csv: Optional[Path] = option("--csv", help="Write one row a picture.", metavar="FILE"),
     html: Optional[Path] = option("--html", help="Write a report with charts and mistakes.", metavar="FILE"),
     as_json: bool = JSON,
@@ -47,7 +50,12 @@ def evaluate(
     from edge_mnv2.evaluate.session import Request, run
     from edge_mnv2.loop.engines import chosen_resize
 
-    settings = resolve(None, setting_overrides(context))
+    overrides = setting_overrides(context)
+    settings = resolve(None, overrides)
+    engine = None
+    if delegate is not None and delegate != "none":
+        # The decoders fit the pictures: the engine must take them as they come.
+        engine = resolve(None, {**overrides, "preprocess.resize": ("stretch", "command line")})
     count, said = resolve_threads(settings.runtime.threads)
     if said:
         _note(said)
@@ -59,6 +67,7 @@ def evaluate(
         resize=chosen_resize(settings),
         runtime=settings.runtime.backend,
         threads=count,
+        engine=engine,
         csv=csv,
         html=html,
     )

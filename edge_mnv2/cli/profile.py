@@ -41,7 +41,7 @@ def profile(
         "--source", help="As for run: camera, stream, clip, test[:WxH]. Default: test.", metavar="SPEC"
     ),
     device: Optional[str] = option("--device", help="A device profile (never a camera).", metavar="PROFILE|FILE"),
-    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    runtime: Optional[str] = option("--runtime", help="auto, litert, tflite-runtime, or onnxruntime for .onnx models."),
     delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
     threads: Optional[str] = option("--threads", help="Interpreter threads; --sweep keeps them.", metavar="auto|N"),
     workers: Optional[str] = option("--workers", help="Interpreters; --sweep keeps them.", metavar="auto|N"),

@@ -41,7 +41,7 @@ def run(
     model: Optional[str] = option("--model", help="A name from `models list`, or a .tflite file.", metavar="NAME|PATH"),
     labels: Optional[str] = option("--labels", help="A label file for the model.", metavar="FILE"),
     device: Optional[str] = option("--device", help="A device profile (never a camera).", metavar="PROFILE|FILE"),
-    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
+    runtime: Optional[str] = option("--runtime", help="auto, litert, tflite-runtime, or onnxruntime for .onnx models."),
     delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
     on_tpu_loss: str = option(
         "--on-tpu-loss", help="When the Edge TPU is lost: cpu (default) or exit.", default="cpu", metavar="cpu|exit"

@@ -15,6 +15,8 @@ from edge_mnv2 import paths
 from edge_mnv2.doctor.child import run_python
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
 from edge_mnv2.runtime.interpreter import RUNTIMES, installed_runtimes
+from edge_mnv2.runtime.onnx_backend import INSTALL
+from edge_mnv2.runtime.onnx_backend import version as onnx_version
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,15 @@ with Classifier.open(sys.argv[1], runtime=sys.argv[2]) as model:
     model.classify(np.full((height, width, 3), 128, np.uint8))
     took = (time.perf_counter() - began) * 1e3
     print(f"{model.interpreter.runtime}, delegate {model.interpreter.delegate}, one inference {took:.1f} ms")
+"""
+
+
+_ONNX = """
+from edge_mnv2.runtime.onnx_backend import import_onnxruntime, providers
+module = import_onnxruntime()
+names = [one if isinstance(one, str) else one[0] for one in providers(module)]
+told = ", ".join(name.replace("ExecutionProvider", "") for name in names)
+print(f"onnxruntime {module.__version__}, on {told} (run uses it for .onnx models)")
 """
 
 
@@ -103,9 +114,10 @@ def _runtime(root: str) -> Iterator[Check]:
         yield Check("runtime", "fail", "no interpreter is installed", "pip install ai-edge-litert", 1)
         return
     path = str(resolve(DEFAULT_MODEL).path)
+    others = len(names) > 1 or onnx_version() is not None
     for position, name in enumerate(names):
         tried = run_python(_ONE_INFERENCE, path, name)
-        default = " (used by default)" if position == 0 and len(names) > 1 else ""
+        default = " (run uses it for .tflite models)" if position == 0 and others else ""
         if tried.ok:
             yield Check("runtime", "ok", tried.output + default)
         else:
@@ -114,6 +126,10 @@ def _runtime(root: str) -> Iterator[Check]:
                 fix = "pip install 'numpy<2' or ai-edge-litert"
             status = "fail" if position == 0 else "warn"
             yield Check("runtime", status, f"{RUNTIMES[name][1]}: {tried.output}", fix, 1 if status == "fail" else 0)
+    if onnx_version() is not None:
+        tried = run_python(_ONNX)
+        detail = tried.output if tried.ok else f"onnxruntime: {tried.output}"
+        yield Check("onnxruntime", "ok" if tried.ok else "warn", detail, "" if tried.ok else tried.fix or INSTALL)
 
 
 def _camera(root: str) -> Iterator[Check]:

@@ -77,6 +77,7 @@ class _Common:
     threads: int = 1
     resize: Optional[str] = None
     top_k: int = 5
+    gpu: bool = True
 
     def on_cpu(self, found: Resolved) -> Classifier:
         """The model of `found` by the runtime alone."""
@@ -86,6 +87,7 @@ class _Common:
             background=found.background,
             runtime=self.runtime,
             threads=self.threads,
+            gpu=self.gpu,
             resize=self.resize or found.preprocess.resize or "crop",
             top_k=self.top_k,
             task=found.task,
@@ -149,7 +151,14 @@ def open_engines(
     if workers is None:
         workers = 1 if settings.runtime.workers == "auto" else int(settings.runtime.workers)
     names = read_labels(labels) if labels else None
-    common = _Common(names, settings.runtime.backend, threads, chosen_resize(settings), settings.output.top_k)
+    common = _Common(
+        names,
+        settings.runtime.backend,
+        threads,
+        chosen_resize(settings),
+        settings.output.top_k,
+        gpu=spec.mode != "none",
+    )
     notes = [note] if note else []
     fall_back = on_tpu_loss != "exit"
     request = settings.runtime.model

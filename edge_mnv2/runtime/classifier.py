@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -120,6 +120,7 @@ class Classifier:
         threads: int = 1,
         delegates: Sequence[Any] = (),
         delegate_name: Optional[str] = None,
+        gpu: bool = True,
         resize: str = "crop",
         top_k: int = 5,
         task: str = "classification",
@@ -128,8 +129,9 @@ class Classifier:
     ) -> Classifier:
         """Check the file, load it, fit the labels to it.
 
-        `background` says where the registry knows a background row ("first", "last", "none"). Raises ModelError,
-        LabelsError (counts that do not fit) or RuntimeMissing.
+        `background` says where the registry knows a background row ("first", "last", "none"). An `.onnx` file goes to
+        ONNX Runtime, on the board's GPU where there is one and `gpu` allows it. Raises ModelError, LabelsError (counts
+        that do not fit), UsageError (a `runtime` that cannot run the file) or RuntimeMissing.
         """
         facts = model_file.check(path)
         if facts.edgetpu and not delegates:
@@ -137,9 +139,13 @@ class Classifier:
                 f"{facts.path} is compiled for the Coral Edge TPU and cannot run on a CPU",
                 hint="use --delegate edgetpu with a Coral attached, or the same model without _edgetpu in its name",
             )
-        interpreter = open_interpreter(
-            path, runtime=runtime, threads=threads, delegates=delegates, delegate_name=delegate_name
-        )
+        interpreter: AnyInterpreter
+        if facts.path.lower().endswith(".onnx"):
+            interpreter, facts = _onnx(facts, runtime, threads, gpu)
+        else:
+            interpreter = open_interpreter(
+                path, runtime=runtime, threads=threads, delegates=delegates, delegate_name=delegate_name
+            )
         try:
             return cls(
                 interpreter,
@@ -213,6 +219,19 @@ class Classifier:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _onnx(
+    facts: model_file.ModelFile, runtime: str, threads: int, gpu: bool
+) -> tuple[AnyInterpreter, model_file.ModelFile]:
+    """The open interpreter, and the facts with what only an open ONNX model tells."""
+    from edge_mnv2.runtime import onnx_backend
+
+    if runtime not in ("auto", onnx_backend.NAME):
+        raise UsageError(f"{runtime} cannot run {facts.path}", hint=f"ONNX models need --runtime {onnx_backend.NAME}")
+    interpreter = onnx_backend.open_onnx(facts.path, threads=threads, gpu=gpu)
+    name = interpreter.outputs[0].name.lower() if interpreter.outputs else ""
+    return interpreter, replace(facts, probabilities="SOFTMAX" if "prob" in name or "softmax" in name else "")
 
 
 def _rows(path: str, output: TensorSpec) -> int:

@@ -94,8 +94,12 @@ def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
 
     Raises UsageError for an unknown name and RuntimeMissing where the package cannot be imported.
     """
+    if name == "onnxruntime":
+        raise UsageError(
+            "onnxruntime runs .onnx models only", hint="edge-mnv2 build --format onnx makes one of trained weights"
+        )
     if name != "auto" and name not in RUNTIMES:
-        raise UsageError(f"unknown runtime '{name}'", hint=f"one of auto, {', '.join(RUNTIMES)}")
+        raise UsageError(f"unknown runtime '{name}'", hint=f"one of auto, {', '.join(RUNTIMES)}, onnxruntime")
     reasons = []
     for candidate in RUNTIMES if name == "auto" else (name,):
         module_name, distribution = RUNTIMES[candidate]

@@ -44,7 +44,10 @@ class ModelFile:
 
 
 def check(path: Union[Path, str]) -> ModelFile:
-    """Check that `path` is a whole TensorFlow Lite model. Raises ModelError with what it is instead."""
+    """Check that `path` is a whole TensorFlow Lite model. Raises ModelError with what it is instead.
+
+    Of a file called `.onnx` only the beginning is looked at: ONNX Runtime checks the rest itself.
+    """
     path = Path(path)
     try:
         if path.is_dir():
@@ -71,6 +74,8 @@ def check_bytes(data: bytes, name: str = "model") -> ModelFile:
 
 
 def _check(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:
+    if name.lower().endswith(".onnx"):
+        return _check_onnx(name, data)
     if bytes(data[4:8]) != b"TFL3":
         raise ModelError(f"{name} is not a TensorFlow Lite model: {_what_it_is(bytes(data[:4096]))}")
     try:
@@ -80,6 +85,16 @@ def _check(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:
         raise ModelError(
             f"{name} is damaged or cut short ({len(data)} bytes): {reason}", hint="copy or download it again"
         ) from None
+
+
+def _check_onnx(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:
+    # A protobuf message whose first field is the ONNX version, a small number.
+    head = bytes(data[:2])
+    if len(head) < 2 or head[0] != 8 or head[1] > 32:
+        is_tflite = bytes(data[4:8]) == b"TFL3"
+        what = "a TensorFlow Lite model under another name" if is_tflite else _what_it_is(bytes(data[:4096]))
+        raise ModelError(f"{name} is not an ONNX model: {what}")
+    return ModelFile(name, len(data), 1, (), None)
 
 
 def _what_it_is(head: bytes) -> str:
@@ -95,7 +110,7 @@ def _what_it_is(head: bytes) -> str:
         return "a gzip archive; unpack it first"
     if head.strip(b"\0") == b"":
         return "it begins with zeros; the copy did not finish"
-    return "the TFL3 mark is missing"
+    return "its mark is missing"
 
 
 def _walk(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:

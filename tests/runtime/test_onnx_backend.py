@@ -1,0 +1,195 @@
+"""ONNX models through ONNX Runtime, behind the same classifier as `.tflite` models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.interpreter import open_interpreter
+from tests.stubs import BLUE, GREEN, RED, colour_model, solid
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+LABELS = ["red", "green", "blue"]
+
+
+def colour_onnx(output: str = "logits", *, kind: str = "UINT8", first: bool = False, batch: Any = 1) -> bytes:
+    """mean → 1x1 → `output`; row 0 says red, 1 green, 2 blue. `first`: channels first, as other tools export."""
+    helper, types = onnx.helper, onnx.TensorProto
+    weights = onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32) * 16, "weights")
+    shape = (batch, 3, 8, 8) if first else (batch, 8, 8, 3)
+    to_float = [helper.make_node("Cast", ["image"], ["cast"], to=types.FLOAT)]
+    scale = onnx.numpy_helper.from_array(np.array(1 / 255, np.float32), "scale")
+    turned = "cast" if first else "turned"
+    nodes = [
+        *to_float,
+        *([] if first else [helper.make_node("Transpose", ["cast"], ["turned"], perm=[0, 3, 1, 2])]),
+        helper.make_node("GlobalAveragePool", [turned], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["row"]),
+        helper.make_node("Mul", ["row", "scale"], ["fraction"]),
+        helper.make_node("MatMul", ["fraction", "weights"], ["matched"]),
+        helper.make_node("Softmax" if output == "probabilities" else "Identity", ["matched"], [output]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("image", getattr(types, kind), shape)],
+        [helper.make_tensor_value_info(output, types.FLOAT, (batch, 3))],
+        [weights, scale],
+    )
+    opset = [helper.make_opsetid("", 13)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(colour_onnx())
+    (tmp_path / "colours.yaml").write_text('labels: "colours.txt"\n')
+    (tmp_path / "colours.txt").write_text("\n".join(LABELS))
+    return path
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_the_classifier_names_colours(output: str, batch: Any, tmp_path: Path) -> None:
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(colour_onnx(output, batch=batch))
+    with Classifier.open(path, LABELS) as classifier:
+        assert classifier.input_size == (8, 8)
+        for colour, name in zip((RED, GREEN, BLUE), LABELS):
+            scores = classifier.scores(solid(colour))
+            assert classifier.top(scores)[0].label == name
+            assert scores.sum() == pytest.approx(1, abs=1e-4)
+        bgr = classifier.classify(solid(RED)[..., ::-1].copy(), "bgr")
+        assert classifier.top(bgr.scores)[0].label == "red" and bgr.engine == "cpu"
+        assert classifier.interpreter.runtime.startswith("onnxruntime ")
+        assert classifier.interpreter.delegate == "none"
+
+
+def test_float_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(colour_onnx(kind="FLOAT"))
+    with Classifier.open(path, LABELS, mean=0.0, std=1.0) as classifier:
+        assert classifier.top(classifier.scores(solid(GREEN)))[0].label == "green"
+
+
+def test_answers_belong_to_the_caller(model: Path) -> None:
+    with Classifier.open(model, LABELS) as classifier:
+        red = classifier.scores(solid(RED))
+        before = red.copy()
+        classifier.scores(solid(BLUE))
+        np.testing.assert_array_equal(red, before)
+
+
+def test_run_classify_and_profile_take_it(model: Path, run: Any, tmp_path: Path) -> None:
+    code, out, err = run("run", "--source", "test", "--max-frames", 5, "--model", model, "--json", "--threads", 1)
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["runtime"].startswith("onnxruntime ") and summary["delegate"] == "none" and summary["threads"] == 1
+    profile = tmp_path / "jetson.yaml"
+    profile.write_text(f"extends: base\nruntime: {{backend: onnxruntime, model: {model}, workers: 2}}\n")
+    code, out, err = run("run", "--source", "test", "--max-frames", 5, "--device", profile, "--json")
+    assert code == 0, err
+    assert json.loads(out)["workers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--runtime", "litert", "--model", "MODEL"], "--runtime onnxruntime"),
+        (["--runtime", "onnxruntime"], "build --format onnx"),
+        (["--runtime", "onnx"], "auto, litert, tflite-runtime"),
+    ],
+)
+def test_a_runtime_that_cannot(options: list[str], expected: str, model: Path, run: Any) -> None:
+    options = [str(model) if option == "MODEL" else option for option in options]
+    code, _, err = run("run", "--source", "test", "--max-frames", 1, *options)
+    assert code == 2 and expected in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(b"", "empty", id="empty"),
+        pytest.param(b"<html><title>Sign in</title>", "Sign in", id="HTML"),
+        pytest.param(colour_model(), "TensorFlow Lite model under another name", id="tflite"),
+        pytest.param(colour_onnx()[:-40], "cannot be loaded", id="cut"),
+        pytest.param(colour_onnx(first=True), "1xHxWx3", id="channels first"),
+        pytest.param(colour_onnx(kind="DOUBLE"), "tensor(double)", id="an input of another type"),
+        pytest.param(b"\x08\x08nonsense", "cannot be loaded", id="nonsense"),
+    ],
+)
+def test_files_that_are_no_model(content: bytes, expected: str, tmp_path: Path, run: Any) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+    code, _, err = run("classify", tmp_path, "--model", path)
+    assert code == 3 and expected in err, err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_damaged_files_end_in_an_error_not_a_crash(tmp_path: Path) -> None:
+    """In a process of its own, which a native crash would end."""
+    (tmp_path / "whole.onnx").write_bytes(colour_onnx())
+    program = """
+import random, sys
+from pathlib import Path
+from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.runtime.classifier import Classifier
+import numpy as np
+folder = Path(sys.argv[1])
+whole, chance, refused = (folder / "whole.onnx").read_bytes(), random.Random(0), 0
+for number in range(150):
+    data = bytearray(whole)
+    for _ in range(chance.randint(1, 6)):
+        data[chance.randrange(len(data))] = chance.randrange(256)
+    if number % 3 == 0:
+        del data[chance.randrange(len(data)):]
+    (folder / "x.onnx").write_bytes(data)
+    try:
+        with Classifier.open(folder / "x.onnx") as model:
+            model.classify(np.zeros((9, 9, 3), np.uint8))
+    except EdgeMnv2Error:
+        refused += 1
+print(refused)
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert int(done.stdout) > 75
+
+
+def test_without_the_package(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "onnxruntime.py").write_text("raise ImportError('not here')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_mnv2", "classify", str(tmp_path), "--model", str(model)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "hidden")},
+    )
+    assert done.returncode == 1 and "edge-mnv2[onnx]" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_model_file_decides_the_backend(model: Path) -> None:
+    with pytest.raises(UsageError, match=r"\.onnx models only"):
+        open_interpreter(colour_model(), runtime="onnxruntime")
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        model.write_bytes(b"\x00" * 100)
+        Classifier.open(model)
+
+
+def test_doctor_says_which_backend_run_uses(run: Any) -> None:
+    _, out, _ = run("doctor", "--json")
+    rows = {check["id"]: check for check in json.loads(out)["checks"]}
+    assert "run uses it for .onnx models" in rows["onnxruntime"]["detail"] and rows["onnxruntime"]["status"] == "ok"
+    assert "run uses it for .tflite models" in rows["runtime"]["detail"]
