@@ -5,35 +5,22 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.device import trees
-from tests.stubs import colour_model
+from tests.profiler.conftest import start, stub
+
+__all__ = ["stub"]
 
 Run = Callable[..., "tuple[int, str, str]"]
 
 _CONTRACT = {"board", "settings", "model_ms", "stages_ms", "end_to_end_ms", "fps", "sweep", "winner"}
 _RANKS = {"p50", "p95", "p99"}
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Path:
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
-
-
-def _process(*arguments: object, **more: Any) -> subprocess.Popen:
-    command = [sys.executable, "-m", "edge_mnv2", "profile", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
 
 def test_the_json_document(run: Run, stub: Path) -> None:
@@ -63,8 +50,8 @@ def test_a_person_reads_a_table(run: Run, stub: Path) -> None:
     assert code == 0
     lines = out.splitlines()
     assert max(map(len, lines)) <= 120
-    for start in ("model alone", "capture", "preprocess", "inference", "postprocess", "end to end", "frame rate"):
-        assert any(line.startswith(start) for line in lines), start
+    for row in ("model alone", "capture", "preprocess", "inference", "postprocess", "end to end", "frame rate"):
+        assert any(line.startswith(row) for line in lines), row
     assert "settings, by throughput (most frames a second)" in out
     assert sum(line.endswith("chosen") for line in lines) == 2, "one setting and one size"
     assert "FULLY_CONNECTED" in out
@@ -118,7 +105,7 @@ def test_pinned_to_one_cpu_it_says_why_there_is_one_thread(stub: Path, tmp_path:
     if online < 2:
         pytest.skip("this machine has one CPU: nothing holds the threads down")
     report = tmp_path / "out.html"
-    with _process(
+    with start(
         *("--model", stub, "--duration", 0.5, "--json", "--report", report),
         preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
     ) as process:
@@ -154,7 +141,7 @@ def test_a_soak_on_a_board_that_gets_hot(stub: Path, tmp_path: Path) -> None:
     log, report = tmp_path / "soak.jsonl", tmp_path / "out.html"
     said: list[str] = []
     arguments = ("--model", stub, "--root", tree.root, "--duration", 0.3, "--soak", 0.13, "--json")
-    with _process(*arguments, "--log", log, "--report", report) as process:
+    with start(*arguments, "--log", log, "--report", report) as process:
         watcher = threading.Thread(target=_climb, args=(tree, process, said))
         watcher.start()
         assert process.stdout is not None
@@ -184,7 +171,7 @@ def test_a_soak_on_a_board_that_gets_hot(stub: Path, tmp_path: Path) -> None:
 
 
 def test_a_soak_that_is_stopped_keeps_what_it_has(stub: Path) -> None:
-    with _process("--model", stub, "--duration", 0.3, "--soak", 600, "--json") as process:
+    with start("--model", stub, "--duration", 0.3, "--soak", 600, "--json") as process:
         assert process.stderr is not None and process.stdout is not None
         for line in process.stderr:
             if line.startswith("soak:"):

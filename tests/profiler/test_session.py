@@ -109,3 +109,18 @@ def test_the_verdict_on_a_board_of_this_kind(
     assert all(cause in told for cause in causes), told
     assert ("slower than other boards of this kind" in expected["text"]) == (verdict == "slower")
     assert any("simulated" in note for note in document["notes"])
+
+
+def test_a_camera_is_asked_for_sizes_and_the_best_is_saved(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_mnv2.profiler.sizes.CAMERA_BURST_S", 0.4)
+    # A pattern with a rate and no size stands for a camera: it waits for its frames and gives every size.
+    request = Request(_settings(stub, threads=1, workers=1), source="test:@30", sweep=True, seconds=0.8, save="here")
+    document = profile(request).document()
+    sizes = [row for row in document["sweep"] if row["compares"] == "sizes"]
+    assert [(row["width"], row["height"]) for row in sizes] == [(640, 480), (1280, 720), (1920, 1080)]
+    winner, settings = document["winner"], document["settings"]
+    assert (settings["width"], settings["height"]) == (winner["width"], winner["height"])
+    assert (winner["width"], winner["height"]) in [(row["width"], row["height"]) for row in sizes]
+    camera = resolve("here").camera
+    assert (camera.width, camera.height) == (winner["width"], winner["height"])
+    assert document["stages_ms"]["capture"]["p50"] > document["end_to_end_ms"]["p50"], "waiting is not in end to end"
