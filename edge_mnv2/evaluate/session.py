@@ -9,21 +9,27 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.device.cpus import usable_cpus
+from edge_mnv2.device.profile import Settings
 from edge_mnv2.errors import UsageError
 from edge_mnv2.evaluate.dataset import Dataset, read_dataset
 from edge_mnv2.evaluate.document import Document, document
 from edge_mnv2.evaluate.evaluation import Evaluation, Outcome, Subject, check_comparable, evaluate
 from edge_mnv2.evaluate.mistakes import Mistakes
 from edge_mnv2.evaluate.picture_table import PictureTable
-from edge_mnv2.loop.engines import open_classifier
+from edge_mnv2.loop.engines import open_classifier, open_engines
 from edge_mnv2.paths import atomic_write
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.zoo.resolve import Resolved, resolve
 
 _MOST_DECODERS = 4
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate; None where the model's own setting or the default holds. `csv` and `html` are written."""
+    """What to evaluate; None where the model's own setting or the default holds. `csv` and `html` are written.
+
+    `engine`: settings that open the first model on an accelerator, None for the CPU.
+    """
 
     folder: Path
     model: Optional[str] = None
@@ -32,6 +38,7 @@ class Request:
     resize: Optional[str] = None
     runtime: str = "auto"
     threads: int = 1
+    engine: Optional[Settings] = None
     csv: Optional[Path] = None
     html: Optional[Path] = None
 
@@ -87,15 +94,23 @@ def _open(request: Request, stack: contextlib.ExitStack, note: Callable[[str], N
     subjects: list[Subject] = []
     said: list[str] = []
     unit = ""
-    for model in [request.model, *([request.against] if request.against is not None else [])]:
+    opened: list[tuple[str, Classifier, Resolved]] = []
+    if request.engine is not None:
+        # An evaluation of half one engine and half the other would say nothing of either.
+        engines = stack.enter_context(open_engines(request.engine, request.labels, "exit", workers=1))
+        opened.append((engines.model, engines.engines[0], resolve(request.model or engines.model)))
+        said += engines.notes
+    cpu = [request.model] if request.engine is None else []
+    for model in [*cpu, *([request.against] if request.against is not None else [])]:
         # The decoders fit the pictures: the classifier must take them as they come.
         classifier, found, notes = open_classifier(
             model, request.labels, runtime=request.runtime, threads=request.threads, resize="stretch"
         )
         stack.callback(classifier.close)
-        resize = request.resize or found.preprocess.resize or "crop"
-        subject = Subject.of(found.name, classifier, resize)
+        opened.append((found.name, classifier, found))
         said += notes
+    for name, classifier, found in opened:
+        subject = Subject.of(name, classifier, request.resize or found.preprocess.resize or "crop")
         if subject.classes is not None and subject.classes.note is not None:
             said.append(subject.classes.note)
         unit = unit or found.unit or ""

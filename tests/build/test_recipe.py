@@ -203,3 +203,28 @@ def test_a_float_output_is_not_for_the_edge_tpu(run: Run, tmp_path: Path, photos
     assert run(*call, "--out", tmp_path / "m.tflite")[0] == 0
     code, _, err = run(*call, "--output-type", "float32", "--out", tmp_path / "x.tflite")
     assert code == 3 and "DEQUANTIZE" in err and not (tmp_path / "x.tflite").exists()
+
+
+def test_a_regression_is_built_and_evaluated(run: Run, tmp_path: Path, photos: Path) -> None:
+    """From weights to MSE, RMSE, MAE and MAPE in the value's unit: integers against the float model's own values."""
+    weights = safetensors(tmp_path / "w.safetensors", 0.35, 1)
+    call = ["build", "--weights", weights, "--resolution", 96, "--task", "regression", "--unit", "mm"]
+    exact, coarse = tmp_path / "f.tflite", tmp_path / "i.tflite"
+    assert run(*call, "--float", "--out", exact)[0] == 0
+    code, out, _ = run(*call, "--calibration", photos, "--out", coarse, "--json")
+    assert code == 0 and json.loads(out)["value_rms"] > 0 and json.loads(out)["agreement"] is None
+    files = sorted(photos.iterdir())
+    values = []
+    for path in (exact, coarse):
+        with Classifier.open(path, task="regression") as model:
+            values.append([float(model.scores(read_still(file))[0]) for file in files])
+    lines = [f"{file.name},{value}" for file, value in zip(files, values[0])]
+    (photos / "labels.csv").write_text("\n".join(["file,value", *lines]))
+    code, out, _ = run("evaluate", photos, "--model", coarse, "--json")
+    found, off = json.loads(out), np.subtract(values[1], values[0])
+    assert (code, found["task"], found["images"]) == (0, "regression", len(files))
+    assert found["mse"] == pytest.approx(np.mean(off**2), rel=1e-3)
+    assert found["rmse"] == pytest.approx(np.sqrt(np.mean(off**2)), rel=1e-3)
+    assert found["mae"] == pytest.approx(np.abs(off).mean(), rel=1e-3)
+    assert found["mape"] == pytest.approx(np.mean(np.abs(off / values[0])), rel=1e-3)
+    assert "mm" in run("evaluate", photos, "--model", coarse)[1]
