@@ -1,4 +1,8 @@
-"""The part of a classifier that looks: everything up to the global average pool, whose values are the embedding."""
+"""The part of a classifier that looks: everything up to a layer whose values are the embedding.
+
+To tell classes that layer is the global average pool. A measured value often depends on where something is (a pointer,
+a level), which an average over the whole picture cannot say: for values there are the maps further up too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from edge_mnv2.errors import ModelError
 _POOLS = ("MEAN", "AVERAGE_POOL_2D")
 _RESHAPES = ("RESHAPE", "SQUEEZE")
 _LINEAR = ("FULLY_CONNECTED", "CONV_2D")
+_LARGEST_MAP = 40_000
+_MOST_MAPS = 4
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,15 @@ class Backbone:
         return int(self.embedding.quantization.zero_point[0])
 
 
-def cut(graph: Graph, name: str = "the model") -> Backbone:
-    """Take the classifier off `graph`, which is changed: what follows the last global average pool goes.
+def cut(graph: Graph, name: str = "the model", at: Optional[int] = None) -> Backbone:
+    """Take the classifier off `graph`, which is changed: what follows the operator `at` goes (one of `layers`; None:
+    the last global average pool).
 
     Labels, metadata and signatures described the old output and go as well. Raises ModelError, which calls the file
     `name`, where there is no such pool or where it is not an integer model.
     """
     main = graph.main
-    place = _last_pool(main.operators)
+    place = _last_pool(main.operators) if at is None else at
     if place is None:
         if any(operator.custom_code == "edgetpu-custom-op" for operator in main.operators):
             raise ModelError(
@@ -71,13 +78,37 @@ def cut(graph: Graph, name: str = "the model") -> Backbone:
     if embedding.dtype not in ("int8", "uint8") or not embedding.quantized:
         raise ModelError(f"{name} is a {embedding.dtype} model inside", hint="teach a full-integer int8 or uint8 model")
     classes = _classes(main.operators[place + 1 :], embedding)
-    main.operators = _needed(main.operators, embedding)
-    main.outputs = [embedding]
+    keep_only(graph, [embedding])
+    return Backbone(graph, embedding, classes)
+
+
+def layers(graph: Graph) -> list[int]:
+    """Places of the operators whose outputs can be an embedding: the last of each size of map between an eighth and a
+    thirty-second of the picture, then the global average pool."""
+    operators = graph.main.operators
+    pool = _last_pool(operators)
+    side = graph.inputs[0].shape[1] if graph.inputs and len(graph.inputs[0].shape) == 4 else 0
+    last: dict[tuple[int, ...], int] = {}
+    for place, operator in enumerate(operators[:pool]):
+        shape = operator.outputs[0].shape
+        if operator.kind in ("ADD", "CONV_2D") and len(shape) == 4 and int(np.prod(shape)) <= _LARGEST_MAP:
+            if side and 8 <= round(side / shape[1]) <= 32:
+                # The sum at the end of a block says more than the narrow layer before it.
+                if operator.kind == "ADD" or operators[last.get(shape, place)].kind != "ADD":
+                    last[shape] = place
+    sums = [place for place in last.values() if operators[place].kind == "ADD"]
+    return sorted(sums or last.values())[-_MOST_MAPS:] + ([pool] if pool is not None else [])
+
+
+def keep_only(graph: Graph, outputs: list[Tensor]) -> None:
+    """Make `outputs` those of `graph`, which is changed, and drop what they do not need."""
+    main = graph.main
+    main.operators = _needed(main.operators, outputs)
+    main.outputs = outputs
     main.drop_unused()
     graph.subgraphs = [main]
     graph.signatures, graph.archive = [], b""
     graph.metadata = {key: value for key, value in graph.metadata.items() if key == "min_runtime_version"}
-    return Backbone(graph, embedding, classes)
 
 
 def _last_pool(operators: list[Operator]) -> Optional[int]:
@@ -109,9 +140,9 @@ def _classes(following: list[Operator], embedding: Tensor) -> Optional[Classes]:
     return max(found, key=lambda classes: len(classes.bias), default=None)
 
 
-def _needed(operators: list[Operator], output: Tensor) -> list[Operator]:
-    """The operators that `output` depends on, in their order."""
-    wanted = {id(output)}
+def _needed(operators: list[Operator], outputs: list[Tensor]) -> list[Operator]:
+    """The operators that `outputs` depend on, in their order."""
+    wanted = {id(output) for output in outputs}
     kept: list[Operator] = []
     for operator in reversed(operators):
         if any(id(tensor) in wanted for tensor in operator.outputs):

@@ -32,6 +32,7 @@ from edge_mnv2.build.quantization import affine
 
 _HEADROOM = 6.5
 """Logits above the best taught one that must still be told apart, for the row of "unknown"."""
+_SMALL_SHARE = 0.3
 _DEPTH = 20.0
 """Logits so far below the best add less than e^-20 to a softmax: the integers need not reach further down."""
 
@@ -115,7 +116,24 @@ def append_value(backbone: Backbone, head: Linear, embeddings: np.ndarray, low: 
     # Unlike `affine`, the range need not hold 0: a value around 1000 keeps all of its steps.
     step = max(high - low, 1e-6) / 255
     numbers = Quantization.per_tensor(step, round(-128 - low / step))
-    chain.finish(chain.linear("value", chain.embedding, head, numbers, chain.center(embeddings)))
+    rest = rounded_off(head)
+    center = embeddings.mean(axis=0)
+    missing = (embeddings - center) @ rest.T
+    most = float(np.abs(missing).max())
+    if most <= _SMALL_SHARE * step:
+        chain.finish(chain.linear("value", chain.embedding, head, numbers, center))
+        return
+    # Where rounding the weights costs more than the output's steps, what was rounded off is a second, finer row.
+    coarse = chain.linear("value.coarse", chain.embedding, head, numbers, center)
+    fine = Linear(rest, -rest @ center)
+    finer = chain.linear("value.fine", chain.embedding, fine, Quantization.per_tensor(1.5 * most / 127), center)
+    chain.finish(chain.add("ADD", [coarse, finer], "value", (1, 1), numbers, "AddOptions", 2, **_PLAIN))
+
+
+def rounded_off(rows: Linear) -> np.ndarray:
+    """The weights (rows, size) that int8 with one scale a row leaves out."""
+    scale = np.maximum(np.abs(rows.weights).max(axis=1, keepdims=True), 1e-30) / 127
+    return rows.weights - np.rint(rows.weights / scale) * scale
 
 
 def head_alone(backbone: Backbone, *also: str) -> Graph:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
 from edge_mnv2.build import graph
-from edge_mnv2.build.backbone import Backbone, cut
+from edge_mnv2.build.backbone import Backbone, cut, keep_only, layers
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
 from edge_mnv2.zoo.resolve import Resolved
 
 _SMALLEST = 0.85
+_SMALLEST_MEASURED = 0.94
+_LIGHT = (0.85, 1.15)
+_POOL = -1
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture's embeddings in the backbone's own integers (size,): as it is, and as light variations of it.
+    """One picture's embeddings in the backbone's own integers (all layers,): as it is, and as light variations of it.
 
     `hash` is a 64-bit difference hash of the picture, `brightness` its mean grey 0..255.
     """
@@ -29,13 +33,58 @@ class Sample:
     brightness: float
 
 
-class Embedder:
-    """The cut backbone in an interpreter. One thread at a time; a context manager."""
+@dataclass(frozen=True)
+class Layer:
+    """One output of the embedder: the operator that makes it, its place in the codes, and real = scale * (q - zero)."""
 
-    def __init__(self, found: Resolved, *, resize: str = "crop", runtime: str = "auto", threads: int = 1) -> None:
-        """Raises ModelError where the model has no embedding."""
-        self.backbone = read_backbone(found)
-        self._interpreter = open_interpreter(graph.write(self.backbone.graph), runtime=runtime, threads=threads)
+    operator: int
+    start: int
+    size: int
+    scale: float
+    zero_point: int
+
+    def of(self, codes: np.ndarray) -> np.ndarray:
+        """This layer's part of `codes` (..., all layers)."""
+        return codes[..., self.start : self.start + self.size]
+
+    def real(self, codes: np.ndarray) -> np.ndarray:
+        """Real values float32 of this layer in `codes` (..., all layers)."""
+        return (self.of(codes).astype(np.float32) - self.zero_point) * np.float32(self.scale)
+
+
+class Embedder:
+    """The cut backbone in an interpreter. One thread at a time; a context manager.
+
+    `layers` says what `codes` holds one after the other: the average pool, or for measured values the maps before it
+    too.
+    """
+
+    def __init__(
+        self,
+        found: Resolved,
+        *,
+        operators: Optional[Sequence[int]] = None,
+        maps: bool = False,
+        resize: str = "crop",
+        runtime: str = "auto",
+        threads: int = 1,
+    ) -> None:
+        """`operators` names the layers to read; else the pool, with `maps` every layer that can be read.
+
+        Raises ModelError where the model has no embedding.
+        """
+        model = _read(found)
+        places = list(operators or (layers(model) if maps else [_POOL]))
+        backbones = [cut(_read(found), found.name, None if place == _POOL else place) for place in places]
+        self.layers: list[Layer] = []
+        for place, backbone in zip(places, backbones):
+            start = sum(layer.size for layer in self.layers)
+            self.layers.append(Layer(place, start, backbone.size, backbone.scale, backbone.zero_point))
+        if len(backbones) == 1:
+            model = backbones[0].graph
+        else:
+            keep_only(model, [model.main.operators[place].outputs[0] for place in places])
+        self._interpreter = open_interpreter(graph.write(model), runtime=runtime, threads=threads)
         spec = self._interpreter.inputs[0]
         self._writer = InputWriter(spec, found.preprocess.mean, found.preprocess.std)
         self._fit = Preprocessor(self._writer.height, self._writer.width, resize, self._writer.channels)
@@ -46,21 +95,21 @@ class Embedder:
         return self._fit.to_rgb(pixels).copy()
 
     def codes(self, pixels: np.ndarray) -> np.ndarray:
-        """The embedding of RGB uint8 `pixels` HxWx3 as int8 or uint8 (size,)."""
+        """The embedding of RGB uint8 `pixels` HxWx3 as int8 or uint8 (all layers,)."""
         self._interpreter.set_input(self._writer(self._fit.to_rgb(pixels)))
         self._interpreter.invoke()
-        return self._interpreter.output().reshape(-1)
+        outputs = [self._interpreter.output(place).reshape(-1) for place in range(len(self.layers))]
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
-    def sample(self, pixels: np.ndarray, variations: int, random: np.random.Generator) -> Sample:
-        """Embed `pixels` and so many variations of it."""
+    def sample(
+        self, pixels: np.ndarray, variations: int, random: np.random.Generator, *, measured: bool = False
+    ) -> Sample:
+        """Embed `pixels` and so many variations of it; with `measured` such that a measured value stays the same."""
         codes = self.codes(pixels)
-        more = [self.codes(varied) for varied in vary(pixels, variations, random)]
+        varied = (vary_light if measured else vary)(pixels, variations, random)
+        more = [self.codes(one) for one in varied]
         small = _grey(pixels)
         return Sample(codes, more, _difference_hash(small), float(small.mean()))
-
-    def real(self, codes: np.ndarray) -> np.ndarray:
-        """Real embeddings float32 of `codes`."""
-        return (codes.astype(np.float32) - self.backbone.zero_point) * np.float32(self.backbone.scale)
 
     def close(self) -> None:
         self._interpreter.close()
@@ -72,9 +121,13 @@ class Embedder:
         self.close()
 
 
-def read_backbone(found: Resolved) -> Backbone:
-    """The backbone of a model file, cut anew. Raises ModelError."""
-    return cut(graph.read(found.path.read_bytes(), found.name), found.name)
+def read_backbone(found: Resolved, layer: Layer) -> Backbone:
+    """The backbone of a model file, cut anew behind `layer`. Raises ModelError."""
+    return cut(_read(found), found.name, None if layer.operator == _POOL else layer.operator)
+
+
+def _read(found: Resolved) -> graph.Graph:
+    return graph.read(found.path.read_bytes(), found.name)
 
 
 def vary(pixels: np.ndarray, count: int, random: np.random.Generator) -> Iterator[np.ndarray]:
@@ -86,6 +139,17 @@ def vary(pixels: np.ndarray, count: int, random: np.random.Generator) -> Iterato
         top, left = int(random.integers(height - high + 1)), int(random.integers(width - wide + 1))
         part = pixels[top : top + high, left : left + wide]
         yield np.ascontiguousarray(part[:, ::-1]) if number % 2 == 0 else part
+
+
+def vary_light(pixels: np.ndarray, count: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+    """`count` variations that keep a measured value: a little nearer and moved, in other light, never mirrored."""
+    height, width = pixels.shape[:2]
+    for _ in range(count):
+        share = random.uniform(_SMALLEST_MEASURED, 1.0)
+        high, wide = max(1, round(height * share)), max(1, round(width * share))
+        top, left = int(random.integers(height - high + 1)), int(random.integers(width - wide + 1))
+        table = np.clip(np.arange(256) * random.uniform(*_LIGHT), 0, 255).astype(np.uint8)
+        yield table[pixels[top : top + high, left : left + wide]]
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import ModelError, SourceError, UsageError
-from edge_mnv2.teach.embedding import Embedder
+from edge_mnv2.teach.embedding import Embedder, Layer
 from edge_mnv2.teach.memory import Memory, recall
 from edge_mnv2.teach.optimizers import OPTIMIZERS
 from edge_mnv2.teach.pictures import CLASSIFICATION, REGRESSION, PictureSet, digest, read_pictures
@@ -52,7 +52,7 @@ class Request:
 class Lesson:
     """Everything that was seen. Arrays have one entry a picture, except `codes` and `picture`: one an embedding.
 
-    The first embedding of a picture is of the picture as it is.
+    The first embedding of a picture is of the picture as it is. `layers` says what a row of `codes` holds.
     """
 
     request: Request
@@ -61,6 +61,7 @@ class Lesson:
     task: str
     head: str
     classes: tuple[str, ...]
+    layers: list[Layer]
     codes: np.ndarray
     picture: np.ndarray
     truth: np.ndarray
@@ -86,8 +87,13 @@ class Lesson:
         """Places in `codes` of every embedding of `pictures`."""
         return np.flatnonzero(np.isin(self.picture, pictures))
 
-    def memory(self, about: dict[str, Any]) -> Memory:
-        return Memory(about, self.codes, self.picture, self.truth, self.held_out, self.names, self.digests)
+    def memory(self, about: dict[str, Any], layer: Layer) -> Memory:
+        """What the file shall remember: the embeddings of the layer that its head reads."""
+        codes, picture = layer.of(self.codes), self.picture
+        if self.task == REGRESSION:
+            # Maps are large; their variations are not worth the room.
+            codes, picture = codes[self.first], np.arange(len(self.truth))
+        return Memory(about, codes, picture, self.truth, self.held_out, self.names, self.digests)
 
 
 def check(request: Request) -> None:
@@ -121,7 +127,14 @@ def learn(request: Request, say: Say, progress: Progress) -> tuple[Lesson, Embed
     resize = request.resize or about.get("resize") or found.preprocess.resize or "crop"
     for note in pictures.notes:
         say(note)
-    embedder = Embedder(found, resize=resize, runtime=request.runtime, threads=request.threads)
+    embedder = Embedder(
+        found,
+        operators=about.get("operators"),
+        maps=pictures.task == REGRESSION,
+        resize=resize,
+        runtime=request.runtime,
+        threads=request.threads,
+    )
     try:
         return _embed(request, pictures, found, resize, embedder, before, say, progress), embedder
     except BaseException:
@@ -170,7 +183,7 @@ def _embed(
     failures: list[tuple[str, str]] = []
     random = np.random.default_rng(request.seed)
     variations = 0
-    if request.variations and pictures.task == CLASSIFICATION:
+    if request.variations:
         variations = _VARIATIONS if len(pictures.pictures) <= _MANY else 1
     total = len(pictures.pictures)
     for number, one in enumerate(pictures.pictures):
@@ -180,7 +193,8 @@ def _embed(
             if content in digests:
                 say(f"{one.name} was taught before: it counts once")
                 continue
-            sample = embedder.sample(read_still(one.path), variations, random)
+            measured = pictures.task == REGRESSION
+            sample = embedder.sample(read_still(one.path), variations, random, measured=measured)
         except SourceError as error:
             failures.append((one.name, str(error)))
             say(f"edge-mnv2: error: {error}")
@@ -214,6 +228,7 @@ def _embed(
         pictures.task,
         head if pictures.task == CLASSIFICATION else "linear",
         classes,
+        embedder.layers,
         np.stack(codes),
         np.array(picture),
         truths,

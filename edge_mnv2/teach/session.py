@@ -39,7 +39,7 @@ def run(request: Request, say: Say, progress: Progress, report: Optional[Path] =
     assert out is not None
     lesson, embedder = learn(request, say, progress)
     with embedder:
-        taught = teach(lesson, embedder)
+        taught = teach(lesson)
         found = warnings(taught, embedder)
         known = document(taught, out.name, embedder.runtime, found)
         if report is not None:

@@ -11,13 +11,14 @@ from edge_mnv2.build import graph
 from edge_mnv2.build.backbone import Backbone
 from edge_mnv2.build.head import Linear, Unknown, append_classifier, append_value
 from edge_mnv2.teach import imprint, softmax, values
-from edge_mnv2.teach.embedding import Embedder, read_backbone
+from edge_mnv2.teach.embedding import Layer, read_backbone
 from edge_mnv2.teach.familiar import calibrate
 from edge_mnv2.teach.lesson import Lesson
 from edge_mnv2.teach.measure import Answers, answers
 from edge_mnv2.teach.memory import KEY
 from edge_mnv2.teach.pictures import REGRESSION
 
+_MOST_MEMORY = 8 << 20
 _MARGIN = 0.1
 """A measured value may go so far beyond the taught range, as a share of it."""
 
@@ -29,11 +30,12 @@ _CURVE = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200)
 class Taught:
     """A lesson's head in float (`head`, `unknown`) and in integers (`model`, the file's bytes).
 
-    `embeddings` are real, one a picture of the lesson; `answers` are those of the integers to the same. `settings` says
-    how the head was fitted. `low` and `high` bound a measured value.
+    `embeddings` are real, of `layer`, one a picture of the lesson; `answers` are those of the integers to the same.
+    `settings` says how the head was fitted. `low` and `high` bound a measured value.
     """
 
     lesson: Lesson
+    layer: Layer
     backbone: Backbone
     head: Linear
     unknown: Optional[Unknown]
@@ -67,37 +69,56 @@ class Taught:
         return np.concatenate([logits, row[:, None]], axis=1)
 
 
-def teach(lesson: Lesson, embedder: Embedder) -> Taught:
+def teach(lesson: Lesson) -> Taught:
     """Fit the head, append it, and let it answer to every picture of the lesson."""
     taught = np.flatnonzero(~lesson.held_out)
     own = lesson.first
-    real = embedder.real(lesson.codes).astype(np.float64)
-    embeddings = real[own]
-    cut = read_backbone(lesson.found)
+    layer = lesson.layers[0]
     unknown = None
     low = high = 0.0
     if lesson.task == REGRESSION:
-        head, settings = _value_head(lesson, embeddings[taught])
+        places = lesson.places(taught)
+        picture = lesson.picture[places]
+        choice = values.choose(lesson.layers, lesson.codes[own][taught], lesson.truth[taught])
+        layer = choice.layer
+        cut = read_backbone(lesson.found, layer)
+        embeddings = layer.real(lesson.codes[own])
+        optimizer = lesson.request.optimizer or "closed"
+        real = layer.real(lesson.codes[places])
+        head = values.fit(real, lesson.truth[picture], choice, optimizer=optimizer)
+        settings = {
+            "optimizer": optimizer,
+            "weight_decay": choice.decay,
+            "screening": choice.power,
+            "layer": list(cut.embedding.shape[1:]),
+            "left_out_rmse": choice.error,
+        }
         spread = float(np.ptp(lesson.truth))
         low, high = float(lesson.truth.min()) - _MARGIN * spread, float(lesson.truth.max()) + _MARGIN * spread
         append_value(cut, head, embeddings[taught], low, high)
     else:
+        cut = read_backbone(lesson.found, layer)
+        real = layer.real(lesson.codes).astype(np.float64)
+        embeddings = real[own]
         head, settings = _class_head(lesson, real, taught)
         if lesson.request.unknown:
             truth = lesson.truth[taught].astype(int)
             unknown = calibrate(cut, embeddings[taught], truth, lesson.rows)
         append_classifier(cut, head, real[lesson.places(taught)], unknown)
     runtime = lesson.request.runtime
-    found = answers(cut, lesson.codes[own], logits=lesson.task != REGRESSION, runtime=runtime)
+    found = answers(cut, layer.of(lesson.codes[own]), logits=lesson.task != REGRESSION, runtime=runtime)
     cut.graph.description = f"{lesson.found.name} taught {lesson.rows} rows by edge-mnv2"
-    cut.graph.metadata[KEY] = lesson.memory(about(lesson)).packed()
+    remembered = lesson.memory(about(lesson, layer), layer).packed()
+    if len(remembered) <= _MOST_MEMORY:
+        cut.graph.metadata[KEY] = remembered
     model = graph.write(cut.graph)
-    return Taught(lesson, cut, head, unknown, model, embeddings, found, settings, low, high)
+    return Taught(lesson, layer, cut, head, unknown, model, embeddings, found, settings, low, high)
 
 
-def about(lesson: Lesson) -> dict[str, Any]:
+def about(lesson: Lesson, layer: Layer) -> dict[str, Any]:
     """What a later `--add` must know."""
     return {
+        "operators": None if layer.operator < 0 else [layer.operator],
         "task": lesson.task,
         "head": lesson.head,
         "classes": list(lesson.classes),
@@ -134,13 +155,6 @@ def _class_head(lesson: Lesson, real: np.ndarray, taught: np.ndarray) -> tuple[L
         "factor": choice.factor,
         "left_out_loss": loss,
     }
-
-
-def _value_head(lesson: Lesson, embeddings: np.ndarray) -> tuple[Linear, dict[str, Any]]:
-    truth = lesson.truth[~lesson.held_out]
-    optimizer = lesson.request.optimizer or "closed"
-    decay = values.choose_decay(embeddings, truth)
-    return values.fit(embeddings, truth, decay, optimizer=optimizer), {"optimizer": optimizer, "weight_decay": decay}
 
 
 def learning_curve(taught: Taught) -> list[tuple[int, float, float]]:
@@ -180,14 +194,13 @@ def _drawn(pool: np.ndarray, truth: np.ndarray, size: int, regression: bool, ran
 def _refit(taught: Taught, some: np.ndarray) -> Linear:
     lesson, settings, embeddings = taught.lesson, taught.settings, taught.embeddings[some]
     if lesson.task == REGRESSION:
-        return values.fit(embeddings, lesson.truth[some], settings["weight_decay"])
+        choice = values.Choice(taught.layer, settings["screening"], settings["weight_decay"], 0.0)
+        return values.fit(embeddings, lesson.truth[some], choice)
     truth = lesson.truth[some].astype(int)
     if lesson.head == "imprint":
         return imprint.imprint(embeddings, truth, lesson.rows, settings["factor"])
-    choice = softmax.Choice(settings["weight_decay"], settings["steps"], 0.0, settings["factor"])
-    return softmax.fit(
-        embeddings, truth, lesson.rows, choice, optimizer=settings["optimizer"], seed=lesson.request.seed
-    )
+    found = softmax.Choice(settings["weight_decay"], settings["steps"], 0.0, settings["factor"])
+    return softmax.fit(embeddings, truth, lesson.rows, found, optimizer=settings["optimizer"], seed=lesson.request.seed)
 
 
 def _score(head: Linear, taught: Taught, places: np.ndarray, truth: np.ndarray, regression: bool) -> float:

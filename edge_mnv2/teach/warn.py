@@ -115,6 +115,6 @@ def _turns(taught: Taught, embedder: Embedder, place: int, one: int, other: int,
     lit = pixels * (target / max(float(pixels.mean()), 1.0))
     # A gain alone cannot brighten black: what clipping takes away is given as an offset.
     lit = np.clip(lit + (target - float(np.clip(lit, 0, 255).mean())), 0, 255).astype(np.uint8)
-    logits = taught.head(embedder.real(embedder.codes(lit))[None])[0]
+    logits = taught.head(taught.layer.real(embedder.codes(lit))[None])[0]
     answered = one if logits[one] >= logits[other] else other
     return answered != int(taught.lesson.truth[place])

@@ -38,4 +38,4 @@ def taught(request: Request) -> Taught:
     """Taught as `request` says, without writing anything."""
     lesson, embedder = learn(replace(request, model=request.model or OURS), lambda said: None, lambda done, total: None)
     with embedder:
-        return teach(lesson, embedder)
+        return teach(lesson)
