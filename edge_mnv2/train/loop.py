@@ -15,7 +15,7 @@ from edge_mnv2.errors import SourceError, TrainingError
 from edge_mnv2.train.course import Course, Failures, Position
 from edge_mnv2.train.memory import is_out_of_memory, out_of_memory
 from edge_mnv2.train.module import normalized
-from edge_mnv2.train.optimizers import set_rate
+from edge_mnv2.train.optimizers import current_rate, set_rate
 from edge_mnv2.train.pictures import Batch, Order
 from edge_mnv2.train.schedule import rate_at
 from edge_mnv2.train.validation import validate
@@ -112,7 +112,7 @@ class Loop:
         entry = {
             "course": course.name,
             "epoch": at.epoch + 1,
-            "learning_rate": course.optimizer.param_groups[0]["lr"],
+            "learning_rate": current_rate(course.optimizer),
             "train_loss": at.loss_sum / at.seen,
             "validation": measures.as_dict(),
             "best": best,
@@ -166,7 +166,7 @@ class Loop:
         return nullcontext() if self._half is None else torch.autocast("cuda", dtype=self._half)
 
     def _diverged(self, course: Course, at: Position, what: str) -> TrainingError:
-        rate = course.optimizer.param_groups[0]["lr"]
+        rate = current_rate(course.optimizer)
         if at.epoch == 0 and at.step == 0:
             cause = "it is the very first step: look at the values in labels.csv and at the weights"
         else:

@@ -58,6 +58,13 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get("relative", 1.0)
 
 
+def current_rate(optimizer: torch.optim.Optimizer) -> float:
+    """What `set_rate` set last."""
+    group = optimizer.param_groups[0]
+    rate: float = group["lr"] / group.get("relative", 1.0)
+    return rate
+
+
 def make_optimizer(name: str, parameters: Iterable[Any], rate: float) -> torch.optim.Optimizer:
     """PyTorch's optimizer for tensors or groups of them.
 
