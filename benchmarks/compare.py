@@ -53,7 +53,7 @@ TABLE = (
     Peer("ONNX Runtime, int8", "onnxruntime", ("onnxruntime", *_COMMON), "onnx_runtime", "onnx int8"),
     Peer("ONNX Runtime, float", "onnxruntime", ("onnxruntime", *_COMMON), "onnx_runtime", "onnx float"),
     Peer("OpenVINO, float", "openvino", ("openvino", *_COMMON), "open_vino", "onnx float"),
-    Peer("OpenCV DNN, float", "opencv", _COMMON, "opencv_dnn", "onnx float"),
+    Peer("OpenCV DNN, float", "opencv", _COMMON, "opencv_dnn", "onnx plain"),
     Peer("ncnn, float", "ncnn", ("ncnn", *_COMMON), "ncnn_net", "ncnn"),
     Peer(f"{OURS} (quant)", OURS, (ROOT,), None, "quant"),
     Peer("LiteRT loop (quant)", "litert", ("ai-edge-litert", *_COMMON), "litert", "quant"),
@@ -166,7 +166,29 @@ def files(python: Path, folder: Path) -> dict[str, str]:
         command = [sys.executable, "-m", "edge_mnv2", "-q", "build", "--format", "onnx", *options, "--out", str(path)]
         if path.exists() or subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0:
             found[name] = str(path)
+    if "onnx float" in found:
+        plain(found, folder)
     return found
+
+
+def plain(found: dict[str, str], folder: Path) -> None:
+    """The float network without the picture's way into it, for what wants normalized channels-first floats."""
+    import onnx.utils
+
+    path = folder / "plain.onnx"
+    if not path.exists():
+        onnx.utils.extract_model(found["onnx float"], str(path), ["input"], ["logits"])
+    found["onnx plain"] = str(path)
+    converter = Peer("pnnx", "pnnx", ("pnnx", "torch==2.13.0"), None, "")
+    if not (folder / "plain.ncnn.bin").exists():
+        try:
+            pnnx = prepare(converter, folder).with_name("pnnx")
+            arguments = [str(pnnx), str(path), "inputshape=[1,3,224,224]"]
+            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        except (subprocess.CalledProcessError, OSError) as error:
+            print(f"without ncnn: {error}", file=sys.stderr)
+            return
+    found["ncnn"] = str(folder / "plain.ncnn")
 
 
 def main() -> None:
