@@ -1,0 +1,76 @@
+"""A measured value: a dial before real photographs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mnv2.build import graph
+from edge_mnv2.camera.still import read_still
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.teach.document import document
+from edge_mnv2.teach.lesson import Request
+from tests.teach.gauges import HIGH, LOW, gauges, tank
+from tests.teach.lessons import CORAL, OURS, taught
+
+
+@pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
+def test_a_dial_is_read(data: Path, tmp_path: Path, dials: Path, model: str) -> None:
+    one = taught(Request(dials, model=model if model == OURS else str(data / "models" / model), unit="bar"))
+    metrics = document(one, "dial.tflite", "", [])["metrics"]
+    assert len(one.held) == 12
+    assert metrics["rmse"] < 0.05 * (HIGH - LOW)
+    assert metrics["largest_difference_of_range"] < 0.01
+    # The same through the whole model, picture by picture.
+    path = tmp_path / "dial.tflite"
+    path.write_bytes(one.model)
+    main = graph.read(one.model).main
+    assert {tensor.dtype for tensor in main.tensors} <= {"int8", "uint8", "int32"}
+    with Classifier.open(path, task="regression") as classifier:
+        for place in one.held:
+            picture = one.lesson.paths[place]
+            assert picture is not None
+            value = float(classifier.scores(read_still(picture))[0])
+            assert value == pytest.approx(float(one.answers.scores[place, 0]), abs=0.012 * (HIGH - LOW))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adagrad", "rmsprop", "adam"])
+def test_steps_come_to_where_the_closed_form_is(dials: Path, optimizer: str) -> None:
+    closed, stepped = (taught(Request(dials, variations=False, optimizer=name)) for name in (None, optimizer))
+    everything = np.arange(60)
+    difference = closed.float_logits(everything) - stepped.float_logits(everything)
+    assert np.abs(difference).max() < 0.02 * (HIGH - LOW)
+
+
+def test_the_command_and_evaluate(run, data: Path, tmp_path: Path) -> None:
+    folder = gauges(data, tmp_path / "tank", tank, count=24, backgrounds=1)
+    out = tmp_path / "tank.tflite"
+    code, said, notes = run(
+        "teach", folder, "--model", OURS, "--out", out, "--unit", "%", "--json", "--holdout", "0.25"
+    )
+    assert code == 0, notes
+    known = json.loads(said)
+    assert known["task"] == "regression" and known["unit"] == "%" and known["held_out"] == 6
+    assert known["range"] == {"low": pytest.approx(-10), "high": pytest.approx(110)}
+    assert json.loads(out.with_suffix(".json").read_text()) == known
+    code, said, notes = run("evaluate", folder, "--model", out, "--json")
+    assert code == 0, notes
+    assert json.loads(said)["rmse"] < 6
+
+
+def test_values_in_file_names(run, data: Path, tmp_path: Path) -> None:
+    folder = gauges(data, tmp_path / "tank", tank, count=12, backgrounds=1)
+    for line in (folder / "labels.csv").read_text().splitlines()[1:]:
+        name, value = line.split(",")
+        (folder / name).rename(folder / f"{value}_{name}")
+    (folder / "labels.csv").unlink()
+    out = tmp_path / "tank.tflite"
+    code, said, notes = run("teach", folder, "--task", "regression", "--model", OURS, "--out", out, "--json")
+    assert code == 0, notes
+    assert json.loads(said)["pictures"] == 12 and "few for a measured value" in notes
+    (folder / "empty_one.png").write_bytes(next(folder.glob("*.png")).read_bytes())
+    code, _, notes = run("teach", folder, "--task", "regression", "--model", OURS, "--out", out)
+    assert code == 2 and "empty_one.png does not begin with its value" in notes
