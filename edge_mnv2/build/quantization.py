@@ -1,6 +1,6 @@
 """Post-training quantization: integer weights, scales and biases from trained weights and activation ranges.
 
-The recipe (see docs/quantization.md for what each step is worth): weights symmetric with one scale an output channel,
+The recipe (see docs/build.md for what each step is worth): weights symmetric with one scale an output channel,
 activations affine with one scale a tensor from the mean of per-picture minima and maxima, biases corrected for the mean
 error that rounded weights make, a wider range for the logits. Everything is elementwise float64 in a fixed order: the
 same weights and ranges give the same integers on every machine and with every numpy.
