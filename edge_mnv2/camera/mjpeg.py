@@ -19,8 +19,8 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.jpeg import JpegDecoder
 from edge_mnv2.camera.multipart import Multipart
-from edge_mnv2.camera.opencv import import_cv2
 from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.source import Source
@@ -49,11 +49,12 @@ class MjpegStream(Source):
         super().__init__(url.shown, settings.geometry())
         self.stall_s = settings.stall_s or STALL_S
         self._url = url
+        self._least_side = settings.least_side
         self._pump: Optional[Pump[Received]] = None
 
     def open(self) -> None:
         self.close()
-        self._cv2 = import_cv2()
+        self._decode = JpegDecoder(self._least_side)
         self.granted = Granted(format="MJPG", backend="mjpeg")
         pump = self._pump = Pump(self.description, self._connect)
         pump.start(OPEN_S + 1, FIRST_S)
@@ -76,10 +77,9 @@ class MjpegStream(Source):
         self.decode_errors += 1
 
     def _decoded(self, jpeg: bytes) -> Optional[np.ndarray]:
-        pixels = self._cv2.imdecode(np.frombuffer(jpeg, np.uint8), self._cv2.IMREAD_COLOR)
-        if pixels is not None and self.granted is not None and self.granted.width is None:
-            height, width = pixels.shape[:2]
-            self.granted = Granted(width, height, None, "MJPG", "mjpeg")
+        pixels = self._decode(jpeg)
+        if self._decode.full_size is not None and self.granted is not None and self.granted.width is None:
+            self.granted = Granted(*self._decode.full_size, None, "MJPG", "mjpeg")
         return pixels
 
     def _connect(self) -> _Reader:

@@ -66,7 +66,8 @@ class CaptureReader:
     """Reads a live `cv2.VideoCapture` for the pump.
 
     `patience_s`: failed reads that take so long are a device that is slow or frozen, and are tried again; a shorter one
-    means that the device is gone. `driver_clock`: the capture reports the buffer's time stamp.
+    means that the device is gone. `driver_clock`: the capture reports the buffer's time stamp. `decode` makes pixels of
+    the JPEG files that a capture without conversion gives, None of a damaged one.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class CaptureReader:
         driver_clock: bool = False,
         patience_s: float = 0.5,
         damaged: Optional[Callable[[], None]] = None,
+        decode: Optional[Callable[[np.ndarray], Optional[np.ndarray]]] = None,
     ) -> None:
         self.capture = capture
         self._name = name
@@ -84,6 +86,7 @@ class CaptureReader:
         self._driver_clock = driver_clock
         self._patience_s = patience_s
         self._damaged = damaged or (lambda: None)
+        self._decode = decode
         self._in_a_row = 0
 
     def read(self) -> Optional[Captured]:
@@ -94,6 +97,8 @@ class CaptureReader:
             return None
         now = time.monotonic_ns()
         ok, pixels = self.capture.retrieve()
+        if ok and self._decode is not None and pixels is not None and (pixels.ndim < 3 or pixels.shape[2] == 1):
+            pixels = self._decode(pixels)
         if not ok or pixels is None or pixels.size == 0:
             self._in_a_row += 1
             self._damaged()

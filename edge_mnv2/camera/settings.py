@@ -18,7 +18,8 @@ class CameraSettings:
     something else. `rotate` is clockwise degrees, `flip` "h", "v" or "hv", `roi` a region as `Roi.parse` takes it.
     `warmup_frames` are thrown away after each opening of a live source. A live source is lost after `stall_s` seconds
     without a frame, or after `frozen_s` seconds of equal pictures (0: never). `backend` names one way to open a camera
-    instead of the usual order. `controls` are the camera's own: V4L2 or libcamera names.
+    instead of the usual order. `controls` are the camera's own: V4L2 or libcamera names. `least_side`: whoever uses the
+    pictures needs a shorter side of so many pixels only, so JPEGs may be decoded smaller than the camera sends them.
     Raises UsageError for a value out of range.
     """
 
@@ -34,6 +35,7 @@ class CameraSettings:
     frozen_s: float = 5.0
     backend: Optional[str] = None
     controls: Mapping[str, Any] = field(default_factory=dict)
+    least_side: Optional[int] = None
 
     def __post_init__(self) -> None:
         for name, low, high in (

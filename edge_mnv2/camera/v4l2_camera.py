@@ -15,6 +15,7 @@ from typing import Any, Optional, Union
 
 from edge_mnv2.camera import ioctl, v4l2
 from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.jpeg import JpegDecoder, reduction
 from edge_mnv2.camera.opencv import Captured, CaptureReader, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
@@ -111,7 +112,22 @@ class V4l2Camera(Source):
         except BaseException:
             capture.release()
             raise
-        return CaptureReader(capture, self.description, driver_clock=True, damaged=self._count_damage)
+        return CaptureReader(
+            capture,
+            self.description,
+            driver_clock=True,
+            damaged=self._count_damage,
+            decode=self._own_decoder(cv2, capture),
+        )
+
+    def _own_decoder(self, cv2: Any, capture: Any) -> Optional[JpegDecoder]:
+        """A decoder for JPEGs that are larger than needed; OpenCV then hands them over as they came."""
+        granted, least_side = self.granted, self.settings.least_side
+        if granted is None or granted.format != "MJPG" or granted.width is None or granted.height is None:
+            return None
+        if reduction(granted.width, granted.height, least_side) == 1:
+            return None
+        return JpegDecoder(least_side) if capture.set(cv2.CAP_PROP_CONVERT_RGB, 0) else None
 
     def _count_damage(self) -> None:
         self.decode_errors += 1

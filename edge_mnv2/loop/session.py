@@ -129,6 +129,7 @@ class _Session:
             settings.camera,
             give_up_s=request.give_up_s,
             hurry=request.every_frame,
+            least_side=self._least_side(),
         )
         source = stack.enter_context(self.chosen.source)
         for note in (*request.notes, *self.engines.notes, *self.chosen.notes):
@@ -151,6 +152,13 @@ class _Session:
         )
         labels = self.engines.engines[0].labels
         self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines, labels)
+
+    def _least_side(self) -> Optional[int]:
+        """The shorter side of the smallest picture that serves, None where somebody looks at the whole of it."""
+        assert self.engines is not None
+        if self.outputs.want_pictures or self.request.settings.camera.roi is not None:
+            return None
+        return self.engines.engines[0].least_side
 
     def _decider(self) -> Optional[Decider]:
         """None where scores are values and no class can be present."""

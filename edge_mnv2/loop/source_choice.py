@@ -31,15 +31,17 @@ def choose_source(
     *,
     give_up_s: Optional[float] = None,
     hurry: bool = False,
+    least_side: Optional[int] = None,
 ) -> ChosenSource:
     """The source that was asked for; else the profile's, the first camera, the demo clip, the test pattern.
 
-    `camera` is "first" or a camera's SPEC. With `hurry` the test pattern does not keep its rate. Raises UsageError
-    (both given), SourceError (no camera, no such file).
+    `camera` is "first" or a camera's SPEC. With `hurry` the test pattern does not keep its rate. `least_side` is the
+    shorter side, in pixels, that pictures must have (None: as large as they come). Raises UsageError (both given),
+    SourceError (no camera, no such file).
     """
     if source is not None and camera is not None:
         raise UsageError("--camera and --source exclude each other", hint="give one of them")
-    wanted = CameraSettings(**settings.asked())
+    wanted = CameraSettings(**settings.asked(), least_side=least_side)
 
     def opened(spec: str) -> FrameSource:
         return open_source(spec, wanted, give_up_s=give_up_s, hurry=hurry)

@@ -69,6 +69,12 @@ class Outputs:
         self.live = Live()
 
     @property
+    def want_pictures(self) -> bool:
+        """Whether an output shows or keeps pictures (a plug-in may)."""
+        request = self._request
+        return any((request.record, request.snapshots, request.window, request.web, request.sinks))
+
+    @property
     def errors(self) -> int:
         """Results that an output has lost."""
         return sum(output.errors for output in self._isolated)

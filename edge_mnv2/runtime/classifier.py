@@ -167,6 +167,11 @@ class Classifier:
         """(height, width) of the model's input in pixels."""
         return self._writer.height, self._writer.width
 
+    @property
+    def least_side(self) -> int:
+        """The shorter side, in pixels, of the smallest picture that preprocessing need not enlarge."""
+        return self._fit.least_side
+
     def seen(self, pixels: np.ndarray) -> np.ndarray:
         """The part of a picture (HxWx3) that the model looks at, a view."""
         return self._fit.seen(pixels)

@@ -7,6 +7,7 @@ with grey bars. Then comes one LINEAR resize, and the colour order is changed la
 
 from __future__ import annotations
 
+import math
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -42,6 +43,12 @@ class Preprocessor:
         self._converted = np.empty((height, width, 3) if channels == 3 else (height, width), np.uint8)
         self._geometry: Optional[tuple[int, int]] = None
         self._inner: tuple[int, int, int, int] = (0, 0, width, height)
+
+    @property
+    def least_side(self) -> int:
+        """The shorter side, in pixels, of the smallest picture that need not be enlarged."""
+        longer = max(self.height, self.width)
+        return math.ceil(longer / CROP_FRACTION) if self.resize == "crop" else longer
 
     def seen(self, pixels: np.ndarray) -> np.ndarray:
         """The part of `pixels` (HxWx3) that reaches the model, a view."""

@@ -339,6 +339,30 @@ def check_same_scores() -> str:
     return f"largest differences {seen}"
 
 
+def check_smaller_decode() -> str:
+    device = vivid.load_loopback()
+    red = Path(tempfile.mkdtemp()) / "red.png"
+    picture = np.zeros((480, 640, 3), np.uint8)
+    picture[..., 2] = 255
+    picture[:, :320, 1] = 255
+    cv2.imwrite(str(red), picture)
+    shapes = {}
+    for least_side in (None, 256, 240, 100):
+        with feeding(device, red), open_source(device, CameraSettings(format="MJPG", least_side=least_side)) as source:
+            for _ in range(3):
+                frame = source.read()
+                assert frame is not None and source.granted is not None
+            height, width = frame.pixels.shape[:2]
+            shapes[least_side] = (width, height)
+            assert (source.granted.width, source.granted.height) == (640, 480), source.granted
+            left, right = (
+                frame.image[:, part].mean(axis=(0, 1)) for part in (slice(0, width // 3), slice(-width // 3, None))
+            )
+            assert np.abs(left - (255, 255, 0)).max() <= 8 and np.abs(right - (255, 0, 0)).max() <= 8, (left, right)
+    assert shapes == {None: (640, 480), 256: (640, 480), 240: (320, 240), 100: (160, 120)}, shapes
+    return str(shapes)
+
+
 def check_driver_time() -> str:
     [device] = vivid.load()
     with open_source(device, CameraSettings(width=320, height=180, fps=10)) as source:
