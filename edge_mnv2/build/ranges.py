@@ -47,7 +47,21 @@ def shipped(network: Network, weights: Weights) -> dict[str, tuple[float, float]
     return _read(path, weights)
 
 
-def _read(path: Path, weights: Weights) -> dict[str, tuple[float, float]]:
+def read(path: Path, network: Network, weights: Weights) -> dict[str, tuple[float, float]]:
+    """The ranges in file `path`. Raises ModelError for another kind of file, UsageError where they belong to other
+    weights or another resolution."""
+    try:
+        size = json.loads(path.read_text(encoding="utf-8"))["network"]["resolution"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"--ranges {path} holds no calibration ranges ({error})") from error
+    if size != network.input[0]:
+        raise UsageError(
+            f"--ranges {path} are for {size} pixels, the model takes {network.input[0]}", hint=f"--resolution {size}"
+        )
+    return _read(path, weights, f"the ranges in {path}")
+
+
+def _read(path: Path, weights: Weights, what: str = "the shipped calibration ranges") -> dict[str, tuple[float, float]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         digest, ranges = content["weights_sha256"], content["ranges"]
@@ -56,6 +70,6 @@ def _read(path: Path, weights: Weights) -> dict[str, tuple[float, float]]:
         raise ModelError(f"{path} holds no calibration ranges ({error})", hint="install edge-mnv2 again") from error
     if digest != weights.sha256:
         raise UsageError(
-            f"weights {weights.source} are not those that the shipped calibration ranges belong to", hint=_CALIBRATE
+            f"weights {weights.source} are not those that {what} belong to", hint=_CALIBRATE
         )
     return found

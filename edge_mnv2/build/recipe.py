@@ -50,6 +50,9 @@ def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
     crops = None
     if request.calibration is not None:
         crops = read_crops(request.calibration, request.resolution)
+    if request.ranges is not None:
+        found = ranges.read(request.ranges, network, weights)
+    elif crops is not None:
         say(f"calibrating with {len(crops.images)} crops of {crops.pictures} pictures")
         regression = request.task == "regression"
         found = ranges.rounded(activation_ranges(reference, trained.steps, crops.images, regression=regression))

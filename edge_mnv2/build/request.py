@@ -23,6 +23,9 @@ OUTPUT_TYPES = ("int8", "float32")
 class BuildRequest:
     """What to build. `weights` is "imagenet" or a `.pth` or `.safetensors` file; None where the weights decide.
 
+    `ranges` is a file of calibration ranges that belongs to the weights, instead of pictures to find them on: what an
+    earlier calibration or quantization-aware training wrote. With both, the pictures only measure.
+
     `report` is a page about the result. `input_dtype` and `output_dtype` are an integer `.tflite`'s own: an ONNX file
     takes uint8 and gives floats.
     """
@@ -34,6 +37,7 @@ class BuildRequest:
     classes: Optional[int] = None
     labels: Optional[Path] = None
     calibration: Optional[Path] = None
+    ranges: Optional[Path] = None
     task: str = "classification"
     bounds: Optional[tuple[float, float]] = None
     unit: Optional[str] = None
@@ -68,6 +72,8 @@ class BuildRequest:
         check_target("--out", self.out, f".{self.format}")
         if self.report is not None:
             check_target("--report", self.report, ".html")
+        if self.ranges is not None and self.floating:
+            raise UsageError("--ranges are those of integers", hint="leave out --float or --ranges")
         if self.bounds is not None and not self.floating:
             raise UsageError("bounds can be built as a float model only", hint="add --float, or leave the value linear")
 

@@ -35,6 +35,9 @@ def build(
     calibration: Optional[Path] = option(
         "--calibration", help="Pictures like those that the model will see, for new ranges.", metavar="DIR"
     ),
+    ranges: Optional[Path] = option(
+        "--ranges", help="Ranges that a calibration or `train --qat` wrote for these weights.", metavar="FILE"
+    ),
     task: str = option("--task", help="classification (default) or regression.", default="classification"),
     unit: Optional[str] = option("--unit", help="A regression's unit, for people."),
     floating: bool = option("--float", help="A float model instead of a full-integer one.", default=False),
@@ -63,6 +66,7 @@ def build(
         classes=classes,
         labels=labels,
         calibration=calibration,
+        ranges=ranges,
         task=task,
         unit=unit,
         floating=floating,
