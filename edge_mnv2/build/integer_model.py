@@ -10,7 +10,7 @@ import numpy as np
 from edge_mnv2.build.emit import Emitter
 from edge_mnv2.build.graph import write
 from edge_mnv2.build.inference import INPUT, Operation
-from edge_mnv2.build.ir import Quantization, Tensor
+from edge_mnv2.build.ir import ACTIVATION_NONE, Quantization, Tensor
 from edge_mnv2.build.quantization import (
     LOGIT_MARGIN,
     VALUE_MARGIN,
@@ -18,6 +18,7 @@ from edge_mnv2.build.quantization import (
     Integers,
     Ranges,
     activation_scales,
+    affine,
     quantize,
     weight_axis,
 )
@@ -71,7 +72,7 @@ def integer_model(
     The input is the pixel itself (uint8) or the pixel minus 128 (int8). The output is int8, or float32 by a last
     operator that dequantizes it.
     """
-    scales = {**numbers[0], "probabilities": Affine(1 / 256, -128)}
+    scales = {**numbers[0], **_head_scales(network)}
     emitter = Emitter(_Integers(scales, numbers[1]))
     if input_dtype == "uint8":
         source = scales[INPUT]
@@ -82,10 +83,44 @@ def integer_model(
         image = emitter.activation(INPUT, network.input)
     for step in steps:
         answer = emitter.operation(step)
-    if network.head.softmax:
-        output = emitter.activation("probabilities", (network.outputs,))
-        answer = emitter.add_operator("SOFTMAX", [answer], output, "SoftmaxOptions", beta=1.0)
+    answer = _head(emitter, network, answer)
     if output_dtype == "float32":
         real = emitter.add_tensor(Tensor(f"{answer.name}.real", answer.shape, "float32"))
         answer = emitter.add_operator("DEQUANTIZE", [answer], real, "DequantizeOptions")
     return write(emitter.graph([image], [answer], f"{network.name} int8"))
+
+
+def _head_scales(network: Network) -> dict[str, Affine]:
+    """Scales of what follows the logits. The kernels of SOFTMAX and LOGISTIC give 256ths of 1, nothing else."""
+    scales = {"probabilities": Affine(1 / 256, -128), "fraction": Affine(1 / 256, -128)}
+    if network.head.bounds is not None:
+        low, high = network.head.bounds
+        scales["scaled"] = Affine(float(np.float32((high - low) / 256)), -128)
+        scales["value"] = affine(low, high) if low else scales["scaled"]
+    return scales
+
+
+def _head(emitter: Emitter, network: Network, answer: Tensor) -> Tensor:
+    """From the logits to what the network answers."""
+    head, shape = network.head, (network.outputs,)
+    if head.softmax:
+        output = emitter.activation("probabilities", shape)
+        return emitter.add_operator("SOFTMAX", [answer], output, "SoftmaxOptions", beta=1.0)
+    if head.bounds is None:
+        return answer
+    low, high = head.bounds
+    fraction = emitter.add_operator("LOGISTIC", [answer], emitter.activation("fraction", shape))
+    span = emitter.add_tensor(_exact("span", high - low))
+    scaled = emitter.activation("scaled" if low else "value", shape)
+    emitter.add_operator("MUL", [fraction, span], scaled, "MulOptions", fused_activation_function=ACTIVATION_NONE)
+    if not low:
+        return scaled
+    start = emitter.add_tensor(_exact("low", low))
+    output = emitter.activation("value", shape)
+    return emitter.add_operator("ADD", [scaled, start], output, "AddOptions", fused_activation_function=ACTIVATION_NONE)
+
+
+def _exact(name: str, value: float) -> Tensor:
+    """A constant of one value, which is the end of its own integer range."""
+    stored = np.array([127 if value > 0 else -127], np.int8)
+    return Tensor.constant(name, stored, Quantization.per_tensor(abs(value) / 127, 0))
