@@ -69,9 +69,7 @@ def install(
     if dry_run:
         typer.echo(text, nl=False)
     else:
-        rival = Manager(system=True)
-        if not manager.system and rival.unit_path(name).is_file():
-            raise UsageError(f"{rival.unit_path(name)} is there already", hint="change that one: run this with sudo")
+        _refuse_a_second(manager, name, account)
         if not account.can_run(Path(unit.words[0])):
             raise UsageError(
                 f"{unit.words[0]} cannot be started by {account.name}",
@@ -90,6 +88,16 @@ def install(
     _advise(unit, account, manager)
     if dry_run and score:
         log.info("exposure by systemd-analyze security: %s (0 is best, 10 worst)", score)
+
+
+def _refuse_a_second(manager: Manager, name: str, account: Account) -> None:
+    """Two services of one name, the system's and the user's, would take the camera from each other."""
+    from edge_mnv2.service.systemd import Manager
+
+    theirs = Manager(system=not manager.system, home=account.home).unit_path(name)
+    if theirs.is_file():
+        way = f"first, as {account.name}: edge-mnv2 service remove" if manager.system else "run this with sudo"
+        raise UsageError(f"{theirs} is there already", hint=way)
 
 
 def _unit(name: str, words: list[str], account: Account, manager: Manager, watchdog: int) -> Unit:

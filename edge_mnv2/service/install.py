@@ -19,6 +19,10 @@ def install(manager: Manager, name: str, text: str, *, log_hint: str) -> Optiona
     become ready (it is then tried again by systemd; the exit code is that of the command).
     """
     need("systemctl")
+    if not manager.system and not manager.running:
+        raise EdgeMnv2Error(
+            "no systemd of this user is running", hint="log in as that user (not with su), or install it with sudo"
+        )
     path = manager.unit_path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

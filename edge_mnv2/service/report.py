@@ -18,7 +18,7 @@ def report(manager: Manager, name: str) -> dict[str, Any]:
         "unit": str(path),
         "installed": path.is_file(),
         "enabled": facts["UnitFileState"] == "enabled" if facts.get("UnitFileState") else None,
-        "active": facts.get("ActiveState") == "active",
+        "active": facts["ActiveState"] == "active" if facts.get("ActiveState") else None,
         "state": f"{facts['ActiveState']} ({facts.get('SubState', '')})" if facts.get("ActiveState") else None,
         "since": facts.get("ActiveEnterTimestamp") or None,
         "status": facts.get("StatusText") or None,
@@ -33,7 +33,7 @@ def shown(found: dict[str, Any]) -> str:
     """A few lines for a person."""
     if not found["installed"]:
         return f"{found['name']} is not installed (edge-mnv2 service install --camera ...)"
-    lines = [f"{found['name']}  {found['state'] or 'unknown: no systemd is running here'}"]
+    lines = [f"{found['name']}  {found['state'] or 'unknown: systemd does not answer'}"]
     rows = {
         "since": found["since"] if found["active"] else None,
         "status": found["status"],

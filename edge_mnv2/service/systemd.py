@@ -26,6 +26,8 @@ class Manager:
 
     system: bool
     root: Path = Path("/")
+    home: Optional[Path] = None
+    """Whose manager it is, where that is not the current user's."""
 
     @property
     def scope(self) -> str:
@@ -35,7 +37,9 @@ class Manager:
         if self.system:
             return self.root / "etc/systemd/system" / f"{name}.service"
         base = os.environ.get("XDG_CONFIG_HOME", "")
-        config = Path(base) if base.startswith("/") else Path.home() / ".config"
+        if self.home is None and base.startswith("/"):
+            return Path(base) / "systemd/user" / f"{name}.service"
+        config = (self.home or Path.home()) / ".config"
         return config / "systemd/user" / f"{name}.service"
 
     @property

@@ -52,6 +52,7 @@ OPEN = f"""
 folder={Path(sys.executable).resolve()}
 while [ "$folder" != / ]; do chmod a+x "$folder"; folder=$(dirname "$folder"); done
 """
+IMAGE = f"{COMMAND} service install --name prepared --run-as maker --source test:64x48@5 2>&1\n"
 INSTALL = "sh /mnt/install.sh --prefix /opt/edge-mnv2 --bin /usr/local/bin --extras web,record\n"
 
 
@@ -77,7 +78,7 @@ class Booted:
 
     def __init__(self, folder: Path) -> None:
         (folder / "root").mkdir()
-        (folder / "prepare").write_text(PREPARE + (INSTALL if ROOT else OPEN))
+        (folder / "prepare").write_text(PREPARE + (INSTALL if ROOT else OPEN) + IMAGE)
         stick = str(gathered(folder / "stick")) if ROOT else ""
         self._process = subprocess.Popen(
             ["bash", str(HERE / "boot_systemd.sh"), str(folder / "root")],
@@ -122,7 +123,9 @@ class Booted:
     def until(self, holds: Callable[[], Any], what: str, timeout: float = 90) -> None:
         deadline = time.monotonic() + timeout
         while not holds():
-            assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+            if time.monotonic() > deadline:
+                print(self.call("journalctl", "--no-pager", "--lines=60").stdout)
+                pytest.fail(f"not within {timeout} s: {what}")
             assert self._process.poll() is None, "systemd ended"
             time.sleep(0.2)
 
@@ -214,12 +217,33 @@ def test_what_the_kernel_allows_is_enough_for_every_output(booted: Booted) -> No
     assert warned == []
 
 
+def test_an_image_is_prepared_before_its_systemd_runs(booted: Booted) -> None:
+    """`booted` installed it where no systemd ran yet; it is started at the next boot, and once more by hand here."""
+    mine = {"EDGE_MNV2_NAME": "prepared"}
+    found = booted.status(**mine)
+    assert (found["installed"], found["enabled"], found["active"]) == (True, True, False)
+    assert booted.call("systemctl", "start", "prepared").returncode == 0
+    assert booted.status(**mine)["active"]
+    assert booted.edge("service", "remove", **mine).returncode == 0
+    assert not booted.status(**mine)["installed"]
+
+
+def test_two_of_one_name_are_refused(booted: Booted) -> None:
+    assert booted.edge("service", "install", "--run-as", "maker", "--source", "test").returncode == 0
+    done = booted.edge("service", "install", "--source", "test", user="maker")
+    assert done.returncode == 2 and "is there already" in done.stderr and "sudo" in done.stderr
+    done = booted.edge("service", "remove", user="maker")
+    assert done.returncode == 2 and "sudo" in done.stderr
+    assert booted.status()["active"]
+
+
 def test_a_unit_of_the_user(booted: Booted) -> None:
     assert booted.call("systemctl", "start", "login-of-maker").returncode == 0
     mine = {"user": "maker", "XDG_RUNTIME_DIR": "/run/maker"}
     booted.until(lambda: booted.call("test", "-S", "/run/maker/systemd/private").returncode == 0, "maker has a manager")
     done = booted.edge("service", "install", "--source", "test", "--log", "x.jsonl", **mine)
     assert done.returncode == 2, "the working folder is /, which is not the user's"
+    assert booted.edge("service", "install", "--source", "test", user="maker").returncode == 1, "no manager to be seen"
     done = booted.edge("service", "install", "--source", "test", "--log", "/home/maker/x.jsonl", **mine)
     assert done.returncode == 0
     assert "loginctl enable-linger maker" in done.stderr
