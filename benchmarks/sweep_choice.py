@@ -2,8 +2,9 @@
 
     python benchmarks/sweep_choice.py [--goal latency|throughput|power] [--seconds 50] [--rounds 40]
 
-First the sweep, as `profile` runs it; then every setting once a round, for as many rounds, none left out. The figure is
-what the chosen setting costs over the best one: the median of the rounds' ratios.
+Every setting once a round, none left out, half of the rounds before the sweep and half after it: a machine that other
+programs use changes in between. The figures are what the chosen setting costs over each other one, the median of the
+rounds' ratios, and the standard error of that median; the largest is what the choice costs over the best.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ from edge_mnv2.profiler.sweep import BURST_S, candidates, sweep
 from edge_mnv2.profiler.watch import Watch
 
 
+def standard_error(values: list[float]) -> float:
+    """Of the median, with a spread that outliers do not move (as in the race)."""
+    median = statistics.median(values)
+    deviation = statistics.median(abs(value - median) for value in values)
+    return 1.2533 * 1.4826 * deviation / len(values) ** 0.5
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--goal", default="latency")
@@ -35,18 +43,21 @@ def main() -> None:
     settings_to_try = candidates(settings, [options.model], usable_cpus(), notes)
     with Watch() as watch, OpenEngines(settings) as engines:
         frames = feed.choose(None, settings.camera)
-        found = sweep(settings, settings_to_try, goal, frames, engines, watch, seconds=options.seconds, notes=notes)
         costs: dict[str, list[float]] = {setting.words: [] for setting in settings_to_try}
         order = random.Random(1)
-        for _ in range(options.rounds):
-            for setting in order.sample(settings_to_try, len(settings_to_try)):
-                burst = loop_burst(engines.get(setting), frames, BURST_S)
-                costs[setting.words].append(goal.cost(burst, None))
+
+        def measure_all(rounds: int) -> None:
+            for _ in range(rounds):
+                for setting in order.sample(settings_to_try, len(settings_to_try)):
+                    burst = loop_burst(engines.get(setting), frames, BURST_S)
+                    costs[setting.words].append(goal.cost(burst, None))
+
+        measure_all(options.rounds // 2)
+        found = sweep(settings, settings_to_try, goal, frames, engines, watch, seconds=options.seconds, notes=notes)
+        measure_all(options.rounds - options.rounds // 2)
     chosen = found.winner.setting.words
-    over = {
-        words: round(statistics.median(mine / other for mine, other in zip(costs[chosen], values)), 4)
-        for words, values in costs.items()
-    }
+    ratios = {words: [mine / other for mine, other in zip(costs[chosen], values)] for words, values in costs.items()}
+    over = {words: round(statistics.median(values), 4) for words, values in ratios.items()}
     print(
         json.dumps(
             {
@@ -55,6 +66,7 @@ def main() -> None:
                 "sweep_rounds": found.rounds,
                 "exhaustive_rounds": options.rounds,
                 "chosen_over": over,
+                "standard_error": {words: round(standard_error(values), 4) for words, values in ratios.items()},
                 "chosen_over_best": max(over.values()),
             },
             indent=2,
