@@ -8,19 +8,27 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import typer
 
 from edge_mnv2.cli.options import JSON, option, setting_overrides
+from edge_mnv2.cli.run import RunCommand as CameraCommand
 from edge_mnv2.cli.table import aligned
+from edge_mnv2.cli.typing_line import Line, typed_line
 from edge_mnv2.errors import PARTIAL, UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge_mnv2.device.profile import Settings
+
 _SAY_EVERY_S = 5.0
+_INTERRUPTED = 130
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(teach)
+    app.command(cls=CameraCommand)(teach)
 
 
 def teach(
@@ -30,6 +38,14 @@ def teach(
     ),
     model: Optional[str] = option("--model", help="The backbone: a name or a .tflite file.", metavar="NAME|PATH"),
     out: Optional[Path] = option("--out", help="The model to write (default: DIR's name).", metavar="FILE.tflite"),
+    camera: Optional[str] = option(
+        "--camera", help="Take the pictures now: alone the first camera, or any source of `run`.", metavar="[SPEC]"
+    ),
+    classes: Optional[list[str]] = option("--class", help="A class to take pictures of; repeat it.", metavar="NAME"),
+    shots: int = option("--shots", help="Pictures a class (default 20).", default=20, min=1, metavar="N"),
+    countdown: float = option(
+        "--countdown", help="Seconds before each class where there is no key to press (default 3).", default=3.0, min=0
+    ),
     add: Optional[Path] = option("--add", help="Extend this taught model.", metavar="MODEL"),
     task: Optional[str] = option("--task", help="classification or regression (default: what DIR holds)."),
     head: Optional[str] = option("--head", help="softmax (default) or imprint (one picture will do)."),
@@ -52,8 +68,10 @@ def teach(
     as_json: bool = JSON,
 ) -> None:
     """Teach new classes or a measured value from a few pictures, on this device."""
-    if folder is None:
+    if camera is None and folder is None:
         raise UsageError("teach needs a folder of pictures", hint="edge-mnv2 teach DIR, with one folder a class in DIR")
+    if (camera is not None) != bool(classes):
+        raise UsageError("--camera and --class belong together", hint="edge-mnv2 teach --camera --class ok --class bad")
     from edge_mnv2.device.cpus import resolve_threads
     from edge_mnv2.device.profile import resolve
     from edge_mnv2.teach.lesson import Request
@@ -63,6 +81,9 @@ def teach(
     count, said = resolve_threads(settings.runtime.threads)
     if said:
         _say(said)
+    folder = folder or Path("taught")
+    if camera is not None and classes:
+        _take(folder, camera, classes, shots, countdown, model, settings)
     request = Request(
         folder,
         out,
@@ -80,14 +101,51 @@ def teach(
         settings.runtime.backend,
         count,
     )
-    with _progress() as progress:
-        outcome = run(request, _say, progress, report)
+    try:
+        with _progress() as progress:
+            outcome = run(request, _say, progress, report)
+    except KeyboardInterrupt:
+        _say(f"stopped: no model was written, the pictures are in {folder}")
+        raise typer.Exit(_INTERRUPTED) from None
     known = outcome.document
     for sentence in known["warnings"]:
         _say(f"warning: {sentence}")
     typer.echo(json.dumps(known, ensure_ascii=False, indent=2) if as_json else _in_words(known, outcome.written))
     if known["failed"]:
         raise typer.Exit(PARTIAL)
+
+
+def _take(
+    folder: Path,
+    camera: str,
+    classes: list[str],
+    shots: int,
+    countdown: float,
+    model: Optional[str],
+    settings: Settings,
+) -> None:
+    """Take pictures into `folder`. Ends the command where it is interrupted."""
+    from edge_mnv2.loop.engines import open_classifier
+    from edge_mnv2.loop.source_choice import choose_source
+    from edge_mnv2.teach.capture import Plan, Session
+
+    plan = Plan(classes, shots, countdown_s=countdown)
+    chosen = choose_source(None, camera, settings.camera)
+    line = Line()
+    with open_classifier(model, top_k=1)[0] as classifier, chosen.source as source:
+
+        def see(pixels: np.ndarray) -> str:
+            best = classifier.top(classifier.scores(pixels))[0]
+            return f"{best.label.partition(',')[0]} {best.score:.0%}"
+
+        key = typed_line if sys.stdin.isatty() else None
+        session = Session(source, folder, plan, say=line.say, show=line.show, key=key, see=see)
+        try:
+            session.run()
+        except KeyboardInterrupt:
+            taken = sum(session.taken.values())
+            line.say(f"stopped: {taken} pictures are in {folder}; `edge-mnv2 teach {folder}` goes on with them")
+            raise typer.Exit(_INTERRUPTED) from None
 
 
 def _say(sentence: str) -> None:

@@ -15,6 +15,7 @@ from edge_mnv2.errors import SourceError, UsageError
 from edge_mnv2.evaluate.charts import scatter
 from edge_mnv2.html_report import section, table
 from edge_mnv2.paths import atomic_write
+from edge_mnv2.svg_chart import STYLE
 from edge_mnv2.teach.document import Document
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.losses import probabilities
@@ -28,9 +29,9 @@ _STYLE = """
 .matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}.pictures{display:grid;
 grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.9rem}figure{margin:0}figure img{width:100%;
 border-radius:.4rem;display:block}figcaption{font-size:.82rem;overflow-wrap:anywhere}figcaption b{color:var(--ink)}
-svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.point{fill:var(--bar);fill-opacity:.6}
-.guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}.axis{stroke:var(--soft);fill:none}
-.curve{stroke:var(--bar);fill:none;stroke-width:2}.curve.soft{stroke:var(--soft);stroke-dasharray:2 3}
+.plain svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.point{fill:var(--bar);fill-opacity:.6}
+.guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}
+.plain .axis{stroke:var(--soft);fill:none}
 """
 
 
@@ -55,7 +56,7 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
     if regression and document["metrics"]["values"]:
         pairs = document["metrics"]["values"]
         truth, predicted = ([pair[key] for pair in pairs] for key in ("true", "predicted"))
-        chart = scatter(truth, predicted, document["unit"] or "")
+        chart = f'<div class="plain">{scatter(truth, predicted, document["unit"] or "")}</div>'
         sections.append(
             section("Predicted against true", chart, "Held-out pictures; a perfect model stays on the line.")
         )
@@ -71,13 +72,10 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
     if document["failed"]:
         rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
         sections.append(section(f"Pictures that could not be read ({len(rows)})", table(["file", "reason"], rows)))
-    return html_report.page(f"What {document['model']} was taught", "\n".join(sections), _STYLE)
+    return html_report.page(f"What {document['model']} was taught", "\n".join(sections), STYLE + _STYLE)
 
 
-_CURVE = (
-    "Solid: pictures that were held out; dotted: pictures it was taught with. Where the solid line still rises (falls, "
-    "for an error), more pictures help."
-)
+_CURVE = "Where the line of the held-out pictures still rises (for an error: falls), more pictures help."
 
 
 def _summary(document: Document) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_mnv2.errors import SourceError
 from edge_mnv2.teach.embedding import Embedder
+from edge_mnv2.teach.imprint import left_out_cosines, unit
 from edge_mnv2.teach.pictures import REGRESSION
 from edge_mnv2.teach.split import LEAST, near_duplicates
 from edge_mnv2.teach.taught import Taught
@@ -17,7 +18,9 @@ _FEW = 10
 _FEW_VALUES = 20
 _UNBALANCED = 4
 _SEPARATE = 0.95
-_LOOKED_AT = 4
+_LEAST_COMPARED, _COMPARED = 3, 10
+_TOLD_APART = 0.75
+_MIDDLE, _SPREAD = 128.0, 45.0
 _CONSPICUOUS = 12
 """Grey levels between the classes' means below which brightness is no explanation."""
 
@@ -74,23 +77,27 @@ def _unbalanced(taught: Taught) -> Iterator[str]:
 
 
 def _brightness(taught: Taught, embedder: Embedder) -> Iterator[str]:
-    """Pairs of classes whose answer follows the brightness: as bright as the other class, pictures turn into it."""
+    """Pairs of classes that brightness tells apart, and nothing else once brightness and contrast are the same."""
     lesson = taught.lesson
     grey = np.array(lesson.brightness)
     seen = np.array([path is not None for path in lesson.paths])
     members = [np.flatnonzero((lesson.truth == row) & seen) for row in range(lesson.rows)]
+    alike: dict[int, np.ndarray] = {}
     for one, other in combinations(range(lesson.rows), 2):
-        if min(len(members[one]), len(members[other])) < 2:
+        if min(len(members[one]), len(members[other])) < _LEAST_COMPARED:
             continue
         first, second = grey[members[one]], grey[members[other]]
         if abs(first.mean() - second.mean()) < _CONSPICUOUS or _overlap(first, second) < _SEPARATE:
             continue
-        turned = [
-            _turns(taught, embedder, int(place), one, other, target.mean())
-            for row, target in ((one, second), (other, first))
-            for place in members[row][:_LOOKED_AT]
-        ]
-        if turned and sum(turned) > len(turned) / 2:
+        for row in (one, other):
+            if row not in alike:
+                alike[row] = _in_same_light(taught, embedder, members[row][:_COMPARED])
+        units = unit(np.concatenate([alike[one], alike[other]]).astype(np.float64))
+        truth = np.repeat([0, 1], [len(alike[one]), len(alike[other])])
+        if min(np.bincount(truth, minlength=2)) < 2:
+            continue
+        cosines, _ = left_out_cosines(units, truth, 2)
+        if np.mean(cosines.argmax(axis=1) == truth) < _TOLD_APART:
             yield (
                 f"{lesson.classes[one]} and {lesson.classes[other]} differ in brightness only: other light will "
                 "change the answer; take pictures of both in the same light"
@@ -103,18 +110,19 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     return max(wins, 1 - wins)
 
 
-def _turns(taught: Taught, embedder: Embedder, place: int, one: int, other: int, target: float) -> bool:
+def _in_same_light(taught: Taught, embedder: Embedder, places: np.ndarray) -> np.ndarray:
+    """Embeddings (pictures, size) of pictures brought to one mean and one spread of grey."""
     from edge_mnv2.camera.still import read_still
 
-    path = taught.lesson.paths[place]
-    assert path is not None
-    try:
-        pixels = read_still(path).astype(np.float32)
-    except SourceError:
-        return False
-    lit = pixels * (target / max(float(pixels.mean()), 1.0))
-    # A gain alone cannot brighten black: what clipping takes away is given as an offset.
-    lit = np.clip(lit + (target - float(np.clip(lit, 0, 255).mean())), 0, 255).astype(np.uint8)
-    logits = taught.head(taught.layer.real(embedder.codes(lit))[None])[0]
-    answered = one if logits[one] >= logits[other] else other
-    return answered != int(taught.lesson.truth[place])
+    found = []
+    for place in places:
+        path = taught.lesson.paths[place]
+        assert path is not None
+        try:
+            pixels = read_still(path).astype(np.float32)
+        except SourceError:
+            continue
+        even = (pixels - pixels.mean()) * (_SPREAD / max(float(pixels.std()), 1.0)) + _MIDDLE
+        codes = embedder.codes(np.clip(even, 0, 255).astype(np.uint8))
+        found.append(taught.layer.real(codes))
+    return np.stack(found) if found else np.zeros((0, taught.layer.size), np.float32)

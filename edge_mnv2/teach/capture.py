@@ -1,0 +1,156 @@
+"""Guided taking of pictures: one class after the other, by a countdown or a key; what was taken stays."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from edge_mnv2.camera.frame import Frame, FrameSource
+from edge_mnv2.errors import SourceError, UsageError
+from edge_mnv2.paths import atomic_write
+
+Say = Callable[[str], None]
+Key = Callable[[], Optional[str]]
+"""What was typed since the last call, a whole line; None where nothing was. It never waits."""
+
+See = Callable[[np.ndarray], str]
+"""In a few words what is in an RGB uint8 picture HxWx3."""
+
+_LOOK_EVERY_S = 0.4
+_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`shots` pictures of each of `classes`, one in `every_s` seconds, after `countdown_s` seconds or a key."""
+
+    classes: Sequence[str]
+    shots: int = 20
+    every_s: float = 0.5
+    countdown_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in self.classes:
+            if not name.strip() or name.startswith(".") or "/" in name or "\0" in name:
+                raise UsageError(f"--class '{name}'", hint="a name that can be a folder's, without / and no dot first")
+        if len(set(self.classes)) < len(self.classes):
+            raise UsageError("the same --class twice", hint="name each class once")
+        if self.shots < 1:
+            raise UsageError(f"--shots {self.shots}", hint="at least 1")
+
+
+class Session:
+    """Takes the pictures of `plan` from an open `source` into `folder`/CLASS/. `taken` counts them at any time."""
+
+    def __init__(
+        self,
+        source: FrameSource,
+        folder: Path,
+        plan: Plan,
+        *,
+        say: Say,
+        show: Say,
+        key: Optional[Key] = None,
+        see: Optional[See] = None,
+    ) -> None:
+        """`say` is for lines that stay, `show` for one that changes. Without `key` a countdown starts each class."""
+        self._source, self._folder, self._plan = source, folder, plan
+        self._say, self._show, self._key, self._see = say, show, key, see
+        self._looked_at = 0.0
+        self._seen = ""
+        self.taken: dict[str, int] = dict.fromkeys(plan.classes, 0)
+
+    def run(self) -> None:
+        """Raises SourceError where the source ends before every class has a picture, and where none can be kept."""
+        for number, name in enumerate(self._plan.classes):
+            first = self._wait(name)
+            while first is not None and self.taken[name] < self._plan.shots:
+                self._keep(name, first)
+                self._show(f"{name}: {self.taken[name]} of {self._plan.shots}{self._seen}")
+                first = self._next(first) if self.taken[name] < self._plan.shots else first
+            if first is None:
+                left = [other for other in self._plan.classes[number:] if not self.taken[other]]
+                if left:
+                    raise SourceError(
+                        f"{self._source.description} ended before there was a picture of {', '.join(left)}",
+                        hint=f"what was taken is in {self._folder}",
+                    )
+                self._say(f"{self._source.description} ended after {self.taken[name]} pictures of {name}")
+                return
+            self._say(f"{name}: {self.taken[name]} pictures taken")
+
+    def _wait(self, name: str) -> Optional[Frame]:
+        """The frame to begin with; None at the source's end."""
+        if not self._source.live:
+            return self._source.read()
+        asked = "then press Enter" if self._key is not None else f"it starts in {self._plan.countdown_s:.0f} s"
+        self._say(f"{name}: show it to the camera, move it a little meanwhile; {asked}")
+        if self._key is not None:
+            self._key()
+        began = time.monotonic()
+        while True:
+            frame = self._source.read()
+            if frame is None:
+                return None
+            self._look(frame)
+            left = self._plan.countdown_s - (time.monotonic() - began)
+            if self._key is not None:
+                self._show(f"{name}: press Enter{self._seen}")
+                if self._key() is not None:
+                    return frame
+            elif left <= 0:
+                return frame
+            else:
+                self._show(f"{name}: {left:.0f} s{self._seen}")
+
+    def _next(self, last: Frame) -> Optional[Frame]:
+        """The first frame at least `every_s` after `last`; of a folder the next picture."""
+        while True:
+            frame = self._source.read()
+            if frame is None:
+                return None
+            self._look(frame)
+            if frame.position_ns is not None and last.position_ns is not None:
+                passed = frame.position_ns - last.position_ns
+            else:
+                passed = frame.captured_at - last.captured_at
+            if passed >= self._plan.every_s * 1e9 or frame.name is not None:
+                return frame
+
+    def _look(self, frame: Frame) -> None:
+        now = time.monotonic()
+        if self._see is not None and now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            self._seen = f"; sees {self._see(_rgb(frame))}"
+
+    def _keep(self, name: str, frame: Frame) -> None:
+        from PIL import Image
+
+        content = io.BytesIO()
+        Image.fromarray(_rgb(frame)).save(content, "JPEG", quality=_QUALITY)
+        place = self._folder / name
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with atomic_write(_free_name(place)) as file:
+                file.write(content.getvalue())
+        except OSError as error:
+            raise UsageError(f"{place} cannot be written: {error.strerror or error}") from error
+        self.taken[name] += 1
+
+
+def _rgb(frame: Frame) -> np.ndarray:
+    region = frame.region
+    return np.ascontiguousarray(region if frame.order == "rgb" else region[:, :, ::-1])
+
+
+def _free_name(folder: Path) -> Path:
+    number = len(list(folder.glob("shot_*.jpg"))) + 1
+    while (folder / f"shot_{number:04}.jpg").exists():
+        number += 1
+    return folder / f"shot_{number:04}.jpg"

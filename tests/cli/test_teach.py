@@ -1,0 +1,322 @@
+"""`edge-mnv2 teach` as its users meet it: what they give, what they are told, what is left on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mnv2.build import graph
+from edge_mnv2.zoo.labels import read_labels
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def small(data: Path) -> Path:
+    """A backbone that is quick."""
+    return data / "models" / "mobilenet_v1_0.25_128_quant.tflite"
+
+
+@pytest.fixture
+def pets(data: Path, tmp_path: Path) -> Path:
+    """Six photographs each of birds and insects."""
+    folder = tmp_path / "pets"
+    wanted = {"bird": 6, "insect": 6}
+    for line in (data / "imagenet-dev" / "groups.csv").read_text().splitlines()[1:]:
+        name, group = line.split(",")
+        if wanted.get(group, 0) > 0:
+            wanted[group] -= 1
+            (folder / group).mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / "imagenet-dev" / name, folder / group / name)
+    return folder
+
+
+def picture(path: Path, colour: tuple[int, int, int], seed: int = 0) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    grains = random.integers(-25, 26, (24, 32, 3)).repeat(5, axis=0).repeat(5, axis=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(np.array(colour) + grains, 0, 255).astype(np.uint8)).save(path)
+
+
+def test_taught_and_run(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "mine.tflite", tmp_path / "mine.html"
+    code, said, notes = run("teach", pets, "--model", small, "--out", out, "--report", page, "--json")
+    assert code == 0, notes
+    known = json.loads(said)
+    assert [entry["label"] for entry in known["classes"]] == ["bird", "insect"]
+    assert [entry["held_out"] for entry in known["classes"]] == [1, 1]
+    assert known["unknown"]["row"] == 2 and 0 < known["unknown"]["threshold"] < 1
+    assert known["metrics"]["top1_interval"][0] < known["metrics"]["top1"] + 1e-9
+    assert len(known["backbone"]["sha256"]) == 64 and known["versions"]["edge-mnv2"]
+    assert read_labels(tmp_path / "mine.labels.txt") == ["bird", "insect", "unknown"]
+    assert "12 pictures seen" in notes
+    html = page.read_text()
+    assert "Most confusing pictures" in html and "data:image/jpeg" in html and "<script" not in html
+    assert not re.search(r'(src|href)="(?!data:|#)', html)
+    code, said, notes = run("run", "--source", pets / "bird", "--model", out, "--json")
+    assert code == 0 and json.loads(said)["frames"] == 6, notes
+    code, said, _ = run("evaluate", pets, "--model", out, "--json")
+    assert code == 0 and json.loads(said)["top1"] > 0.7
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_file_alone_has_its_names(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.tflite"
+    assert run("teach", pets, "--model", small, "--out", out)[0] == 0
+    code, said, _ = run("inspect", out, "--json")
+    assert code == 0
+    shape = json.loads(said)["outputs"][0]
+    assert shape["dtype"] == "int8" and shape["shape"] == [1, 3]
+
+
+def test_hidden_things_are_no_classes(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    (pets / ".cache").mkdir()
+    (pets / ".DS_Store").write_bytes(b"\0")
+    (pets / "bird" / ".thumb.jpg").write_bytes(b"\0")
+    (pets / "loose.jpg").write_bytes(
+        next((pets / "bird").glob("n*.jpg"), next(iter((pets / "bird").iterdir()))).read_bytes()
+    )
+    code, said, notes = run("teach", pets, "--model", small, "--out", tmp_path / "mine.tflite", "--json")
+    assert code == 0
+    assert len(json.loads(said)["classes"]) == 2 and json.loads(said)["pictures"] == 12
+    assert "1 pictures beside the class folders" in notes
+
+
+def test_an_empty_class(run: Run, pets: Path, tmp_path: Path) -> None:
+    (pets / "cat").mkdir()
+    (pets / "cat" / "readme.txt").write_text("later")
+    code, _, notes = run("teach", pets, "--out", tmp_path / "mine.tflite")
+    assert code == 2 and f"{pets / 'cat'} has no pictures in it" in notes
+    assert not (tmp_path / "mine.tflite").exists()
+
+
+def test_one_class(run: Run, pets: Path, tmp_path: Path) -> None:
+    shutil.rmtree(pets / "bird")
+    code, _, notes = run("teach", pets, "--out", tmp_path / "mine.tflite")
+    assert code == 2 and "one class only, 'insect'" in notes
+
+
+@pytest.mark.parametrize("head", ["softmax", "imprint"])
+def test_one_picture_each(run: Run, small: Path, tmp_path: Path, head: str) -> None:
+    picture(tmp_path / "p" / "red" / "1.png", (200, 40, 40))
+    picture(tmp_path / "p" / "blue" / "1.png", (40, 40, 200))
+    out = tmp_path / "mine.tflite"
+    code, _, notes = run("teach", tmp_path / "p", "--model", small, "--head", head, "--out", out)
+    assert code == 0 and "none is held out" in notes and "blue (1), red (1)" in notes
+    code, said, _ = run("classify", tmp_path / "p", "--model", out, "--json")
+    assert [entry["top"][0]["label"] for entry in json.loads(said)["results"]] == ["blue", "red"]
+
+
+def test_unreadable_pictures(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    victim = sorted((pets / "bird").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:2000])
+    code, said, notes = run("teach", pets, "--model", small, "--out", tmp_path / "mine.tflite", "--json")
+    assert code == 8 and f"{victim} is damaged or cut short" in notes
+    assert [entry["file"] for entry in json.loads(said)["failed"]] == [f"bird/{victim.name}"]
+    for victim in (pets / "bird").iterdir():
+        victim.write_bytes(b"\xff\xd8\xff\xe0nothing")
+    code, _, notes = run("teach", pets, "--model", small, "--out", tmp_path / "other.tflite")
+    assert code == 4 and "none of the pictures of class 'bird' could be read" in notes
+    assert not (tmp_path / "other.tflite").exists()
+
+
+def test_the_same_picture(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    first = sorted((pets / "bird").iterdir())[0]
+    shutil.copy(first, pets / "bird" / "copy.jpg")
+    code, said, notes = run("teach", pets, "--model", small, "--out", tmp_path / "mine.tflite", "--json")
+    assert code == 0 and json.loads(said)["pictures"] == 12
+    assert "is the same file as" in notes and "counts once" in notes
+    shutil.copy(first, pets / "insect" / "wrong.jpg")
+    code, _, notes = run("teach", pets, "--model", small, "--out", tmp_path / "mine.tflite")
+    assert code == 2 and "the same picture is in two classes" in notes and "insect/wrong.jpg" in notes
+
+
+def test_names_that_look_like_indices(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    (pets / "bird").rename(pets / "0 empty")
+    (pets / "insect").rename(pets / "1 full")
+    code, _, notes = run("teach", pets, "--model", small, "--out", tmp_path / "m.tflite", "--no-unknown")
+    assert code == 0, notes
+    assert read_labels(tmp_path / "m.labels.txt") == ["0 empty", "1 full"]
+
+
+def test_a_class_called_unknown(run: Run, pets: Path, tmp_path: Path) -> None:
+    (pets / "bird").rename(pets / "Unknown")
+    code, _, notes = run("teach", pets, "--out", tmp_path / "m.tflite")
+    assert code == 2 and "cannot be called 'Unknown'" in notes
+
+
+def test_adding_a_class_and_pictures(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.tflite"
+    assert run("teach", pets, "--model", small, "--out", out)[0] == 0
+    more = tmp_path / "more"
+    for number in range(6):
+        picture(more / "rust" / f"{number}.png", (150, 80, 30), number)
+    picture(more / "bird" / "new.png", (90, 120, 60), 99)
+    shutil.copy(sorted((pets / "bird").iterdir())[0], more / "bird" / "again.jpg")
+    code, said, notes = run("teach", more, "--add", out, "--json")
+    assert code == 0 and "bird/again.jpg was taught before" in notes
+    assert [(one["label"], one["pictures"]) for one in json.loads(said)["classes"]] == [
+        ("bird", 7),
+        ("insect", 6),
+        ("rust", 6),
+    ]
+    code, said, _ = run("classify", more / "rust", pets / "insect", "--model", out, "--json")
+    answers = [entry["top"][0]["label"] for entry in json.loads(said)["results"]]
+    assert answers[:6].count("rust") >= 5 and answers[6:].count("insect") >= 5
+
+
+def test_a_backbone_that_changed(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    backbone, out = tmp_path / "backbone.tflite", tmp_path / "mine.tflite"
+    shutil.copy(small, backbone)
+    assert run("teach", pets, "--model", backbone, "--out", out)[0] == 0
+    changed = graph.read(backbone.read_bytes())
+    changed.description = "retrained"
+    backbone.write_bytes(graph.write(changed))
+    before = out.read_bytes()
+    code, _, notes = run("teach", pets, "--add", out)
+    assert code == 3 and "with sha256" in notes and "backbone.tflite now has" in notes and "teach again" in notes
+    assert out.read_bytes() == before
+    code, _, notes = run("teach", pets, "--add", backbone)
+    assert code == 3 and "was not taught here" in notes
+
+
+def test_models_that_cannot_be_taught(run: Run, data: Path, pets: Path, tmp_path: Path) -> None:
+    compiled = data / "models" / "mobilenet_v1_0.25_128_quant_edgetpu.tflite"
+    code, _, notes = run("teach", pets, "--model", compiled, "--out", tmp_path / "m.tflite")
+    assert code == 3 and "compiled for the Coral Edge TPU" in notes and "without _edgetpu" in notes
+    code, _, notes = run("teach", pets, "--out", tmp_path / "none" / "m.tflite")
+    assert code == 2 and "cannot be written" in notes
+
+
+def test_warnings(run: Run, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    for number in range(24):
+        picture(folder / "many" / f"{number}.png", (40, 160, 60), number)
+    for number in range(5):
+        picture(folder / "few" / f"{number}.png", (200, 60, 160), number + 50)
+        shutil.copy(folder / "few" / f"{number}.png", folder / "few" / f"{number}_again.png")
+    # The same scene once more, saved anew: another file, nearly the same picture.
+    from PIL import Image
+
+    for copy in (folder / "few").glob("*_again.png"):
+        with Image.open(copy) as image:
+            image.point(lambda value: min(value + 3, 255)).save(copy)
+    code, said, _ = run("teach", folder, "--model", small, "--out", tmp_path / "m.tflite", "--json")
+    assert code == 0
+    warned = " ".join(json.loads(said)["warnings"])
+    assert "look the same as taught ones" in warned
+    for copy in (folder / "few").glob("*_again.png"):
+        copy.unlink()
+    said = run("teach", folder, "--model", small, "--out", tmp_path / "m.tflite", "--json")[1]
+    warned = " ".join(json.loads(said)["warnings"])
+    assert (
+        "unbalanced: many has 24 pictures, few has 5" in warned and "few pictures, more would help: few (5)" in warned
+    )
+    assert "brightness" not in warned
+
+
+def test_classes_that_differ_in_brightness_only(run: Run, data: Path, small: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number, photo in enumerate(sorted((data / "imagenet-dev").glob("*.jpg"))[:12]):
+        with Image.open(photo) as image:
+            scene = np.array(image.convert("RGB").resize((160, 120)), np.float32)
+        scene = (scene - scene.mean()) * 0.3
+        name, light = ("day", 170) if number % 2 else ("night", 60)
+        place = tmp_path / "p" / name / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(scene + light, 0, 255).astype(np.uint8)).save(place)
+    code, said, _ = run("teach", tmp_path / "p", "--model", small, "--out", tmp_path / "m.tflite", "--json")
+    assert code == 0
+    assert "day and night differ in brightness only" in " ".join(json.loads(said)["warnings"])
+
+
+def test_other_classes_in_other_light(run: Run, pets: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for path in pets.rglob("*.jpg"):
+        with Image.open(path) as image:
+            lit = image.point(lambda value, light=0.4 if path.parent.name == "bird" else 1.5: min(value * light, 255))
+        lit.save(path)
+    code, said, _ = run("teach", pets, "--out", tmp_path / "m.tflite", "--json")
+    assert code == 0 and "brightness" not in said
+
+
+def test_pictures_from_a_pattern_and_a_folder(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
+    out, kept = tmp_path / "m.tflite", tmp_path / "kept"
+    arguments = ("--class", "left", "--class", "right", "--model", small, "--out", out)
+    code, _, notes = run("teach", kept, "--camera", "test:320x240@30", "--shots", 2, "--countdown", 0, *arguments)
+    assert code == 0, notes
+    assert len(list((kept / "left").iterdir())) == len(list((kept / "right").iterdir())) == 2
+    # More pictures join those that are there; a folder gives each of its own once.
+    code, _, notes = run("teach", kept, "--camera", pets, "--shots", 3, *arguments)
+    assert code == 0, notes
+    assert len(list((kept / "left").iterdir())) == len(list((kept / "right").iterdir())) == 5
+    code, _, notes = run("teach", tmp_path / "short", "--camera", pets / "bird", "--shots", 6, *arguments)
+    assert code == 4 and "ended before there was a picture of right" in notes
+    assert len(list((tmp_path / "short" / "left").iterdir())) == 6
+    assert run("teach", kept, "--camera", "test")[0] == 2
+    assert run("teach", kept, "--class", "a")[0] == 2
+    code, _, notes = run("teach", kept, "--camera", "test", "--class", "../a", "--class", "b")
+    assert code == 2 and "a name that can be a folder's" in notes
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def test_interrupted_pictures_are_kept(small: Path, tmp_path: Path) -> None:
+    kept, out = tmp_path / "kept", tmp_path / "m.tflite"
+    arguments = ["teach", kept, "--camera", "test:320x240@30", "--class", "a", "--class", "b", "--shots", "500"]
+    command = [sys.executable, "-m", "edge_mnv2", *arguments, "--model", small, "--countdown", "0", "--out", out]
+    child = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True, env=_environment())
+    deadline = time.monotonic() + 60
+    while len(list(kept.glob("a/shot_*.jpg"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    taken = len(list(kept.glob("a/*")))
+    assert f"stopped: {taken} pictures are in {kept}" in said and "Traceback" not in said
+    assert not list(kept.rglob("*.part")) and not out.exists()
+
+
+def test_a_key_starts_each_class(small: Path, tmp_path: Path) -> None:
+    kept, out = tmp_path / "kept", tmp_path / "m.tflite"
+    arguments = ["teach", kept, "--camera", "test:320x240@30", "--class", "a", "--class", "b", "--shots", "1"]
+    command = [sys.executable, "-m", "edge_mnv2", *arguments, "--model", small, "--out", out]
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [str(part) for part in command],
+        stdin=theirs,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+    )
+    os.close(theirs)
+    assert child.stderr is not None
+    for name in ("a", "b"):
+        while f"{name}: show it" not in child.stderr.readline():
+            assert child.poll() is None
+        assert not (kept / name).exists()
+        # What was typed before the question is no answer.
+        time.sleep(0.3)
+        os.write(ours, b"\n")
+    assert child.wait(timeout=60) == 0
+    os.close(ours)
+    assert len(list(kept.rglob("*.jpg"))) == 2 and out.exists()
