@@ -11,6 +11,7 @@ import typer
 from edge_mnv2.cli.options import JSON, given, option, parse_duration, setting_overrides
 from edge_mnv2.cli.table import aligned
 from edge_mnv2.errors import UsageError
+from edge_mnv2.profiler.figures import number, plural
 
 if TYPE_CHECKING:
     from edge_mnv2.profiler.profiled import Profiled
@@ -104,8 +105,7 @@ def _minutes(text: str) -> float:
 def _text(found: Profiled) -> str:
     document = found.document()
     settings = document["settings"]
-    threads = f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}"
-    workers = f"{settings['workers']} worker{'s' if settings['workers'] != 1 else ''}"
+    threads, workers = plural(settings["threads"], "thread"), plural(settings["workers"], "worker")
     blocks = [
         "\n".join(
             [
@@ -136,7 +136,7 @@ def _times(document: dict[str, Any]) -> str:
     stages = document["stages_ms"]
     rows = [("model alone", document["model_ms"]), *stages.items(), ("end to end", document["end_to_end_ms"])]
     return aligned(
-        [[name, *(_number(times[rank], 3) for rank in ("p50", "p95", "p99"))] for name, times in rows],
+        [[name, *(number(times[rank], 3) for rank in ("p50", "p95", "p99"))] for name, times in rows],
         ["ms", "p50", "p95", "p99"],
         right=(1, 2, 3),
     )
@@ -145,13 +145,13 @@ def _times(document: dict[str, Any]) -> str:
 def _summary(document: dict[str, Any]) -> str:
     cpu, warm_up, memory, health = (document[key] for key in ("cpu", "warm_up", "memory", "health"))
     rows = [
-        ("frame rate", f"{_number(document['fps'], 1)} FPS"),
-        ("CPU", f"{_number(cpu['ms_per_frame'], 1)} ms a frame, {_number(cpu['cpus_used'], 2)} CPUs in use"),
-        ("memory", f"{_number(memory['rss_mb'], 0)} MB (peak {_number(memory['peak_rss_mb'], 0)})"),
+        ("frame rate", f"{number(document['fps'], 1)} FPS"),
+        ("CPU", f"{number(cpu['ms_per_frame'], 1)} ms a frame, {number(cpu['cpus_used'], 2)} CPUs in use"),
+        ("memory", f"{number(memory['rss_mb'], 0)} MB (peak {number(memory['peak_rss_mb'], 0)})"),
         ("energy", "no power sensor" if document["energy_mj"] is None else _energy(document)),
         (
             "warm-up",
-            f"{_number(warm_up['load_ms'], 0)} ms to load, {_number(warm_up['first_ms'], 1)} ms for the first frame",
+            f"{number(warm_up['load_ms'], 0)} ms to load, {number(warm_up['first_ms'], 1)} ms for the first frame",
         ),
     ]
     if health["temp_c"] is not None:
@@ -184,10 +184,10 @@ def _sweep(document: dict[str, Any]) -> str:
                 str(row["threads"]),
                 str(row["workers"]),
                 "-" if row["width"] is None else f"{row['width']}x{row['height']}",
-                _number(row["end_to_end_ms"]["p50"], 2),
-                _number(row["fps"], 1),
-                _number(row["cpu_ms_per_frame"], 1),
-                *([_number(row["energy_mj"], 1)] if row["energy_mj"] is not None else []),
+                number(row["end_to_end_ms"]["p50"], 2),
+                number(row["fps"], 1),
+                number(row["cpu_ms_per_frame"], 1),
+                *([number(row["energy_mj"], 1)] if row["energy_mj"] is not None else []),
                 f"{row['ratio']:.2f}",
                 str(row["rounds"]),
                 "chosen" if _is_chosen(row, document) else row["stopped"] or "",
@@ -222,7 +222,7 @@ def _operators(found: Profiled) -> str:
             str(row["index"]),
             f"{row['operator']} {row['detail']}".strip(),
             "x".join(map(str, row["shape"])),
-            _number(row["ms"], 3),
+            number(row["ms"], 3),
             f"{row['share']:.1%}" if row["share"] is not None else "",
             "" if not row["macs"] or not row["ms"] else f"{row['macs'] / row['ms'] / 1e6:.1f}",
         ]
@@ -237,7 +237,3 @@ def _operators(found: Profiled) -> str:
             f"by kind: {kinds}",
         ]
     )
-
-
-def _number(value: Optional[float], digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

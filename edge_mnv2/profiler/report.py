@@ -10,7 +10,9 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import cards, page, section, table
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.profiler import charts
+from edge_mnv2.profiler.figures import ms, number, plural, scroll, sentence
 from edge_mnv2.profiler.profiled import Profiled
+from edge_mnv2.profiler.report_settings import accelerator, compared, sizes
 from edge_mnv2.svg_chart import STYLE
 
 _STYLE = """
@@ -44,8 +46,8 @@ def render(found: Profiled) -> str:
     """The page as HTML."""
     document = found.document()
     board = document["board"] or "unknown board"
-    parts = [_head(found, document), _notes(document), _distribution(found, document), _sweep(found, document)]
-    parts += [_sizes(found), _accelerator(found), _operators(found), _soak(found), _facts(document)]
+    parts = [_head(found, document), _notes(document), _distribution(found, document), compared(found, document)]
+    parts += [sizes(found), accelerator(found), _operators(found), _soak(found), _facts(document)]
     return page(
         f"{document['settings']['model']} on {board}", "\n".join(part for part in parts if part), STYLE + _STYLE
     )
@@ -54,15 +56,15 @@ def render(found: Profiled) -> str:
 def _head(found: Profiled, document: dict[str, Any]) -> str:
     settings = document["settings"]
     line = (
-        f"{settings['runtime']} · {settings['delegate']} · {_plural(settings['threads'], 'thread')} · "
-        f"{_plural(settings['workers'], 'worker')} · {settings['source']} · {document['date']}"
+        f"{settings['runtime']} · {settings['delegate']} · {plural(settings['threads'], 'thread')} · "
+        f"{plural(settings['workers'], 'worker')} · {settings['source']} · {document['date']}"
     )
     figures = [
-        ("model alone, median", _ms(document["model_ms"]["p50"])),
-        ("end to end, median", _ms(document["end_to_end_ms"]["p50"])),
-        ("end to end, p99", _ms(document["end_to_end_ms"]["p99"])),
+        ("model alone, median", ms(document["model_ms"]["p50"])),
+        ("end to end, median", ms(document["end_to_end_ms"]["p50"])),
+        ("end to end, p99", ms(document["end_to_end_ms"]["p99"])),
         ("frame rate", "-" if document["fps"] is None else f"{document['fps']:.1f} FPS"),
-        ("CPU time a frame", _ms(document["cpu"]["ms_per_frame"])),
+        ("CPU time a frame", ms(document["cpu"]["ms_per_frame"])),
     ]
     if document["energy_mj"] is not None:
         figures.append(("energy a frame", f"{document['energy_mj']:.1f} mJ"))
@@ -88,7 +90,7 @@ def _distribution(found: Profiled, document: dict[str, Any]) -> str:
     rows = []
     for key, name, meaning in _STAGES:
         times = document[key] if key in document else document["stages_ms"][key]
-        rows.append([escape(name), *(_number(times[rank], 3) for rank in ("p50", "p95", "p99")), escape(meaning)])
+        rows.append([escape(name), *(number(times[rank], 3) for rank in ("p50", "p95", "p99")), escape(meaning)])
     worst = max(measurement.burst.end_to_end) / 1e6
     note = (
         f"{document['inferences']} inferences and {document['frames']} frames after a warm-up of "
@@ -96,84 +98,7 @@ def _distribution(found: Profiled, document: dict[str, Any]) -> str:
         f"frame in a hundred is not drawn (the slowest of all: {worst:.1f} ms)."
     )
     chart = charts.distribution(measurement.model, measurement.burst.end_to_end)
-    return section("Latency", chart, note) + _scroll(table(["ms", "p50", "p95", "p99", ""], rows, numeric=(1, 2, 3)))
-
-
-def _sweep(found: Profiled, document: dict[str, Any]) -> str:
-    swept = found.swept
-    if swept is None:
-        return ""
-    ended = "until no doubt was left" if swept.settled else "until the time was over"
-    note = (
-        f"Goal: {document['goal']}, {document['goal_means']}. {swept.rounds} rounds, every setting once a round in a "
-        f"new order, {ended}; who was clearly worse left early. Cost is the median ratio to the chosen setting."
-    )
-    ranked = sorted(swept.rows, key=lambda row: row.entrant.ratio)
-    body = charts.bars(
-        "Cost by setting",
-        "cost over that of the chosen setting",
-        [(_name(row, swept.rows), row.entrant.ratio) for row in ranked],
-        ranked.index(swept.winner),
-    )
-    parts = [section("Settings compared", body, note)]
-    if len(swept.rows) > 1:
-        parts.append(
-            section(
-                "Throughput against latency",
-                charts.against(swept.rows, swept.winner),
-                "Along each line the number of workers grows. The largest dot is the chosen setting.",
-            )
-        )
-    parts.append(_scroll(_rows(ranked, found)))
-    return "".join(parts)
-
-
-def _rows(rows: list[Any], found: Profiled) -> str:
-    energy = any(row.energies for row in rows)
-    named = len({row.model for row in rows}) > 1
-    header = [*(["model"] if named else []), "delegate", "threads", "workers", "size", "end to end", "p95", "FPS"]
-    header += ["CPU ms", *(["mJ"] if energy else []), "cost", "rounds", ""]
-    cells = []
-    for row in rows:
-        entry = row.document()
-        size = "" if entry["width"] is None else f"{entry['width']}x{entry['height']}"
-        chosen = found.swept is not None and row in (found.swept.winner, found.swept.best_size)
-        cells.append(
-            [
-                *([escape(entry["model"])] if named else []),
-                escape(entry["delegate"]),
-                str(entry["threads"]),
-                str(entry["workers"]),
-                size,
-                _number(entry["end_to_end_ms"]["p50"], 2),
-                _number(entry["end_to_end_ms"]["p95"], 2),
-                _number(entry["fps"], 1),
-                _number(entry["cpu_ms_per_frame"], 2),
-                *([_number(entry["energy_mj"], 1)] if energy else []),
-                f"{entry['ratio']:.3f}",
-                str(entry["rounds"]),
-                "chosen" if chosen else escape(entry["stopped"] or ""),
-            ]
-        )
-    first = header.index("threads")
-    return table(header, cells, numeric=(first, first + 1, *range(first + 3, len(header) - 1)))
-
-
-def _sizes(found: Profiled) -> str:
-    swept = found.swept
-    if swept is None or not swept.sizes:
-        return ""
-    note = "The chosen engines on frames of other sizes."
-    if swept.best_size is None:
-        note += " Measured on the test pattern: what a camera and its decoder take comes on top."
-    return section("Capture sizes", _rows(swept.sizes, found), note)
-
-
-def _accelerator(found: Profiled) -> str:
-    if found.advice is None:
-        return ""
-    lines = "".join(f"<li>{escape(line)}</li>" for line in found.advice.lines()[1:])
-    return section("Edge TPU or CPU", f"<ul>{lines}</ul>", found.advice.lines()[0])
+    return section("Latency", chart, note) + scroll(table(["ms", "p50", "p95", "p99", ""], rows, numeric=(1, 2, 3)))
 
 
 def _operators(found: Profiled) -> str:
@@ -181,11 +106,11 @@ def _operators(found: Profiled) -> str:
         return ""
     document = found.operators.document()
     note = (
-        f"{_sentence(document['method'])} {document['rounds']} rounds. Together they take "
+        f"{sentence(document['method'])} {document['rounds']} rounds. Together they take "
         f"{document['covered']:.0%} of the whole model's {document['model_ms']:.2f} ms."
     )
     kinds = [
-        [escape(kind), str(count), _number(ms, 3), f"{ms / sum(part.ms for part in found.operators.parts):.1%}"]
+        [escape(kind), str(count), number(ms, 3), f"{ms / sum(part.ms for part in found.operators.parts):.1%}"]
         for kind, count, ms in found.operators.by_kind()
     ]
     rows = [
@@ -193,7 +118,7 @@ def _operators(found: Profiled) -> str:
             str(row["index"]),
             escape(f"{row['operator']} {row['detail']}".strip()),
             "x".join(map(str, row["shape"])),
-            _number(row["ms"], 3),
+            number(row["ms"], 3),
             f"{row['share']:.1%}" if row["share"] is not None else "",
             "" if not row["macs"] or not row["ms"] else f"{row['macs'] / row['ms'] / 1e6:.1f}",
         ]
@@ -202,8 +127,8 @@ def _operators(found: Profiled) -> str:
     every = table(["", "operator", "output", "ms", "share", "GMAC/s"], rows, numeric=(0, 3, 4, 5))
     return (
         section("Operators", charts.operators(found.operators), note)
-        + _scroll(table(["kind", "operators", "ms", "share"], kinds, numeric=(1, 2, 3)))
-        + f"<details><summary>{len(rows)} operators</summary>{_scroll(every)}</details>"
+        + scroll(table(["kind", "operators", "ms", "share"], kinds, numeric=(1, 2, 3)))
+        + f"<details><summary>{len(rows)} operators</summary>{scroll(every)}</details>"
     )
 
 
@@ -211,24 +136,24 @@ def _soak(found: Profiled) -> str:
     result = found.soak
     if result is None or not result.points:
         return ""
-    parts = [section("Soak", charts.soak_rate(result.points), _sentence(result.verdict))]
+    parts = [section("Soak", charts.soak_rate(result.points), sentence(result.verdict))]
     curves = [draw(result.points) for draw in (charts.soak_heat, charts.soak_clock, charts.soak_power)]
-    parts += [_scroll(curve) for curve in curves if curve]
+    parts += [scroll(curve) for curve in curves if curve]
     rows = [
         [
             f"{point.t_s:.0f}",
-            _number(point.fps, 1),
-            _number(point.inference_ms, 2),
-            _number(point.temp_c, 1),
-            _number(point.cpu_mhz, 0),
-            _number(point.power_w, 2),
+            number(point.fps, 1),
+            number(point.inference_ms, 2),
+            number(point.temp_c, 1),
+            number(point.cpu_mhz, 0),
+            number(point.power_w, 2),
             "-" if point.throttled is None else escape(", ".join(point.throttled)),
         ]
         for point in result.points
     ]
     header = ["s", "FPS", "inference, ms", "°C", "MHz", "W", "throttled"]
     every = table(header, rows, numeric=(0, 1, 2, 3, 4, 5))
-    return "".join(parts) + f"<details><summary>{len(rows)} points</summary>{_scroll(every)}</details>"
+    return "".join(parts) + f"<details><summary>{len(rows)} points</summary>{scroll(every)}</details>"
 
 
 def _facts(document: dict[str, Any]) -> str:
@@ -238,9 +163,9 @@ def _facts(document: dict[str, Any]) -> str:
         ("profile", document["settings"]["profile"]),
         ("operating system", f"{document['os'] or '-'} ({document['arch'] or '-'})"),
         ("usable CPUs", f"{document['cpus_usable']}{_because(document['cpus_limited_by'])}"),
-        ("CPUs in use", _number(cpu["cpus_used"], 2)),
-        ("CPUs that other programs kept busy", _number(cpu["others"], 2)),
-        ("memory of this process", f"{_number(document['memory']['rss_mb'], 0)} MB"),
+        ("CPUs in use", number(cpu["cpus_used"], 2)),
+        ("CPUs that other programs kept busy", number(cpu["others"], 2)),
+        ("memory of this process", f"{number(document['memory']['rss_mb'], 0)} MB"),
         ("CPU clock", "-" if health["cpu_mhz"] is None else f"{health['cpu_mhz']} MHz ({health['governor'] or '-'})"),
         ("power mode", health["power_mode"] or "-"),
         (
@@ -253,30 +178,5 @@ def _facts(document: dict[str, Any]) -> str:
     return section("The board", f'<div class="facts">{table(["", ""], rows)}</div>')
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
 def _because(why: Optional[str]) -> str:
     return f" ({why})" if why else ""
-
-
-def _name(row: Any, rows: list[Any]) -> str:
-    several = len({other.model for other in rows}) > 1
-    return f"{row.model}: {row.setting.words}" if several else str(row.setting.words)
-
-
-def _scroll(content: str) -> str:
-    return f'<div class="scroll">{content}</div>'
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count != 1 else ''}"
-
-
-def _ms(value: Optional[float]) -> str:
-    return "-" if value is None else f"{value:.2f} ms"
-
-
-def _number(value: Optional[float], digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
