@@ -38,7 +38,7 @@ class Manager:
             self._socket.settimeout(left)
             try:
                 lines = self._socket.recv(8192).decode().split("\n")
-            except TimeoutError:
+            except socket.timeout:
                 break
             for line in lines:
                 name, _, value = line.partition("=")
