@@ -108,6 +108,9 @@ class Classifier:
         self.labels, self.labels_note = fit_labels(labels, self.outputs, background=background)
         self._simulated_ns = simulated_inference_ns()
         self._softmax = task == "classification" and not _gives_probabilities(facts, self.output)
+        # Integers are finite, and so is their softmax: only other scores can be NaN or outside 0..1.
+        low, high = _limits(self.output)
+        self._within = -np.inf < low and high < np.inf and (self._softmax or (low >= 0 and high <= 1))
 
     @classmethod
     def open(
@@ -199,6 +202,8 @@ class Classifier:
             return scores
         if self._softmax:
             scores = softmax(scores)
+        if self._within:
+            return scores
         return np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
 
     def scores(self, pixels: np.ndarray, order: str = "rgb") -> np.ndarray:
@@ -251,9 +256,13 @@ def _gives_probabilities(facts: model_file.ModelFile, output: TensorSpec) -> boo
     if facts.probabilities is not None:
         return facts.probabilities != ""
     # A compiled graph hides its last operator: a softmax is quantized to exactly the range 0..1.
-    if not output.quantized or output.dtype.kind not in "iu":
-        return False
-    limits = np.iinfo(output.dtype)
-    low = output.scale * (limits.min - output.zero_point)
-    high = output.scale * (limits.max - output.zero_point)
+    low, high = _limits(output)
     return bool(abs(low) < 1e-6 and abs(high - 1) <= 2 * _PROBABILITY_SLACK)
+
+
+def _limits(output: TensorSpec) -> tuple[float, float]:
+    """The least and the largest real value that a tensor can hold."""
+    if not output.quantized or output.dtype.kind not in "iu":
+        return -np.inf, np.inf
+    limits = np.iinfo(output.dtype)
+    return output.scale * (limits.min - output.zero_point), output.scale * (limits.max - output.zero_point)
