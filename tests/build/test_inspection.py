@@ -254,7 +254,7 @@ def test_labels_inside_the_file(run: Any, tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"<!DOCTYPE html><title>Sign in</title>", "HTML"),
-        (b"\x1c\0\0\0TFL2" + bytes(100), "TFL3"),
+        (b"\x1c\0\0\0TFL2" + bytes(100), "mark is missing"),
         (b"\x1c\0\0\0TFL3" + bytes(100), "damaged"),
         (None, "folder"),
     ],

@@ -181,19 +181,18 @@ def test_the_report_shows_every_layer(run: Run, tmp_path: Path, photos: Path) ->
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
 
-@pytest.mark.parametrize(("given", "made"), [("int8", "int8"), ("uint8", "float32"), ("int8", "float32")])
-def test_borders_of_an_integer_model(run: Run, tmp_path: Path, photos: Path, given: str, made: str) -> None:
+def test_borders_of_an_integer_model(run: Run, tmp_path: Path, photos: Path) -> None:
     weights = safetensors(tmp_path / "w.safetensors", 0.35, 3)
     call = ["build", "--weights", weights, "--resolution", 96, "--calibration", photos]
     answers = []
-    for number, options in enumerate(([], ["--input-type", given, "--output-type", made])):
+    for number, options in enumerate(([], ["--input-type", "int8", "--output-type", "float32"])):
         out = tmp_path / f"{number}.tflite"
         code, _, err = run(*call, "--out", out, *options)
         assert code == 0, err
         with Classifier.open(out) as model, open_interpreter(out) as opened:
             answers.append(model.scores(read_still(photos / "1.png")))
             types = opened.inputs[0].dtype, opened.outputs[0].dtype
-    assert types == (np.dtype(given), np.dtype(made))
+    assert types == (np.int8, np.float32)
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
 
 
