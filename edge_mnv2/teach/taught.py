@@ -192,15 +192,17 @@ def _drawn(pool: np.ndarray, truth: np.ndarray, size: int, regression: bool, ran
 
 
 def _refit(taught: Taught, some: np.ndarray) -> Linear:
-    lesson, settings, embeddings = taught.lesson, taught.settings, taught.embeddings[some]
+    lesson, settings = taught.lesson, taught.settings
+    places = lesson.places(some)
+    embeddings, truth = taught.layer.real(lesson.codes[places]), lesson.truth[lesson.picture[places]]
     if lesson.task == REGRESSION:
         choice = values.Choice(taught.layer, settings["screening"], settings["weight_decay"], 0.0)
-        return values.fit(embeddings, lesson.truth[some], choice)
-    truth = lesson.truth[some].astype(int)
+        return values.fit(embeddings, truth, choice)
+    rows = truth.astype(int)
     if lesson.head == "imprint":
-        return imprint.imprint(embeddings, truth, lesson.rows, settings["factor"])
+        return imprint.imprint(embeddings, rows, lesson.rows, settings["factor"])
     found = softmax.Choice(settings["weight_decay"], settings["steps"], 0.0, settings["factor"])
-    return softmax.fit(embeddings, truth, lesson.rows, found, optimizer=settings["optimizer"], seed=lesson.request.seed)
+    return softmax.fit(embeddings, rows, lesson.rows, found, optimizer=settings["optimizer"], seed=lesson.request.seed)
 
 
 def _score(head: Linear, taught: Taught, places: np.ndarray, truth: np.ndarray, regression: bool) -> float:
