@@ -8,6 +8,7 @@ from typing import Optional
 
 from edge_mnv2.build.companions import check_target
 from edge_mnv2.errors import UsageError
+from edge_mnv2.network.network import Head
 
 IMAGENET = "imagenet"
 """The weights that are known by name: torchvision's MobileNetV2, width 1.0, 1000 classes."""
@@ -74,8 +75,8 @@ class BuildRequest:
             check_target("--report", self.report, ".html")
         if self.ranges is not None and self.floating:
             raise UsageError("--ranges are those of integers", hint="leave out --float or --ranges")
-        if self.bounds is not None and not self.floating:
-            raise UsageError("bounds can be built as a float model only", hint="add --float, or leave the value linear")
+        # Says what is wrong with the bounds.
+        Head(self.task, bounds=self.bounds)
 
     def _check_imagenet(self) -> None:
         if self.width not in (None, 1.0):

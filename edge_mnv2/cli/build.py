@@ -39,6 +39,9 @@ def build(
         "--ranges", help="Ranges that a calibration or `train --qat` wrote for these weights.", metavar="FILE"
     ),
     task: str = option("--task", help="classification (default) or regression.", default="classification"),
+    bounds: Optional[str] = option(
+        "--bounds", help="A regression's least and greatest value; default: linear.", metavar="LOW,HIGH"
+    ),
     unit: Optional[str] = option("--unit", help="A regression's unit, for people."),
     floating: bool = option("--float", help="A float model instead of a full-integer one.", default=False),
     target: str = option("--target", help="cpu (default), or edgetpu to check its limits too.", default="cpu"),
@@ -68,6 +71,7 @@ def build(
         calibration=calibration,
         ranges=ranges,
         task=task,
+        bounds=_bounds(bounds),
         unit=unit,
         floating=floating,
         target=target,
@@ -81,6 +85,16 @@ def build(
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(_in_words(document))
+
+
+def _bounds(text: Optional[str]) -> Optional[tuple[float, float]]:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--bounds {text}", hint="two numbers, such as 0,100") from None
+    return low, high
 
 
 def _in_words(report: dict[str, Any]) -> str:

@@ -143,6 +143,7 @@ def test_nan_in_weights_and_wrong_class_counts_are_named(tmp_path: Path, photos:
         {"floating": True, "output_dtype": "float32"},
         {"report": Path("report.pdf")},
         {"bounds": (0.0, 1.0)},
+        {"bounds": (1.0, 0.0), "task": "regression", "weights": "w.pth"},
         {"out": Path("m.bin")},
         {"out": Path("/nowhere/at/all/m.tflite")},
     ],
@@ -227,3 +228,15 @@ def test_a_regression_is_built_and_evaluated(run: Run, tmp_path: Path, photos: P
     assert found["mae"] == pytest.approx(np.abs(off).mean(), rel=1e-3)
     assert found["mape"] == pytest.approx(np.mean(np.abs(off / values[0])), rel=1e-3)
     assert "mm" in run("evaluate", photos, "--model", coarse)[1]
+
+
+def test_a_value_within_bounds(run: Run, tmp_path: Path, photos: Path) -> None:
+    weights = safetensors(tmp_path / "w.safetensors", 0.35, 1)
+    call = ["build", "--weights", weights, "--resolution", 96, "--task", "regression", "--out", tmp_path / "m.tflite"]
+    code, _, err = run(*call, "--bounds", "10,30", "--calibration", photos)
+    assert code == 0, err
+    with Classifier.open(tmp_path / "m.tflite", task="regression") as model:
+        values = [float(model.scores(read_still(path))[0]) for path in sorted(photos.iterdir())]
+    assert all(10 <= value <= 30 for value in values)
+    for wrong in ("10", "30,10", "a,b", "0,nan"):
+        assert run(*call, "--bounds", wrong, "--float")[0] == 2, wrong
