@@ -36,10 +36,10 @@ class Watch:
         sample = self._monitor.sample
         return sample if sample.taken_at else self.before
 
-    @property
-    def newest(self) -> Callable[[], tuple[Optional[float], Optional[tuple[str, ...]]]]:
-        """Gives (temperature, words of throttling), as the frame loop asks for them."""
-        return self._monitor.latest
+    def newest(self) -> tuple[Optional[float], Optional[tuple[str, ...]]]:
+        """(temperature, words of throttling), as the frame loop asks for them."""
+        sample = self.latest
+        return sample.temp_c, None if sample.throttled is None else tuple(sample.throttled)
 
     def worst(self) -> tuple[Optional[float], Optional[tuple[str, ...]]]:
         """(highest temperature, every word of throttling) since the start."""
