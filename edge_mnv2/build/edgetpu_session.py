@@ -41,8 +41,8 @@ def compile_for_edgetpu(
     check_target("--out", target, ".tflite")
     if target.exists() and target.samefile(resolved.path):
         raise UsageError(f"--out {target} is the model itself", hint="give another name, such as NAME_edgetpu.tflite")
-    find_compiler()
     expected = verdict(graph.read(resolved.path.read_bytes(), str(resolved.path)))
+    find_compiler()
     if expected is not None:
         for problem in expected.problems:
             say(f"by the compiler's documentation: {problem}")

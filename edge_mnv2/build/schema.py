@@ -173,7 +173,10 @@ class Decoder:
     def root(self, table: str) -> Record:
         """The file's root table. Raises ModelError where this is no TFLite file."""
         if self._data[4:8] != IDENTIFIER:
-            raise ModelError(f"{self._name} is not a .tflite model", hint="its bytes 4 to 8 are not TFL3")
+            hint = "its bytes 4 to 8 are not TFL3"
+            if self._name.lower().endswith(".onnx"):
+                hint = "only `run`, `classify`, `evaluate` and `profile` take ONNX; build a .tflite of the same weights"
+            raise ModelError(f"{self._name} is not a .tflite model", hint=hint)
         return self._table(table, self._number("<I", 0))
 
     def _damaged(self, what: str) -> ModelError:

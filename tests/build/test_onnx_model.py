@@ -128,6 +128,11 @@ def test_built_by_the_command(run: Run, photos: Path, tmp_path: Path) -> None:
     assert properties["labels"].split("\n") == ["red", "green", "blue"]
     assert (properties["task"], properties["input"]) == ("classification", "RGB, uint8, NHWC")
     assert (tmp_path / "m.labels.txt").read_text() == labels.read_text()
+    for command in ("inspect", "compile"):
+        code, _, err = run(command, tmp_path / "m.onnx")
+        assert code == 3 and "ONNX" in err and len(err.splitlines()) == 1
+    code, out, err = run("classify", photos / "1.png", "--model", tmp_path / "m.onnx", "--json")
+    assert code == 0 and json.loads(out)["results"][0]["top"][0]["label"] in ("red", "green", "blue"), err
     again = tmp_path / "again.onnx"
     run(*call, "--format", "onnx", "--out", again)
     assert again.read_bytes() == content
