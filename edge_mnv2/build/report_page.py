@@ -9,6 +9,8 @@ from edge_mnv2.build.report import BuildReport
 from edge_mnv2.html_report import cards, page, section, table
 from edge_mnv2.svg_chart import STYLE, fragment, options
 
+_STYLE = "h1,p{overflow-wrap:anywhere}@media(max-width:44rem){svg{max-width:none;width:42rem}}"
+
 _NOTE = (
     "Signal to noise of each layer's values in decibels, integer against float model, every layer before it quantized "
     "too: 20 dB is an error of a tenth, 40 dB of a hundredth. What is low on the way and recovers did no harm; a layer "
@@ -43,7 +45,7 @@ def report_page(report: BuildReport) -> str:
         for layer in layers
     ]
     body.append(section("Layers", table(header, rows, numeric=(3, 4, 5, 6))))
-    return page(f"Build of {report.request.out.name}", "\n".join(body), STYLE)
+    return page(f"Build of {report.request.out.name}", "\n".join(body), STYLE + _STYLE)
 
 
 def _figures(document: dict[str, Any]) -> list[tuple[str, str]]:
