@@ -10,6 +10,7 @@ from edge_mnv2.device.profile import resolve
 from edge_mnv2.device.store import load, user_folder
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.profiler.session import Request, profile
+from edge_mnv2.runtime.interpreter import import_runtime
 from tests.device import trees
 
 _WHOLE = "mobilenet_v2_1.0_224_int8"
@@ -95,6 +96,8 @@ def test_the_verdict_on_a_board_of_this_kind(
     verdict: str,
     causes: tuple[str, ...],
 ) -> None:
+    if import_runtime()[1].startswith("tflite-runtime"):
+        pytest.skip("tflite-runtime without XNNPACK is slower than the simulated board")
     monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", str(milliseconds))
     tree = getattr(trees, board)(tmp_path)
     if board == "pi_4" and verdict == "slower":
