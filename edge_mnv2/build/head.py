@@ -33,8 +33,9 @@ from edge_mnv2.build.quantization import affine
 _HEADROOM = 6.5
 """Logits above the best taught one that must still be told apart, for the row of "unknown"."""
 _SMALL_SHARE = 0.3
-_DEPTH = 20.0
-"""Logits so far below the best add less than e^-20 to a softmax: the integers need not reach further down."""
+_DEPTH = 8.0
+"""Logits so far below a picture's best add less than e^-8 to a softmax, whose smallest step is 1/256."""
+_MOST_PENALTY = 12.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def append_classifier(
     chain = _Chain(backbone)
     logits = head(embeddings)
     top = float(np.max(logits)) + 0.1 * float(np.ptp(logits)) + (_HEADROOM if unknown else 0.5)
-    low = max(float(np.min(logits)) - 0.1 * float(np.ptp(logits)), float(np.max(logits)) - _DEPTH)
+    # The least sure picture decides: where all of its logits are cut off, its classes cannot be told apart any more.
+    low = max(float(np.min(logits)) - 0.1 * float(np.ptp(logits)), float(np.min(logits.max(axis=1))) - _DEPTH)
     scale = affine(low, top)
     numbers = Quantization.per_tensor(scale.scale, scale.zero_point)
     answer = chain.linear("logits", chain.embedding, head, numbers, chain.center(embeddings))
@@ -96,7 +98,7 @@ def append_classifier(
         kin = chain.familiarity(unknown.familiarity, embeddings)
         less = Linear(np.array([[-unknown.slope]]), np.array([unknown.slope * unknown.threshold]))
         steps = max(abs(unknown.slope * unknown.threshold), abs(unknown.slope * (unknown.threshold - 1)))
-        penalty = chain.linear("unknown.margin", kin, less, Quantization.per_tensor(min(steps, _DEPTH) / 127))
+        penalty = chain.linear("unknown.margin", kin, less, Quantization.per_tensor(min(steps, _MOST_PENALTY) / 127))
         row = chain.add("ADD", [best, penalty], "unknown", (1, 1), numbers, "AddOptions", 2, **_PLAIN)
         rows = (1, len(head.bias) + 1)
         joined = {"axis": 1, **_PLAIN}
