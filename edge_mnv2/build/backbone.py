@@ -19,6 +19,7 @@ _RESHAPES = ("RESHAPE", "SQUEEZE")
 _LINEAR = ("FULLY_CONNECTED", "CONV_2D")
 _LARGEST_MAP = 40_000
 _MOST_MAPS = 4
+_SAME_SCALE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,28 @@ def cut(graph: Graph, name: str = "the model", at: Optional[int] = None) -> Back
     classes = _classes(main.operators[place + 1 :], embedding)
     keep_only(graph, [embedding])
     return Backbone(graph, embedding, classes)
+
+
+def compiled_like(compiled: Graph, original: Backbone, name: str = "the compiled model") -> Backbone:
+    """`compiled`, an embedding extractor for the Edge TPU, in the place of the backbone that it was compiled from.
+
+    Its output must be the original's embedding, in the same integers. Raises ModelError, which calls the file `name`.
+    """
+    main = compiled.main
+    output = main.outputs[0] if len(main.outputs) == 1 else None
+    if not any(operator.custom_code == "edgetpu-custom-op" for operator in main.operators):
+        raise ModelError(f"{name} is not compiled for the Coral Edge TPU", hint="see `edge-mnv2 compile`")
+    found = Backbone(compiled, output, original.classes) if output is not None and output.quantized else None
+    if found is None or found.size != original.size:
+        raise ModelError(f"{name} does not end in the {original.size} values of the backbone's embedding")
+    same = (found.embedding.dtype, found.zero_point) == (original.embedding.dtype, original.zero_point)
+    if not same or abs(found.scale / original.scale - 1) > _SAME_SCALE:
+        raise ModelError(
+            f"{name} has its embedding in other integers than the backbone: it was compiled from another model",
+            hint="compile the backbone itself, cut at its average pool",
+        )
+    compiled.signatures, compiled.archive = [], b""
+    return found
 
 
 def layers(graph: Graph) -> list[int]:

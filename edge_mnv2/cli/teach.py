@@ -60,6 +60,11 @@ def teach(
     unknown: bool = option(
         "--unknown/--no-unknown", help="Call what was never shown 'unknown' (default).", default=True
     ),
+    compiled: Optional[Path] = option(
+        "--compiled",
+        help="The backbone's embedding extractor, compiled for the Edge TPU: write NAME_edgetpu.tflite too.",
+        metavar="FILE",
+    ),
     unit: Optional[str] = option("--unit", help="A measured value's unit, for people."),
     resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
     threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
@@ -97,6 +102,7 @@ def teach(
         augment,
         unknown,
         unit,
+        compiled,
         resize,
         settings.runtime.backend,
         count,

@@ -32,6 +32,9 @@ def write(taught: Taught, out: Path, document: Document) -> list[Path]:
     sidecar.append(f"preprocess: {{{', '.join(preprocess)}}}")
     contents.append((out.with_suffix(".yaml"), ("\n".join(sidecar) + "\n").encode()))
     contents.append((out.with_suffix(".json"), (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()))
+    if taught.compiled is not None:
+        # The name under which `run` finds the twin for the accelerator.
+        contents.append((out.with_name(f"{out.stem}_edgetpu.tflite"), taught.compiled))
     contents.append((out, taught.model))
     for path, content in contents:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -43,6 +43,7 @@ class Request:
     variations: bool = True
     unknown: bool = True
     unit: Optional[str] = None
+    compiled: Optional[Path] = None
     resize: Optional[str] = None
     runtime: str = "auto"
     threads: int = 1
@@ -125,12 +126,14 @@ def learn(request: Request, say: Say, progress: Progress) -> tuple[Lesson, Embed
         raise UsageError(f"--add {request.add} is a {about['task']}, and {request.folder} holds a {pictures.task}")
     found = _backbone(request, about)
     resize = request.resize or about.get("resize") or found.preprocess.resize or "crop"
+    request = replace(request, unit=request.unit or about.get("unit"))
     for note in pictures.notes:
         say(note)
     embedder = Embedder(
         found,
         operators=about.get("operators"),
-        maps=pictures.task == REGRESSION,
+        # A compiled extractor ends in the average pool; maps cannot be had from it.
+        maps=pictures.task == REGRESSION and request.compiled is None,
         resize=resize,
         runtime=request.runtime,
         threads=request.threads,

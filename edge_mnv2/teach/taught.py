@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
 from edge_mnv2.build import graph
-from edge_mnv2.build.backbone import Backbone
+from edge_mnv2.build.backbone import Backbone, compiled_like
 from edge_mnv2.build.head import Linear, Unknown, append_classifier, append_value
+from edge_mnv2.errors import ModelError
 from edge_mnv2.teach import imprint, softmax, values
 from edge_mnv2.teach.embedding import Layer, read_backbone
 from edge_mnv2.teach.familiar import calibrate
@@ -31,7 +33,8 @@ class Taught:
     """A lesson's head in float (`head`, `unknown`) and in integers (`model`, the file's bytes).
 
     `embeddings` are real, of `layer`, one a picture of the lesson; `answers` are those of the integers to the same.
-    `settings` says how the head was fitted. `low` and `high` bound a measured value.
+    `settings` says how the head was fitted. `compiled` is the same head over a compiled backbone, where one was given.
+    `low` and `high` bound a measured value.
     """
 
     lesson: Lesson
@@ -43,6 +46,7 @@ class Taught:
     embeddings: np.ndarray
     answers: Answers
     settings: dict[str, Any]
+    compiled: Optional[bytes] = None
     low: float = 0.0
     high: float = 0.0
 
@@ -95,7 +99,10 @@ def teach(lesson: Lesson) -> Taught:
         }
         spread = float(np.ptp(lesson.truth))
         low, high = float(lesson.truth.min()) - _MARGIN * spread, float(lesson.truth.max()) + _MARGIN * spread
-        append_value(cut, head, embeddings[taught], low, high)
+
+        def append(target: Backbone) -> None:
+            append_value(target, head, embeddings[taught], low, high)
+
     else:
         cut = read_backbone(lesson.found, layer)
         real = layer.real(lesson.codes).astype(np.float64)
@@ -104,7 +111,16 @@ def teach(lesson: Lesson) -> Taught:
         if lesson.request.unknown:
             truth = lesson.truth[taught].astype(int)
             unknown = calibrate(cut, embeddings[taught], truth, lesson.rows)
-        append_classifier(cut, head, real[lesson.places(taught)], unknown)
+
+        def append(target: Backbone) -> None:
+            append_classifier(target, head, real[lesson.places(taught)], unknown)
+
+    compiled = None
+    if lesson.request.compiled is not None:
+        over = _compiled(lesson.request.compiled, cut)
+        append(over)
+        compiled = graph.write(over.graph)
+    append(cut)
     runtime = lesson.request.runtime
     found = answers(cut, layer.of(lesson.codes[own]), logits=lesson.task != REGRESSION, runtime=runtime)
     cut.graph.description = f"{lesson.found.name} taught {lesson.rows} rows by edge-mnv2"
@@ -112,7 +128,15 @@ def teach(lesson: Lesson) -> Taught:
     if len(remembered) <= _MOST_MEMORY:
         cut.graph.metadata[KEY] = remembered
     model = graph.write(cut.graph)
-    return Taught(lesson, layer, cut, head, unknown, model, embeddings, found, settings, low, high)
+    return Taught(lesson, layer, cut, head, unknown, model, embeddings, found, settings, compiled, low, high)
+
+
+def _compiled(path: Path, original: Backbone) -> Backbone:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"--compiled {path} cannot be read: {error.strerror or error}") from error
+    return compiled_like(graph.read(content, str(path)), original, f"--compiled {path}")
 
 
 def about(lesson: Lesson, layer: Layer) -> dict[str, Any]:
