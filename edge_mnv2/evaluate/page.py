@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from typing import Any, Optional
 
 from edge_mnv2 import html_report
+from edge_mnv2.evaluate import figures
 from edge_mnv2.evaluate.charts import reliability, scatter
 from edge_mnv2.evaluate.document import Document
 from edge_mnv2.evaluate.mistakes import Mistake
@@ -19,10 +19,6 @@ MATRIX_CLASSES = 25
 _CONFUSIONS = 30
 
 _STYLE = """
-.matrix td{text-align:center;border:1px solid var(--line);min-width:2.2rem}
-.matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}.pictures{display:grid;
-grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.9rem}figure{margin:0}figure img{width:100%;
-border-radius:.4rem;display:block}figcaption{font-size:.82rem;overflow-wrap:anywhere}figcaption b{color:var(--ink)}
 svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.bar,.point{fill:var(--bar)}.point{fill-opacity:.6}
 .guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}.axis{stroke:var(--soft);fill:none}
 """
@@ -62,7 +58,7 @@ def page(
     if document["failed"]:
         rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
         sections.append(section(f"Pictures that could not be read ({len(rows)})", table(["file", "reason"], rows)))
-    return html_report.page(title, "\n".join(sections), _STYLE)
+    return html_report.page(title, "\n".join(sections), figures.STYLE + _STYLE)
 
 
 _CALIBRATION = (
@@ -100,14 +96,9 @@ def _mistakes(document: Document, mistakes: Sequence[Mistake]) -> str:
     if not mistakes:
         return ""
     regression = document["task"] == "regression"
-    figures = "".join(
-        f'<figure><img alt="{escape(one.name)}" src="data:image/jpeg;base64,{base64.b64encode(one.jpeg).decode()}">'
-        f"<figcaption><b>{escape(one.answer)}</b><br>true: {escape(one.truth)}<br>{escape(one.name)}</figcaption>"
-        "</figure>"
-        for one in mistakes
-    )
+    sheet = figures.sheet(figures.Figure(one.name, one.answer, one.truth, one.jpeg) for one in mistakes)
     title = "Furthest off" if regression else "Most confident mistakes"
-    return section(title, f'<div class="pictures">{figures}</div>', "Each picture as the model saw it.")
+    return section(title, sheet, "Each picture as the model saw it.")
 
 
 def _confusion(document: Document) -> str:
@@ -123,18 +114,7 @@ def _confusion(document: Document) -> str:
 
 def _matrix(document: Document, classes: dict[int, str]) -> str:
     cells = {(cell["class_index"], cell["predicted_index"]): cell["images"] for cell in document["confusion"]}
-    most = max(cells.values())
-    head = "".join(f'<th class="up" scope="col">{escape(name)}</th>' for name in classes.values())
-    rows = []
-    for truth, name in classes.items():
-        columns = []
-        for predicted in classes:
-            count = cells.get((truth, predicted), 0)
-            colour = "64,192,87" if truth == predicted else "250,82,82"
-            style = f' style="background:rgba({colour},{0.15 + 0.6 * count / most:.2f})"' if count else ""
-            columns.append(f"<td{style}>{count or ''}</td>")
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(columns)}</tr>')
-    return f'<table class="matrix"><tr><th></th>{head}</tr>{"".join(rows)}</table>'
+    return figures.matrix(classes, classes, cells)
 
 
 def _per_class(document: Document) -> str:

@@ -132,24 +132,25 @@ def _read(found: Resolved) -> graph.Graph:
 
 def vary(pixels: np.ndarray, count: int, random: np.random.Generator) -> Iterator[np.ndarray]:
     """`count` variations as another moment would give them: every other one mirrored, a little nearer and moved."""
-    height, width = pixels.shape[:2]
     for number in range(count):
-        share = random.uniform(_SMALLEST, 1.0)
-        high, wide = max(1, round(height * share)), max(1, round(width * share))
-        top, left = int(random.integers(height - high + 1)), int(random.integers(width - wide + 1))
-        part = pixels[top : top + high, left : left + wide]
+        part = _part(pixels, random.uniform(_SMALLEST, 1.0), random)
         yield np.ascontiguousarray(part[:, ::-1]) if number % 2 == 0 else part
 
 
 def vary_light(pixels: np.ndarray, count: int, random: np.random.Generator) -> Iterator[np.ndarray]:
     """`count` variations that keep a measured value: a little nearer and moved, in other light, never mirrored."""
-    height, width = pixels.shape[:2]
     for _ in range(count):
-        share = random.uniform(_SMALLEST_MEASURED, 1.0)
-        high, wide = max(1, round(height * share)), max(1, round(width * share))
-        top, left = int(random.integers(height - high + 1)), int(random.integers(width - wide + 1))
+        part = _part(pixels, random.uniform(_SMALLEST_MEASURED, 1.0), random)
         table = np.clip(np.arange(256) * random.uniform(*_LIGHT), 0, 255).astype(np.uint8)
-        yield table[pixels[top : top + high, left : left + wide]]
+        yield table[part]
+
+
+def _part(pixels: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    """A part of the picture somewhere in it, `share` of its height and width."""
+    height, width = pixels.shape[:2]
+    high, wide = max(1, round(height * share)), max(1, round(width * share))
+    top, left = int(random.integers(height - high + 1)), int(random.integers(width - wide + 1))
+    return pixels[top : top + high, left : left + wide]
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:

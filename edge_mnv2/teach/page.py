@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Optional
 
 import numpy as np
 
 from edge_mnv2 import html_report
 from edge_mnv2.errors import SourceError, UsageError
+from edge_mnv2.evaluate import figures
 from edge_mnv2.evaluate.charts import scatter
 from edge_mnv2.html_report import section, table
 from edge_mnv2.paths import atomic_write
@@ -25,10 +25,6 @@ from edge_mnv2.teach.taught import Taught
 _PICTURES = 12
 
 _STYLE = """
-.matrix td{text-align:center;border:1px solid var(--line);min-width:2.2rem}
-.matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}.pictures{display:grid;
-grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.9rem}figure{margin:0}figure img{width:100%;
-border-radius:.4rem;display:block}figcaption{font-size:.82rem;overflow-wrap:anywhere}figcaption b{color:var(--ink)}
 .plain svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.point{fill:var(--bar);fill-opacity:.6}
 .guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}
 .plain .axis{stroke:var(--soft);fill:none}
@@ -72,7 +68,7 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
     if document["failed"]:
         rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
         sections.append(section(f"Pictures that could not be read ({len(rows)})", table(["file", "reason"], rows)))
-    return html_report.page(f"What {document['model']} was taught", "\n".join(sections), STYLE + _STYLE)
+    return html_report.page(f"What {document['model']} was taught", "\n".join(sections), STYLE + figures.STYLE + _STYLE)
 
 
 _CURVE = "Where the line of the held-out pictures still rises (for an error: falls), more pictures help."
@@ -110,44 +106,27 @@ def _list(sentences: list[str]) -> str:
 
 
 def _matrix(taught: Taught, document: Document) -> str:
-    names = list(taught.lesson.classes) + ([UNKNOWN] if taught.unknown is not None else [])
+    rows = dict(enumerate(taught.lesson.classes))
+    columns = {**rows, len(rows): UNKNOWN} if taught.unknown is not None else rows
     cells = {(cell["row"], cell["predicted_row"]): cell["images"] for cell in document["metrics"]["confusion"]}
-    most = max(cells.values())
-    head = "".join(f'<th class="up" scope="col">{escape(name)}</th>' for name in names)
-    rows = []
-    for truth, name in enumerate(taught.lesson.classes):
-        columns = []
-        for predicted in range(len(names)):
-            count = cells.get((truth, predicted), 0)
-            colour = "64,192,87" if truth == predicted else "250,82,82"
-            style = f' style="background:rgba({colour},{0.15 + 0.6 * count / most:.2f})"' if count else ""
-            columns.append(f"<td{style}>{count or ''}</td>")
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(columns)}</tr>')
-    return f'<table class="matrix"><tr><th></th>{head}</tr>{"".join(rows)}</table>'
+    return figures.matrix(rows, columns, cells)
 
 
 def _sheet(taught: Taught, embedder: Embedder) -> str:
     """The held-out pictures (without any: the taught ones) that the head is least sure of, or furthest off with."""
-    figures = []
+    shown: list[figures.Figure] = []
     for place, answer in _confusing(taught):
         path = taught.lesson.paths[place]
-        if path is None:
-            continue
-        picture = _thumbnail(path, embedder)
-        if picture is None:
-            continue
-        truth = _named(taught, taught.lesson.truth[place])
-        figures.append(
-            f'<figure><img alt="{escape(taught.lesson.names[place])}" src="data:image/jpeg;base64,{picture}">'
-            f"<figcaption><b>{escape(answer)}</b><br>true: {escape(truth)}<br>{escape(taught.lesson.names[place])}"
-            "</figcaption></figure>"
-        )
-        if len(figures) == _PICTURES:
+        picture = _thumbnail(path, embedder) if path is not None else None
+        if picture is not None:
+            truth = _named(taught, taught.lesson.truth[place])
+            shown.append(figures.Figure(taught.lesson.names[place], answer, truth, picture))
+        if len(shown) == _PICTURES:
             break
     where = "held-out" if len(taught.held) else "taught"
     title = "Furthest off" if taught.lesson.task == REGRESSION else "Most confusing pictures"
     note = f"Of the {where} pictures, as the model saw them; the answer in bold."
-    return section(title, f'<div class="pictures">{"".join(figures)}</div>', note)
+    return section(title, figures.sheet(shown), note)
 
 
 def _confusing(taught: Taught) -> list[tuple[int, str]]:
@@ -170,7 +149,7 @@ def _named(taught: Taught, truth: float) -> str:
     return taught.lesson.classes[int(truth)]
 
 
-def _thumbnail(path: Path, embedder: Embedder) -> Any:
+def _thumbnail(path: Path, embedder: Embedder) -> Optional[bytes]:
     from PIL import Image
 
     from edge_mnv2.camera.still import read_still
@@ -181,4 +160,4 @@ def _thumbnail(path: Path, embedder: Embedder) -> Any:
         return None
     target = io.BytesIO()
     Image.fromarray(pixels).save(target, "JPEG", quality=80)
-    return base64.b64encode(target.getvalue()).decode()
+    return target.getvalue()
