@@ -9,14 +9,15 @@ from typing import Any, Optional
 import torch
 
 from edge_mnv2.train.objective import Objective
-from edge_mnv2.train.pictures import Batch
-from edge_mnv2.train.validation import Forward, Measures
+from edge_mnv2.train.validation import Forward, Measures, Teach
 
 
 @dataclass
 class Course:
     """How to train for `epochs`. `forward` maps normalized pictures to outputs, in training and in validation;
     `train_mode` switches between the two. `teach` gives a teacher's outputs for a batch on the device, or is None.
+
+    The best epoch is that of the best accuracy or error, or with `by_loss` of the least distance to the teacher.
 
     `state` and `load_state` are what the course keeps besides the network and the optimizer.
     """
@@ -28,7 +29,8 @@ class Course:
     forward: Forward
     train_mode: Callable[[bool], object]
     objective: Objective
-    teach: Optional[Callable[[Batch, torch.device], torch.Tensor]] = None
+    teach: Optional[Teach] = None
+    by_loss: bool = False
     state: Callable[[], dict[str, Any]] = dict
     load_state: Callable[[dict[str, Any]], None] = lambda state: None
     keep_best: Callable[[], None] = lambda: None

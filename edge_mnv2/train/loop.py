@@ -18,7 +18,7 @@ from edge_mnv2.train.module import normalized
 from edge_mnv2.train.optimizers import current_rate, set_rate
 from edge_mnv2.train.pictures import Batch, Order
 from edge_mnv2.train.schedule import rate_at
-from edge_mnv2.train.validation import validate
+from edge_mnv2.train.validation import Measures, validate
 
 
 class Watcher(Protocol):
@@ -66,6 +66,10 @@ class Loop:
         Raises TrainingError where the loss is no finite number, or memory runs out.
         """
         self._began, self._done = time.monotonic(), 0
+        if course.by_loss and at.best is None and at.epoch == at.step == 0:
+            # What it begins with counts too: the end is never further from the teacher.
+            at.best, at.best_epoch = self._measured(course), 0
+            course.keep_best()
         while at.epoch < course.epochs:
             if self._patience and at.stale >= self._patience:
                 return "patience"
@@ -102,13 +106,10 @@ class Loop:
         return True
 
     def _end_epoch(self, course: Course, at: Position, seconds: float) -> None:
-        course.train_mode(False)
-        measures = validate(course.forward, self._validation, course.objective, self._device, self._failures.add)
-        if not measures.pictures:
-            raise SourceError("none of the validation pictures can be read")
+        measures = self._measured(course)
         if not math.isfinite(measures.loss):
             raise self._diverged(course, at, "the validation loss")
-        best = measures.better_than(at.best)
+        best = measures.better_than(at.best, course.by_loss)
         entry = {
             "course": course.name,
             "epoch": at.epoch + 1,
@@ -127,6 +128,14 @@ class Loop:
         self._record(entry)
         self._save(course, at)
         self._watcher.epoch(entry, course, self._left(course, at) or 0.0)
+
+    def _measured(self, course: Course) -> Measures:
+        course.train_mode(False)
+        teach = course.teach if course.by_loss else None
+        measures = validate(course.forward, self._validation, course.objective, self._device, self._failures.add, teach)
+        if not measures.pictures:
+            raise SourceError("none of the validation pictures can be read")
+        return measures
 
     def _step(self, course: Course, batch: Batch, at: Position) -> float:
         try:

@@ -32,15 +32,14 @@ WEIGHTS, RANGES = "qat.pth", "qat.ranges.json"
 _GENTLE = 0.2
 """Of the rate for fine-tuning: the weights are to move by parts of a quantum."""
 
-_PARENT_SHARE, _PARENT_TEMPERATURE = 0.7, 2.0
-
 
 def qat_course(
     request: TrainRequest, module: NetworkModule, data: TrainingData, objective: Objective, device: torch.device
 ) -> Course:
     """The course that begins with the best float network in `request.out` and the ranges of `build`'s calibration.
 
-    The float network teaches its integer child: what is made small is the distance to its answers, and the loss.
+    The float network teaches its integer child: what is made small is the distance to its answers alone, as the truth
+    has had its part in training the parent.
     """
     load_tensors(module, read_weights(request.out / "best.pth").tensors)
     parent = copy.deepcopy(module).eval().requires_grad_(False)
@@ -62,8 +61,9 @@ def qat_course(
         make_optimizer(request.optimizer, groups, rate),
         simulation,
         simulation.train,
-        Objective(objective.loss, objective.scale, objective.raw, _PARENT_TEMPERATURE, _PARENT_SHARE),
+        Objective(objective.loss, objective.scale, objective.raw, temperature=1.0, teacher_share=1.0),
         teach,
+        by_loss=True,
         state=lambda: {"ranges": {name: list(pair) for name, pair in simulation.ranges.items()}},
         load_state=load_state,
         keep_best=lambda: export(simulation, request.out, len(data.train)),

@@ -33,36 +33,32 @@ from edge_mnv2.train.module import NetworkModule, tensors_of
 FEATURES = "features"
 
 _LEAST, _MOST = -128, 127
-_FOLLOW = 0.02
-"""Share by which a batch moves the ranges."""
-
 _BOUNDS = {"linear": (None, None), "relu": (0.0, None), "relu6": (0.0, 6.0)}
 
 
 class Simulation:
     """`module` as its int8 file computes, with activation `ranges` by the names of `build`'s tensors.
 
-    Called like the module. In training it answers with gradients, and ranges move towards the mean of each batch's
-    minima and maxima per picture, as calibration takes them; a regression's last range grows to hold every value. Out
-    of training it answers as the file does, to the last bit.
+    Called like the module. In training it answers with gradients, out of training as the file does, to the last bit.
+    The ranges stay: ranges that follow what they have cut themselves shrink from batch to batch.
     """
 
     def __init__(self, module: NetworkModule, ranges: Mapping[str, tuple[float, float]]) -> None:
         self.module = module
         self.ranges = dict(ranges)
-        self.following = False
+        self.training = False
         self._integers: Optional[IntegerNetwork] = None
         self._regression = module.network.head.task == "regression"
 
     def train(self, mode: bool = True) -> None:
-        """In training ranges follow. The statistics of normalizations stay as they were trained, and no feature is left
-        out: a child is to answer as its parent does, which sees them all."""
+        """The statistics of normalizations stay as they were trained in either case, and no feature is left out: a
+        child is to answer as its parent does, which sees them all."""
         self.module.eval()
-        self.following = mode
+        self.training = mode
         self._integers = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self.straight_through(x) if self.following else self.exact(x)
+        return self.straight_through(x) if self.training else self.exact(x)
 
     def exact(self, x: torch.Tensor) -> torch.Tensor:
         """What the int8 file of the present weights and ranges answers."""
@@ -121,24 +117,12 @@ class Simulation:
         least, most = _BOUNDS[activation]
         if least is not None:
             values = values.clamp(least, most)
-        if self.following:
-            self._follow(name, values.detach())
         low, high = self.ranges[name]
         if name == LOGITS:
             margin = VALUE_MARGIN if self._regression else LOGIT_MARGIN
             low, high = low * margin, high * margin
         grid = affine(low, high)
         return _Activation(_on_grid(values, grid, least, most), grid.scale, means, name)
-
-    def _follow(self, name: str, values: torch.Tensor) -> None:
-        flat = values.reshape(len(values), -1)
-        lows, highs = flat.amin(1), flat.amax(1)
-        low, high = self.ranges[name]
-        if name == LOGITS and self._regression:
-            self.ranges[name] = (min(low, float(lows.min())), max(high, float(highs.max())))
-            return
-        found = torch.stack((lows.mean(), highs.mean())).tolist()
-        self.ranges[name] = (low + _FOLLOW * (found[0] - low), high + _FOLLOW * (found[1] - high))
 
 
 class _Activation:

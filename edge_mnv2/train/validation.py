@@ -13,12 +13,14 @@ from edge_mnv2.train.objective import Objective
 from edge_mnv2.train.pictures import Batch
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+Teach = Callable[[Batch, torch.device], torch.Tensor]
+"""A teacher's outputs for a batch, on the device."""
 
 
 @dataclass(frozen=True)
 class Measures:
     """`top1`, `top5` are shares of `pictures` (None for a regression), `rmse`, `mae` in the value's unit (None for
-    classes). `loss` is the objective's, without a teacher."""
+    classes). `loss` is the objective's, with a teacher where one was asked."""
 
     pictures: int
     loss: float
@@ -27,14 +29,17 @@ class Measures:
     rmse: Optional[float] = None
     mae: Optional[float] = None
 
-    def better_than(self, other: Optional[Measures]) -> bool:
+    def better_than(self, other: Optional[Measures], by_loss: bool = False) -> bool:
         """Whether these are the better measures; the loss decides between equal shares. NaN is never better."""
-        mine = (-self.top1, self.loss) if self.top1 is not None else (self.rmse,)
-        if any(value is None or value != value for value in mine):
+        mine = self._rank(by_loss)
+        if any(value != value for value in mine):
             return False
-        if other is None:
-            return True
-        return mine < ((-other.top1, other.loss) if other.top1 is not None else (other.rmse,))
+        return other is None or mine < other._rank(by_loss)
+
+    def _rank(self, by_loss: bool) -> tuple[float, ...]:
+        if self.top1 is not None:
+            return (self.loss,) if by_loss else (-self.top1, self.loss)
+        return (self.loss if by_loss or self.rmse is None else self.rmse,)
 
     def as_dict(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value is not None and name != "pictures"}
@@ -46,9 +51,9 @@ def validate(
     objective: Objective,
     device: torch.device,
     on_failure: Callable[[str, str], None],
-    answers: Optional[list[torch.Tensor]] = None,
+    teach: Optional[Teach] = None,
 ) -> Measures:
-    """Measures of `forward` over `batches`. Each batch's outputs are appended to `answers` where a list is given."""
+    """Measures of `forward` over `batches`; with `teach` the loss is the distance to the teacher too."""
     count, loss, first, five, square, absolute = 0, 0.0, 0, 0, 0.0, 0.0
     classes = True
     with torch.inference_mode():
@@ -60,10 +65,8 @@ def validate(
             outputs = forward(normalized(batch.pixels.to(device)))
             truth = batch.truth.to(device)
             size = len(truth)
-            loss += float(objective(outputs, truth)) * size
+            loss += float(objective(outputs, truth, teach(batch, device) if teach is not None else None)) * size
             count += size
-            if answers is not None:
-                answers.append(outputs.cpu())
             classes = not truth.dtype.is_floating_point
             if classes:
                 best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == truth[:, None]
