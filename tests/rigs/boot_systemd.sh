@@ -2,10 +2,11 @@
 # usage: boot_systemd.sh FOLDER   (as root)
 # A systemd as process 1 of its own namespaces, on a copy-on-write view of this machine's files: nothing that happens in
 # there outlives it, and no unit of this machine is started but the journal. FOLDER is an empty folder for its mounts.
-# ROOT: the root of another Debian system, in place of this machine's. STICK: a folder that is /mnt in there.
+# ROOT: the root of another Debian system, in place of this machine's. STICK: a folder that is /mnt in there. NODES: more
+# device nodes that are to be seen in there.
 # PREPARE: a script that is run in the view before systemd. SIGKILL ends all of it.
 set -euo pipefail
-export folder=$1 ROOT=${ROOT:-/} STICK=${STICK:-} PREPARE=${PREPARE:-}
+export folder=$1 ROOT=${ROOT:-/} NODES=${NODES:-} STICK=${STICK:-} PREPARE=${PREPARE:-}
 # shellcheck disable=SC2016  # expanded in there
 exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup bash -euo pipefail -c '
 mount --make-rprivate /
@@ -18,7 +19,7 @@ mount -t proc proc proc
 mount -t sysfs sys sys
 mount -t cgroup2 cgroup sys/fs/cgroup
 mount -t tmpfs -o mode=755 dev dev
-for node in null zero full random urandom tty; do touch dev/$node && mount --bind /dev/$node dev/$node; done
+for node in null zero full random urandom tty $NODES; do touch dev/$node && mount --bind /dev/$node dev/$node; done
 mkdir dev/shm dev/pts
 mount -t tmpfs shm dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 pts dev/pts
