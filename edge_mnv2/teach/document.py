@@ -43,6 +43,7 @@ def document(taught: Taught, out: str, runtime: str, warnings: list[str]) -> Doc
         "settings": {**taught.settings, "seed": lesson.request.seed, "holdout": lesson.request.holdout},
         "preprocess": {"resize": lesson.resize},
         "backbone": backbone(lesson),
+        "extendable": taught.extendable,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "edge-mnv2": __version__,

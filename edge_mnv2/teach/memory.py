@@ -57,7 +57,9 @@ def recall(path: Path) -> Memory:
         raise ModelError(f"--add {path} cannot be read: {error.strerror or error}") from error
     packed = graph.read(content, str(path)).metadata.get(KEY)
     if packed is None:
-        raise ModelError(f"--add {path}: this model was not taught here", hint="give a file that `teach` has written")
+        raise ModelError(
+            f"--add {path}: this model remembers no lesson", hint="give a file that `teach` wrote as extendable"
+        )
     try:
         end = 4 + int.from_bytes(packed[:4], "little")
         header = json.loads(packed[4:end])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -33,8 +34,8 @@ class Taught:
     """A lesson's head in float (`head`, `unknown`) and in integers (`model`, the file's bytes).
 
     `embeddings` are real, of `layer`, one a picture of the lesson; `answers` are those of the integers to the same.
-    `settings` says how the head was fitted. `compiled` is the same head over a compiled backbone, where one was given.
-    `low` and `high` bound a measured value.
+    `settings` says how the head was fitted; `extendable` whether the file remembers enough for `--add`. `compiled` is
+    the same head over a compiled backbone, where one was given. `low` and `high` bound a measured value.
     """
 
     lesson: Lesson
@@ -46,6 +47,7 @@ class Taught:
     embeddings: np.ndarray
     answers: Answers
     settings: dict[str, Any]
+    extendable: bool = True
     compiled: Optional[bytes] = None
     low: float = 0.0
     high: float = 0.0
@@ -73,62 +75,97 @@ class Taught:
         return np.concatenate([logits, row[:, None]], axis=1)
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """A head before it is integers. `append` adds it to a backbone; `embeddings` are of the pictures as they are."""
+
+    layer: Layer
+    cut: Backbone
+    embeddings: np.ndarray
+    head: Linear
+    settings: dict[str, Any]
+    append: Callable[[Backbone], None]
+    unknown: Optional[Unknown] = None
+    bounds: tuple[float, float] = (0.0, 0.0)
+
+
 def teach(lesson: Lesson) -> Taught:
-    """Fit the head, append it, and let it answer to every picture of the lesson."""
-    taught = np.flatnonzero(~lesson.held_out)
-    own = lesson.first
-    layer = lesson.layers[0]
-    unknown = None
-    low = high = 0.0
-    if lesson.task == REGRESSION:
-        places = lesson.places(taught)
-        picture = lesson.picture[places]
-        choice = values.choose(lesson.layers, lesson.codes[own][taught], lesson.truth[taught])
-        layer = choice.layer
-        cut = read_backbone(lesson.found, layer)
-        embeddings = layer.real(lesson.codes[own])
-        optimizer = lesson.request.optimizer or "closed"
-        real = layer.real(lesson.codes[places])
-        head = values.fit(real, lesson.truth[picture], choice, optimizer=optimizer)
-        settings = {
-            "optimizer": optimizer,
-            "weight_decay": choice.decay,
-            "screening": choice.power,
-            "layer": list(cut.embedding.shape[1:]),
-            "left_out_rmse": choice.error,
-        }
-        spread = float(np.ptp(lesson.truth))
-        low, high = float(lesson.truth.min()) - _MARGIN * spread, float(lesson.truth.max()) + _MARGIN * spread
+    """Fit the head, append it, and let it answer to every picture of the lesson.
 
-        def append(target: Backbone) -> None:
-            append_value(target, head, embeddings[taught], low, high)
-
-    else:
-        cut = read_backbone(lesson.found, layer)
-        real = layer.real(lesson.codes).astype(np.float64)
-        embeddings = real[own]
-        head, settings = _class_head(lesson, real, taught)
-        if lesson.request.unknown:
-            truth = lesson.truth[taught].astype(int)
-            unknown = calibrate(cut, embeddings[taught], truth, lesson.rows)
-
-        def append(target: Backbone) -> None:
-            append_classifier(target, head, real[lesson.places(taught)], unknown)
-
+    Raises ModelError where a compiled backbone was given that is another one.
+    """
+    fitted = (_fit_value if lesson.task == REGRESSION else _fit_classes)(lesson)
+    cut, layer = fitted.cut, fitted.layer
     compiled = None
     if lesson.request.compiled is not None:
         over = _compiled(lesson.request.compiled, cut)
-        append(over)
+        fitted.append(over)
         compiled = graph.write(over.graph)
-    append(cut)
-    runtime = lesson.request.runtime
-    found = answers(cut, layer.of(lesson.codes[own]), logits=lesson.task != REGRESSION, runtime=runtime)
+    fitted.append(cut)
+    codes = layer.of(lesson.codes[lesson.first])
+    found = answers(cut, codes, logits=lesson.task != REGRESSION, runtime=lesson.request.runtime)
     cut.graph.description = f"{lesson.found.name} taught {lesson.rows} rows by edge-mnv2"
     remembered = lesson.memory(about(lesson, layer), layer).packed()
-    if len(remembered) <= _MOST_MEMORY:
+    extendable = len(remembered) <= _MOST_MEMORY
+    if extendable:
         cut.graph.metadata[KEY] = remembered
-    model = graph.write(cut.graph)
-    return Taught(lesson, layer, cut, head, unknown, model, embeddings, found, settings, compiled, low, high)
+    return Taught(
+        lesson,
+        layer,
+        cut,
+        fitted.head,
+        fitted.unknown,
+        graph.write(cut.graph),
+        fitted.embeddings,
+        found,
+        fitted.settings,
+        extendable,
+        compiled,
+        *fitted.bounds,
+    )
+
+
+def _fit_value(lesson: Lesson) -> _Fitted:
+    taught, own = np.flatnonzero(~lesson.held_out), lesson.first
+    places = lesson.places(taught)
+    choice = values.choose(lesson.layers, lesson.codes[own][taught], lesson.truth[taught])
+    layer = choice.layer
+    cut = read_backbone(lesson.found, layer)
+    embeddings = layer.real(lesson.codes[own])
+    optimizer = lesson.request.optimizer or "closed"
+    truth = lesson.truth[lesson.picture[places]]
+    head = values.fit(layer.real(lesson.codes[places]), truth, choice, optimizer=optimizer)
+    settings = {
+        "optimizer": optimizer,
+        "weight_decay": choice.decay,
+        "screening": choice.power,
+        "layer": list(cut.embedding.shape[1:]),
+        "left_out_rmse": choice.error,
+    }
+    spread = float(np.ptp(lesson.truth))
+    low, high = float(lesson.truth.min()) - _MARGIN * spread, float(lesson.truth.max()) + _MARGIN * spread
+
+    def append(target: Backbone) -> None:
+        append_value(target, head, embeddings[taught], low, high)
+
+    return _Fitted(layer, cut, embeddings, head, settings, append, bounds=(low, high))
+
+
+def _fit_classes(lesson: Lesson) -> _Fitted:
+    taught = np.flatnonzero(~lesson.held_out)
+    layer = lesson.layers[0]
+    cut = read_backbone(lesson.found, layer)
+    real = layer.real(lesson.codes).astype(np.float64)
+    embeddings = real[lesson.first]
+    head, settings = _class_head(lesson, real, taught)
+    unknown = None
+    if lesson.request.unknown:
+        unknown = calibrate(cut, embeddings[taught], lesson.truth[taught].astype(int), lesson.rows)
+
+    def append(target: Backbone) -> None:
+        append_classifier(target, head, real[lesson.places(taught)], unknown)
+
+    return _Fitted(layer, cut, embeddings, head, settings, append, unknown)
 
 
 def _compiled(path: Path, original: Backbone) -> Backbone:

@@ -191,7 +191,7 @@ def test_a_backbone_that_changed(run: Run, small: Path, pets: Path, tmp_path: Pa
     assert code == 3 and "with sha256" in notes and "backbone.tflite now has" in notes and "teach again" in notes
     assert out.read_bytes() == before
     code, _, notes = run("teach", pets, "--add", backbone)
-    assert code == 3 and "was not taught here" in notes
+    assert code == 3 and "remembers no lesson" in notes
 
 
 def test_models_that_cannot_be_taught(run: Run, data: Path, pets: Path, tmp_path: Path) -> None:
