@@ -69,7 +69,5 @@ def _read(path: Path, weights: Weights, what: str = "the shipped calibration ran
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} holds no calibration ranges ({error})", hint="install edge-mnv2 again") from error
     if digest != weights.sha256:
-        raise UsageError(
-            f"weights {weights.source} are not those that {what} belong to", hint=_CALIBRATE
-        )
+        raise UsageError(f"weights {weights.source} are not those that {what} belong to", hint=_CALIBRATE)
     return found
