@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,6 +15,7 @@ from edge_mnv2.errors import SourceLost
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.result import Result
 from edge_mnv2.runtime.classifier import Classifier
+from tests.loop.conftest import Collected
 from tests.stubs import BLUE, GREEN, RED, colour_model, solid
 
 
@@ -58,22 +58,6 @@ class Scripted:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-class Collected:
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-
-    def write(self, result: Result) -> None:
-        self.results.append(result)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Iterator[Classifier]:
-    path = tmp_path / "stub.tflite"
-    path.write_bytes(colour_model())
-    with Classifier.open(path, ["red", "green", "blue"]) as opened:
-        yield opened
 
 
 def run(source: Scripted, engines: list[Any], **options: Any) -> tuple[str, FrameLoop, list[Result]]:

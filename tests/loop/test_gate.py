@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,6 +17,7 @@ from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.gate import SceneGate
 from edge_mnv2.loop.result import Result
 from edge_mnv2.runtime.classifier import Classifier
+from tests.loop.conftest import Collected
 from tests.stubs import BLUE, GREEN, RED, colour_model, solid
 
 SECOND = 1_000_000_000
@@ -116,22 +116,6 @@ class Film:
         return Frame(self._pictures[index], "rgb", time.monotonic_ns(), index, position_ns=int(index / self._fps * 1e9))
 
     def close(self) -> None: ...
-
-
-class Collected:
-    def __init__(self) -> None:
-        self.results: list[Result] = []
-
-    def write(self, result: Result) -> None:
-        self.results.append(result)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Iterator[Classifier]:
-    path = tmp_path / "stub.tflite"
-    path.write_bytes(colour_model())
-    with Classifier.open(path, ["red", "green", "blue"]) as opened:
-        yield opened
 
 
 def shown(film: Film, models: list[Classifier], gate: Optional[SceneGate]) -> tuple[FrameLoop, list[Result]]:
