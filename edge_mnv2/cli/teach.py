@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, option, setting_overrides
+from edge_mnv2.cli.options import JSON, given, option, setting_overrides
 from edge_mnv2.cli.run import RunCommand as CameraCommand
 from edge_mnv2.cli.table import aligned
 from edge_mnv2.cli.typing_line import Line, typed_line
@@ -73,6 +73,11 @@ def teach(
     as_json: bool = JSON,
 ) -> None:
     """Teach new classes or a measured value from a few pictures, on this device."""
+    # What the environment says is meant for `run` as well: there it names the camera and the model that is taught.
+    if given(context, "camera") == "environment" and not classes:
+        camera = None
+    if given(context, "model") == "environment" and add is not None:
+        model = None
     if camera is None and folder is None:
         raise UsageError("teach needs a folder of pictures", hint="edge-mnv2 teach DIR, with one folder a class in DIR")
     if (camera is not None) != bool(classes):

@@ -179,6 +179,28 @@ def test_adding_a_class_and_pictures(run: Run, small: Path, pets: Path, tmp_path
     assert answers[:6].count("rust") >= 5 and answers[6:].count("insect") >= 5
 
 
+def test_the_environment_of_run(
+    run: Run, small: Path, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "mine.tflite"
+    monkeypatch.setenv("EDGE_MNV2_CAMERA", "/dev/video0")
+    assert run("teach", pets, "--model", small, "--out", out)[0] == 0
+    monkeypatch.setenv("EDGE_MNV2_MODEL", str(out))
+    picture(tmp_path / "more" / "rust" / "1.png", (150, 80, 30))
+    code, said, notes = run("teach", tmp_path / "more", "--add", out, "--json")
+    assert code == 0, notes
+    assert json.loads(said)["backbone"]["model"] == "mobilenet_v1_0.25_128_quant"
+
+
+def test_a_taught_model_as_backbone(run: Run, pets: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.tflite", tmp_path / "second.tflite"
+    assert run("teach", pets, "--out", first)[0] == 0
+    code, said, notes = run("teach", pets, "--model", first, "--out", second, "--json")
+    assert code == 0, notes
+    # The classifier that the backbone was published with is still there for telling what is unknown.
+    assert json.loads(said)["unknown"]["by"].startswith("evidence")
+
+
 def test_a_backbone_that_changed(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     backbone, out = tmp_path / "backbone.tflite", tmp_path / "mine.tflite"
     shutil.copy(small, backbone)

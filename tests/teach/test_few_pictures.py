@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_mnv2.build import graph
 from tests.teach.lessons import CORAL, OURS, imprinting
 
 
@@ -19,6 +20,7 @@ def test_all_held_out_pictures_are_right(run, data: Path, tmp_path: Path, model:
     code, said, notes = run("teach", folder, "--model", model, "--head", head, "--out", out)
     assert code == 0, notes
     assert "none is held out" in notes and f"run --camera --model {out}" in said
+    assert {tensor.dtype for tensor in graph.read(out.read_bytes()).tensors} <= {"int8", "uint8", "int32"}
     code, said, _ = run("classify", "--json", "--model", out, *sorted((data / "imprinting").glob("*_test_*")))
     assert code == 0
     for result in json.loads(said)["results"]:
