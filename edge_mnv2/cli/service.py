@@ -57,6 +57,7 @@ def install(
     """
     from edge_mnv2.service.account import Account
     from edge_mnv2.service.install import install as put_in_place
+    from edge_mnv2.service.install import refuse_a_second
     from edge_mnv2.service.systemd import Manager, exposure
 
     manager = Manager(system=os.geteuid() == 0)
@@ -69,7 +70,7 @@ def install(
     if dry_run:
         typer.echo(text, nl=False)
     else:
-        _refuse_a_second(manager, name, account)
+        refuse_a_second(manager, name, account)
         if not account.can_run(Path(unit.words[0])):
             raise UsageError(
                 f"{unit.words[0]} cannot be started by {account.name}",
@@ -88,16 +89,6 @@ def install(
     _advise(unit, account, manager)
     if dry_run and score:
         log.info("exposure by systemd-analyze security: %s (0 is best, 10 worst)", score)
-
-
-def _refuse_a_second(manager: Manager, name: str, account: Account) -> None:
-    """Two services of one name, the system's and the user's, would take the camera from each other."""
-    from edge_mnv2.service.systemd import Manager
-
-    theirs = Manager(system=not manager.system, home=account.home).unit_path(name)
-    if theirs.is_file():
-        way = f"first, as {account.name}: edge-mnv2 service remove" if manager.system else "run this with sudo"
-        raise UsageError(f"{theirs} is there already", hint=way)
 
 
 def _unit(name: str, words: list[str], account: Account, manager: Manager, watchdog: int) -> Unit:

@@ -7,6 +7,7 @@ from typing import Optional
 
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
 from edge_mnv2.paths import atomic_write
+from edge_mnv2.service.account import Account
 from edge_mnv2.service.systemd import Manager, need
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,14 @@ def install(manager: Manager, name: str, text: str, *, log_hint: str) -> Optiona
         failed.exit_code = int(code) if code.isdigit() and 0 < int(code) < 9 else 1
         raise failed
     return facts.get("StatusText", "")
+
+
+def refuse_a_second(manager: Manager, name: str, account: Account) -> None:
+    """The system's and the user's of one name would take the camera from each other. Raises UsageError."""
+    theirs = Manager(system=not manager.system, home=account.home).unit_path(name)
+    if theirs.is_file():
+        way = f"first, as {account.name}: edge-mnv2 service remove" if manager.system else "run this with sudo"
+        raise UsageError(f"{theirs} is there already", hint=way)
 
 
 def remove(manager: Manager, name: str) -> bool:

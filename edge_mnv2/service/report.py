@@ -18,7 +18,7 @@ def report(manager: Manager, name: str) -> dict[str, Any]:
         "unit": str(path),
         "installed": path.is_file(),
         "enabled": facts["UnitFileState"] == "enabled" if facts.get("UnitFileState") else None,
-        "active": facts["ActiveState"] == "active" if facts.get("ActiveState") else None,
+        "active": facts["ActiveState"] == "active" if facts.get("ActiveState") else None if path.is_file() else False,
         "state": f"{facts['ActiveState']} ({facts.get('SubState', '')})" if facts.get("ActiveState") else None,
         "since": facts.get("ActiveEnterTimestamp") or None,
         "status": facts.get("StatusText") or None,
