@@ -39,6 +39,7 @@ def run(request: Request, say: Say, progress: Progress, report: Optional[Path] =
     assert out is not None
     lesson, embedder = learn(request, say, progress)
     with embedder:
+        say(f"learning from {len(lesson.truth) - int(lesson.held_out.sum())} of them")
         taught = teach(lesson)
         found = warnings(taught, embedder)
         known = document(taught, out.name, embedder.runtime, found)
