@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-SCRATCH = ["--width", "0.35", "--resolution", "32", "--epochs", "15", "--qat", "3"]
+SCRATCH = ["--width", "0.35", "--resolution", "32", "--epochs", "15", "--qat", "6"]
 FINE_TUNED = ["--weights", "imagenet", "--resolution", "64", "--epochs", "6", "--freeze-until", "4"]
 DIGITS = ["--augment", "crop", "--least-area", "0.7"]
 """A mirrored digit is none, and one that is cut in half is another."""
