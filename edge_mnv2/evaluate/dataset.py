@@ -119,14 +119,6 @@ def _rows(table: Path) -> Iterator[tuple[int, list[str]]]:
         raise SourceError(f"{table} cannot be read: {error.strerror}") from error
 
 
-def read_columns(table: Path) -> dict[str, list[str]]:
-    """The cells of a table by the names of its columns. Raises UsageError where it is no table, SourceError."""
-    rows = _rows(table)
-    names = next(rows)[1]
-    cells = [row for _, row in rows]
-    return {name: [row[place] for row in cells if place < len(row)] for place, name in enumerate(names)}
-
-
 def _answer_columns(table: Path, columns: list[str], answers: Union[Classes, Sequence[str]]) -> tuple[str, ...]:
     hint = None
     if isinstance(answers, Classes):

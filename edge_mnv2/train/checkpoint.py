@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.paths import atomic_write
+from edge_mnv2.build.companions import write_all
+from edge_mnv2.errors import ModelError
 
 NAME = "checkpoint.pt"
 VERSION = 1
@@ -22,11 +22,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    try:
-        with atomic_write(path) as handle:
-            handle.write(buffer.getbuffer())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    write_all([(path, buffer.getvalue())])
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from edge_mnv2.errors import SourceError, UsageError
 from edge_mnv2.evaluate.classes import Classes
-from edge_mnv2.evaluate.dataset import TABLE, Dataset, Example, read_dataset
+from edge_mnv2.evaluate.dataset import TABLE, Dataset, Example, read_dataset, read_table
+from edge_mnv2.teach.pictures import class_folders
 from edge_mnv2.zoo.labels import read_labels
 
 TRAIN, VALIDATION = "train", "val"
@@ -114,7 +115,7 @@ def _read(root: Path, classes: Optional[tuple[str, ...]], notes: list[str]) -> l
 def _classes(root: Path) -> tuple[str, ...]:
     if (root / TABLE).is_file():
         return _classes_of_table(root)
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = [entry.name for entry in class_folders(root)]
     same = [name for name, count in Counter(_key(name) for name in names).items() if count > 1]
     if same:
         twins = [name for name in names if _key(name) == same[0]]
@@ -130,18 +131,16 @@ def _key(name: str) -> str:
 
 def _classes_of_table(root: Path) -> tuple[str, ...]:
     """The label column's names in order, or for class indices the names in `labels.txt` beside the table."""
-    from edge_mnv2.evaluate.dataset import read_columns
-
-    columns = read_columns(root / TABLE)
+    columns, rows = read_table(root / TABLE)
     if "label" in columns:
-        return tuple(sorted({name for name in columns["label"] if name}))
+        return tuple(sorted({row["label"] for _, row in rows if row.get("label")}))
     if "class_index" not in columns:
         hint = "--task regression learns the value" if VALUE in columns else "it needs file,label or file,class_index"
         raise UsageError(f"{root / TABLE} has no column label or class_index", hint=hint)
     named = root / "labels.txt"
     if named.is_file():
         return tuple(read_labels(named))
-    indices = [int(text) for text in columns["class_index"] if text.isdecimal()]
+    indices = [int(row["class_index"]) for _, row in rows if row.get("class_index", "").isdecimal()]
     return tuple(str(index) for index in range(max(indices, default=-1) + 1))
 
 

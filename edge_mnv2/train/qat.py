@@ -10,12 +10,11 @@ import torch
 
 from edge_mnv2.build import ranges as range_files
 from edge_mnv2.build.calibration import activation_ranges
+from edge_mnv2.build.companions import write_all
 from edge_mnv2.build.float_model import float_model
 from edge_mnv2.build.inference import operations
 from edge_mnv2.build.pictures import read_crops
 from edge_mnv2.build.weights import read_weights
-from edge_mnv2.errors import UsageError
-from edge_mnv2.paths import atomic_write
 from edge_mnv2.train import checkpoint
 from edge_mnv2.train.course import Course
 from edge_mnv2.train.data import TrainingData
@@ -87,8 +86,4 @@ def export(simulation: Simulation, out: Path, pictures: int) -> None:
     text = range_files.document(
         simulation.module.network, weights, range_files.rounded(simulation.ranges), pictures, pictures
     )
-    try:
-        with atomic_write(out / RANGES, "w") as handle:
-            handle.write(text)
-    except OSError as error:
-        raise UsageError(f"{out / RANGES} cannot be written: {error.strerror or error}") from error
+    write_all([(out / RANGES, text.encode())])

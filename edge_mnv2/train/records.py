@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.errors import UsageError
-from edge_mnv2.paths import atomic_write
+from edge_mnv2.build.companions import write_all
 
 METRICS, CURVES, TENSORBOARD = "metrics.jsonl", "curves.html", "tensorboard"
 
@@ -27,8 +26,9 @@ class Records:
         from edge_mnv2.train.curves import page
 
         self.history.append(entry)
-        _write(self._out / METRICS, "".join(json.dumps(one) + "\n" for one in self.history))
-        _write(self._out / CURVES, page(self._out.name, self.history))
+        lines = "".join(json.dumps(one) + "\n" for one in self.history)
+        text = page(self._out.name, self.history)
+        write_all([(self._out / METRICS, lines.encode()), (self._out / CURVES, text.encode())])
         if self._writer is not None:
             step = len(self.history)
             measures = {f"validation/{name}": value for name, value in entry["validation"].items()}
@@ -39,14 +39,6 @@ class Records:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with atomic_write(path, "w") as handle:
-            handle.write(text)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _tensorboard(out: Path, say: Callable[[str], None]) -> Optional[Any]:

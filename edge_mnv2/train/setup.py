@@ -8,6 +8,7 @@ from typing import Optional
 
 import torch
 
+from edge_mnv2.build.companions import write_all
 from edge_mnv2.build.weights import Weights, read_weights
 from edge_mnv2.device.cpus import usable_cpus
 from edge_mnv2.device.memory import MemoryReader
@@ -15,7 +16,6 @@ from edge_mnv2.device.sysroot import Sysroot
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head
-from edge_mnv2.paths import atomic_write
 from edge_mnv2.train.augment import Augmentation
 from edge_mnv2.train.data import TrainingData
 from edge_mnv2.train.memory import check_batch
@@ -120,10 +120,5 @@ class Loaders:
 
 def write_labels(out: Path, data: TrainingData) -> None:
     """`labels.txt`: the classes in the order of the outputs. Raises UsageError where it cannot be written."""
-    if not data.classes:
-        return
-    try:
-        with atomic_write(out / "labels.txt", "w") as handle:
-            handle.write("\n".join(data.classes) + "\n")
-    except OSError as error:
-        raise UsageError(f"{out / 'labels.txt'} cannot be written: {error.strerror or error}") from error
+    if data.classes:
+        write_all([(out / "labels.txt", ("\n".join(data.classes) + "\n").encode())])
