@@ -120,7 +120,7 @@ class Booted:
         found: dict[str, Any] = json.loads(self.call(COMMAND, "service", "status", "--json", **how).stdout)
         return found
 
-    def until(self, holds: Callable[[], Any], what: str, timeout: float = 90) -> None:
+    def until(self, holds: Callable[[], Any], what: str, timeout: float = 180) -> None:
         deadline = time.monotonic() + timeout
         while not holds():
             if time.monotonic() > deadline:
