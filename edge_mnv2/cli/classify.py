@@ -51,7 +51,8 @@ def classify(
             if not as_json:
                 typer.echo(result.file)
                 for one in result.top:
-                    typer.echo(f"  {one.score:6.1%}  {one.label}")
+                    figure = f"{one.score:.1%}" if one.unit is None else one.figure
+                    typer.echo(f"  {figure:>6}  {one.label}")
     if as_json:
         typer.echo(json.dumps({"model": engines.model, "results": rows}, ensure_ascii=False, indent=2))
     if failed:

@@ -93,6 +93,7 @@ class _Common:
             task=found.task,
             mean=found.preprocess.mean,
             std=found.preprocess.std,
+            unit=found.unit,
         )
 
     def over(self, interpreter: AnyInterpreter, found: Resolved, facts: model_file.ModelFile) -> Classifier:
@@ -107,6 +108,7 @@ class _Common:
             task=found.task,
             mean=found.preprocess.mean,
             std=found.preprocess.std,
+            unit=found.unit,
         )
 
 

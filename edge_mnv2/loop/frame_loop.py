@@ -179,7 +179,8 @@ class FrameLoop:
             self._smoother.past = self.controls.smooth
         scores = self._smoother(shown.scores)
         threshold = self.controls.threshold
-        top = tuple(one for one in self._best(engine, scores) if not one.score < threshold)
+        # A measured value has no threshold: it may be below zero.
+        top = tuple(one for one in self._best(engine, scores) if one.unit is not None or not one.score < threshold)
         wall_time = time.time()
         decider = self._decider
         events = tuple(decider(scores, wall_time, frame.index)) if decider is not None else ()

@@ -59,7 +59,7 @@ def _headline(picture: np.ndarray, result: Result, size: int) -> None:
 def _classes(picture: np.ndarray, result: Result, size: int) -> None:
     height, width = picture.shape[:2]
     best = result.top[:_CLASSES]
-    lines = [(f"{one.score:.0%}  {one.label.split(',')[0]}", one.label in result.present) for one in best]
+    lines = [(f"{one.figure}  {one.label.split(',')[0]}", one.label in result.present) for one in best]
     lines = lines or [("unsure", False)]
     step = round(1.8 * size)
     room = min(len(lines), max(1, (height - 2 * step) // step))

@@ -46,7 +46,7 @@ def status_text(
         return " | ".join(parts)
     if latest.top:
         best = latest.top[0]
-        parts.append(f"{best.score:4.0%} {best.label}")
+        parts.append(f"{best.figure:>4} {best.label}")
     else:
         parts.append("unsure")
     if latest.present:

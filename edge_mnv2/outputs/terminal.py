@@ -79,13 +79,13 @@ class LiveStatus:
         grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_row(Text(self._describe(latest, classes=False), style="bold"))
         classes = Table.grid(padding=(0, 1))
-        for width in (_BAR, 4, None):
+        for width in (_BAR, None, None):
             classes.add_column(width=width, no_wrap=True, overflow="ellipsis")
         for one in latest.top[:_CLASSES] if latest is not None else ():
             present = latest is not None and one.label in latest.present
             bar = ProgressBar(total=1.0, completed=max(0.0, min(1.0, one.score)), width=_BAR, complete_style="cyan")
             name = Text(one.label, style="bold green" if present else "")
-            classes.add_row(bar, Text(f"{one.score:4.0%}"), name)
+            classes.add_row(bar, Text(f"{one.figure:>4}"), name)
         if latest is not None and latest.unsure:
             classes.add_row("", "", Text("unsure", style="dim"))
         grid.add_row(classes)

@@ -27,11 +27,20 @@ _PROBABILITY_SLACK = 1 / 256
 
 @dataclass(frozen=True)
 class Prediction:
-    """One named output: `index` is the model's own output row, `score` a probability (or the value in a regression)."""
+    """One named output: `index` is the model's own output row, `score` a probability.
+
+    In a regression `score` is the measured value and `unit` its unit ("" where none is known); else `unit` is None.
+    """
 
     label: str
     index: int
     score: float
+    unit: Optional[str] = None
+
+    @property
+    def figure(self) -> str:
+        """What a person reads: "93%", or a value with its unit."""
+        return f"{self.score:.0%}" if self.unit is None else f"{self.score:.4g} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -93,10 +102,12 @@ class Classifier:
         task: str = "classification",
         mean: Optional[Channels] = None,
         std: Optional[Channels] = None,
+        unit: Optional[str] = None,
     ) -> None:
         self.interpreter = interpreter
         self.facts = facts
         self.task = task
+        self.unit = unit or ""
         self.top_k = top_k
         self.input: TensorSpec = interpreter.inputs[0]
         self.output: TensorSpec = interpreter.outputs[0]
@@ -129,6 +140,7 @@ class Classifier:
         task: str = "classification",
         mean: Optional[Channels] = None,
         std: Optional[Channels] = None,
+        unit: Optional[str] = None,
     ) -> Classifier:
         """Check the file, load it, fit the labels to it.
 
@@ -160,6 +172,7 @@ class Classifier:
                 task=task,
                 mean=mean,
                 std=std,
+                unit=unit,
             )
         except BaseException:
             interpreter.close()
@@ -212,7 +225,8 @@ class Classifier:
 
     def top(self, scores: np.ndarray, k: Optional[int] = None) -> list[Prediction]:
         """The `k` (default: `top_k`) best rows with their labels."""
-        return top_predictions(scores, self.labels, k or self.top_k)
+        best = top_predictions(scores, self.labels, k or self.top_k)
+        return best if self.task == "classification" else [replace(one, unit=self.unit) for one in best]
 
     def warm_up(self, invocations: int = 1) -> None:
         """Invoke on a grey picture: the first inference packs weights and touches memory."""

@@ -22,6 +22,8 @@ def write(taught: Taught, out: Path, document: Document) -> list[Path]:
     if lesson.task == CLASSIFICATION:
         contents.append((labels, labels_text(names).encode("utf-8", "surrogateescape")))
         sidecar.append(f"labels: {json.dumps(labels.name, ensure_ascii=False)}")
+    else:
+        sidecar.append("labels: [value]")
     if lesson.request.unit:
         sidecar.append(f"unit: {json.dumps(lesson.request.unit, ensure_ascii=False)}")
     preprocess = [f"resize: {lesson.resize}"]

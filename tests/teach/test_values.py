@@ -65,6 +65,14 @@ def test_the_command_and_evaluate(run, data: Path, tmp_path: Path) -> None:
     assert known["task"] == "regression" and known["unit"] == "%" and known["held_out"] == 6
     assert known["range"] == {"low": pytest.approx(-10), "high": pytest.approx(110)}
     assert json.loads(out.with_suffix(".json").read_text()) == known
+    code, said, _ = run("classify", folder, "--model", out)
+    assert code == 0 and "%  value" in said and said.count(" %  value") == 24
+    log = tmp_path / "values.jsonl"
+    code, _, notes = run("run", "--source", folder, "--model", out, "--every-frame", "--log", log)
+    values = [json.loads(line)["top"] for line in log.read_text().splitlines()]
+    # Values around and below 0 are answers like any other.
+    assert code == 0, notes
+    assert len(values) == 24 and all(top[0]["label"] == "value" for top in values)
     code, said, notes = run("evaluate", folder, "--model", out, "--json")
     assert code == 0, notes
     assert json.loads(said)["rmse"] < 6
