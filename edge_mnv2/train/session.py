@@ -175,8 +175,9 @@ def _objective(request: TrainRequest, data: TrainingData, device: torch.device) 
 
 
 def _save(run: _Run, loop: Loop, course: Course, positions: dict[str, Position]) -> None:
-    # The network's own file first: where a kill comes between the two, the checkpoint leads to the same file again.
-    checkpoint.save(run.request.out / "last.pth", saved_state(run.module))
+    if positions[course.name].step == 0:
+        # Before the checkpoint: where a kill comes between the two, the checkpoint leads to the same file again.
+        checkpoint.save(run.request.out / "last.pth", saved_state(run.module))
     checkpoint.save(
         run.request.out / checkpoint.NAME,
         {

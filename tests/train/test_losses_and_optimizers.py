@@ -127,6 +127,15 @@ def test_distillation_is_zero_for_the_teachers_own_answers_and_pulls_towards_the
     torch.testing.assert_close(student.softmax(1), teacher.softmax(1), atol=0.02, rtol=0)
 
 
+def test_values_are_compared_in_their_spread_except_for_shares() -> None:
+    outputs, truth = torch.tensor([[110.0], [80.0]]), torch.tensor([[100.0], [100.0]])
+    scale = Scale(100.0, 10.0)
+    assert float(Objective(make_loss("mse", "regression"), scale)(outputs, truth)) == pytest.approx((1 + 4) / 2)
+    assert float(Objective(make_loss("mape", "regression"), scale, raw=True)(outputs, truth)) == pytest.approx(0.15)
+    taught = Objective(make_loss("mse", "regression"), scale, teacher_share=0.5)
+    assert float(taught(outputs, truth, outputs)) == pytest.approx(1.25)
+
+
 class Small(torch.nn.Module):
     """Two layers with the names that a network's have."""
 

@@ -68,7 +68,7 @@ def trained(
     colours: Path, seeded_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("trained") / "out"
-    return out, run(colours, out, epochs=12, weights=str(seeded_weights), freeze_until=17, learning_rate=0.01)
+    return out, run(colours, out, epochs=8, weights=str(seeded_weights), freeze_until=17, learning_rate=0.01)
 
 
 def test_a_run_learns_and_leaves_what_build_takes(
@@ -79,7 +79,7 @@ def test_a_run_learns_and_leaves_what_build_takes(
     assert document["pictures"] == {"train": 39, "validation": 9} and document["classes"] == 3
     assert (out / "labels.txt").read_text().split() == list(COLOURS)
     entries = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [entry["epoch"] for entry in entries] == list(range(1, 13))
+    assert [entry["epoch"] for entry in entries] == list(range(1, 9))
     best = [entry for entry in entries if entry["best"]][-1]
     assert best["epoch"] == document["best_epoch"] and best["validation"]["top1"] == document["top1"]
     page = (out / "curves.html").read_text()
@@ -110,7 +110,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
 
 
-KILLED = {"epochs": 3, "optimizer": "momentum", "checkpoint_every": 1, "seed": 3, "batch": 4}
+KILLED = {"epochs": 3, "optimizer": "momentum", "checkpoint_every": 3, "seed": 3, "batch": 4}
 
 
 def test_killed_at_a_random_step_and_resumed_is_as_if_nothing_had_happened(colours: Path, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_folder_with_a_run_is_not_overwritten_and_resuming_keeps_what_was_aske
         run(colours, out, resume=True, width=0.5, given=("width",))
     before = (out / "last.pth").read_bytes()
     document = run(colours, out, resume=True)
-    assert document["epochs"] == 12 and (out / "last.pth").read_bytes() == before
+    assert document["epochs"] == 8 and (out / "last.pth").read_bytes() == before
     picture = next((colours / "red").iterdir())
     other = tmp_path / "other"
     for name in COLOURS:
@@ -223,8 +223,7 @@ def test_pictures_that_cannot_be_read_are_named_once_and_left_out(colours: Path,
         run(folder, tmp_path / "none", epochs=1)
 
 
-@pytest.mark.parametrize("loss", ["mse", "mape"])
-def test_a_measured_value_is_learned(seeded_weights: Path, tmp_path: Path, loss: str) -> None:
+def test_a_measured_value_is_learned(seeded_weights: Path, tmp_path: Path) -> None:
     folder, chance, rows = tmp_path / "set", np.random.default_rng(0), ["file,value"]
     folder.mkdir()
     for number in range(40):
@@ -237,11 +236,10 @@ def test_a_measured_value_is_learned(seeded_weights: Path, tmp_path: Path, loss:
         folder,
         tmp_path / "out",
         task="regression",
-        loss=loss,
         epochs=20,
         weights=str(seeded_weights),
         freeze_until=19,
-        learning_rate=0.02,
+        learning_rate=5e-4,
     )
     # Always answering the mean would be off by the spread of the values, 577.
     assert document["rmse"] < 400 and document["mae"] <= document["rmse"] and document["top1"] is None
