@@ -18,6 +18,7 @@ from edge_mnv2.loop.decision import Event
 from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.disk import Floor, append_whole, write_all
 from edge_mnv2.outputs.rotation import Rotation, began
+from edge_mnv2.runtime.classifier import Prediction
 
 _SYNC_S = 5.0
 """How much a power cut may take, in seconds; more often would wear an SD card."""
@@ -59,16 +60,22 @@ def as_event(event: Event) -> dict[str, Any]:
     }
 
 
+def _entry(one: Prediction) -> dict[str, Any]:
+    entry: dict[str, Any] = {"label": one.label, "index": one.index, "score": round(one.score, 4)}
+    return entry if one.unit is None else {**entry, "unit": one.unit}
+
+
 def as_record(result: Result) -> dict[str, Any]:
     """A result as the JSON object of a log line.
 
-    `events` is there only when there are some; `"gated": true` where no inference was made (`inference_ms` is null).
+    `events` is there only when there are some; `"gated": true` where no inference was made (`inference_ms` is null); an
+    entry of `top` has a `unit` where its score is a measured value.
     """
     record: dict[str, Any] = {
         "t": timestamp(result.wall_time),
         "uptime_s": round(result.uptime_s, 3),
         "frame": result.frame.index,
-        "top": [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in result.top],
+        "top": [_entry(one) for one in result.top],
         "latency_ms": round(result.latency_ns / 1e6, 3),
         "inference_ms": None if result.gated else round(result.inference_ns / 1e6, 3),
         "fps": round(result.fps, 2),

@@ -70,6 +70,7 @@ def test_the_command_and_evaluate(run, data: Path, tmp_path: Path) -> None:
     log = tmp_path / "values.jsonl"
     code, _, notes = run("run", "--source", folder, "--model", out, "--every-frame", "--log", log)
     values = [json.loads(line)["top"] for line in log.read_text().splitlines()]
+    assert all(top[0]["unit"] == "%" for top in values)
     # Values around and below 0 are answers like any other.
     assert code == 0, notes
     assert len(values) == 24 and all(top[0]["label"] == "value" for top in values)

@@ -4,6 +4,8 @@ import { Chart } from "/charts.js";
 
 const at = (id) => document.getElementById(id);
 const percent = (score) => `${Math.round(score * 100)} %`;
+// A measured value has a unit, which may be empty; a score has none.
+const figure = (score, unit) => (unit === undefined ? percent(score) : `${Number(score.toPrecision(4))} ${unit}`.trim());
 const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
 const WORDS = {
@@ -109,13 +111,13 @@ function bars(top, threshold) {
   const list = at("bars");
   while (list.children.length > top.length) list.lastElementChild.remove();
   while (list.children.length < top.length) list.append(bar());
-  top.forEach(({ label, score }, index) => {
+  top.forEach(({ label, score, unit }, index) => {
     const [name, number, track] = list.children[index].children;
     if (name.textContent !== label) {
       name.textContent = label;
       name.title = label;
     }
-    number.textContent = percent(score);
+    number.textContent = figure(score, unit);
     track.firstElementChild.style.transform = `scaleX(${Math.max(0, Math.min(1, score))})`;
     track.lastElementChild.style.left = `${threshold * 100}%`;
     track.lastElementChild.hidden = !threshold;
