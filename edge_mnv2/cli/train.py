@@ -124,7 +124,7 @@ _MEASURES = (("loss", "loss"), ("top1", "top-1"), ("rmse", "RMSE"), ("mae", "MAE
 
 
 def _shown(key: str, value: float) -> str:
-    return f"{value:.1%}" if key.startswith("top") else f"{value:.4g}"
+    return f"{value:.1%}" if key in ("top1", "top5", "agreement") else f"{value:.4g}"
 
 
 def _duration(seconds: float) -> str:
@@ -143,7 +143,21 @@ def _text(document: dict[str, Any]) -> str:
         for key, title in (("top1", "top-1"), ("top5", "top-5"), ("rmse", "RMSE"), ("mae", "MAE"))
         if document[key] is not None
     ]
-    return aligned(rows)
+    lines = [aligned(rows)]
+    if document["quantization"]:
+        keys = [key for key in ("top1", "agreement", "distance", "rmse", "deviation") if key in _first(document)]
+        compared = [[name, *(_shown(key, one[key]) for key in keys)] for name, one in document["quantization"].items()]
+        titles = ["", *(_TITLES.get(key, key) for key in keys)]
+        lines += ["", aligned(compared, titles, right=tuple(range(1, len(titles))))]
+    return "\n".join(lines)
+
+
+_TITLES = {"top1": "top-1", "agreement": "same as float", "rmse": "RMSE"}
+
+
+def _first(document: dict[str, Any]) -> dict[str, Any]:
+    first: dict[str, Any] = next(iter(document["quantization"].values()))
+    return first
 
 
 def _next(document: dict[str, Any], folder: Path) -> str:
@@ -151,7 +165,10 @@ def _next(document: dict[str, Any], folder: Path) -> str:
     pictures = folder / "train" if (folder / "train").is_dir() else folder
     resolution = document["network"].rsplit("_", 1)[1]
     labels = f" --labels {out / 'labels.txt'}" if document["classes"] else " --task regression"
+    weights = f"--weights {out / 'best.pth'}"
+    if document["quantization"]:
+        weights = f"--weights {out / 'qat.pth'} --ranges {out / 'qat.ranges.json'}"
     return (
-        f"next: edge-mnv2 build --weights {out / 'best.pth'}{labels} --resolution {resolution} "
+        f"next: edge-mnv2 build {weights}{labels} --resolution {resolution} "
         f"--calibration {pictures} --out {out / 'model.tflite'}"
     )

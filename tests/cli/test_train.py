@@ -89,8 +89,12 @@ def test_the_document_and_the_next_command(run: Run, folder: Path, tmp_path: Pat
     code, _, _ = run(*following)
     assert code == 0 and (out / "model.tflite").is_file() and (out / "model.labels.txt").is_file()
     (folder / "dark" / "3.png").write_bytes(b"")
-    code, _, said = run("train", folder, "--out", tmp_path / "again", *options[:-1])
-    assert code == 8 and said.count("is empty (0 bytes)") == 1
+    code, text, said = run("train", folder, "--out", tmp_path / "again", *options[:-1], "--qat", 1)
+    assert code == 8 and said.count("left out: ") == 1
+    assert "same as float" in text and "qat_int8" in text and "qat.ranges.json" in said.splitlines()[-1]
+    assert "trained for integers" in (tmp_path / "again" / "curves.html").read_text()
+    code, _, _ = run(*said.splitlines()[-1].removeprefix("next: edge-mnv2 ").split())
+    assert code == 0
 
 
 @needs_torch
