@@ -12,12 +12,13 @@ import typer
 
 from edge_mnv2.cli.options import JSON, given, option
 from edge_mnv2.cli.table import aligned
-from edge_mnv2.errors import PARTIAL
+from edge_mnv2.errors import PARTIAL, UsageError
 
 if TYPE_CHECKING:
     from edge_mnv2.train.course import Course, Position
 
 _STOPPED = 130
+_MOST = 256
 
 
 def register(app: typer.Typer) -> None:
@@ -58,8 +59,12 @@ def train(
     temperature: float = option("--temperature", help="Softens the teacher's answers (default 4).", default=4.0),
     teacher_share: float = option("--teacher-share", help="The teacher's part in the loss (default 0.7).", default=0.7),
     seed: int = option("--seed", help="For weights, order, augmentation, split (default 0).", default=0),
-    workers: int = option("--workers", help="Processes that decode; 0 (default): none.", default=0),
-    threads: int = option("--threads", help="Threads on the CPU; 0 (default): all cores.", default=0),
+    workers: str = option(
+        "--workers", help="Processes that decode; auto (default): none on a CPU.", default="auto", metavar="auto|N"
+    ),
+    threads: str = option(
+        "--threads", help="Threads on the CPU; auto (default): all cores.", default="auto", metavar="auto|N"
+    ),
     accelerator: str = option("--accelerator", help="auto (default), cpu or cuda.", default="auto"),
     checkpoint_every: int = option("--checkpoint-every", help="Steps between checkpoints (default 100).", default=100),
     resume: bool = option("--resume", help="Go on with the run in --out.", default=False),
@@ -71,6 +76,7 @@ def train(
     from edge_mnv2.train.request import TrainRequest
     from edge_mnv2.train.requirement import require_torch
 
+    values.update(workers=_count("--workers", workers, 0), threads=_count("--threads", threads, 1))
     request = TrainRequest(**values)
     require_torch()
     from edge_mnv2.train.session import train as run
@@ -84,6 +90,15 @@ def train(
     _say(_next(document, folder))
     if document["failed"]:
         raise typer.Exit(PARTIAL)
+
+
+def _count(name: str, text: str, least: int) -> Optional[int]:
+    """A number, or None for auto."""
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and least <= int(text) <= _MOST):
+        raise UsageError(f"{name} {text}", hint=f"auto, or a number from {least} to {_MOST}")
+    return int(text)
 
 
 def _say(line: str) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from edge_mnv2.build.request import IMAGENET
 from edge_mnv2.errors import UsageError
 
 SCRATCH = "none"
-IMAGENET = "imagenet"
 
 ACCELERATORS = ("auto", "cpu", "cuda")
 
@@ -21,6 +21,8 @@ FREE = ("folder", "out", "workers", "threads", "accelerator", "checkpoint_every"
 @dataclass(frozen=True)
 class TrainRequest:
     """One training run. None where the data, the weights or a default decide.
+
+    `workers` are processes that decode, none of them on a CPU where None; `threads` all cores where None.
 
     `weights` is "imagenet", "none" (from scratch) or a file; `learning_rate` is the highest of the schedule;
     `patience` epochs without progress end the run, 0 never; `qat` epochs of quantization-aware training follow.
@@ -52,8 +54,8 @@ class TrainRequest:
     temperature: float = 4.0
     teacher_share: float = 0.7
     seed: int = 0
-    workers: int = 0
-    threads: int = 0
+    workers: Optional[int] = None
+    threads: Optional[int] = None
     accelerator: str = "auto"
     checkpoint_every: int = 100
     resume: bool = False
@@ -75,8 +77,6 @@ def check(request: TrainRequest) -> None:
         ("--batch", request.batch, 2),
         ("--qat", request.qat, 0),
         ("--patience", request.patience, 0),
-        ("--workers", request.workers, 0),
-        ("--threads", request.threads, 0),
         ("--checkpoint-every", request.checkpoint_every, 1),
         ("--seed", request.seed, 0),
     ):

@@ -9,6 +9,8 @@ from typing import Optional
 import torch
 
 from edge_mnv2.build.companions import write_all
+from edge_mnv2.build.recipe import IMAGENET_ENTRY
+from edge_mnv2.build.request import IMAGENET
 from edge_mnv2.build.weights import Weights, read_weights
 from edge_mnv2.device.cpus import usable_cpus
 from edge_mnv2.device.memory import MemoryReader
@@ -21,14 +23,17 @@ from edge_mnv2.train.data import TrainingData
 from edge_mnv2.train.memory import check_batch
 from edge_mnv2.train.module import NetworkModule, load_tensors
 from edge_mnv2.train.pictures import Order, Pictures, make_loader
-from edge_mnv2.train.request import IMAGENET, SCRATCH, TrainRequest
+from edge_mnv2.train.request import SCRATCH, TrainRequest
 
-IMAGENET_ENTRY = "torchvision-mobilenet_v2"
+_MOST_WORKERS = 8
 
 
 def choose_device(request: TrainRequest, say: Callable[[str], None]) -> torch.device:
     """CUDA where there is one and nobody asked for the CPU. Sets the number of threads. Raises UsageError."""
-    torch.set_num_threads(request.threads or usable_cpus())
+    usable = usable_cpus()
+    if request.threads is not None and request.threads > usable:
+        say(f"{request.threads} threads asked for, {usable} CPUs are usable: using {usable}")
+    torch.set_num_threads(min(request.threads or usable, usable))
     cuda = torch.cuda.is_available()
     if request.accelerator == "cuda" and not cuda:
         raise UsageError(
@@ -112,10 +117,14 @@ class Loaders:
         augmentation = Augmentation.parse(request.augment, request.least_area)
         pictures = Pictures(data.train, request.resolution, request.seed, augmentation, teacher_size)
         order = Order(len(data.train), request.batch, seed=request.seed)
-        self.train = make_loader(pictures, order, request.workers, pinned=pinned)
+        workers = request.workers
+        if workers is None:
+            # On a CPU every core is training already.
+            workers = min(_MOST_WORKERS, usable_cpus()) if device.type == "cuda" else 0
+        self.train = make_loader(pictures, order, workers, pinned=pinned)
         kept = Pictures(data.validation, request.resolution)
         in_turn = Order(len(data.validation), request.batch, shuffle=False)
-        self.validation = make_loader(kept, in_turn, request.workers, pinned=pinned)
+        self.validation = make_loader(kept, in_turn, workers, pinned=pinned)
 
 
 def write_labels(out: Path, data: TrainingData) -> None:

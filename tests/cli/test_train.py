@@ -56,6 +56,8 @@ def test_without_pytorch_there_is_one_line_and_the_rest_works(tmp_path: Path, fo
         (("--loss", "hinge"), 2, "one of cross-entropy, mse, rmse, mape"),
         (("--schedule", "linear"), 2, "one of cosine, step, constant"),
         (("--task", "regression"), 2, "has no labels.csv"),
+        (("--threads", "many"), 2, "auto, or a number from 1 to 256"),
+        (("--workers", -1), 2, "auto, or a number from 0 to 256"),
         (("--augment", "blur"), 2, "some of crop,flip,colour"),
         (("--width", 0.5, "--weights", "imagenet"), 2, "exist for width 1.0 only, not 0.5"),
         (("--width", 0.35, "--resolution", 8), 2, "from 32 to 2048"),
