@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,15 @@ from edge_mnv2.errors import UsageError  # noqa: E402
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
 from edge_mnv2.network.network import Head  # noqa: E402
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter  # noqa: E402
+from edge_mnv2.train.course import Course  # noqa: E402
 from edge_mnv2.train.integers import quantized_multiplier, requantized  # noqa: E402
 from edge_mnv2.train.module import NetworkModule, load_tensors, normalized  # noqa: E402
 from edge_mnv2.train.qat import calibrated  # noqa: E402
+from edge_mnv2.train.request import TrainRequest  # noqa: E402
+from edge_mnv2.train.session import train  # noqa: E402
 from edge_mnv2.train.simulation import Simulation  # noqa: E402
 from tests.network import seeded  # noqa: E402
-from tests.train.test_session import colours, run, same_weights, seeded_weights  # noqa: E402
+from tests.train.test_session import TINY, Quiet, colours, run, same_weights, seeded_weights  # noqa: E402
 
 __all__ = ["colours", "seeded_weights"]
 
@@ -104,6 +108,16 @@ def test_requantization_is_a_product_rounded_twice(factor: float) -> None:
     assert float((found.double() - exact).abs().max()) <= 0.75 + 1e-9 * float(exact.abs().max())
 
 
+class Interrupted(Exception):
+    pass
+
+
+class StopsWithinQat(Quiet):
+    def epoch(self, entry: dict[str, Any], course: Course, seconds_left: float) -> None:
+        if course.name == "qat":
+            raise Interrupted
+
+
 def test_a_run_with_qat_builds_what_it_measured_and_goes_on_after_a_stop(
     colours: Path, seeded_weights: Path, tmp_path: Path
 ) -> None:
@@ -122,8 +136,11 @@ def test_a_run_with_qat_builds_what_it_measured_and_goes_on_after_a_stop(
     assert again["quantization"] == report
     assert all((out / name).read_bytes() == content for name, content in kept.items())
     other = tmp_path / "other"
-    run(colours, other, **fields)
-    assert same_weights(out / "last.pth", other / "last.pth")
+    request = TrainRequest(colours, other, **{**TINY, **fields})
+    with pytest.raises(Interrupted):
+        train(request, say=lambda line: None, watcher=StopsWithinQat())
+    run(colours, other, resume=True)
+    assert same_weights(out / "last.pth", other / "last.pth") and same_weights(out / "qat.pth", other / "qat.pth")
 
 
 def test_qat_answers_more_like_its_parent_than_the_usual_way_does(

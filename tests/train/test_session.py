@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -121,9 +122,13 @@ def test_killed_at_a_random_step_and_resumed_is_as_if_nothing_had_happened(colou
     for name, value in options.items():
         command += ["--" + name.replace("_", "-"), str(value)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (out / "checkpoint.pt").exists():
-        time.sleep(0.01)
-    time.sleep(random.Random().uniform(0, 0.5))
+    chance, seen = random.Random(), set()
+    wanted = chance.randint(1, 6)
+    while process.poll() is None and len(seen) < wanted:
+        with contextlib.suppress(FileNotFoundError):
+            seen.add((out / "checkpoint.pt").stat().st_mtime_ns)
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, 0.05))
     assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
