@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -27,6 +26,7 @@ from edge_mnv2.train.records import Records
 from edge_mnv2.train.request import TrainRequest, check, check_names
 from edge_mnv2.train.resuming import earlier_run
 from edge_mnv2.train.setup import Loaders, choose_device, open_module, write_labels
+from edge_mnv2.train.stopping import stop_requests
 
 FLOAT, QAT = "float", "qat"
 
@@ -78,7 +78,7 @@ def train(
     write_labels(request.out, data)
     records = Records(request.out, list(earlier["history"]) if earlier else [], request.tensorboard, say)
     failures = Failures(say, dict(earlier["failures"]) if earlier else {})
-    with _signals() as stopped, contextlib.closing(records):
+    with stop_requests() as stopped, contextlib.closing(records):
         run = _Run(
             request, data, module, device, _objective(request, data, device), trained, records, failures, stopped
         )
@@ -208,29 +208,6 @@ def _restore(run: _Run, loop: Loop, course: Course, earlier: dict[str, Any]) -> 
     loop.scaler.load_state_dict(earlier["scaler"])
     course.load_state(earlier["extra"])
     set_random_state(earlier["random"])
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that the step ends and the checkpoint is written. A second one ends at
-    once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, frame: object) -> None:
-        stopped.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _document(
