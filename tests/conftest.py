@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
             app.main()
         except SystemExit as end:
             code = int(end.code or 0)
+        finally:
+            # It writes to the stderr of this test, which the next one no longer has.
+            for handler in [one for one in logging.root.handlers if type(one) is logging.StreamHandler]:
+                logging.root.removeHandler(handler)
         said = capsys.readouterr()
         return code, said.out, said.err
 
