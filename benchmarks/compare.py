@@ -145,7 +145,7 @@ def start_up(peer: Peer, python: Path, model: str, image: str, cores: set[int]) 
     return wall, cpu
 
 
-def files(python: Path, folder: Path) -> dict[str, str]:
+def files(folder: Path) -> dict[str, str]:
     """The network in every format that a peer reads; what cannot be had here is left out."""
     from edge_mnv2.errors import EdgeMnv2Error
     from edge_mnv2.zoo.pull import fetch
@@ -201,9 +201,13 @@ def main() -> None:
     parser.add_argument("--only", help="peers whose name holds one of these words, with commas")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chart", type=Path)
+    parser.add_argument("--files", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     clip, image = str(Path(options.clip).resolve()), str(Path(options.image).resolve())
     options.envs.mkdir(parents=True, exist_ok=True)
+    if options.files:
+        print(json.dumps(files(options.envs)))
+        return
     words = options.only.split(",") if options.only else [""]
     wanted = [peer for peer in TABLE if any(word.lower() in peer.name.lower() for word in words)]
     pythons: dict[str, Path] = {}
@@ -212,7 +216,9 @@ def main() -> None:
             pythons[peer.name] = prepare(peer, options.envs)
         except subprocess.CalledProcessError:
             print(f"{peer.name} cannot be installed here", file=sys.stderr)
-    models = files(Path(sys.executable), options.envs)
+    # In a process of its own: a child's peak memory counts from that of the process that starts it.
+    command = [sys.executable, str(Path(__file__).resolve()), clip, image, "--envs", str(options.envs), "--files"]
+    models = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     peers = [peer for peer in wanted if peer.name in pythons and peer.model in models]
     usable = sorted(os.sched_getaffinity(0))
     settings = [(1, set(usable[:1]))] + ([(2, set(usable[:2]))] if len(usable) > 1 else [])

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.camera import content
+from edge_mnv2.camera.buffers import FrameBuffers
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.geometry import Geometry
 from edge_mnv2.camera.mp4 import Mp4Facts, read_facts
 from edge_mnv2.camera.opencv import fourcc_text, import_cv2, positive
 from edge_mnv2.camera.pump import CLOSE_S
 from edge_mnv2.camera.source import Source
+from edge_mnv2.device.cpus import usable_cpus
 from edge_mnv2.errors import SourceError
 
 _MAX_FPS = 1000.0
@@ -39,14 +41,14 @@ class ClipSource(Source):
         self.close()
         cv2 = import_cv2()
         head = _head(self.path)
-        capture = cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
+        capture = _opened(cv2, str(self.path.absolute()))
         if not capture.isOpened():
             raise SourceError(f"{self.path} cannot be read as a video", hint="it may be damaged, or cut short")
         # Turned by us, because OpenCV's versions turn to different sides.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         facts = read_facts(self.path) if head[4:8] == b"ftyp" else Mp4Facts()
         self._upright = Geometry(facts.rotation)
-        self._cv2, self._capture = cv2, capture
+        self._cv2, self._capture, self._buffers = cv2, capture, FrameBuffers()
         self._count = self._regular = 0
         self._first_ns = self._last_ns = 0
         fps = positive(capture.get(cv2.CAP_PROP_FPS))
@@ -74,7 +76,7 @@ class ClipSource(Source):
             if capture is None:
                 return None
             try:
-                ok, pixels = capture.read()
+                ok, pixels = capture.read(self._buffers.take())
             except self._cv2.error:  # a damaged frame that changes its size, in OpenCV 4
                 ok = False
             if self._capture is None:  # closed meanwhile: neither an end nor damage
@@ -82,6 +84,7 @@ class ClipSource(Source):
             if not ok:
                 self._ended()
                 return None
+            self._buffers.learn(pixels)
             position = self._position_ns(capture)
         frame = self._frame(self._upright.turn(pixels), "bgr", time.monotonic_ns(), self._count, position)
         self._count += 1
@@ -133,6 +136,16 @@ class ClipSource(Source):
             # without a count (Matroska, WebM, FLV) a gap may well be a picture that stood still.
             return round(reached_s * self._fps)
         return self._count
+
+
+def _opened(cv2: Any, path: str) -> Any:
+    """A capture whose decoder leaves half of the CPUs to those who look at the pictures."""
+    if hasattr(cv2, "CAP_PROP_N_THREADS"):
+        threads = max(1, usable_cpus() // 2)
+        capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+        if capture.isOpened():
+            return capture
+    return cv2.VideoCapture(path, cv2.CAP_FFMPEG)
 
 
 def _head(path: Path) -> bytes:

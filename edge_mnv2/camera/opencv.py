@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from edge_mnv2.camera.buffers import FrameBuffers
 from edge_mnv2.errors import SourceError, SourceLost
 
 # Read by OpenCV's own code at its first use of a backend; a user's values win.
@@ -87,6 +88,7 @@ class CaptureReader:
         self._patience_s = patience_s
         self._damaged = damaged or (lambda: None)
         self._decode = decode
+        self._buffers = FrameBuffers()
         self._in_a_row = 0
 
     def read(self) -> Optional[Captured]:
@@ -96,7 +98,7 @@ class CaptureReader:
                 raise SourceLost(f"{self._name} has gone away")
             return None
         now = time.monotonic_ns()
-        ok, pixels = self.capture.retrieve()
+        ok, pixels = self.capture.retrieve(self._buffers.take() if self._decode is None else None)
         if ok and self._decode is not None and pixels is not None and (pixels.ndim < 3 or pixels.shape[2] == 1):
             pixels = self._decode(pixels)
         if not ok or pixels is None or pixels.size == 0:
@@ -106,6 +108,7 @@ class CaptureReader:
                 raise SourceLost(f"{self._name} gives only damaged frames")
             return None
         self._in_a_row = 0
+        self._buffers.learn(pixels)
         if pixels.ndim == 2 or pixels.shape[2] != 3:
             pixels = self._cv2.cvtColor(
                 pixels,

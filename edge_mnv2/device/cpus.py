@@ -37,15 +37,17 @@ def online_cpus(root: Union[str, Path] = "/") -> Optional[int]:
     return _online(Sysroot(root))
 
 
-def resolve_threads(threads: Union[int, str], root: Union[str, Path] = "/") -> tuple[int, Optional[str]]:
+def resolve_threads(
+    threads: Union[int, str], root: Union[str, Path] = "/", *, spare: int = 0
+) -> tuple[int, Optional[str]]:
     """The number of interpreter threads for a setting of a number or "auto", and what to tell the user, once.
 
-    `auto` is the usable CPUs, at most `AUTO_THREADS`. A number above the usable CPUs is capped: more threads than
-    CPUs make every inference slower.
+    `auto` is the usable CPUs but for `spare` of them, at least 1, at most `AUTO_THREADS`. A number above the usable
+    CPUs is capped: more threads than CPUs make every inference slower.
     """
     usable = usable_cpus(root)
     if threads == "auto":
-        return min(usable, AUTO_THREADS), None
+        return min(max(1, usable - spare), AUTO_THREADS), None
     wanted = int(threads)
     if wanted <= usable:
         return wanted, None

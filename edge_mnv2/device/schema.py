@@ -73,7 +73,9 @@ class Preprocess:
 class Runtime:
     """What runs the model."""
 
-    backend: str = _key("auto", Choice(("auto", "litert", "tflite-runtime", "onnxruntime")), "which interpreter package", "runtime")
+    backend: str = _key(
+        "auto", Choice(("auto", "litert", "tflite-runtime", "onnxruntime")), "which interpreter package", "runtime"
+    )
     delegate: str = _key(
         "auto",
         Text(

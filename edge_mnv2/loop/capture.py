@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Optional
 
@@ -56,6 +56,15 @@ class Capture(threading.Thread):
         self._handoff.discard()
 
     def _read_all(self) -> None:
+        for frame in self.frames():
+            if not self._handoff.put(frame):
+                return
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames in order, read as they are asked for; `run` does that in a thread of its own.
+
+        Raises what the source raises.
+        """
         read_any = False
         last: Optional[int] = None
         while not self._halt.is_set():
@@ -86,8 +95,7 @@ class Capture(threading.Thread):
             self._count += 1
             if self.first_captured_at is None:
                 self.first_captured_at = frame.captured_at
-            if not self._handoff.put(frame):
-                return
+            yield frame
 
     def _wait_for_its_time(self, frame: Frame) -> Frame:
         position = frame.position_ns or 0

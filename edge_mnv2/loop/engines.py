@@ -138,9 +138,15 @@ def chosen_resize(settings: Settings) -> Optional[str]:
 
 
 def open_engines(
-    settings: Settings, labels: Optional[str], on_tpu_loss: str = "cpu", *, workers: Optional[int] = None
+    settings: Settings,
+    labels: Optional[str],
+    on_tpu_loss: str = "cpu",
+    *,
+    workers: Optional[int] = None,
+    spare: int = 0,
 ) -> Engines:
-    """The engines that the settings ask for. `on_tpu_loss`: "cpu" or "exit"; `workers` overrides the settings.
+    """The engines that the settings ask for. `on_tpu_loss`: "cpu" or "exit"; `workers` overrides the settings; `auto`
+    threads leave `spare` CPUs to others.
 
     Raises as `open_classifier`, UsageError, and AcceleratorError where an accelerator was asked for by name and cannot
     be used.
@@ -148,7 +154,7 @@ def open_engines(
     from edge_mnv2.runtime.edgetpu.pairs import Zoo, choose, worth_trying
     from edge_mnv2.runtime.edgetpu.spec import parse
 
-    threads, note = resolve_threads(settings.runtime.threads)
+    threads, note = resolve_threads(settings.runtime.threads, spare=spare)
     spec = parse(settings.runtime.delegate)
     if workers is None:
         workers = 1 if settings.runtime.workers == "auto" else int(settings.runtime.workers)

@@ -54,7 +54,8 @@ class FrameLoop:
     `run` returns why it ended: "eof", "max_frames", "duration", "signal" or "source_lost" (`lost` then holds the
     error). `stop` may be called from a signal handler or another thread. `controls` (else made of `threshold` and
     `smooth`) may be changed at any time. A frame that `gate` finds still gives a result all the same, from the scores
-    of the last inference: smoothing, decisions and outputs go on as if it had been classified.
+    of the last inference: smoothing, decisions and outputs go on as if it had been classified. With `inline`, files of
+    which no frame may be lost are read in the classifying thread: right where there is one CPU.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class FrameLoop:
         controls: Optional[Controls] = None,
         decider: Optional[Decider] = None,
         gate: Optional[SceneGate] = None,
+        inline: bool = False,
     ) -> None:
         self.statistics = statistics or Statistics()
         self.controls = controls or Controls(threshold, smooth)
@@ -97,6 +99,7 @@ class FrameLoop:
         self._capture = Capture(
             source, self.handoff, paced=not every_frame, repeat=repeat, on_read=self.statistics.capture.add
         )
+        self._read_here = inline and lossless and not source.live and len(self._engines) == 1
         self._due = 0
         self._idle_since: Optional[int] = None
         self.lost: Optional[SourceError] = None
@@ -116,8 +119,11 @@ class FrameLoop:
 
     def run(self) -> str:
         """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
-        self._capture.start()
+        if not self._read_here:
+            self._capture.start()
         try:
+            if self._read_here:
+                return self._run_here(self._engines[0])
             if len(self._engines) == 1:
                 return self._run_inline(self._engines[0])
             return self._run_workers()
@@ -128,7 +134,22 @@ class FrameLoop:
             self._nothing_is_present()
             self._capture.stop()
             self._source.close()
-            self._capture.join(_CAPTURE_STOP_S)
+            if not self._read_here:
+                self._capture.join(_CAPTURE_STOP_S)
+
+    def _run_here(self, engine: Engine) -> str:
+        frames = self._capture.frames()
+        while True:
+            if ended := self._why_end():
+                return ended
+            if self.controls.paused:
+                self._stopping.wait(_POLL_S)
+                self._idle()
+                continue
+            frame = next(frames, None)
+            if frame is None:
+                return "eof"
+            self._classify(engine, frame)
 
     def _run_inline(self, engine: Engine) -> str:
         while True:
@@ -140,8 +161,11 @@ class FrameLoop:
                     return "eof"
                 self._idle()
                 continue
-            still = self._gate is not None and self._gate.still(frame)
-            self._deliver(engine, frame, None if still else engine.classify(frame.region, frame.order))
+            self._classify(engine, frame)
+
+    def _classify(self, engine: Engine, frame: Frame) -> None:
+        still = self._gate is not None and self._gate.still(frame)
+        self._deliver(engine, frame, None if still else engine.classify(frame.region, frame.order))
 
     def _run_workers(self) -> str:
         # Imported here: one worker, the common case, pays nothing for many.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Optional
 
+from edge_mnv2.device.cpus import usable_cpus
 from edge_mnv2.device.health import HealthMonitor, HealthSample
 from edge_mnv2.device.limits import HealthLimits
 from edge_mnv2.device.profile import Settings
@@ -122,7 +123,9 @@ class _Session:
     def open(self, stack: contextlib.ExitStack) -> None:
         request, settings = self.request, self.request.settings
         stack.enter_context(self.outputs)
-        self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss))
+        # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
+        spare = 1 if request.every_frame else 0
+        self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss, spare=spare))
         self.chosen = choose_source(
             request.source,
             request.camera,
@@ -149,6 +152,7 @@ class _Session:
             max_fps=lambda: limits.max_fps,
             decider=self._decider(),
             gate=self._gate(),
+            inline=usable_cpus() == 1,
         )
         labels = self.engines.engines[0].labels
         self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines, labels)

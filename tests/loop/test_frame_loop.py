@@ -178,3 +178,34 @@ def test_a_highest_rate_is_held_and_the_rest_dropped(model: Classifier) -> None:
     ended, loop, results = run(Scripted(100, fps=100), [model], max_fps=lambda: 10.0)
     assert ended == "eof" and len(results) + loop.dropped == 100
     assert len(results) <= 14
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_files_are_read_in_the_classifying_thread_where_there_is_one_cpu(model: Classifier, paused: bool) -> None:
+    source, collected = Scripted(9), Collected()
+    threads = set()
+    read = source.read
+    source.read = lambda: (threads.add(threading.current_thread().name), read())[1]  # type: ignore[method-assign]
+    source.open()
+    loop = FrameLoop(source, [model], [collected], every_frame=True, inline=True)
+    if paused:
+        loop.controls.paused = True
+        threading.Timer(0.3, lambda: setattr(loop.controls, "paused", False)).start()
+    assert loop.run() == "eof"
+    assert [result.frame.index for result in collected.results] == list(range(9)) and loop.dropped == 0
+    assert threads == {threading.current_thread().name} and source.closed.is_set()
+
+
+def test_a_camera_keeps_its_thread_on_one_cpu(model: Classifier) -> None:
+    source, collected = Scripted(6, fps=100, lost_at=4), Collected()
+    source.open()
+    loop = FrameLoop(source, [model], [collected], every_frame=True, inline=True)
+    assert loop.run() == "source_lost" and loop.lost is not None
+    assert len(collected.results) == 4
+
+
+def test_a_file_that_is_lost_inline(model: Classifier) -> None:
+    source = Scripted(6, lost_at=2)
+    source.open()
+    loop = FrameLoop(source, [model], every_frame=True, inline=True)
+    assert loop.run() == "source_lost" and loop.lost is not None and loop.statistics.frames == 2
