@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from process import on_cores
+
 PEERS = Path(__file__).resolve().parent / "peers"
 OURS = "edge-mnv2"
 _COMMON = ("numpy", "opencv-python-headless")
@@ -103,10 +105,6 @@ def measured(command: list[str], cores: set[int]) -> tuple[dict[str, Any], float
     if not text.strip():
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode} and no answer")
     return json.loads(text), wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
-
-
-def on_cores(cores: set[int], command: list[str]) -> list[str]:
-    return ["taskset", "-c", ",".join(map(str, sorted(cores))), *command]
 
 
 def one(peer: Peer, python: Path, model: str, clip: str, threads: int, frames: int, cores: set[int]) -> dict[str, Any]:

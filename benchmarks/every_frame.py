@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
+
+from process import answer
 
 BARE = """
 import json, sys, time
@@ -45,13 +46,6 @@ while True:
     frames += 1
 print(json.dumps({"frames": frames, "fps": frames / (time.perf_counter() - began)}))
 """
-
-
-def answer(command: list[str]) -> dict:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command[:4])} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
-    return json.loads(done.stdout)
 
 
 def main() -> None:

@@ -18,9 +18,10 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
+
+from process import answer, on_cores
 
 BARE = """
 import json, sys, time
@@ -59,14 +60,6 @@ print(json.dumps({"decode": sum(decode) / len(decode), "resize": sum(resize) / l
 """
 
 
-def answer(command: list[str], cores: set[int]) -> dict:
-    pinned = ["taskset", "-c", ",".join(map(str, sorted(cores))), *command]
-    done = subprocess.run(pinned, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command[:4])} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
-    return json.loads(done.stdout)
-
-
 def bound_s(bare: dict, cores: int) -> float:
     """The least seconds a frame takes, by the bare stages."""
     work = bare["resize"] + bare["invoke"]
@@ -92,10 +85,10 @@ def main() -> None:
         run = [sys.executable, "-m", "edge_mnv2", "run", "--source", options.clip, "--every-frame", "--json"]
         run += ["--model", options.model, "--threads", "1", "--delegate", "none"]
         rounds = []
-        before = answer(bare_command, cores)
+        before = answer(on_cores(cores, bare_command))
         for _ in range(options.rounds):
-            ours = answer(run, cores)
-            after = answer(bare_command, cores)
+            ours = answer(on_cores(cores, run))
+            after = answer(on_cores(cores, bare_command))
             bound = (bound_s(before, len(cores)) + bound_s(after, len(cores))) / 2
             stages = {stage: round(1e3 * (before[stage] + after[stage]) / 2, 3) for stage in before}
             rounds.append({"bare_ms": stages, "bound_fps": round(1 / bound, 1), "fps": ours["fps"]})

@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
+
+from process import answer
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     for _ in range(options.rounds):
         command = [sys.executable, "-m", "edge_mnv2", "-q", "run", "--source", options.source, "--json"]
         command += ["--duration", str(options.seconds), "--threads", options.threads, "--delegate", "none"]
-        summary = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        summary = answer(command)
         stages = summary["stages_ms"]
         work = stages["preprocess"]["p50"] + stages["inference"]["p50"]
         latency = summary["latency_ms"]["p50"]

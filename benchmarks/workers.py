@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
+
+from process import answer
 
 SETTINGS = ((1, 1), (2, 1), (1, 2))
 
@@ -23,10 +24,7 @@ def one(source: str, threads: int, workers: int, frames: int, model: str) -> dic
     command = [sys.executable, "-m", "edge_mnv2", "-q", "run", "--source", source, "--every-frame", "--loop", "--json"]
     command += ["--threads", str(threads), "--workers", str(workers), "--max-frames", str(frames)]
     command += ["--delegate", "none", "--model", model]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    return json.loads(done.stdout)
+    return answer(command)
 
 
 def main() -> None:
