@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Optional, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from edge_mnv2.build.ir import (
     Subgraph,
     Tensor,
 )
+from edge_mnv2.network.network import Network
 
 ACTIVATIONS = {"linear": ACTIVATION_NONE, "relu": ACTIVATION_RELU, "relu6": ACTIVATION_RELU6}
 
@@ -128,3 +130,23 @@ class Emitter:
         subgraph = Subgraph(self.tensors, inputs, outputs, self.operators, "main")
         # Kernels with one scale a channel came with TensorFlow 1.14.
         return Graph([subgraph], description, {"min_runtime_version": b"1.14.0".ljust(16, b"\0")}, [signature])
+
+
+def head(emitter: Emitter, network: Network, answer: Tensor, constant: Callable[[str, float], Tensor]) -> Tensor:
+    """From the logits to what the network answers; `constant` makes a tensor of one value in the model's own type."""
+    wanted, shape = network.head, (network.outputs,)
+    if wanted.softmax:
+        output = emitter.activation("probabilities", shape)
+        return emitter.add_operator("SOFTMAX", [answer], output, "SoftmaxOptions", beta=1.0)
+    if wanted.bounds is None:
+        return answer
+    low, high = wanted.bounds
+    fraction = emitter.add_operator("LOGISTIC", [answer], emitter.activation("fraction", shape))
+    span = emitter.add_tensor(constant("span", high - low))
+    scaled = emitter.activation("scaled" if low else "value", shape)
+    emitter.add_operator("MUL", [fraction, span], scaled, "MulOptions", fused_activation_function=ACTIVATION_NONE)
+    if not low:
+        return scaled
+    start = emitter.add_tensor(constant("low", low))
+    output = emitter.activation("value", shape)
+    return emitter.add_operator("ADD", [scaled, start], output, "AddOptions", fused_activation_function=ACTIVATION_NONE)

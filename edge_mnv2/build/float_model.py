@@ -10,7 +10,7 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.build.emit import Emitter
+from edge_mnv2.build.emit import Emitter, head
 from edge_mnv2.build.graph import write
 from edge_mnv2.build.inference import INPUT, MEAN, STD, Operation
 from edge_mnv2.build.ir import ACTIVATION_NONE, Quantization, Tensor
@@ -48,22 +48,9 @@ def float_model(network: Network, steps: list[Operation]) -> bytes:
     emitter.add_operator("ADD", [scaled, shift], normalized, "AddOptions", fused_activation_function=ACTIVATION_NONE)
     for step in steps:
         answer = emitter.operation(step)
-    answer = _head(emitter, network, answer)
+    answer = head(emitter, network, answer, _constant)
     return write(emitter.graph([image], [answer], f"{network.name} float32"))
 
 
-def _head(emitter: Emitter, network: Network, answer: Tensor) -> Tensor:
-    head, shape = network.head, (network.outputs,)
-    if head.softmax:
-        output = emitter.activation("probabilities", shape)
-        return emitter.add_operator("SOFTMAX", [answer], output, "SoftmaxOptions", beta=1.0)
-    if head.bounds is None:
-        return answer
-    low, high = head.bounds
-    unit = emitter.add_operator("LOGISTIC", [answer], emitter.activation("fraction", shape))
-    span = emitter.add_tensor(Tensor.constant("span", np.array([high - low], np.float32)))
-    start = emitter.add_tensor(Tensor.constant("low", np.array([low], np.float32)))
-    scaled = emitter.activation("scaled", shape)
-    emitter.add_operator("MUL", [unit, span], scaled, "MulOptions", fused_activation_function=ACTIVATION_NONE)
-    output = emitter.activation("value", shape)
-    return emitter.add_operator("ADD", [scaled, start], output, "AddOptions", fused_activation_function=ACTIVATION_NONE)
+def _constant(name: str, value: float) -> Tensor:
+    return Tensor.constant(name, np.array([value], np.float32))

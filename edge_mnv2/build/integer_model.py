@@ -7,10 +7,10 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.build.emit import Emitter
+from edge_mnv2.build.emit import Emitter, head
 from edge_mnv2.build.graph import write
 from edge_mnv2.build.inference import INPUT, Operation
-from edge_mnv2.build.ir import ACTIVATION_NONE, Quantization, Tensor
+from edge_mnv2.build.ir import Quantization, Tensor
 from edge_mnv2.build.quantization import (
     LOGIT_MARGIN,
     VALUE_MARGIN,
@@ -83,7 +83,7 @@ def integer_model(
         image = emitter.activation(INPUT, network.input)
     for step in steps:
         answer = emitter.operation(step)
-    answer = _head(emitter, network, answer)
+    answer = head(emitter, network, answer, _exact)
     if output_dtype == "float32":
         real = emitter.add_tensor(Tensor(f"{answer.name}.real", answer.shape, "float32"))
         answer = emitter.add_operator("DEQUANTIZE", [answer], real, "DequantizeOptions")
@@ -98,26 +98,6 @@ def _head_scales(network: Network) -> dict[str, Affine]:
         scales["scaled"] = Affine(float(np.float32((high - low) / 256)), -128)
         scales["value"] = affine(low, high) if low else scales["scaled"]
     return scales
-
-
-def _head(emitter: Emitter, network: Network, answer: Tensor) -> Tensor:
-    """From the logits to what the network answers."""
-    head, shape = network.head, (network.outputs,)
-    if head.softmax:
-        output = emitter.activation("probabilities", shape)
-        return emitter.add_operator("SOFTMAX", [answer], output, "SoftmaxOptions", beta=1.0)
-    if head.bounds is None:
-        return answer
-    low, high = head.bounds
-    fraction = emitter.add_operator("LOGISTIC", [answer], emitter.activation("fraction", shape))
-    span = emitter.add_tensor(_exact("span", high - low))
-    scaled = emitter.activation("scaled" if low else "value", shape)
-    emitter.add_operator("MUL", [fraction, span], scaled, "MulOptions", fused_activation_function=ACTIVATION_NONE)
-    if not low:
-        return scaled
-    start = emitter.add_tensor(_exact("low", low))
-    output = emitter.activation("value", shape)
-    return emitter.add_operator("ADD", [scaled, start], output, "AddOptions", fused_activation_function=ACTIVATION_NONE)
 
 
 def _exact(name: str, value: float) -> Tensor:
