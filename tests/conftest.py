@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Started in the background of a script: commands that are interrupted in tests would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _DATA = os.environ.get("EDGE_MNV2_TEST_DATA")
 

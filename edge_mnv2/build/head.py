@@ -4,7 +4,7 @@ The row for "unknown" is part of the graph, so that every runtime and every comm
 
     embedding → linear → logits ────────────────────────────┬→ concatenation → softmax
         │                  └→ maximum ─────────→ addition ──┘
-        └→ linear, ReLU → L2 norm → cosine to each class → maximum → slope * (threshold - x) ─┘
+        └→ linear, ReLU → L2 norm → products with prototypes → maximum → slope * (threshold - x) ─┘
 
 Its logit is the best class's logit plus `slope * (threshold - familiarity)`: it wins exactly where the picture is less
 familiar than the threshold.
@@ -53,7 +53,7 @@ class Linear:
 @dataclass(frozen=True)
 class Familiarity:
     """How near a picture is to what was taught: `evidence` (None: the embedding itself) rectified and brought to length
-    one, then its largest cosine with `prototypes` (classes, rows of evidence; each of length one)."""
+    one, then its largest product with one of `prototypes` (prototypes, size of the evidence)."""
 
     evidence: Optional[Linear]
     prototypes: np.ndarray
@@ -65,7 +65,7 @@ class Familiarity:
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """Familiarity 0..1 of each picture."""
+        """Familiarity of each picture, 1 at most; below 0 the integer graph says 0."""
         return (self.describe(embeddings) @ self.prototypes.T).max(axis=1)
 
 
@@ -236,7 +236,7 @@ class _Chain:
         return self.add("REDUCE_MAX", [source, axes], name, (1, 1), source.quantization, "ReducerOptions", 2, **options)
 
     def familiarity(self, kin: Familiarity, embeddings: np.ndarray) -> Tensor:
-        """The largest cosine between a picture's evidence and a class."""
+        """The largest product of a picture's evidence with a prototype."""
         evidence = self.embedding
         if kin.evidence is not None:
             high = float(np.max(kin.evidence(embeddings), initial=1e-3)) * 1.2
@@ -250,8 +250,8 @@ class _Chain:
             "L2_NORMALIZATION", [evidence], "evidence.unit", evidence.shape, unit, "L2NormOptions", 2, **_PLAIN
         )
         rows = Linear(kin.prototypes, np.zeros(len(kin.prototypes)))
-        cosines = self.linear("kinship", length, rows, Quantization.per_tensor(1 / 255, -128))
-        return self.maximum("familiarity", cosines)
+        products = self.linear("kinship", length, rows, Quantization.per_tensor(1 / 255, -128))
+        return self.maximum("familiarity", products)
 
     def finish(self, output: Tensor) -> None:
         main = self._graph.main

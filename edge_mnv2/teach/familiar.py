@@ -3,8 +3,12 @@
 What a picture is compared by is the evidence that the backbone's own classifier finds in it: of its many published
 classes only those count that stand out by more than `_STANDS_OUT` standard deviations of its logits, and the vector of
 these is brought to length one. Pictures of one kind light up the same few of them; noise and plain surfaces none that
-was taught. (Measured on 15 kinds of photographs and 310 others: at 95 % kept, 82 % of the others are told, against
-62 % by distances between embeddings; see docs/teaching.md.)
+was taught.
+
+A picture is as familiar as the nearest of the taught ones, each of these drawn half way to the mean of its class, less
+what it shows of the published classes that resemble nothing taught. What a picture of such a class looks like follows
+from the classifier's own weights: at the end of training a class's mean embedding lies along its weights (neural
+collapse; Papyan, Han and Donoho 2020).
 """
 
 from __future__ import annotations
@@ -15,28 +19,53 @@ import numpy as np
 
 from edge_mnv2.build.backbone import Backbone
 from edge_mnv2.build.head import Familiarity, Linear, Unknown
-from edge_mnv2.teach.imprint import class_means, left_out_cosines
+from edge_mnv2.teach.imprint import class_means, unit
 
 KEPT = 0.96
-"""The share of taught pictures, each left out in turn, that must stay known; of new ones it is then 0.95 and more."""
+"""The share of taught pictures, left out in turn, that must stay known; of new ones it is then 0.95 and more."""
 
-_STANDS_OUT = 1.5
+_STANDS_OUT = 1.75
 _LEAST_CLASSES = 100
 """A classifier with fewer classes tells too little of what else there is."""
+_AWAY = 0.5
+"""How much counts what speaks for classes that were not taught."""
+_FOREIGN = 0.25
+"""A published class less familiar than this begins to count among those."""
 _STEEPNESS = 6.0
 """Logits by which "unknown" leads where nothing taught is seen at all."""
-_USUAL = {True: 0.08, False: 0.5}
+_USUAL = {True: 0.02, False: 0.5}
 """Threshold by evidence and by embedding where there are too few pictures to measure it."""
+_LEAST = 0.08
+"""Below this lies what shows next to nothing of the taught classes, whatever a few odd pictures would ask for."""
 _ENOUGH = 20
+_MOST = 600
+"""So many pictures and variations are compared with: each is a row of the model's last layer."""
+_TURNS = 20
 
 
-def calibrate(backbone: Backbone, embeddings: np.ndarray, truth: np.ndarray, rows: int) -> Unknown:
-    """The rule for "unknown" from the taught `embeddings` (pictures, size) and their classes `truth`, int."""
-    evidence = _evidence(backbone, embeddings)
-    units = Familiarity(evidence, np.zeros((1, 1))).describe(embeddings.astype(np.float64))
-    cosines, several = left_out_cosines(units, truth, rows)
-    threshold = _threshold(cosines.max(axis=1)[several], _USUAL[evidence is not None])
-    return Unknown(Familiarity(evidence, class_means(units, truth, rows)), threshold, _STEEPNESS / threshold)
+def calibrate(backbone: Backbone, embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int) -> Unknown:
+    """The rule for "unknown" from the taught `embeddings` (samples, size).
+
+    `picture` (samples,) says which picture each is of, its own first and then its variations, `truth` (samples,) int
+    its class.
+    """
+    some = _some(picture, truth)
+    evidence = _evidence(backbone, embeddings[np.unique(picture, return_index=True)[1]])
+    shown = _Shown(Familiarity(evidence, np.zeros((1, 1))), embeddings[some], picture[some], truth[some], rows)
+    threshold = _threshold(shown.left_out(), _USUAL[evidence is not None])
+    return Unknown(Familiarity(evidence, shown.prototypes()), threshold, _STEEPNESS / threshold)
+
+
+def _some(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Places to compare with: all samples, or the pictures without variations, or as many of each class of those."""
+    if len(picture) <= _MOST:
+        return np.arange(len(picture))
+    own = np.unique(picture, return_index=True)[1]
+    turn = np.zeros(len(own), int)
+    for row in np.unique(truth[own]):
+        members = np.flatnonzero(truth[own] == row)
+        turn[members] = np.arange(len(members))
+    return np.sort(own[np.argsort(turn, kind="stable")[:_MOST]])
 
 
 def _evidence(backbone: Backbone, embeddings: np.ndarray) -> Optional[Linear]:
@@ -49,10 +78,65 @@ def _evidence(backbone: Backbone, embeddings: np.ndarray) -> Optional[Linear]:
     return Linear(weights, bias - _STANDS_OUT * spread)
 
 
+def _typical(evidence: Optional[Linear]) -> Optional[np.ndarray]:
+    """What a picture of each published class looks like (classes, classes), by the classifier's weights alone."""
+    if evidence is None:
+        return None
+    weights = evidence.weights.astype(np.float32)
+    logits = weights @ weights.T
+    return unit(np.maximum(logits / logits.std(axis=1, keepdims=True) - _STANDS_OUT, 0))
+
+
+class _Shown:
+    """The taught samples as unit vectors of evidence, and the products of these that every leaving out needs again."""
+
+    def __init__(
+        self, description: Familiarity, embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int
+    ) -> None:
+        self._units = description.describe(embeddings).astype(np.float32)
+        self._picture, self._truth, self._rows = picture, truth, rows
+        self._typical = _typical(description.evidence)
+        self._near = None if self._typical is None else self._typical @ self._units.T
+
+    def prototypes(self) -> np.ndarray:
+        """(samples, size of the evidence): the largest product with one of them is a picture's familiarity."""
+        means, away = self._fit(np.arange(len(self._units)))
+        return ((self._units + means[self._truth]) / 2 - away).astype(np.float64)
+
+    def left_out(self) -> np.ndarray:
+        """Familiarity of each picture by the others, where its class has some; left out in `_TURNS` turns."""
+        own = np.unique(self._picture, return_index=True)[1]
+        own = own[np.argsort(self._truth[own], kind="stable")]
+        gram = self._units @ self._units.T
+        found = []
+        for turn in range(min(_TURNS, len(own))):
+            asked = own[turn::_TURNS]
+            kept = np.flatnonzero(~np.isin(self._picture, self._picture[asked]))
+            asked = asked[np.isin(self._truth[asked], self._truth[kept])]
+            if not len(asked):
+                continue
+            means, away = self._fit(kept)
+            to_means = self._units[asked] @ means.T
+            products = (gram[np.ix_(asked, kept)] + to_means[:, self._truth[kept]]) / 2
+            found.append(products.max(axis=1) - self._units[asked] @ away)
+        return np.concatenate(found) if found else np.zeros(0)
+
+    def _fit(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of some samples: the class means (rows, size), and the direction (size,) of what was not taught."""
+        truth = self._truth[kept]
+        means = class_means(self._units[kept], truth, self._rows)
+        if self._typical is None or self._near is None:
+            return means, np.zeros(self._units.shape[1], np.float32)
+        to_means = self._typical @ means.T
+        familiar = ((self._near[:, kept] + to_means[:, truth]) / 2).max(axis=1)
+        foreign = np.clip(1 - familiar / _FOREIGN, 0, 1)
+        return means, _AWAY * unit(foreign @ self._typical)
+
+
 def _threshold(familiarity: np.ndarray, usual: float) -> float:
     """The quantile that keeps `KEPT`; the fewer pictures, the more the usual threshold counts."""
     if len(familiarity) == 0:
         return usual
-    measured = float(np.quantile(familiarity, 1 - KEPT))
+    measured = max(float(np.quantile(familiarity, 1 - KEPT)), _LEAST)
     weight = min(1.0, (len(familiarity) / _ENOUGH) ** 2)
-    return max(weight * measured + (1 - weight) * min(measured, usual), 0.02)
+    return weight * measured + (1 - weight) * min(measured, usual)

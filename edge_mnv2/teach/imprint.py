@@ -30,12 +30,17 @@ def imprint(embeddings: np.ndarray, truth: np.ndarray, rows: int, factor: float)
 
 def class_means(units: np.ndarray, truth: np.ndarray, rows: int) -> np.ndarray:
     """Mean of each class's rows of `units`, at length one."""
-    return unit(np.stack([units[truth == row].mean(axis=0) for row in range(rows)]))
+    return unit(class_sums(units, truth, rows))
+
+
+def class_sums(units: np.ndarray, truth: np.ndarray, rows: int) -> np.ndarray:
+    """Sum of each class's rows of `units` (zeros for a class without any)."""
+    return np.stack([units[truth == row].sum(axis=0) for row in range(rows)])
 
 
 def left_out_cosines(units: np.ndarray, truth: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """(pictures, rows) cosines with the means of the others, and which pictures have others of their class."""
-    sums = np.stack([units[truth == row].sum(axis=0) for row in range(rows)])
+    sums = class_sums(units, truth, rows)
     cosines = units @ unit(sums).T
     own = sums[truth] - units
     several = np.bincount(truth, minlength=rows)[truth] > 1

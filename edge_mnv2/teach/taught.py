@@ -160,7 +160,9 @@ def _fit_classes(lesson: Lesson) -> _Fitted:
     head, settings = _class_head(lesson, real, taught)
     unknown = None
     if lesson.request.unknown:
-        unknown = calibrate(cut, embeddings[taught], lesson.truth[taught].astype(int), lesson.rows)
+        places = lesson.places(taught)
+        picture = lesson.picture[places]
+        unknown = calibrate(cut, real[places], picture, lesson.truth[picture].astype(int), lesson.rows)
 
     def append(target: Backbone) -> None:
         append_classifier(target, head, real[lesson.places(taught)], unknown)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from edge_mnv2.build.backbone import Backbone
+from edge_mnv2.build.head import Linear
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.teach.document import document
+from edge_mnv2.teach.embedding import Embedder
+from edge_mnv2.teach.familiar import calibrate
 from edge_mnv2.teach.lesson import Request
 from edge_mnv2.teach.softmax import choose, fit
 from edge_mnv2.teach.taught import Taught
-from tests.teach.lessons import kinds, taught
+from tests.teach.lessons import CORAL, OURS, kinds, taught
 
 
 def test_integers_and_floats_agree(fifteen_kinds: Taught) -> None:
@@ -71,23 +77,64 @@ def strangers(data: Path) -> dict[str, list[np.ndarray]]:
     }
 
 
-@pytest.mark.parametrize(
-    "only", [(), ("bird", "food", "insect"), ("dog", "cat"), ("fish", "food", "insect", "monkey", "snake")]
-)
-def test_what_was_never_shown_is_unknown(
-    data: Path, tmp_path: Path, fifteen_kinds: Taught, strangers: dict[str, list[np.ndarray]], only: tuple[str, ...]
-) -> None:
-    one = taught(Request(kinds(data, tmp_path / "kinds", only), holdout=0.25)) if only else fifteen_kinds
-    path = tmp_path / "one.tflite"
+def _called_unknown(one: Taught, path: Path, strangers: dict[str, list[np.ndarray]]) -> dict[str, list[bool]]:
     path.write_bytes(one.model)
-    called = {}
     with Classifier.open(path) as classifier:
-        for kind, pictures in strangers.items():
-            called[kind] = [int(classifier.scores(picture).argmax()) == one.lesson.rows for picture in pictures]
-    assert all(called["black"])
-    assert np.mean(called["noise"]) >= 0.8
-    assert np.mean(called["others"]) >= 0.75
+        return {
+            kind: [int(classifier.scores(picture).argmax()) == one.lesson.rows for picture in pictures]
+            for kind, pictures in strangers.items()
+        }
+
+
+def _kept(one: Taught) -> np.ndarray:
+    return one.answers.scores[one.held].argmax(axis=1) != one.lesson.rows
+
+
+@pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
+def test_what_was_never_shown_is_unknown(
+    data: Path, tmp_path: Path, fifteen_kinds: Taught, strangers: dict[str, list[np.ndarray]], model: str
+) -> None:
+    one = fifteen_kinds
+    if model != OURS:
+        one = taught(Request(kinds(data, tmp_path / "kinds"), model=str(data / "models" / model), holdout=0.25))
+    called = _called_unknown(one, tmp_path / "one.tflite", strangers)
+    assert np.mean(_kept(one)) >= 0.95
+    assert all(called["black"]) and np.mean(called["noise"]) >= 0.8
     assert np.mean([strange for kind in called.values() for strange in kind]) >= 0.8
-    known = one.answers.scores[one.held].argmax(axis=1) != one.lesson.rows
+    # At the threshold that keeps just so many: other photographs alone.
+    assert one.unknown is not None
+    at_95 = np.quantile(one.unknown.familiarity(one.embeddings[one.held]), 0.05)
+    with Embedder(one.lesson.found) as embedder:
+        codes = np.stack([embedder.codes(picture) for picture in strangers["others"]])
+    assert np.mean(one.unknown.familiarity(one.layer.real(codes)) < at_95) >= 0.8
+
+
+@pytest.mark.parametrize(
+    "only", [("bird", "food", "insect"), ("dog", "cat"), ("fish", "food", "insect", "monkey", "snake")]
+)
+def test_what_was_never_shown_is_unknown_to_few_kinds(
+    data: Path, tmp_path: Path, strangers: dict[str, list[np.ndarray]], only: tuple[str, ...]
+) -> None:
+    one = taught(Request(kinds(data, tmp_path / "kinds", only), holdout=0.25))
+    called = _called_unknown(one, tmp_path / "one.tflite", strangers)
+    assert all(called["black"]) and np.mean(called["noise"]) >= 0.8
+    assert np.mean(called["others"]) >= 0.8
+    known = _kept(one)
     # Of few pictures one more or less is many percent: the share is that of the binomial's lower end.
     assert np.sum(known) >= 0.95 * len(known) - 1.65 * np.sqrt(len(known) * 0.95 * 0.05)
+
+
+def test_a_large_lesson_compares_with_so_many_pictures() -> None:
+    """Rows are bounded, every class has some, and those left out in turn are what new pictures are worth."""
+    random = np.random.default_rng(0)
+    truth = np.repeat([0] * 880 + [1] * 15 + [2] * 5, 2)
+    picture = np.repeat(np.arange(900), 2)
+    centers = random.normal(size=(3, 1280))
+    weights = np.concatenate([centers, random.normal(size=(997, 1280))]) / 1280
+    embeddings = centers[truth] + random.normal(size=(1800, 1280)) * 4
+    backbone = SimpleNamespace(classes=Linear(weights, np.zeros(1000)))
+    unknown = calibrate(cast(Backbone, backbone), embeddings, picture, truth, 3)
+    assert len(unknown.familiarity.prototypes) == 600
+    new = centers[[0, 1, 2] * 30] + random.normal(size=(90, 1280)) * 4
+    assert np.mean(unknown.familiarity(new) >= unknown.threshold) >= 0.9
+    assert np.all(unknown.familiarity(random.normal(size=(50, 1280)) * 4) < unknown.threshold)
