@@ -1,7 +1,7 @@
 """install.sh from zero on real systems: `EDGE_MNV2_RIG_INSTALL=1 python -m pytest tests/rigs/test_install.py -s`.
 
 This machine from its package index. With `EDGE_MNV2_RIGS=RIGS`, the folder of rigs with `arm/build` done, also Arm
-systems under emulation, as root: a wheelhouse made here, installed there without a network, and once from the index.
+systems under emulation, as root: a wheelhouse made here, installed there without a network, and from the index.
 The root bookworm-armhf-opencv is a copy of bookworm-armhf with apt's python3-opencv. Emulation takes ten minutes and
 more, so this runs only when it is asked for.
 """
@@ -118,8 +118,9 @@ def test_32_bit_without_opencv_is_told_before_it_begins(clone: Path) -> None:
 
 
 @needs_rigs
-def test_arm_from_the_index(clone: Path, data: Path) -> None:
-    root = Root("bookworm-arm64", {clone: "/clone", data: "/data"}, network=True)
+@pytest.mark.parametrize("name", ROOTS)
+def test_arm_from_the_index(name: str, clone: Path, data: Path) -> None:
+    root = Root(name, {clone: "/clone", data: "/data"}, network=True)
     try:
         assert root.call("/clone/install.sh").returncode == 0
         root.works()
