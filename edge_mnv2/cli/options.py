@@ -52,3 +52,15 @@ def parse_duration(name: str, text: Optional[str]) -> Optional[float]:
 
 
 JSON = option("--json", help="One JSON document on stdout.", default=False)
+WEB = option(
+    "--web", help="Serve a live page; other machines are let in with HOST, such as 0.0.0.0.", metavar="[HOST:]PORT"
+)
+WEB_TOKEN = option("--web-token", help="What the page asks its visitors for.", metavar="TOKEN")
+WEB_OPEN = option("--web-open", help="Let everyone who can reach it see and control.", default=False)
+
+
+def check_web(context: typer.Context) -> None:
+    """Raises UsageError where the command line says who may see a page that it does not ask for."""
+    said = (given(context, "web_token"), given(context, "web_open"))
+    if context.params["web"] is None and "command line" in said:
+        raise UsageError("--web-token and --web-open need --web", hint="such as --web 0.0.0.0:8080")

@@ -9,7 +9,17 @@ from typing import Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from edge_mnv2.cli.options import JSON, given, option, parse_duration, setting_overrides
+from edge_mnv2.cli.options import (
+    JSON,
+    WEB,
+    WEB_OPEN,
+    WEB_TOKEN,
+    check_web,
+    given,
+    option,
+    parse_duration,
+    setting_overrides,
+)
 from edge_mnv2.errors import UsageError
 
 
@@ -105,11 +115,9 @@ def run(
     window: bool = option(
         "--window", help="Show a window; keys: q quit, s save, p pause, f full screen.", default=False
     ),
-    web: Optional[str] = option(
-        "--web", help="Serve a live page; other machines are let in with HOST, such as 0.0.0.0.", metavar="[HOST:]PORT"
-    ),
-    web_token: Optional[str] = option("--web-token", help="What the page asks its visitors for.", metavar="TOKEN"),
-    web_open: bool = option("--web-open", help="Let everyone who can reach it see and control.", default=False),
+    web: Optional[str] = WEB,
+    web_token: Optional[str] = WEB_TOKEN,
+    web_open: bool = WEB_OPEN,
     as_json: bool = JSON,
 ) -> None:
     """Classify frames in real time, with FPS once a second on stderr."""
@@ -124,16 +132,7 @@ def run(
         raise UsageError("--log-rotate needs a log file", hint="such as --log results.jsonl")
     if as_json and log == "-":
         raise UsageError("--json and --log - both write to stdout", hint="give --log a file")
-    if (
-        web is None
-        and (web_token is not None or web_open)
-        and "command line"
-        in (
-            given(context, "web_token"),
-            given(context, "web_open"),
-        )
-    ):
-        raise UsageError("--web-token and --web-open need --web", hint="such as --web 0.0.0.0:8080")
+    check_web(context)
     if camera is not None and source is not None:
         origins = given(context, "camera"), given(context, "source")
         if origins[0] == origins[1]:

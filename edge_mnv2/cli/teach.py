@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, given, option, setting_overrides
+from edge_mnv2.cli.options import JSON, WEB, WEB_OPEN, WEB_TOKEN, check_web, given, option, setting_overrides
 from edge_mnv2.cli.run import RunCommand as CameraCommand
 from edge_mnv2.cli.table import aligned
 from edge_mnv2.cli.typing_line import Line, typed_line
-from edge_mnv2.errors import PARTIAL, UsageError
+from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from edge_mnv2.device.profile import Settings
+    from edge_mnv2.camera.frame import FrameSource
+    from edge_mnv2.outputs.live import Live
+    from edge_mnv2.teach.capture import Plan
+    from edge_mnv2.teach.guide import Guide
+    from edge_mnv2.teach.lesson import Request
 
 _SAY_EVERY_S = 5.0
 _INTERRUPTED = 130
+_LAST_LOOK_S = 0.6
+"""A page learns of the end within this time."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +50,9 @@ def teach(
     countdown: float = option(
         "--countdown", help="Seconds before each class where there is no key to press (default 3).", default=3.0, min=0
     ),
+    web: Optional[str] = WEB,
+    web_token: Optional[str] = WEB_TOKEN,
+    web_open: bool = WEB_OPEN,
     add: Optional[Path] = option("--add", help="Extend this taught model.", metavar="MODEL"),
     task: Optional[str] = option("--task", help="classification or regression (default: what DIR holds)."),
     head: Optional[str] = option("--head", help="softmax (default) or imprint (one picture will do)."),
@@ -82,8 +89,16 @@ def teach(
         raise UsageError("teach needs a folder of pictures", hint="edge-mnv2 teach DIR, with one folder a class in DIR")
     if (camera is not None) != bool(classes):
         raise UsageError("--camera and --class belong together", hint="edge-mnv2 teach --camera --class ok --class bad")
+    check_web(context)
+    if web is not None and camera is None:
+        if given(context, "web") == "command line":
+            raise UsageError(
+                "--web shows what the camera sees", hint="edge-mnv2 teach --camera --class A --class B --web"
+            )
+        web = None
     from edge_mnv2.device.cpus import resolve_threads
     from edge_mnv2.device.profile import resolve
+    from edge_mnv2.teach.guide import Guide
     from edge_mnv2.teach.lesson import Request
     from edge_mnv2.teach.session import run
 
@@ -92,8 +107,6 @@ def teach(
     if said:
         _say(said)
     folder = folder or Path("taught")
-    if camera is not None and classes:
-        _take(folder, camera, classes, shots, countdown, model, settings)
     request = Request(
         folder,
         out,
@@ -112,49 +125,81 @@ def teach(
         settings.runtime.backend,
         count,
     )
-    try:
-        with _progress() as progress:
-            outcome = run(request, _say, progress, report)
-    except KeyboardInterrupt:
-        _say(f"stopped: no model was written, the pictures are in {folder}")
-        raise typer.Exit(_INTERRUPTED) from None
-    known = outcome.document
+    guide = Guide(classes or (), shots)
+    with _on_page(guide, web, web_token, web_open) as live:
+        if camera is not None and classes:
+            from edge_mnv2.loop.source_choice import choose_source
+            from edge_mnv2.teach.capture import Plan
+
+            plan = Plan(classes, shots, countdown_s=countdown)
+            _take(request, choose_source(None, camera, settings.camera).source, plan, guide, live)
+        try:
+            with _progress(guide) as progress:
+                outcome = run(request, _say, progress, report)
+        except KeyboardInterrupt:
+            _say(f"stopped: no model was written, the pictures are in {folder}")
+            raise typer.Exit(_INTERRUPTED) from None
+        known = outcome.document
+        words = _in_words(known, outcome.written)
+        guide.end(words.splitlines())
     for sentence in known["warnings"]:
         _say(f"warning: {sentence}")
-    typer.echo(json.dumps(known, ensure_ascii=False, indent=2) if as_json else _in_words(known, outcome.written))
+    typer.echo(json.dumps(known, ensure_ascii=False, indent=2) if as_json else words)
     if known["failed"]:
         raise typer.Exit(PARTIAL)
 
 
-def _take(
-    folder: Path,
-    camera: str,
-    classes: list[str],
-    shots: int,
-    countdown: float,
-    model: Optional[str],
-    settings: Settings,
-) -> None:
-    """Take pictures into `folder`. Ends the command where it is interrupted."""
+@contextlib.contextmanager
+def _on_page(guide: Guide, web: Optional[str], token: Optional[str], everyone: bool) -> Iterator[Optional[Live]]:
+    """What the page at `web` shows; None where none is served. Its visitors see how it ended."""
+    if web is None:
+        yield None
+        return
+    from edge_mnv2.outputs.live import Live
+    from edge_mnv2.outputs.open import open_web
+
+    live = Live()
+    live.lesson = guide
+    server = open_web(live, web, token, everyone)
+    try:
+        yield live
+    except EdgeMnv2Error as error:
+        guide.end([str(error)], failed=True)
+        raise
+    finally:
+        time.sleep(_LAST_LOOK_S)
+        server.close()
+
+
+def _take(request: Request, source: FrameSource, plan: Plan, guide: Guide, live: Optional[Live]) -> None:
+    """Take pictures into the folder of `request`. Ends the command where it is interrupted."""
     from edge_mnv2.loop.engines import open_classifier
-    from edge_mnv2.loop.source_choice import choose_source
-    from edge_mnv2.teach.capture import Plan, Session
+    from edge_mnv2.outputs.live import Facts
+    from edge_mnv2.teach.capture import Session
 
-    plan = Plan(classes, shots, countdown_s=countdown)
-    chosen = choose_source(None, camera, settings.camera)
     line = Line()
-    with open_classifier(model, top_k=1)[0] as classifier, chosen.source as source:
-
-        def see(pixels: np.ndarray) -> str:
-            best = classifier.top(classifier.scores(pixels))[0]
-            return f"{best.label.partition(',')[0]} {best.score:.0%}"
-
-        key = typed_line if sys.stdin.isatty() else None
-        session = Session(source, folder, plan, say=line.say, show=line.show, key=key, see=see)
+    if live is not None:
+        live.facts = Facts(source=source.description)
+    keys = ([typed_line] if sys.stdin.isatty() else []) + ([guide.pressed] if live is not None else [])
+    names = (["press Enter"] if sys.stdin.isatty() else []) + (["press the page's button"] if live is not None else [])
+    with open_classifier(request.model, top_k=3)[0] as classifier, source:
+        session = Session(
+            source,
+            request.folder,
+            plan,
+            say=line.say,
+            show=line.show,
+            key=(lambda: next((typed for key in keys if (typed := key()) is not None), None)) if keys else None,
+            key_name=" or ".join(names),
+            see=lambda pixels: classifier.top(classifier.scores(pixels)),
+            watch=live.show if live is not None else None,
+            guide=guide,
+        )
         try:
             session.run()
         except KeyboardInterrupt:
-            taken = sum(session.taken.values())
+            taken = sum(guide.taken.values())
+            folder = request.folder
             line.say(f"stopped: {taken} pictures are in {folder}; `edge-mnv2 teach {folder}` goes on with them")
             raise typer.Exit(_INTERRUPTED) from None
 
@@ -164,8 +209,8 @@ def _say(sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; elsewhere a line every few seconds."""
+def _progress(guide: Guide) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; elsewhere a line every few seconds. `guide` is told too."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -173,12 +218,18 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         columns = (TextColumn("looking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("")
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+            def on_bar(done: int, total: int) -> None:
+                guide.learn(done, total)
+                bar.update(task, completed=done, total=total)
+
+            yield on_bar
         return
     began = said_at = time.monotonic()
 
     def advance(done: int, total: int) -> None:
         nonlocal said_at
+        guide.learn(done, total)
         now = time.monotonic()
         if done and (now - said_at >= _SAY_EVERY_S or done == total):
             said_at = now

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
+from edge_mnv2.camera.frame import Frame
 from edge_mnv2.loop.decision import Event
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.result import Result
 from edge_mnv2.loop.statistics import resident_mb
 from edge_mnv2.outputs.log_file import as_event, as_record
+from edge_mnv2.runtime.classifier import Prediction
 
 if TYPE_CHECKING:
     from edge_mnv2.outputs.snapshots import SnapshotSink
@@ -47,6 +49,31 @@ class EngineUse(Protocol):
     def seconds(self) -> Optional[dict[str, float]]: ...
 
 
+@dataclass(frozen=True)
+class Step:
+    """Where a guided lesson stands: "starting", "waiting" (for a press), "taking", "learning", "done" or "failed".
+
+    `label` is the class it is about, `done` of `total` pictures are learned from, `lines` say what came of it.
+    """
+
+    phase: str
+    label: Optional[str] = None
+    done: int = 0
+    total: int = 0
+    lines: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+class Lesson(Protocol):
+    """Pictures are taken for a lesson, and whoever looks may begin with the next class."""
+
+    def document(self) -> dict[str, Any]: ...
+
+    def press(self) -> bool: ...
+
+
 class Live:
     """Keeps the newest result of a loop and its last events. Any thread may look.
 
@@ -60,6 +87,7 @@ class Live:
         self.loop: Optional[FrameLoop] = None
         self.latest: Optional[Result] = None
         self.snapshots: Optional[SnapshotSink] = None
+        self.lesson: Optional[Lesson] = None
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self.began = time.monotonic()
         self._source_state: Callable[[], Optional[str]] = lambda: None
@@ -91,6 +119,14 @@ class Live:
     def announce(self, events: Sequence[Event]) -> None:
         self._events.extend(events)
 
+    def show(self, frame: Frame, top: Sequence[Prediction]) -> None:
+        """A picture without a loop, and what was seen in it."""
+        now = time.monotonic_ns()
+        uptime = now / 1e9 - self.began
+        self.latest = Result(
+            frame, tuple(top), now, time.time(), uptime, now - frame.captured_at, 0, fps=0.0, dropped=0, engine=""
+        )
+
     @property
     def tpu_losses(self) -> int:
         return self._engines.tpu_losses if self._engines is not None else 0
@@ -105,7 +141,7 @@ class Live:
         """ "starting", "ok", "paused", "stalled" or "reconnecting"."""
         loop, latest = self.loop, self.latest
         if loop is None:
-            return "starting"
+            return "starting" if latest is None else "ok"
         if loop.controls.paused:
             return "paused"
         source = self._source_state()
@@ -139,6 +175,7 @@ class Live:
             "rss_mb": resident_mb(),
             "snapshots": self.snapshots is not None,
             "controls": loop.controls.as_dict() if loop else None,
+            "lesson": self.lesson.document() if self.lesson else None,
             **dataclasses.asdict(self.facts),
         }
 

@@ -207,8 +207,7 @@ def open_web(live: Live, where: str, token: Optional[str], everyone: bool) -> We
     exposed = not address.loopback
     if exposed and token is None and not everyone:
         raise UsageError(
-            f"--web {where} shows the camera to everyone who can reach this machine, and lets them change threshold, "
-            "smoothing and pause",
+            f"--web {where} shows the camera to everyone who can reach this machine, and lets them control it",
             hint="add --web-token TOKEN, or --web-open if that is meant",
         )
     need("aiohttp", "web", "--web")

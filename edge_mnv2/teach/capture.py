@@ -14,13 +14,18 @@ import numpy as np
 from edge_mnv2.camera.frame import Frame, FrameSource
 from edge_mnv2.errors import SourceError, UsageError
 from edge_mnv2.paths import atomic_write
+from edge_mnv2.runtime.classifier import Prediction
+from edge_mnv2.teach.guide import Guide
 
 Say = Callable[[str], None]
 Key = Callable[[], Optional[str]]
 """What was typed since the last call, a whole line; None where nothing was. It never waits."""
 
-See = Callable[[np.ndarray], str]
-"""In a few words what is in an RGB uint8 picture HxWx3."""
+See = Callable[[np.ndarray], Sequence[Prediction]]
+"""What is in an RGB uint8 picture HxWx3, best first."""
+
+Watch = Callable[[Frame, Sequence[Prediction]], None]
+"""Is given each frame with what was last seen."""
 
 _LOOK_EVERY_S = 0.4
 _QUALITY = 95
@@ -46,7 +51,7 @@ class Plan:
 
 
 class Session:
-    """Takes the pictures of `plan` from an open `source` into `folder`/CLASS/. `taken` counts them at any time."""
+    """Takes the pictures of `plan` from an open `source` into `folder`/CLASS/. `guide` says how far it is."""
 
     def __init__(
         self,
@@ -57,39 +62,46 @@ class Session:
         say: Say,
         show: Say,
         key: Optional[Key] = None,
+        key_name: str = "press Enter",
         see: Optional[See] = None,
+        watch: Optional[Watch] = None,
+        guide: Optional[Guide] = None,
     ) -> None:
         """`say` is for lines that stay, `show` for one that changes. Without `key` a countdown starts each class."""
         self._source, self._folder, self._plan = source, folder, plan
-        self._say, self._show, self._key, self._see = say, show, key, see
+        self._say, self._show, self._see, self._watch = say, show, see, watch
+        self._key, self._key_name = key, key_name
         self._looked_at = 0.0
-        self._seen = ""
-        self.taken: dict[str, int] = dict.fromkeys(plan.classes, 0)
+        self._seen: Sequence[Prediction] = ()
+        self.guide = guide or Guide(plan.classes, plan.shots)
 
     def run(self) -> None:
         """Raises SourceError where the source ends before every class has a picture, and where none can be kept."""
         for number, name in enumerate(self._plan.classes):
+            taken = self.guide.taken
+            self.guide.ask(name)
             first = self._wait(name)
-            while first is not None and self.taken[name] < self._plan.shots:
+            self.guide.take(name)
+            while first is not None and taken[name] < self._plan.shots:
                 self._keep(name, first)
-                self._show(f"{name}: {self.taken[name]} of {self._plan.shots}{self._seen}")
-                first = self._next(first) if self.taken[name] < self._plan.shots else first
+                self._show(f"{name}: {taken[name]} of {self._plan.shots}{self._sees()}")
+                first = self._next(first) if taken[name] < self._plan.shots else first
             if first is None:
-                left = [other for other in self._plan.classes[number:] if not self.taken[other]]
+                left = [other for other in self._plan.classes[number:] if not taken[other]]
                 if left:
                     raise SourceError(
                         f"{self._source.description} ended before there was a picture of {', '.join(left)}",
                         hint=f"what was taken is in {self._folder}",
                     )
-                self._say(f"{self._source.description} ended after {self.taken[name]} pictures of {name}")
+                self._say(f"{self._source.description} ended after {taken[name]} pictures of {name}")
                 return
-            self._say(f"{name}: {self.taken[name]} pictures taken")
+            self._say(f"{name}: {taken[name]} pictures taken")
 
     def _wait(self, name: str) -> Optional[Frame]:
         """The frame to begin with; None at the source's end."""
         if not self._source.live:
             return self._source.read()
-        asked = "then press Enter" if self._key is not None else f"it starts in {self._plan.countdown_s:.0f} s"
+        asked = f"then {self._key_name}" if self._key is not None else f"it starts in {self._plan.countdown_s:.0f} s"
         self._say(f"{name}: show it to the camera, move it a little meanwhile; {asked}")
         if self._key is not None:
             self._key()
@@ -101,13 +113,13 @@ class Session:
             self._look(frame)
             left = self._plan.countdown_s - (time.monotonic() - began)
             if self._key is not None:
-                self._show(f"{name}: press Enter{self._seen}")
+                self._show(f"{name}: {self._key_name}{self._sees()}")
                 if self._key() is not None:
                     return frame
             elif left <= 0:
                 return frame
             else:
-                self._show(f"{name}: {left:.0f} s{self._seen}")
+                self._show(f"{name}: {left:.0f} s{self._sees()}")
 
     def _next(self, last: Frame) -> Optional[Frame]:
         """The first frame at least `every_s` after `last`; of a folder the next picture."""
@@ -127,7 +139,13 @@ class Session:
         now = time.monotonic()
         if self._see is not None and now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
-            self._seen = f"; sees {self._see(_rgb(frame))}"
+            self._seen = self._see(_rgb(frame))
+        if self._watch is not None:
+            self._watch(frame, self._seen)
+
+    def _sees(self) -> str:
+        best = next(iter(self._seen), None)
+        return "" if best is None else f"; sees {best.label.partition(',')[0]} {best.score:.0%}"
 
     def _keep(self, name: str, frame: Frame) -> None:
         from PIL import Image
@@ -141,7 +159,7 @@ class Session:
                 file.write(content.getvalue())
         except OSError as error:
             raise UsageError(f"{place} cannot be written: {error.strerror or error}") from error
-        self.taken[name] += 1
+        self.guide.taken[name] += 1
 
 
 def _rgb(frame: Frame) -> np.ndarray:

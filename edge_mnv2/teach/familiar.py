@@ -21,8 +21,9 @@ from edge_mnv2.build.backbone import Backbone
 from edge_mnv2.build.head import Familiarity, Linear, Unknown
 from edge_mnv2.teach.imprint import class_means, unit
 
-KEPT = 0.96
-"""The share of taught pictures, left out in turn, that must stay known; of new ones it is then 0.95 and more."""
+KEPT = 0.965
+"""The share of taught pictures, left out in turn, that must stay known. Of new ones it is then about 0.95: what is
+chosen by these pictures suits them better than others."""
 
 _STANDS_OUT = 1.75
 _LEAST_CLASSES = 100

@@ -71,8 +71,9 @@ def tflite_answers(model: bytes, pictures: Iterable[np.ndarray], xnnpack: bool =
 def test_floats_are_the_same(network: Network) -> None:
     steps = operations(network, seeded.tensors(network.state_dict_shapes()))
     pictures = [seeded.picture(network.input[0], seed) for seed in range(3)]
-    found = answers(onnx_model(network, steps), pictures)
-    np.testing.assert_allclose(found, tflite_answers(float_model(network, steps), pictures), atol=1e-4)
+    found, wanted = answers(onnx_model(network, steps), pictures), tflite_answers(float_model(network, steps), pictures)
+    # Values of tens differ by more than shares of one: kernels round in their own order.
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * max(10.0, float(np.ptp(wanted))))
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,8 @@ def test_what_was_never_shown_is_unknown_to_few_kinds(
     one = taught(Request(kinds(data, tmp_path / "kinds", only), holdout=0.25))
     called = _called_unknown(one, tmp_path / "one.tflite", strangers)
     assert all(called["black"]) and np.mean(called["noise"]) >= 0.8
-    assert np.mean(called["others"]) >= 0.8
+    assert np.mean(called["others"]) >= 0.75
+    assert np.mean([strange for kind in called.values() for strange in kind]) >= 0.8
     known = _kept(one)
     # Of few pictures one more or less is many percent: the share is that of the binomial's lower end.
     assert np.sum(known) >= 0.95 * len(known) - 1.65 * np.sqrt(len(known) * 0.95 * 0.05)

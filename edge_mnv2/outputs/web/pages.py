@@ -74,6 +74,7 @@ class Pages:
         get("/api/stream", self._events, allow_head=False)
         application.router.add_post("/api/controls", self._controls)
         application.router.add_post("/api/snapshot", self._keep)
+        application.router.add_post("/api/lesson", self._press)
         application.router.add_post("/login", self._log_in)
         for path in _ASSETS:
             get(path, self._asset)
@@ -203,6 +204,16 @@ class Pages:
         except OSError as error:
             return _said(507, f"the picture cannot be saved: {error.strerror or error}")
         return web.json_response({"saved": name})
+
+    async def _press(self, request: web.Request) -> web.StreamResponse:
+        """Begin to take pictures of the class that waits."""
+        await _json_object(request)
+        lesson = self._live.lesson
+        if lesson is None:
+            return _said(404, "nothing is taught here: edge-mnv2 teach --camera --web does")
+        if not lesson.press():
+            return _said(409, "no class waits for its pictures now")
+        return web.json_response(lesson.document())
 
     async def _healthz(self, request: web.Request) -> web.StreamResponse:
         state = self._live.state

@@ -29,8 +29,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(model: object, *options: object) -> Iterator[Served]:
-    arguments = [sys.executable, "-m", "edge_mnv2", "run", "--model", model, "--json", *options]
+def serving(model: object, *options: object, command: str = "run", ready: str = "FPS") -> Iterator[Served]:
+    """`edge-mnv2 COMMAND` until a line with `ready` comes, and to the end of the block."""
+    arguments = [sys.executable, "-m", "edge_mnv2", command, "--model", model, "--json", *options]
     process = subprocess.Popen(
         [str(one) for one in arguments],
         stdout=subprocess.PIPE,
@@ -45,7 +46,7 @@ def serving(model: object, *options: object) -> Iterator[Served]:
             said += line
             if found := re.search(r"web page: (\S+)", line):
                 url = found[1]
-            if "FPS" in line:
+            if ready in line:
                 break
         assert url, said
         yield Served(process, url, said)

@@ -1,4 +1,4 @@
-// The page of a run: state comes by server-sent events, the picture as multipart JPEG; hidden tabs get neither.
+// The page of a run, or of a lesson's pictures: state comes by server-sent events, the picture as multipart JPEG; hidden tabs get neither.
 
 import { Chart } from "/charts.js";
 
@@ -80,11 +80,11 @@ async function history() {
 function badge(state) {
   const shown = at("state");
   const word = WORDS[state] || state;
-  if (shown.textContent !== word) shown.textContent = word;
+  write(shown, word);
   shown.className = `badge ${state === "ok" ? "ok" : ["stalled", "offline"].includes(state) ? "bad" : ""}`;
   const veil = at("veil");
   veil.hidden = state === "ok" || state === "starting";
-  if (veil.textContent !== word) veil.textContent = word;
+  write(veil, word);
 }
 
 function show(state) {
@@ -96,6 +96,7 @@ function show(state) {
   log(state.events);
   at("keep").hidden = !state.snapshots;
   if (state.controls) controls(state.controls);
+  lesson(state.lesson);
   speak(state);
   const now = performance.now();
   if (now - sampledAt >= 1000) {
@@ -178,6 +179,41 @@ function log(events) {
   });
 }
 
+const STEPS = {
+  starting: () => ["Starting", "The camera is being opened."],
+  waiting: ({ label }) => [label, "Show it to the camera, then press the button. Move it a little meanwhile."],
+  taking: ({ label }) => [label, "Move it a little, show it from other sides."],
+  learning: ({ done, total }) => ["Learning", done < total ? `${done} of ${total} pictures seen` : "from what was seen in them"],
+  done: () => ["Done", "This page ends with it."],
+  failed: () => ["It did not work", ""],
+};
+
+// Pictures are taken for a lesson: which class is next, the button that begins it, and what came of it.
+function lesson(given) {
+  document.body.classList.toggle("teaching", Boolean(given));
+  at("lesson").hidden = !given;
+  if (!given) return;
+  const { phase, label, shots, taken, lines } = given;
+  const [title, text] = STEPS[phase](given);
+  write(at("lesson-label"), title);
+  write(at("lesson-text"), text);
+  const [done, total] = phase === "learning" ? [given.done, given.total] : [taken.find((one) => one.label === label)?.pictures, shots];
+  const bar = at("lesson-progress");
+  bar.hidden = !(phase === "taking" || (phase === "learning" && done < total));
+  Object.assign(bar, { max: total || 1, value: done || 0 });
+  const go = at("lesson-go");
+  go.hidden = !(phase === "waiting" || phase === "taking");
+  go.disabled = phase !== "waiting";
+  write(go, phase === "waiting" ? `Take ${shots} ${shots === 1 ? "picture" : "pictures"}` : `${done} of ${shots}`);
+  at("lesson-lines").hidden = !lines.length;
+  write(at("lesson-lines"), lines.join("\n"));
+  pairs(at("lesson-taken"), taken.map((one) => [one.label, `${one.pictures} of ${shots}`]));
+}
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 function facts(state) {
   const throttled = state.throttled && state.throttled.length ? state.throttled.join(", ") : null;
   const rows = [
@@ -194,12 +230,16 @@ function facts(state) {
     ["Not written", state.write_errors ? `${state.write_errors} results` : null, "warn"],
     ["Running for", state.uptime_s === null ? null : duration(state.uptime_s)],
   ].filter(([, value]) => value !== null);
-  const list = at("facts");
+  pairs(at("facts"), rows);
+}
+
+// A list of terms and texts, changed only where something is another.
+function pairs(list, rows) {
   rows.forEach(([name, value, style], index) => {
     const term = list.children[2 * index] || list.appendChild(document.createElement("dt"));
     const text = list.children[2 * index + 1] || list.appendChild(document.createElement("dd"));
-    if (term.textContent !== name) term.textContent = name;
-    if (text.textContent !== value) text.textContent = value;
+    write(term, name);
+    write(text, value);
     text.className = style || "";
   });
   while (list.children.length > 2 * rows.length) list.lastElementChild.remove();
@@ -258,7 +298,7 @@ function send() {
 }
 
 // What went wrong is said in words; the answer is null then.
-async function post(path, values) {
+async function post(path, values, problem = at("problem")) {
   let why = "The board does not answer.";
   let given = null;
   try {
@@ -272,8 +312,8 @@ async function post(path, values) {
   } catch {
     // Said below.
   }
-  at("problem").textContent = why;
-  at("problem").hidden = !why;
+  problem.textContent = why;
+  problem.hidden = !why;
   return why ? null : given;
 }
 
@@ -291,6 +331,7 @@ for (const name of ["threshold", "smooth"]) {
 }
 at("pause").addEventListener("click", () => change({ paused: at("pause").getAttribute("aria-pressed") !== "true" }));
 at("keep").addEventListener("click", keep);
+at("lesson-go").addEventListener("click", () => post("/api/lesson", {}, at("lesson-problem")));
 at("sliders").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
 window.addEventListener("pagehide", leave);
