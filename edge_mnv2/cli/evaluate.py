@@ -109,6 +109,8 @@ def _failed(outcome: Outcome, say: Callable[[str], None]) -> None:
 
 
 def _text(document: dict[str, Any], unit: str) -> str:
+    from edge_mnv2.evaluate.document import MEASURES
+
     against = document["against"]
     models = [document, *([against] if against is not None else [])]
     threads = f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}"
@@ -119,7 +121,7 @@ def _text(document: dict[str, Any], unit: str) -> str:
     ]
     rows = [
         [name, *(_shown(one.get(key), kind, unit) for one in models)]
-        for key, name, kind in _MEASURES
+        for key, name, kind in MEASURES
         if document.get(key) is not None
     ]
     rows += [
@@ -140,18 +142,6 @@ def _text(document: dict[str, Any], unit: str) -> str:
     if document["failed"]:
         lines += ["", f"{len(document['failed'])} pictures could not be read"]
     return "\n".join(lines)
-
-
-_MEASURES = (
-    ("top1", "top-1", "share"),
-    ("top5", "top-5", "share"),
-    ("balanced_top1", "top-1, mean over classes", "share"),
-    ("expected_calibration_error", "expected calibration error", "share"),
-    ("mse", "MSE", "square"),
-    ("rmse", "RMSE", "value"),
-    ("mae", "MAE", "value"),
-    ("mape", "MAPE", "share"),
-)
 
 
 def _short(label: str) -> str:

@@ -23,6 +23,18 @@ from edge_mnv2.evaluate.metrics import (
 Document = dict[str, Any]
 _ERRORS = ("mse", "rmse", "mae", "mape")
 
+MEASURES = (
+    ("top1", "top-1", "share"),
+    ("top5", "top-5", "share"),
+    ("balanced_top1", "top-1, mean over classes", "share"),
+    ("expected_calibration_error", "expected calibration error", "share"),
+    ("mse", "MSE", "square"),
+    ("rmse", "RMSE", "value"),
+    ("mae", "MAE", "value"),
+    ("mape", "MAPE", "share"),
+)
+"""A model's figures: key of the document, name for people, and whether it is a share, a value or its square."""
+
 
 def document(evaluation: Evaluation) -> Document:
     """Everything that is known about the pass, ready for `json.dumps`."""

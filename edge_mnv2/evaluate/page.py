@@ -9,7 +9,7 @@ from typing import Any, Optional
 from edge_mnv2 import html_report
 from edge_mnv2.evaluate import figures
 from edge_mnv2.evaluate.charts import reliability, scatter
-from edge_mnv2.evaluate.document import Document
+from edge_mnv2.evaluate.document import MEASURES, Document
 from edge_mnv2.evaluate.mistakes import Mistake
 from edge_mnv2.html_report import section, table
 
@@ -22,17 +22,6 @@ _STYLE = """
 svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.bar,.point{fill:var(--bar)}.point{fill-opacity:.6}
 .guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}.axis{stroke:var(--soft);fill:none}
 """
-
-_MEASURES = (
-    ("top1", "top-1", "share"),
-    ("top5", "top-5", "share"),
-    ("balanced_top1", "top-1, mean over classes", "share"),
-    ("expected_calibration_error", "expected calibration error", "share"),
-    ("mse", "MSE", "square"),
-    ("rmse", "RMSE", "value"),
-    ("mae", "MAE", "value"),
-    ("mape", "MAPE", "share"),
-)
 
 
 def page(
@@ -69,7 +58,7 @@ _CALIBRATION = (
 
 def _summary(document: Document, unit: str) -> str:
     against = document["against"]
-    measures = [entry for entry in _MEASURES if document.get(entry[0]) is not None]
+    measures = [entry for entry in MEASURES if document.get(entry[0]) is not None]
     cards = [("pictures", f"{document['images']}")]
     cards += [(name, _number(document[key], kind, unit)) for key, name, kind in measures]
     if document["agreement"] is not None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Optional
@@ -19,6 +18,7 @@ from edge_mnv2.loop.decision import Decider
 from edge_mnv2.loop.engines import Engines, open_engines
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.gate import SceneGate
+from edge_mnv2.loop.signals import on_signals
 from edge_mnv2.loop.source_choice import ChosenSource, choose_source
 from edge_mnv2.loop.statistics import Statistics
 from edge_mnv2.outputs.live import Facts
@@ -73,19 +73,6 @@ class _Signals:
             raise _Stopped
         self.loop.stop()
 
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        try:
-            previous = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: whoever runs us there handles signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
 
 def run(request: RunRequest) -> RunOutcome:
     """Run until the source, a limit or a signal ends it.
@@ -96,7 +83,7 @@ def run(request: RunRequest) -> RunOutcome:
     """
     signals = _Signals()
     session = _Session(request)
-    with signals.installed():
+    with on_signals(signals):
         try:
             with contextlib.ExitStack() as stack:
                 session.open(stack)

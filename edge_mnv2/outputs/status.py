@@ -60,20 +60,14 @@ class Describe(Protocol):
     def __call__(self, latest: Optional[Result], classes: bool = True) -> str: ...
 
 
-class StatusLine:
-    """Writes `describe(latest)` to `stream` every `interval_s`. A sink that remembers only the newest result."""
+class NewestShown:
+    """A sink that remembers only the newest result: `_work` shows it on `stream`, in a thread of its own."""
 
-    name = "status line"
+    name = "status"
 
-    def __init__(
-        self,
-        describe: Describe,
-        stream: Optional[TextIO] = None,
-        interval_s: float = 1.0,
-    ) -> None:
+    def __init__(self, describe: Describe, stream: TextIO) -> None:
         self._describe = describe
-        self._stream = stream or sys.stderr
-        self._interval_s = interval_s
+        self._stream = stream
         self._latest: Optional[Result] = None
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._work, name="status", daemon=True)
@@ -85,6 +79,19 @@ class StatusLine:
     def close(self) -> None:
         self._halt.set()
         self._thread.join(0.5)
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+
+class StatusLine(NewestShown):
+    """Writes `describe(latest)` to `stream` every `interval_s`."""
+
+    name = "status line"
+
+    def __init__(self, describe: Describe, stream: Optional[TextIO] = None, interval_s: float = 1.0) -> None:
+        self._interval_s = interval_s
+        super().__init__(describe, stream or sys.stderr)
 
     def _work(self) -> None:
         while not self._halt.wait(self._interval_s):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Optional, TextIO, Union
+from typing import TYPE_CHECKING, Optional, TextIO
 
-from edge_mnv2.loop.result import Result
-from edge_mnv2.outputs.status import Describe, StatusLine
+from edge_mnv2.outputs.status import Describe, NewestShown, StatusLine
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +18,7 @@ _BAR = 24
 _CLASSES = 5
 
 
-def status_for(describe: Describe, stream: Optional[TextIO] = None) -> Union[StatusLine, LiveStatus]:
+def status_for(describe: Describe, stream: Optional[TextIO] = None) -> NewestShown:
     """What fits `stream` (stderr): the live status on a terminal that can move its cursor, else one line a second."""
     stream = stream or sys.stderr
     if stream.isatty():
@@ -31,26 +29,10 @@ def status_for(describe: Describe, stream: Optional[TextIO] = None) -> Union[Sta
     return StatusLine(describe, stream)
 
 
-class LiveStatus:
-    """Redraws `describe` and the best classes four times a second, from a thread of its own. A sink that remembers
-    only the newest result; `close` leaves nothing behind on the screen."""
+class LiveStatus(NewestShown):
+    """Redraws `describe` and the best classes four times a second; `close` leaves nothing behind on the screen."""
 
     name = "live status"
-
-    def __init__(self, describe: Describe, stream: TextIO) -> None:
-        self._describe = describe
-        self._stream = stream
-        self._latest: Optional[Result] = None
-        self._halt = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="status", daemon=True)
-        self._thread.start()
-
-    def write(self, result: Result) -> None:
-        self._latest = result
-
-    def close(self) -> None:
-        self._halt.set()
-        self._thread.join(0.5)
 
     def _work(self) -> None:
         from rich.console import Console

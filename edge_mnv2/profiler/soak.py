@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Callable, Optional, Union
 
 from edge_mnv2.device.health import HealthSample
 from edge_mnv2.device.throttling import MEANINGS, WORDS
-from edge_mnv2.loop.frame_loop import FrameLoop, ResultSink
+from edge_mnv2.loop.frame_loop import ResultSink
 from edge_mnv2.loop.percentiles import Percentiles
 from edge_mnv2.loop.result import Result
+from edge_mnv2.loop.signals import on_signals
 from edge_mnv2.profiler.feed import Feed
 from edge_mnv2.profiler.soak_points import Point, Soak, clock_text
 from edge_mnv2.profiler.watch import Watch
@@ -51,7 +49,8 @@ def soak(
         loop = feed.loop(classifiers, duration_s=minutes * 60, health=watch.newest, sinks=[*sinks, counter])
         counter.begin()
         began = time.monotonic()
-        with _stopped_by_signals(loop):
+        # Hours of measuring are not lost.
+        with on_signals(lambda number, frame: loop.stop()):
             result.ended = loop.run()
         result.seconds = time.monotonic() - began
         result.frames = loop.statistics.frames
@@ -140,23 +139,3 @@ class _Counter:
         self._results = 0
         self._times = Percentiles()
         self._samples: list[HealthSample] = []
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(loop: FrameLoop) -> Iterator[None]:
-    """SIGINT and SIGTERM end the loop, so that hours of measuring are not lost."""
-
-    def stop(number: int, frame: Optional[FrameType]) -> None:
-        loop.stop()
-
-    try:
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:
-        # Not the main thread: whoever runs us there handles signals.
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
