@@ -77,7 +77,11 @@ class Machine:
             "system": dict(system or {}),
             "pip": str(pip),
         }
-        for name, version in {"python3": python, **(more_pythons or {})}.items():
+        pythons = {"python3": python, **(more_pythons or {})}
+        for name in {f"python3.{minor}" for minor in range(8, 20)} - set(pythons):
+            # What this machine has is not on that one.
+            self.program(name, "exit 127")
+        for name, version in pythons.items():
             described = folder / f"{name}.json"
             described.write_text(json.dumps({**facts, "version": list(version)}))
             self.program(name, f'exec {sys.executable} -I {_FAKE_PYTHON} {described} "$@"')

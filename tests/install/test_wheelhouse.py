@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -97,13 +98,13 @@ def test_gathered(
 
 
 def test_install_from_the_stick(pc: Machine, offers: dict[str, str], tmp_path: Path, pip: Path) -> None:
-    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    here, arch = f"{sys.version_info[0]}.{sys.version_info[1]}", platform.machine()
     script = make_project(tmp_path / "clone", requires=REQUIRES, extras=["web", "all"])
     stick = tmp_path / "stick"
-    arguments = ["--make-wheelhouse", str(stick), "--arch", "x86_64", "--python"]
+    arguments = ["--make-wheelhouse", str(stick), "--arch", arch, "--python"]
     assert pc.install(*arguments, here, script=script, environment=offers).returncode == 0
 
-    board = Machine(tmp_path / "board", pip=pip, uname="x86_64", glibc="2.41")
+    board = Machine(tmp_path / "board", pip=pip, uname=arch, glibc="2.41")
     done = board.install(script=stick / "install.sh")
     assert done.returncode == 0, done.stderr
     assert f"{stick}, no network" in done.stdout
@@ -114,17 +115,18 @@ def test_install_from_the_stick(pc: Machine, offers: dict[str, str], tmp_path: P
     assert done.returncode == 0, done.stderr
 
     # A stick for another machine is recognized before anything is done.
-    other = Machine(tmp_path / "other", pip=pip, uname="aarch64")
+    foreign = "aarch64" if arch != "aarch64" else "x86_64"
+    other = Machine(tmp_path / "other", pip=pip, uname=foreign)
     done = other.install(script=stick / "install.sh")
     assert done.returncode == 2
-    assert f"is for x86_64 {here}; this is aarch64 {here}" in done.stderr
+    assert f"is for {arch} {here}; this is {foreign} {here}" in done.stderr
 
     # One file lost on the way is named.
     next(stick.glob("delta-*.whl")).unlink()
     done = board.install(script=stick / "install.sh")
     assert done.returncode == 1
     assert "delta" in done.stderr
-    assert f"--make-wheelhouse DIR --arch x86_64 --python {here}" in done.stderr
+    assert f"--make-wheelhouse DIR --arch {arch} --python {here}" in done.stderr
     assert board.command.exists()
 
     shutil.rmtree(stick)

@@ -83,15 +83,15 @@ def test_no_color_is_honoured_on_a_terminal(stub: Path) -> None:
     assert terminal.process.wait(10) == 0 and not re.search(r"\x1b\[3[0-9]m|\x1b\[38;", terminal.drawn)
 
 
+@pytest.mark.timeout(60)
 def test_a_stalled_terminal_stops_nothing(stub: Path) -> None:
     """Nobody reads the terminal: its buffer fills, results go on."""
     terminal = Terminal(stub, "--log", "-", TERM="xterm-256color")
     assert terminal.process.stdout is not None
-    began, frames = time.monotonic(), 0
-    while time.monotonic() - began < 3:
+    began = time.monotonic()
+    # At four pictures a second the terminal's buffer is full long before; a run that waited for it would say no more.
+    while time.monotonic() - began < 5:
         assert terminal.process.stdout.readline()
-        frames += 1
-    assert frames > 30
     terminal.process.send_signal(signal.SIGTERM)
     terminal.process.communicate(timeout=10)
     assert terminal.process.returncode == 0
