@@ -117,19 +117,26 @@ def append_value(backbone: Backbone, head: Linear, embeddings: np.ndarray, low: 
     chain = _Chain(backbone)
     # Unlike `affine`, the range need not hold 0: a value around 1000 keeps all of its steps.
     step = max(high - low, 1e-6) / 255
-    numbers = Quantization.per_tensor(step, round(-128 - low / step))
-    rest = rounded_off(head)
+    zero = round(-128 - low / step)
+    apart = not -128 <= zero <= 127
+    # Runtimes take no zero point outside int8: then int8 counts from the lowest value, and int32 adds that.
+    numbers = Quantization.per_tensor(step, -128 if apart else zero)
+    lowest = round(low / step) if apart else 0
+    name = "value.above" if apart else "value"
+    above = Linear(head.weights, head.bias - lowest * step)
+    rest = rounded_off(above)
     center = embeddings.mean(axis=0)
     missing = (embeddings - center) @ rest.T
     most = float(np.abs(missing).max())
     if most <= _SMALL_SHARE * step:
-        chain.finish(chain.linear("value", chain.embedding, head, numbers, center))
-        return
-    # Where rounding the weights costs more than the output's steps, what was rounded off is a second, finer row.
-    coarse = chain.linear("value.coarse", chain.embedding, head, numbers, center)
-    fine = Linear(rest, -rest @ center)
-    finer = chain.linear("value.fine", chain.embedding, fine, Quantization.per_tensor(1.5 * most / 127), center)
-    chain.finish(chain.add("ADD", [coarse, finer], "value", (1, 1), numbers, "AddOptions", 2, **_PLAIN))
+        answer = chain.linear(name, chain.embedding, above, numbers, center)
+    else:
+        # Where rounding the weights costs more than the output's steps, what was rounded off is a second, finer row.
+        coarse = chain.linear("value.coarse", chain.embedding, above, numbers, center)
+        fine = Linear(rest, -rest @ center)
+        finer = chain.linear("value.fine", chain.embedding, fine, Quantization.per_tensor(1.5 * most / 127), center)
+        answer = chain.add("ADD", [coarse, finer], name, (1, 1), numbers, "AddOptions", 2, **_PLAIN)
+    chain.finish(chain.lifted("value", answer, lowest + 128) if apart else answer)
 
 
 def rounded_off(rows: Linear) -> np.ndarray:
@@ -190,6 +197,17 @@ class _Chain:
         output = Tensor(name, shape, "int8", None, numbers)
         self._graph.main.operators.append(Operator(kind, list(inputs), [output], table, options, version))
         return output
+
+    def lifted(self, name: str, source: Tensor, steps: int) -> Tensor:
+        """`source` in int32, `steps` of its own scale higher; its zero is 0."""
+        assert source.quantization is not None
+        numbers = Quantization.per_tensor(float(source.quantization.scale[0]))
+        wide = self.add("CAST", [source], f"{name}.steps", source.shape, numbers, "CastOptions", 1)
+        wide.dtype = "int32"
+        lowest = Tensor.constant(f"{name}.lowest", np.full(source.shape, steps, np.int32), numbers)
+        answer = self.add("ADD", [wide, lowest], name, source.shape, numbers, "AddOptions", 1, **_PLAIN)
+        answer.dtype = "int32"
+        return answer
 
     def center(self, embeddings: np.ndarray) -> np.ndarray:
         """The mean embedding: rounded weights are corrected so that they are right there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -35,13 +36,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Layer:
-    """One output of the embedder: the operator that makes it, its place in the codes, and real = scale * (q - zero)."""
+    """One output of the embedder: the operator that makes it, its place in the codes, its shape (height, width and
+    channels of a map, else only channels count), and real = scale * (q - zero)."""
 
     operator: int
     start: int
-    size: int
+    shape: tuple[int, ...]
     scale: float
     zero_point: int
+
+    @property
+    def size(self) -> int:
+        """Values of one picture."""
+        return math.prod(self.shape)
 
     def of(self, codes: np.ndarray) -> np.ndarray:
         """This layer's part of `codes` (..., all layers)."""
@@ -79,7 +86,8 @@ class Embedder:
         self.layers: list[Layer] = []
         for place, backbone in zip(places, backbones):
             start = sum(layer.size for layer in self.layers)
-            self.layers.append(Layer(place, start, backbone.size, backbone.scale, backbone.zero_point))
+            shape = tuple(backbone.embedding.shape[1:])
+            self.layers.append(Layer(place, start, shape, backbone.scale, backbone.zero_point))
         if len(backbones) == 1:
             model = backbones[0].graph
         else:

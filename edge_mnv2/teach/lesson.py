@@ -25,6 +25,10 @@ Progress = Callable[[int, int], None]
 _VARIATIONS = 3
 _MANY = 400
 """With more pictures than this each gets fewer variations: time on a small board goes into embedding."""
+_SPANS, _MOST_SPANS = (1e-12, 1e12), 1e5
+"""How far values may lie apart, and how many times that from zero: more is beyond what a model's numbers resolve."""
+_MANY_MEASURED = (80, 160)
+"""With more pictures of a value than this one variation each, and none: maps are large, and memory small."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +190,11 @@ def _embed(
     failures: list[tuple[str, str]] = []
     random = np.random.default_rng(request.seed)
     variations = 0
-    if request.variations:
-        variations = _VARIATIONS if len(pictures.pictures) <= _MANY else 1
     total = len(pictures.pictures)
+    if request.variations:
+        variations = _VARIATIONS if total <= _MANY else 1
+        if pictures.task == REGRESSION:
+            variations = (_VARIATIONS, 1, 0)[sum(total > many for many in _MANY_MEASURED)]
     for number, one in enumerate(pictures.pictures):
         progress(number, total)
         try:
@@ -253,6 +259,11 @@ def _check_left(
     if task == REGRESSION:
         if len(np.unique(truth)) < 2:
             raise UsageError(f"{request.folder} has pictures of one value only", hint="teach at least two values")
+        if not _SPANS[0] < float(np.ptp(truth)) < _SPANS[1] or np.abs(truth).max() > _MOST_SPANS * np.ptp(truth):
+            raise UsageError(
+                f"{request.folder} has values from {truth.min():g} to {truth.max():g}",
+                hint="give them in a unit in which they differ by something between 1e-12 and 1e12, near to zero",
+            )
         return
     for row, name in enumerate(classes):
         if not np.any(truth == row):

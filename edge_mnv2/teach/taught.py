@@ -138,6 +138,7 @@ def _fit_value(lesson: Lesson) -> _Fitted:
     settings = {
         "optimizer": optimizer,
         "weight_decay": choice.decay,
+        "smoothing": choice.smoothing,
         "screening": choice.power,
         "layer": list(cut.embedding.shape[1:]),
         "left_out_rmse": choice.error,
@@ -259,7 +260,9 @@ def _refit(taught: Taught, some: np.ndarray) -> Linear:
     places = lesson.places(some)
     embeddings, truth = taught.layer.real(lesson.codes[places]), lesson.truth[lesson.picture[places]]
     if lesson.task == REGRESSION:
-        choice = values.Choice(taught.layer, settings["screening"], settings["weight_decay"], 0.0)
+        choice = values.Choice(
+            taught.layer, settings["smoothing"], settings["screening"], settings["weight_decay"], 0.0
+        )
         return values.fit(embeddings, truth, choice)
     rows = truth.astype(int)
     if lesson.head == "imprint":

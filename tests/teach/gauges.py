@@ -36,17 +36,33 @@ def dial(background: np.ndarray, percent: float, random: np.random.Generator) ->
     return _lit(picture, random)
 
 
-def tank(background: np.ndarray, percent: float, random: np.random.Generator) -> np.ndarray:
-    """RGB uint8 240x320x3: a glass filled to `percent`, its place, light and liquid as `random` has them."""
+def tank(
+    background: np.ndarray,
+    percent: float,
+    random: np.random.Generator,
+    *,
+    glass: float = 0.25,
+    liquid: float = 0.1,
+    colours: float = 15,
+) -> np.ndarray:
+    """RGB uint8 240x320x3: a glass filled to `percent`, its place, light and liquid as `random` has them.
+
+    The background shows through by the shares `glass` and `liquid`, whose colour differs by so many `colours`.
+    """
     picture = cv2.resize(background, (320, 240), interpolation=cv2.INTER_AREA).astype(np.float32)
     left, top = 120 + int(random.integers(-6, 7)), 32 + int(random.integers(-5, 6))
     right, bottom = left + 80, top + 176
-    picture[top:bottom, left:right] = 0.25 * picture[top:bottom, left:right] + 0.75 * 235
+    picture[top:bottom, left:right] = glass * picture[top:bottom, left:right] + (1 - glass) * 235
     level = bottom - round(percent / 100 * (bottom - top))
-    colour = np.array([30, 70, 190], np.float32) + random.uniform(-15, 15, 3).astype(np.float32)
-    picture[level:bottom, left:right] = 0.1 * picture[level:bottom, left:right] + 0.9 * colour
+    colour = np.array([30, 70, 190], np.float32) + random.uniform(-colours, colours, 3).astype(np.float32)
+    picture[level:bottom, left:right] = liquid * picture[level:bottom, left:right] + (1 - liquid) * colour
     cv2.rectangle(picture, (left, top), (right, bottom), (40, 40, 40), 3)
     return _lit(picture, random)
+
+
+def level(background: np.ndarray, percent: float, random: np.random.Generator) -> np.ndarray:
+    """A tank that nothing shows through, always with the same liquid."""
+    return tank(background, percent, random, glass=0, liquid=0, colours=0)
 
 
 def _lit(picture: np.ndarray, random: np.random.Generator) -> np.ndarray:

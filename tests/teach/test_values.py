@@ -1,4 +1,4 @@
-"""A measured value: a dial before real photographs."""
+"""A measured value: a dial and a level before real photographs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.teach import values
 from edge_mnv2.teach.document import document
+from edge_mnv2.teach.embedding import Layer
 from edge_mnv2.teach.lesson import Lesson, Request, learn
-from tests.teach.gauges import HIGH, LOW, gauges, tank
+from tests.teach.gauges import HIGH, LOW, gauges, level, tank
 from tests.teach.lessons import CORAL, OURS, taught
 
 
@@ -38,6 +39,25 @@ def test_a_dial_is_read(data: Path, tmp_path: Path, dials: Path, model: str) -> 
             assert value == pytest.approx(float(one.answers.scores[place, 0]), abs=0.012 * (HIGH - LOW))
 
 
+@pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
+def test_a_level_is_read(data: Path, tmp_path: Path, model: str) -> None:
+    levels = gauges(data, tmp_path / "levels", level)
+    one = taught(Request(levels, model=model if model == OURS else str(data / "models" / model)))
+    metrics = document(one, "level.tflite", "", [])["metrics"]
+    assert metrics["rmse"] < (0.06 if "ptq" in model else 0.05) * (HIGH - LOW)
+    assert metrics["largest_difference_of_range"] < 0.01
+
+
+def test_smoothing_is_its_own_transpose() -> None:
+    """Averaged weights on a map are the weights on the averaged map."""
+    layer = Layer(0, 0, (5, 4, 2), 1.0, 0)
+    random = np.random.default_rng(0)
+    maps, weights = random.normal(size=(3, 40)), random.normal(size=(1, 40))
+    smooth = values._smooth(maps, layer, 2)
+    np.testing.assert_allclose(smooth @ weights[0], maps @ values._smooth(weights, layer, 2)[0])
+    assert smooth.std() < 0.5 * maps.std()
+
+
 @pytest.fixture(scope="module")
 def lesson(dials: Path) -> Lesson:
     found, embedder = learn(Request(dials, model=OURS, variations=False), lambda said: None, lambda done, total: None)
@@ -49,7 +69,7 @@ def lesson(dials: Path) -> Lesson:
 def test_steps_come_to_where_the_closed_form_is(lesson: Lesson, optimizer: str) -> None:
     layer = next(layer for layer in lesson.layers if layer.size == 14 * 14 * 64)
     embeddings = layer.real(lesson.codes)
-    choice = values.Choice(layer, power=3, decay=1e-5, error=0.0)
+    choice = values.Choice(layer, smoothing=1, power=3, decay=1e-5, error=0.0)
     closed, stepped = (values.fit(embeddings, lesson.truth, choice, optimizer=name) for name in ("closed", optimizer))
     assert np.abs(closed(embeddings) - stepped(embeddings)).max() < 0.02 * (HIGH - LOW)
 
@@ -77,6 +97,24 @@ def test_the_command_and_evaluate(run, data: Path, tmp_path: Path) -> None:
     code, said, notes = run("evaluate", folder, "--model", out, "--json")
     assert code == 0, notes
     assert json.loads(said)["rmse"] < 6
+
+
+@pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
+@pytest.mark.parametrize(("low", "high"), [(990.0, 1030.0), (7.5, 77.5), (-100.0, -50.0), (1.5, 3.5)])
+def test_a_range_that_is_clear_of_zero(data: Path, tmp_path: Path, model: str, low: float, high: float) -> None:
+    folder = gauges(data, tmp_path / "tank", level, count=24, backgrounds=1)
+    table = folder / "labels.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    table.write_text("file,value\n" + "".join(f"{name},{low + float(v) * (high - low) / 100}\n" for name, v in rows))
+    one = taught(Request(folder, model=model if model == OURS else str(data / "models" / model)))
+    metrics = document(one, "tank.tflite", "", [])["metrics"]
+    assert metrics["rmse"] < 0.06 * (high - low) and metrics["largest_difference_of_range"] < 0.01
+    path = tmp_path / "tank.tflite"
+    path.write_bytes(one.model)
+    assert {tensor.dtype for tensor in graph.read(one.model).main.tensors} <= {"int8", "uint8", "int32"}
+    with Classifier.open(path, task="regression") as classifier:
+        value = float(classifier.scores(read_still(folder / rows[0][0]))[0])
+    assert value == pytest.approx(low + float(rows[0][1]) * (high - low) / 100, abs=0.15 * (high - low))
 
 
 def test_values_in_file_names(run, data: Path, tmp_path: Path) -> None:
