@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -57,11 +58,7 @@ def atomic_write(target: Path, mode: str = "wb") -> Iterator[IO]:
     target = Path(target)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     try:
-        # mkstemp makes private files; what we write is as readable as any other file of the user.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as handle:
+        with _readable(descriptor, mode) as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
@@ -70,3 +67,31 @@ def atomic_write(target: Path, mode: str = "wb") -> Iterator[IO]:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
+    """Write files that belong together: all are on the disk before the first one takes its name.
+
+    Raises OSError, whose `filename` is the file that could not be written; then none has changed.
+    """
+    with contextlib.ExitStack() as open_files:
+        # They are left in reverse: the first of `contents` takes its name first.
+        for target, content in reversed(contents):
+            try:
+                if target.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                handle = open_files.enter_context(atomic_write(target))
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            except OSError as error:
+                error.filename = str(target)
+                raise
+
+
+def _readable(descriptor: int, mode: str) -> IO:
+    # mkstemp makes private files; what we write is as readable as any other file of the user.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.fchmod(descriptor, 0o666 & ~umask)
+    return os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8")

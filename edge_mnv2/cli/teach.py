@@ -100,7 +100,7 @@ def teach(
     from edge_mnv2.device.profile import resolve
     from edge_mnv2.teach.guide import Guide
     from edge_mnv2.teach.lesson import Request
-    from edge_mnv2.teach.session import run
+    from edge_mnv2.teach.session import ready, run
 
     settings = resolve(None, setting_overrides(context))
     count, said = resolve_threads(settings.runtime.threads)
@@ -118,13 +118,14 @@ def teach(
         seed,
         add,
         augment,
-        unknown,
+        unknown if given(context, "unknown") else None,
         unit,
         compiled,
         resize,
         settings.runtime.backend,
         count,
     )
+    request = ready(request, report, classes or ())
     guide = Guide(classes or (), shots)
     with _on_page(guide, web, web_token, web_open) as live:
         if camera is not None and classes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Plan:
                 raise UsageError(f"--class '{name}'", hint="a name that can be a folder's, without / and no dot first")
         if len(set(self.classes)) < len(self.classes):
             raise UsageError("the same --class twice", hint="name each class once")
+        if not 0 <= self.countdown_s < math.inf:
+            raise UsageError(f"--countdown {self.countdown_s:g}", hint="a number of seconds")
         if self.shots < 1:
             raise UsageError(f"--shots {self.shots}", hint="at least 1")
 

@@ -25,6 +25,9 @@ KEPT = 0.965
 """The share of taught pictures, left out in turn, that must stay known. Of new ones it is then about 0.95: what is
 chosen by these pictures suits them better than others."""
 
+TOLD = 0.8
+"""The share of pictures that show nothing which a rule must call unknown."""
+
 _STANDS_OUT = 1.75
 _LEAST_CLASSES = 100
 """A classifier with fewer classes tells too little of what else there is."""
@@ -44,17 +47,35 @@ _MOST = 600
 _TURNS = 20
 
 
-def calibrate(backbone: Backbone, embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int) -> Unknown:
+def calibrate(
+    backbone: Backbone,
+    embeddings: np.ndarray,
+    picture: np.ndarray,
+    truth: np.ndarray,
+    rows: int,
+    nothing: np.ndarray,
+) -> Unknown:
     """The rule for "unknown" from the taught `embeddings` (samples, size).
 
     `picture` (samples,) says which picture each is of, its own first and then its variations, `truth` (samples,) int
-    its class.
+    its class. `nothing` are embeddings of pictures that show nothing: where the published classifier takes many of them
+    for something taught (it may know birds only), the embeddings themselves are compared, if that is better.
     """
     some = _some(picture, truth)
-    evidence = _evidence(backbone, embeddings[np.unique(picture, return_index=True)[1]])
-    shown = _Shown(Familiarity(evidence, np.zeros((1, 1))), embeddings[some], picture[some], truth[some], rows)
-    threshold = _threshold(shown.left_out(), _USUAL[evidence is not None])
-    return Unknown(Familiarity(evidence, shown.prototypes()), threshold, _STEEPNESS / threshold)
+    own = embeddings[np.unique(picture, return_index=True)[1]]
+    rules = []
+    for evidence in (_evidence(backbone, own), None):
+        shown = _Shown(Familiarity(evidence, np.zeros((1, 1))), embeddings[some], picture[some], truth[some], rows)
+        threshold = _threshold(shown.left_out(), _USUAL[evidence is not None])
+        rules.append(Unknown(Familiarity(evidence, shown.prototypes()), threshold, _STEEPNESS / threshold))
+        if told(rules[-1], nothing) >= TOLD:
+            break
+    return max(rules, key=lambda rule: told(rule, nothing))
+
+
+def told(rule: Unknown, embeddings: np.ndarray) -> float:
+    """The share of `embeddings` that `rule` calls unknown."""
+    return float(np.mean(rule.familiarity(embeddings) < rule.threshold))
 
 
 def _some(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.paths import atomic_write
+from edge_mnv2.paths import write_together
 from edge_mnv2.teach.document import Document
-from edge_mnv2.teach.pictures import CLASSIFICATION, UNKNOWN, labels_text
+from edge_mnv2.teach.pictures import CLASSIFICATION, UNKNOWN, labels_text, printable
 from edge_mnv2.teach.taught import Taught
 
 
-def write(taught: Taught, out: Path, document: Document) -> list[Path]:
-    """Write them, the model last: where it is, its labels are. Raises UsageError where that cannot be done."""
+def check_out(out: Path) -> None:
+    """Raises UsageError where a model cannot be written to `out`, or files beside it are not a model's."""
+    if out.suffix != ".tflite":
+        raise UsageError(f"--out {printable(out)}", hint="give a file name that ends in .tflite")
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"--out {printable(out)}", hint="give a name in UTF-8") from None
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UsageError(f"--out {out} cannot be written", hint="name a file in a folder that exists")
+    for companion in companions(out):
+        if companion.exists() and not out.exists():
+            raise UsageError(f"{companion} is there, and no {out.name}", hint="give another --out, or move it away")
+
+
+def check_report(report: Path, out: Path) -> None:
+    """Raises UsageError where the page cannot be written to `report`, or would be lost among the files of `out`."""
+    if report.is_dir() or not report.absolute().parent.is_dir():
+        raise UsageError(f"--report {printable(report)} cannot be written", hint="name a file in a folder that exists")
+    if report.absolute() in [path.absolute() for path in (out, *companions(out))]:
+        raise UsageError(f"--report {report} is one of the model's own files", hint="such as --report lesson.html")
+
+
+def companions(out: Path) -> list[Path]:
+    """What is written beside the model `out`."""
+    return [out.with_suffix(suffix) for suffix in (".labels.txt", ".yaml", ".json")]
+
+
+def write(taught: Taught, out: Path, document: Document, more: Sequence[tuple[Path, bytes]] = ()) -> list[Path]:
+    """Write them, and `more` with them: all of them or none. An older twin for the accelerator goes.
+
+    Raises UsageError where that cannot be done.
+    """
     lesson = taught.lesson
     names = lesson.classes + ((UNKNOWN,) if taught.unknown is not None else ())
-    labels = out.with_suffix(".labels.txt")
+    labels, sidecar_file, document_file = companions(out)
+    twin = out.with_name(f"{out.stem}_edgetpu.tflite")
     contents: list[tuple[Path, bytes]] = []
     sidecar = [f"# taught by edge-mnv2 on {document['backbone']['model']}", f"task: {lesson.task}"]
     if lesson.task == CLASSIFICATION:
@@ -32,16 +65,17 @@ def write(taught: Taught, out: Path, document: Document) -> list[Path]:
         if values is not None:
             preprocess.append(f"{key}: {json.dumps(values)}")
     sidecar.append(f"preprocess: {{{', '.join(preprocess)}}}")
-    contents.append((out.with_suffix(".yaml"), ("\n".join(sidecar) + "\n").encode()))
-    contents.append((out.with_suffix(".json"), (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()))
+    contents.append((sidecar_file, ("\n".join(sidecar) + "\n").encode()))
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    contents.append((document_file, text.encode()))
     if taught.compiled is not None:
         # The name under which `run` finds the twin for the accelerator.
-        contents.append((out.with_name(f"{out.stem}_edgetpu.tflite"), taught.compiled))
+        contents.append((twin, taught.compiled))
     contents.append((out, taught.model))
-    for path, content in contents:
-        try:
-            with atomic_write(path) as handle:
-                handle.write(content)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    try:
+        write_together([*more, *contents])
+        if taught.compiled is None:
+            twin.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be written: {error.strerror or error}") from error
     return [path for path, _ in contents]

@@ -10,10 +10,20 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import ModelError, SourceError, UsageError
+from edge_mnv2.evaluate.dataset import TABLE
+from edge_mnv2.teach import nothing
 from edge_mnv2.teach.embedding import Embedder, Layer
 from edge_mnv2.teach.memory import Memory, recall
 from edge_mnv2.teach.optimizers import OPTIMIZERS
-from edge_mnv2.teach.pictures import CLASSIFICATION, REGRESSION, PictureSet, digest, read_pictures
+from edge_mnv2.teach.pictures import (
+    CLASSIFICATION,
+    REGRESSION,
+    Picture,
+    PictureSet,
+    class_folders,
+    digest,
+    read_pictures,
+)
 from edge_mnv2.teach.split import hold_out, hold_out_values
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
@@ -45,7 +55,7 @@ class Request:
     seed: int = 0
     add: Optional[Path] = None
     variations: bool = True
-    unknown: bool = True
+    unknown: Optional[bool] = None
     unit: Optional[str] = None
     compiled: Optional[Path] = None
     resize: Optional[str] = None
@@ -76,6 +86,8 @@ class Lesson:
     paths: list[Optional[Path]]
     hashes: list[int]
     brightness: list[float]
+    nothing: np.ndarray
+    """`codes` of pictures that show nothing (none for a value)."""
     failures: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -109,12 +121,10 @@ def check(request: Request) -> None:
         raise UsageError(f"--optimizer {request.optimizer}", hint=f"one of {', '.join(('closed', *OPTIMIZERS))}")
     if not 0 <= request.holdout < 1:
         raise UsageError(f"--holdout {request.holdout:g}", hint="a share from 0 to below 1")
-    out = request.out
-    if out is not None:
-        if out.suffix != ".tflite":
-            raise UsageError(f"--out {out}", hint="give a file name that ends in .tflite")
-        if out.is_dir() or not out.absolute().parent.is_dir():
-            raise UsageError(f"--out {out} cannot be written", hint="name a file in a folder that exists")
+    try:
+        (request.unit or "").encode()
+    except UnicodeEncodeError:
+        raise UsageError("--unit is no text in UTF-8") from None
 
 
 def learn(request: Request, say: Say, progress: Progress) -> tuple[Lesson, Embedder]:
@@ -125,19 +135,26 @@ def learn(request: Request, say: Say, progress: Progress) -> tuple[Lesson, Embed
     check(request)
     before = recall(request.add) if request.add is not None else None
     about = before.about if before is not None else {}
-    pictures = read_pictures(request.folder, request.task or about.get("task"), 1 if before is not None else 2)
+    pictures = read_pictures(request.folder, _task(request, about), 1 if before is not None else 2)
     if before is not None and pictures.task != about["task"]:
         raise UsageError(f"--add {request.add} is a {about['task']}, and {request.folder} holds a {pictures.task}")
     found = _backbone(request, about)
     resize = request.resize or about.get("resize") or found.preprocess.resize or "crop"
-    request = replace(request, unit=request.unit or about.get("unit"))
+    if resize != about.get("resize", resize):
+        raise UsageError(
+            f"--resize {resize}: --add {request.add} was taught with {about['resize']}", hint="leave --resize out"
+        )
+    if request.out is not None and request.out.exists() and request.out.samefile(found.path):
+        raise UsageError(f"--out {request.out} is the backbone itself", hint="give another name")
+    unknown = about.get("unknown", True) if request.unknown is None else request.unknown
+    request = replace(request, unit=request.unit or about.get("unit"), unknown=unknown)
     for note in pictures.notes:
         say(note)
     embedder = Embedder(
         found,
         operators=about.get("operators"),
         # A compiled extractor ends in the average pool; maps cannot be had from it.
-        maps=pictures.task == REGRESSION and request.compiled is None,
+        maps=pictures.task == REGRESSION and request.compiled is None and before is None,
         resize=resize,
         runtime=request.runtime,
         threads=request.threads,
@@ -147,6 +164,18 @@ def learn(request: Request, say: Say, progress: Progress) -> tuple[Lesson, Embed
     except BaseException:
         embedder.close()
         raise
+
+
+def _task(request: Request, about: dict[str, Any]) -> Optional[str]:
+    """What the pictures are for, None where they say so themselves. Raises UsageError where they cannot extend."""
+    if request.task is not None or not about or (request.folder / TABLE).is_file():
+        return request.task
+    if about["task"] == REGRESSION and request.folder.is_dir() and class_folders(request.folder):
+        raise UsageError(
+            f"--add {request.add} is a regression, and {request.folder} holds one folder a class",
+            hint="give --task regression if its file names begin with values",
+        )
+    return str(about["task"])
 
 
 def _backbone(request: Request, about: dict[str, Any]) -> Resolved:
@@ -200,6 +229,7 @@ def _embed(
         try:
             content = digest(one.path)
             if content in digests:
+                _same_again(digests.index(content), one, truth, names, classes, renumbered)
                 say(f"{one.name} was taught before: it counts once")
                 continue
             measured = pictures.task == REGRESSION
@@ -247,7 +277,27 @@ def _embed(
         paths,
         hashes,
         brightness,
+        _of_nothing(embedder, pictures.task),
         failures,
+    )
+
+
+def _of_nothing(embedder: Embedder, task: str) -> np.ndarray:
+    shown = nothing.pictures() if task == CLASSIFICATION else []
+    return np.array([embedder.codes(one) for one in shown])
+
+
+def _same_again(
+    place: int, one: Picture, truth: list[float], names: list[str], classes: tuple[str, ...], renumbered: list[int]
+) -> None:
+    """Raises UsageError where a picture that was taught before is now something else."""
+    now = renumbered[int(one.truth)] if classes else one.truth
+    if now == truth[place]:
+        return
+    was, becomes = (classes[int(known)] if classes else f"{known:g}" for known in (truth[place], now))
+    raise UsageError(
+        f"{one.name} is '{becomes}', and the same picture was taught as '{was}' ({names[place]})",
+        hint="keep the one that is right",
     )
 
 

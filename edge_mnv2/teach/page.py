@@ -10,11 +10,10 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2 import html_report
-from edge_mnv2.errors import SourceError, UsageError
+from edge_mnv2.errors import SourceError
 from edge_mnv2.evaluate import figures
 from edge_mnv2.evaluate.charts import scatter
 from edge_mnv2.html_report import section, table
-from edge_mnv2.paths import atomic_write
 from edge_mnv2.svg_chart import STYLE
 from edge_mnv2.teach.document import Document
 from edge_mnv2.teach.embedding import Embedder
@@ -29,16 +28,6 @@ _STYLE = """
 .guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}
 .plain .axis{stroke:var(--soft);fill:none}
 """
-
-
-def write_page(target: Path, taught: Taught, document: Document, embedder: Embedder) -> None:
-    """Write the page. Raises UsageError where that cannot be done."""
-    content = page(taught, document, embedder)
-    try:
-        with atomic_write(target, "w") as handle:
-            handle.write(content)
-    except OSError as error:
-        raise UsageError(f"--report {target} cannot be written: {error.strerror or error}") from error
 
 
 def page(taught: Taught, document: Document, embedder: Embedder) -> str:

@@ -18,7 +18,8 @@ from edge_mnv2.zoo.labels import parse_labels
 
 CLASSIFICATION, REGRESSION = "classification", "regression"
 UNKNOWN = "unknown"
-_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?![-+.,:]?\d)")
+"""A number at the beginning that no other one follows directly: a date is none."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _from_names(folder: Path) -> PictureSet:
             raise UsageError(
                 f"{file} does not begin with its value", hint=f"name it like 12.5_a.jpg, or write {TABLE} (file,value)"
             )
-        pictures.append(Picture(file, _printable(folder, file), float(number.group())))
+        pictures.append(Picture(file, _printable(folder, file), float(number.group().replace(",", "."))))
     if not pictures:
         raise SourceError(f"{folder} has no pictures in it")
     return PictureSet(folder, REGRESSION, (), pictures)
@@ -142,7 +143,12 @@ def _number(text: str, where: str) -> float:
 
 
 def _printable(folder: Path, file: Path) -> str:
-    return os.fsencode(file.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+    return printable(file.relative_to(folder))
+
+
+def printable(path: Path) -> str:
+    """`path` for a person, with escapes for what is no UTF-8."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _check_classes(found: PictureSet, least: int) -> None:
@@ -151,14 +157,19 @@ def _check_classes(found: PictureSet, least: int) -> None:
             f"{found.folder} has one class only, '{found.classes[0]}'",
             hint="add one of what it is to be told from",
         )
-    for name in found.classes:
+    check_names(found.classes)
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """Raises UsageError for names that a taught model's classes cannot have."""
+    for name in names:
         if name.casefold() == UNKNOWN:
             raise UsageError(
                 f"a class cannot be called '{name}'",
                 hint="what was never shown is called so without being taught; 'other' is a good name for a class",
             )
     try:
-        labels_text(found.classes)
+        labels_text(names)
     except LabelsError as error:
         raise UsageError(f"a class name cannot be kept in a label file: {error.message}") from None
 
@@ -177,6 +188,8 @@ def labels_text(names: tuple[str, ...]) -> str:
 def digest(path: Path) -> str:
     """sha256 of a picture file. Raises SourceError."""
     try:
+        if not path.is_file() and path.exists():
+            raise SourceError(f"{path} is not a regular file")
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         raise SourceError(f"{path}: file not found") from None

@@ -163,7 +163,8 @@ def _fit_classes(lesson: Lesson) -> _Fitted:
     if lesson.request.unknown:
         places = lesson.places(taught)
         picture = lesson.picture[places]
-        unknown = calibrate(cut, real[places], picture, lesson.truth[picture].astype(int), lesson.rows)
+        truth = lesson.truth[picture].astype(int)
+        unknown = calibrate(cut, real[places], picture, truth, lesson.rows, layer.real(lesson.nothing))
 
     def append(target: Backbone) -> None:
         append_classifier(target, head, real[lesson.places(taught)], unknown)
@@ -188,6 +189,7 @@ def about(lesson: Lesson, layer: Layer) -> dict[str, Any]:
         "classes": list(lesson.classes),
         "resize": lesson.resize,
         "unit": lesson.request.unit,
+        "unknown": lesson.request.unknown,
         "backbone": {**backbone(lesson), "path": str(lesson.found.path.resolve())},
     }
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_mnv2.errors import SourceError
 from edge_mnv2.teach.embedding import Embedder
+from edge_mnv2.teach.familiar import TOLD, told
 from edge_mnv2.teach.imprint import left_out_cosines, unit
 from edge_mnv2.teach.pictures import REGRESSION
 from edge_mnv2.teach.split import LEAST, near_duplicates
@@ -30,6 +31,7 @@ def warnings(taught: Taught, embedder: Embedder) -> list[str]:
     found = list(_too_few(taught))
     found += _duplicates(taught)
     if taught.lesson.task != REGRESSION:
+        found += _not_unknown(taught)
         found += _unbalanced(taught)
         found += _brightness(taught, embedder)
     return found
@@ -48,6 +50,17 @@ def _too_few(taught: Taught) -> Iterator[str]:
     few = [f"{name} ({count})" for name, count in zip(lesson.classes, counts) if LEAST <= count < _FEW]
     if few:
         yield f"few pictures, more would help: {', '.join(few)}"
+
+
+def _not_unknown(taught: Taught) -> Iterator[str]:
+    if taught.unknown is None:
+        return
+    share = told(taught.unknown, taught.layer.real(taught.lesson.nothing))
+    if share < TOLD:
+        yield (
+            f"'unknown' is weak with these classes on {taught.lesson.found.name}: {1 - share:.0%} of noise, darkness "
+            "and plain surfaces are taken for one of them; add a class of what else may be in view"
+        )
 
 
 def _duplicates(taught: Taught) -> Iterator[str]:

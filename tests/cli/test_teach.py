@@ -13,12 +13,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import pytest
 
 from edge_mnv2.build import graph
+from edge_mnv2.errors import UsageError
+from edge_mnv2.teach.pictures import read_pictures
 from edge_mnv2.zoo.labels import read_labels
+from tests.teach.lessons import kinds
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -342,3 +346,149 @@ def test_a_key_starts_each_class(small: Path, tmp_path: Path) -> None:
     assert child.wait(timeout=60) == 0
     os.close(ours)
     assert len(list(kept.rglob("*.jpg"))) == 2 and out.exists()
+
+
+def test_a_backbone_that_cannot_tell_the_unknown_says_so(run: Run, data: Path, tmp_path: Path) -> None:
+    folder = kinds(data, tmp_path / "two", only=("bird", "food"))
+    model = data / "models" / "mobilenet_v2_1.0_224_inat_bird_quant.tflite"
+    code, said, _ = run("teach", folder, "--model", model, "--out", tmp_path / "m.tflite", "--json")
+    assert code == 0 and "'unknown' is weak" in " ".join(json.loads(said)["warnings"])
+
+
+@pytest.mark.parametrize("name", ["m.labels.txt", "m.yaml", "m.json", "m.tflite"])
+def test_a_lesson_that_cannot_be_written_changes_nothing(run: Run, small: Path, tmp_path: Path, name: str) -> None:
+    """An older lesson's files stay as they are, whichever of the new ones cannot be written."""
+    folder, out = tmp_path / "p", tmp_path / "out" / "m.tflite"
+    out.parent.mkdir()
+    for label, colour in (("one", (200, 40, 40)), ("two", (40, 40, 200))):
+        for number in range(3):
+            picture(folder / label / f"{number}.png", colour, number)
+    assert run("teach", folder, "--model", small, "--out", out)[0] == 0
+    shutil.move(str(folder / "two"), str(folder / "three"))
+    (out.parent / name).unlink()
+    (out.parent / name).mkdir()
+    (out.parent / name / "in the way").touch()
+    before = {path: path.read_bytes() for path in out.parent.iterdir() if path.is_file()}
+    code, _, said = run("teach", folder, "--model", small, "--out", out, "--report", out.parent / "r.html")
+    assert code == 2 and name in said
+    assert {path: path.read_bytes() for path in out.parent.iterdir() if path.is_file()} == before
+
+
+def test_an_older_twin_for_the_accelerator_goes(run: Run, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    for label, colour in (("one", (200, 40, 40)), ("two", (40, 40, 200))):
+        picture(folder / label / "0.png", colour, 0)
+    twin = tmp_path / "m_edgetpu.tflite"
+    twin.write_bytes(b"of another lesson")
+    assert run("teach", folder, "--model", small, "--out", tmp_path / "m.tflite")[0] == 0
+    assert not twin.exists()
+
+
+def test_what_is_wrong_is_said_before_a_picture_is_taken(run: Run, small: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    table = tmp_path / "table"
+    table.mkdir()
+    (table / "labels.csv").write_text("file,label\n")
+    good = ["--camera", "test:64x48@30", "--class", "a", "--class", "b", "--shots", "1", "--countdown", "0"]
+    out = ["--out", tmp_path / "m.tflite"]
+    for arguments, word in [
+        (["teach", kept, *good[:2], "--class", "a", "--class", "unknown", *out], "unknown"),
+        (["teach", kept, *good[:2], "--class", "a ", "--class", "b", *out], "class name"),
+        (["teach", kept, *good[:2], "--class", "a", *out], "one class only"),
+        (["teach", kept, *good, "--out", tmp_path / "missing" / "m.tflite"], "missing"),
+        (["teach", kept, *good, *out, "--report", tmp_path / "missing" / "r.html"], "--report"),
+        (["teach", kept, *good, *out, "--report", tmp_path / "m.json"], "--report"),
+        (["teach", kept, *good, *out, "--holdout", "2"], "--holdout"),
+        (["teach", kept, *good, *out, "--head", "foo"], "--head"),
+        (["teach", kept, *good, *out, "--countdown", "nan"], "--countdown"),
+        (["teach", kept, *good, *out, "--task", "regression"], "--class"),
+        (["teach", table, *good, *out], "labels.csv"),
+        (["teach", kept, *good, *out, "--unit", "\udce9"], "--unit"),
+        (["teach", kept, *good, "--out", tmp_path / "\udce9.tflite"], "UTF-8"),
+    ]:
+        code, said, notes = run(*arguments, "--model", small)
+        assert (code, said) == (2, "") and word in notes, (arguments, notes)
+    assert not kept.exists()
+
+
+def test_files_of_something_else_are_not_replaced(run: Run, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    for label, colour in (("one", (200, 40, 40)), ("two", (40, 40, 200))):
+        picture(folder / label / "0.png", colour, 0)
+    (tmp_path / "package.json").write_text("{}")
+    code, _, said = run("teach", folder, "--model", small, "--out", tmp_path / "package.tflite")
+    assert code == 2 and "package.json is there" in said
+    own = tmp_path / "own.tflite"
+    shutil.copy(small, own)
+    code, _, said = run("teach", folder, "--model", own, "--out", own)
+    assert code == 2 and "backbone itself" in said and own.read_bytes() == small.read_bytes()
+
+
+def test_extending_keeps_to_what_was_taught(run: Run, small: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "p", tmp_path / "m.tflite"
+    for label, colour in (("one", (200, 40, 40)), ("two", (40, 40, 200))):
+        for number in range(2):
+            picture(folder / label / f"{number}.png", colour, number)
+    assert run("teach", folder, "--model", small, "--out", out, "--no-unknown")[0] == 0
+    more = tmp_path / "more"
+    picture(more / "three" / "0.png", (40, 200, 40), 9)
+    code, said, _ = run("teach", more, "--add", out, "--out", tmp_path / "n.tflite", "--json")
+    assert code == 0 and [one["label"] for one in json.loads(said)["classes"]] == ["one", "two", "three"]
+    assert (tmp_path / "n.labels.txt").read_text().split() == ["one", "two", "three"]
+    code, _, notes = run("teach", more, "--add", out, "--resize", "stretch")
+    assert code == 2 and "--resize stretch" in notes
+    # The same picture under another name.
+    (more / "four").mkdir()
+    shutil.copy(folder / "one" / "0.png", more / "four" / "x.png")
+    code, _, notes = run("teach", more, "--add", out)
+    assert code == 2 and "'four'" in notes and "'one'" in notes
+
+
+def test_a_value_is_not_extended_with_class_folders(run: Run, small: Path, tmp_path: Path) -> None:
+    values, out = tmp_path / "v", tmp_path / "v.tflite"
+    for number in range(6):
+        picture(values / f"{number * 10}.png", (number * 40, 40, 40), number)
+    assert run("teach", values, "--task", "regression", "--model", small, "--out", out)[0] == 0
+    before = out.read_bytes()
+    picture(tmp_path / "c" / "one" / "0008_a.png", (200, 40, 40), 0)
+    code, _, notes = run("teach", tmp_path / "c", "--add", out)
+    assert code == 2 and "is a regression" in notes and out.read_bytes() == before
+
+
+@pytest.mark.parametrize("names", [["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"], ["1.png", "2.png"]])
+def test_pictures_without_a_difference(run: Run, tmp_path: Path, names: list[str]) -> None:
+    """A capped lens: nothing can be learned, and nothing breaks."""
+    from PIL import Image
+
+    folder = tmp_path / "black"
+    folder.mkdir()
+    for number, name in enumerate(names):
+        Image.new("RGB", (64 + number, 48)).save(folder / name)
+    out = tmp_path / "m.tflite"
+    code, said, notes = run("teach", folder, "--task", "regression", "--out", out, "--json")
+    assert code == 0 and "Warning" not in notes, notes
+    json.loads(said, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("12,5", 12.5), ("1e2", 100.0), ("-3.5_a", -3.5), ("7 mm", 7.0), ("2024-01-03_9", None)]
+)
+def test_how_a_value_is_read_from_a_name(tmp_path: Path, name: str, value: Optional[float]) -> None:
+    for stem in (name, "0"):
+        picture(tmp_path / f"{stem}.png", (40, 40, 40), len(stem))
+    if value is None:
+        with pytest.raises(UsageError, match="does not begin with its value"):
+            read_pictures(tmp_path, "regression")
+    else:
+        assert {one.truth for one in read_pictures(tmp_path, "regression").pictures} == {0.0, value}
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_named(run: Run, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    for label, colour in (("one", (200, 40, 40)), ("two", (40, 40, 200))):
+        picture(folder / label / "0.png", colour, 0)
+    os.mkfifo(folder / "one" / "pipe.jpg")
+    (folder / "two" / "link.jpg").symlink_to("/dev/full")
+    code, _, notes = run("teach", folder, "--model", small, "--out", tmp_path / "m.tflite")
+    assert code == 8 and notes.count("is not a regular file") == 2
