@@ -14,7 +14,7 @@ from typing import Optional
 from edge_mnv2.camera.still import list_stills
 from edge_mnv2.errors import LabelsError, SourceError, UsageError
 from edge_mnv2.evaluate.dataset import TABLE, read_table
-from edge_mnv2.zoo.labels import parse_labels
+from edge_mnv2.zoo.labels import is_background, parse_labels
 
 CLASSIFICATION, REGRESSION = "classification", "regression"
 UNKNOWN = "unknown"
@@ -167,6 +167,11 @@ def check_names(names: tuple[str, ...]) -> None:
             raise UsageError(
                 f"a class cannot be called '{name}'",
                 hint="what was never shown is called so without being taught; 'other' is a good name for a class",
+            )
+        if is_background(name):
+            raise UsageError(
+                f"a class cannot be called '{name}'",
+                hint="that row of a model is no class elsewhere; 'empty' or 'other' is a good name",
             )
     try:
         labels_text(names)

@@ -393,6 +393,7 @@ def test_what_is_wrong_is_said_before_a_picture_is_taken(run: Run, small: Path, 
     out = ["--out", tmp_path / "m.tflite"]
     for arguments, word in [
         (["teach", kept, *good[:2], "--class", "a", "--class", "unknown", *out], "unknown"),
+        (["teach", kept, *good[:2], "--class", "a", "--class", "background", *out], "background"),
         (["teach", kept, *good[:2], "--class", "a ", "--class", "b", *out], "class name"),
         (["teach", kept, *good[:2], "--class", "a", *out], "one class only"),
         (["teach", kept, *good, "--out", tmp_path / "missing" / "m.tflite"], "missing"),
