@@ -228,7 +228,8 @@ class MqttSink:
         event = self._outbox.take()
         if event is not None:
             return f"{topic}/event", _json(event), self._address.qos, False
-        if self._state is not None:
+        due = self._ending or time.monotonic() - self._published_state >= self._address.interval_s
+        if self._state is not None and due:
             state, self._state = self._state, None
             self._published_state = time.monotonic()
             return f"{topic}/state", state, min(self._address.qos, 1), True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -22,6 +23,7 @@ _PICTURES = 4
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 DRAIN_S = 2.0
 _RETRY_S = 1.0
+STEADY_S = 60.0
 _WAIT_S = 10.0
 _END: Any = object()
 
@@ -68,8 +70,9 @@ class Isolated:
         self._lost = 0
         self.skipped = 0
         self._ended = threading.Event()
-        self._on_reader_gone: Callable[[], None] = lambda: None
+        self._on_reader_gone: Optional[Callable[[], None]] = None
         self._failing_since: Optional[float] = None
+        self._outage = _Outage(sink.name)
         self._thread = threading.Thread(target=self._work, name=f"sink-{sink.name}", daemon=True)
         self._thread.start()
 
@@ -108,8 +111,14 @@ class Isolated:
     def begin(self, facts: Any, labels: Sequence[str]) -> None:
         """Tell a sink that wants to know what is about to run."""
         begin = getattr(self._sink, "begin", None)
-        if begin is not None:
+        if begin is None:
+            return
+        try:
             begin(facts, labels)
+        except (EdgeMnv2Error, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._failed(_reason(error))
 
     def end(self) -> None:
         """Let the sink write what is queued and close; `close` waits for that."""
@@ -142,29 +151,66 @@ class Isolated:
                     self._sink.announce(result)  # type: ignore[attr-defined]
                 else:
                     self._sink.write(result)
-            except BrokenPipeError:
-                self._on_reader_gone()
-                break
-            except Exception as error:
+            except BaseException as error:
+                # A plug-in may raise anything, and leave by sys.exit too.
+                if isinstance(error, BrokenPipeError) and self._on_reader_gone is not None:
+                    self._on_reader_gone()
+                    break
                 self._failed(_reason(error))
-                self._failing_since = time.monotonic()
             else:
-                if self._failing_since is not None:
-                    log.warning("%s: writing works again; %d results were lost so far", self._sink.name, self.errors)
-                    self._failing_since = None
+                self._failing_since = None
+                self._outage.works(self.errors)
         try:
             self._sink.close()
-        except Exception as error:
+        except BaseException as error:
             self._failed(_reason(error))
 
     def _failed(self, reason: str) -> None:
         self._lost += 1
-        if self._failing_since is None:
-            log.warning("%s cannot be written (%s): going on without it", self._sink.name, reason)
-            self._failing_since = time.monotonic()
+        self._failing_since = time.monotonic()
+        self._outage.fails(reason)
 
 
-def _reason(error: Exception) -> str:
+class _Outage:
+    """Says once that something cannot be written, and once that it can again.
+
+    What comes back only to fail again for the same reason within `STEADY_S` is still the same outage: outputs on a full
+    disk may take the last room from each other in turns.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._broken = self._doubted = False
+        self._back_at = -math.inf
+        self._reason = ""
+
+    def fails(self, reason: str) -> None:
+        if self._broken:
+            return
+        self._broken = True
+        self._doubted = reason == self._reason and time.monotonic() - self._back_at < STEADY_S
+        self._reason = reason
+        if not self._doubted:
+            log.warning("%s cannot be written (%s): going on without it", self._name, _one_line(reason))
+
+    def works(self, lost: int) -> None:
+        """Something was written; `lost` results were not, so far."""
+        now = time.monotonic()
+        if self._broken:
+            self._broken, self._back_at = False, now
+            if self._doubted:
+                return
+        elif not self._doubted or now - self._back_at < STEADY_S:
+            return
+        self._doubted = False
+        log.warning("%s: writing works again; %d results were lost so far", self._name, lost)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _reason(error: BaseException) -> str:
     """In words; a plug-in may raise anything."""
     if isinstance(error, OSError):
         return error.strerror or str(error)

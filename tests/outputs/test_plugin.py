@@ -43,6 +43,31 @@ class Nothing:
 class Failing(Counting):
     def write(self, result):
         raise ZeroDivisionError("conveyor jammed")
+
+
+class Odd(Counting):
+    """Its argument says what happens at the third result, or at the beginning."""
+
+    def __init__(self, argument):
+        self.path, _, self.what = argument.partition(":")
+        self.results, self.events = 0, 0
+
+    def begin(self, facts, labels):
+        self.labels = list(labels)
+        if self.what == "begin":
+            raise ValueError("belt\\nis off")
+
+    def write(self, result):
+        super().write(result)
+        if self.results == 3:
+            if self.what == "pipe":
+                raise BrokenPipeError(32, "Broken pipe")
+            if self.what == "exit":
+                raise SystemExit(3)
+            if self.what == "interrupt":
+                raise KeyboardInterrupt
+            if self.what == "generator":
+                raise GeneratorExit
 '''
 
 
@@ -54,7 +79,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: conveyor-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[edge_mnv2.sinks]\ncounting = conveyor_plugin:Counting\nnothing = conveyor_plugin:Nothing\n"
-        "failing = conveyor_plugin:Failing\nmissing = conveyor_plugin:NotThere\n"
+        "failing = conveyor_plugin:Failing\nodd = conveyor_plugin:Odd\nmissing = conveyor_plugin:NotThere\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "conveyor_plugin", raising=False)
@@ -68,6 +93,22 @@ def test_a_plug_in_gets_everything(run: Callable[..., Any], plugins: Path, stub:
     assert code == 0, err
     counted = json.loads(out.read_text())
     assert counted == {"results": 9, "events": 6, "labels": ["red", "green", "blue"]}
+
+
+@pytest.mark.parametrize("what", ["pipe", "exit", "interrupt", "generator", "begin"])
+def test_whatever_a_plug_in_raises_is_said_once_and_counted(
+    run: Callable[..., Any], plugins: Path, stub: Path, what: str
+) -> None:
+    """It is asked again a second later, and the run goes on."""
+    arguments = ["run", "--model", stub, "--source", "test:64x48@20", "--duration", 2.5, "--json"]
+    code, out, err = run(*arguments, "--sink", f"odd={plugins / 'x'}:{what}")
+    summary = json.loads(out)
+    assert code == 8 and summary["write_errors"] > 0 and summary["ended"] == "duration"
+    assert err.count("cannot be written") == 1 and "Traceback" not in err
+    assert json.loads((plugins / "x").read_text())["results"] > 4
+    assert all(
+        line.startswith(("edge-mnv2", "odd")) or "works again" in line for line in err.splitlines() if "belt" in line
+    )
 
 
 def test_a_plug_in_that_fails_does_not_end_the_run(run: Callable[..., Any], plugins: Path, stub: Path) -> None:

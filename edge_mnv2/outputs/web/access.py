@@ -24,7 +24,7 @@ class Access:
     """
 
     def __init__(self, token: Optional[str], port: int) -> None:
-        self._token = token.encode() if token else None
+        self._token = _octets(token) if token else None
         # Derived from the token, so that a restart of the board logs nobody out, and a new token everybody.
         self._session = hmac.new(self._token or b"", b"edge-mnv2 web session", hashlib.sha256).hexdigest()
         self._cookie = f"edge_mnv2_{port}"
@@ -59,7 +59,7 @@ class Access:
         status = 401
         if len(wrong) >= _GUESSES:
             status = 429
-        elif self._token is None or hmac.compare_digest(offered.encode(), self._token):
+        elif self._token is None or hmac.compare_digest(_octets(offered), self._token):
             status = 200
         else:
             wrong.append(now)
@@ -77,7 +77,7 @@ class Access:
             )
 
     def _known(self, request: web.Request) -> bool:
-        return hmac.compare_digest(request.cookies.get(self._cookie, "").encode(), self._session.encode())
+        return hmac.compare_digest(_octets(request.cookies.get(self._cookie, "")), self._session.encode())
 
     def _bearer(self, request: web.Request) -> Optional[str]:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -90,6 +90,11 @@ class Access:
         except ValueError:
             return name.lower().rstrip(".") in self._names
         return True
+
+
+def _octets(text: str) -> bytes:
+    """Header values and arguments may hold what is no UTF-8."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 _SENTENCES = {401: "this is not the token", 429: "too many wrong tokens from this address: wait a minute"}

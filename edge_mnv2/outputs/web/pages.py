@@ -104,8 +104,8 @@ class Pages:
         return response
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        refused = None if request.path in _OPEN else self._access.refuse(request)
         try:
+            refused = None if request.path in _OPEN else self._access.refuse(request)
             if refused is not None:
                 response: web.StreamResponse = self._refusal(request, *refused)
             else:
@@ -115,6 +115,8 @@ class Pages:
             response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
         except UsageError as error:
             response = _said(400, str(error))
+        except web.RequestPayloadError:
+            response = _said(400, "this body cannot be decoded")
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:

@@ -17,6 +17,9 @@ from edge_mnv2.outputs.web.pages import Pages
 
 log = logging.getLogger(__name__)
 
+_requests = logging.getLogger(f"{__name__}.requests")
+"""What aiohttp says about requests that it cannot read: no visitor shall fill our log."""
+
 _IDLE_S = 30.0
 _STOP_S = 3.0
 
@@ -57,10 +60,12 @@ class WebServer:
             self._loop.close()
 
     async def _serve(self) -> None:
+        _requests.setLevel(logging.NOTSET if log.isEnabledFor(logging.DEBUG) else logging.CRITICAL)
         pages = Pages(self._live, self._access)
         runner = web.AppRunner(
             pages.application(),
             access_log=None,
+            logger=_requests,
             handler_cancellation=True,
             keepalive_timeout=_IDLE_S,
             lingering_time=1.0,

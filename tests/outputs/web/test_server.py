@@ -296,6 +296,25 @@ def test_a_token_is_asked_for_and_no_guessing(stub: Path) -> None:
         assert ask(served, "/api/state", Cookie=pair)[0] == 200
 
 
+def test_what_cannot_be_read_fills_no_log(stub: Path) -> None:
+    """Whoever can reach the port can send anything: it is refused, and nothing of it is said."""
+    head = b"GET /api/state HTTP/1.1\r\nHost: x\r\n"
+    gzip = b"POST /api/controls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tok\r\nContent-Type: application/json\r\n"
+    requests = [
+        (head + b"Authorization: Bearer \xff\xfe\r\n\r\n", b"401"),
+        (head + b"Cookie: edge_mnv2=\xff\r\n\r\n", b"401"),
+        (head + b"X: " + b"a" * 9000 + b"\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"\x00\xff nonsense\r\n\r\n", b"400"),
+        (gzip + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope", b"400"),
+    ]
+    with serving(stub, "--source", "test", "--web", "0", "--web-token", "tok") as served:
+        for request, status in requests:
+            assert raw(served, request).split(b" ")[1] == status, request[:80]
+        _, said = served.stop()
+    assert "Traceback" not in said and not [line for line in said.splitlines() if "rror" in line]
+
+
 def test_the_end_of_a_run_ends_its_page_at_once(stub: Path) -> None:
     with serving(stub, "--source", "test", "--web", "0") as served:
         viewers = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(3)]
