@@ -70,6 +70,18 @@ class Floor:
         return least if found.f_bavail * found.f_frsize < least else None
 
 
+def moved(descriptor: int, path: Path) -> bool:
+    """`path` is no longer the file that `descriptor` writes to: it was deleted, renamed or replaced."""
+    here = os.fstat(descriptor)
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+
+
 def append_whole(descriptor: int, data: bytes) -> None:
     """Append to a regular file that is open at its end: everything, or nothing and OSError."""
     size = os.fstat(descriptor).st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from edge_mnv2.outputs.disk import append_whole
+from edge_mnv2.outputs.disk import append_whole, moved
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ class FragmentFile:
 
     The file appears with the first fragment. One of the name `wanted` that is there already is kept: NAME-2, NAME-3 and
     so on follow. A fragment that the disk has no room for is taken back whole and raises OSError; later ones may go
-    again. `path` is None until the file is there.
+    again. Where the file was moved or deleted, OSError says so, and the next fragment begins a new one. `path` is None
+    until the file is there.
     """
 
     def __init__(self, wanted: Path) -> None:
@@ -31,7 +33,7 @@ class FragmentFile:
         self._descriptor = -1
         self._waiting = bytearray()
         self._complete = 0
-        self._head = b""
+        self._head = self._beginning = b""
         self._synced_at = time.monotonic()
         self.path: Optional[Path] = None
 
@@ -50,7 +52,7 @@ class FragmentFile:
                 del self._waiting[: self._complete]
                 self._complete = 0
                 if kind == b"moov":
-                    self._head = done
+                    self._head = self._beginning = done
                 else:
                     self._append(done)
         if self._descriptor >= 0 and time.monotonic() - self._synced_at > _SYNC_S:
@@ -79,10 +81,19 @@ class FragmentFile:
         return size if 8 <= size <= rest else None
 
     def _append(self, data: bytes) -> None:
+        self._let_go_of_a_moved_file()
         if self._descriptor < 0:
             self._create()
         append_whole(self._descriptor, self._head + data)
         self._head = b""
+
+    def _let_go_of_a_moved_file(self) -> None:
+        if self._descriptor < 0 or self.path is None or not moved(self._descriptor, self.path):
+            return
+        os.close(self._descriptor)
+        # Any fragment plays behind the head.
+        self._descriptor, self._head = -1, self._beginning
+        raise OSError(errno.ENOENT, "it is no longer there: it was moved or deleted")
 
     def _create(self) -> None:
         for number in itertools.count(1):

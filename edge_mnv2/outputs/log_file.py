@@ -16,7 +16,7 @@ from typing import Any, Optional
 from edge_mnv2.errors import UsageError
 from edge_mnv2.loop.decision import Event
 from edge_mnv2.loop.result import Result
-from edge_mnv2.outputs.disk import Floor, append_whole, write_all
+from edge_mnv2.outputs.disk import Floor, append_whole, moved, write_all
 from edge_mnv2.outputs.rotation import Rotation, began
 from edge_mnv2.runtime.classifier import Prediction
 
@@ -231,18 +231,7 @@ class LogFile:
         self._floor.check()
 
     def _let_go_of_a_moved_file(self) -> None:
-        if self._descriptor < 0:
-            return
-        here = os.fstat(self._descriptor)
-        try:
-            there = self._path.stat()
-        except FileNotFoundError:
-            moved = True
-        except OSError:
-            moved = False
-        else:
-            moved = (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
-        if moved:
+        if self._descriptor >= 0 and moved(self._descriptor, self._path):
             with contextlib.suppress(OSError):
                 self.close()
 

@@ -149,3 +149,35 @@ def test_a_full_disk_ends_a_fragment_not_the_video(tmp_path: Path, caplog: pytes
         sink.close()
         times = played(card / "out.mp4")
         assert len(times) > 20 and times == sorted(times)
+
+
+def test_a_recording_that_is_deleted_is_said_and_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "out.mp4"
+    path.parent.mkdir()
+    sink = RecordSink(str(path))
+    for index in range(60):
+        sink.write(frame_at(index / 20, index))
+    path.unlink()
+    failures = 0
+    for index in range(60, 240):
+        try:
+            sink.write(frame_at(index / 20, index))
+        except OSError as error:
+            failures += 1
+            assert "moved or deleted" in str(error)
+    assert failures == 1 and len(played(path)) > 60
+    # With its folder every write fails until that is back.
+    path.unlink()
+    path.parent.rmdir()
+    failures = 0
+    for index in range(240, 300):
+        try:
+            sink.write(frame_at(index / 20, index))
+        except OSError:
+            failures += 1
+    assert failures > 1
+    path.parent.mkdir()
+    for index in range(300, 400):
+        sink.write(frame_at(index / 20, index))
+    sink.close()
+    assert len(played(path)) > 30
