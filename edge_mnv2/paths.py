@@ -49,6 +49,14 @@ def state_dir() -> Path:
     return _xdg("EDGE_MNV2_STATE_DIR", "XDG_STATE_HOME", ".local/state")
 
 
+def utf8_named(path: Path) -> bool:
+    """Whether `path` is called the same in UTF-8, which native libraries are given, as in the file system."""
+    try:
+        return str(path).encode() == os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
 @contextlib.contextmanager
 def atomic_write(target: Path, mode: str = "wb") -> Iterator[IO]:
     """Open a temporary file beside `target` and rename it over `target` when the block ends without an error.

@@ -6,8 +6,10 @@ phone's video stands upright; a clip that gives fewer frames than it promises is
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -21,6 +23,7 @@ from edge_mnv2.camera.pump import CLOSE_S
 from edge_mnv2.camera.source import Source
 from edge_mnv2.device.cpus import usable_cpus
 from edge_mnv2.errors import SourceError
+from edge_mnv2.paths import utf8_named
 
 _MAX_FPS = 1000.0
 _TAIL_S = 1.0
@@ -41,7 +44,8 @@ class ClipSource(Source):
         self.close()
         cv2 = import_cv2()
         head = _head(self.path)
-        capture = _opened(cv2, str(self.path.absolute()))
+        with _readable_name(self.path) as name:
+            capture = _opened(cv2, name)
         if not capture.isOpened():
             raise SourceError(f"{self.path} cannot be read as a video", hint="it may be damaged, or cut short")
         # Turned by us, because OpenCV's versions turn to different sides.
@@ -136,6 +140,21 @@ class ClipSource(Source):
             # without a count (Matroska, WebM, FLV) a gap may well be a picture that stood still.
             return round(reached_s * self._fps)
         return self._count
+
+
+@contextlib.contextmanager
+def _readable_name(path: Path) -> Iterator[str]:
+    """What OpenCV, which crashes on names that are not UTF-8, can open `path` by. Raises SourceError."""
+    path = path.absolute()
+    if utf8_named(path):
+        yield str(path)
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+    with file:
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _opened(cv2: Any, path: str) -> Any:

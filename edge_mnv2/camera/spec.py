@@ -59,10 +59,18 @@ def parse(text: str) -> Spec:
     if text.startswith("gst:"):
         if not text[4:].strip():
             raise UsageError("gst: without a pipeline", hint="for instance gst:videotestsrc")
+        _check_text(text)
         return Spec("gst", redact(text), pipeline=text[4:].strip())
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         return _address(text)
     return _path(text)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{redact(text)} is not UTF-8 text") from None
 
 
 def _test(text: str) -> Spec:
@@ -81,6 +89,7 @@ def _test(text: str) -> Spec:
 def _address(text: str) -> Spec:
     if text.lower().startswith("file://"):
         return _path(text[len("file://") :])
+    _check_text(text)
     url = StreamUrl.parse(text)
     if url.scheme not in SCHEMES:
         raise UsageError(f"{url.shown}: {url.scheme}:// is not supported", hint="rtsp://, http:// or gst:PIPELINE")

@@ -21,6 +21,7 @@ from typing import Any, Optional, Protocol, Union
 import numpy as np
 
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.paths import utf8_named
 
 log = logging.getLogger(__name__)
 
@@ -255,8 +256,8 @@ def open_interpreter(
         arguments["model_content"] = model
         name = "model"
     else:
-        arguments["model_path"] = str(model)
         name = str(model)
+        arguments.update(_file_argument(Path(model)))
     if delegates:
         arguments["experimental_delegates"] = list(delegates)
     if preserve_all_tensors:
@@ -278,6 +279,15 @@ def open_interpreter(
         raise RuntimeMissing(
             f"{version} does not work with numpy {np.__version__}", hint="pip install 'numpy<2' or ai-edge-litert"
         ) from error
+
+
+def _file_argument(path: Path) -> dict[str, Any]:
+    if utf8_named(path):
+        return {"model_path": str(path)}
+    try:
+        return {"model_content": path.read_bytes()}
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -119,9 +119,10 @@ def open_onnx(path: Union[Path, str], *, threads: int = 1, gpu: bool = True) -> 
 
 
 def _session(module: ModuleType, path: Union[Path, str], options: Any, wanted: list[Any]) -> Any:
+    model = str(path) if paths.utf8_named(Path(path)) else Path(path).read_bytes()
     with native_stderr_logged():
         # The package's own way back to the CPU prints to stdout.
-        return module.InferenceSession(str(path), options, providers=wanted, enable_fallback=0)
+        return module.InferenceSession(model, options, providers=wanted, enable_fallback=0)
 
 
 def version() -> Optional[str]:

@@ -275,3 +275,22 @@ def test_doctor_is_content_where_the_test_source_works(run: Run) -> None:
     assert code == 0 and report["ok"] is True
     assert {check["id"] for check in report["checks"]} >= {"python", "runtime", "numpy+opencv", "model", "disk"}
     assert all(check["fix"] for check in report["checks"] if check["status"] != "ok")
+
+
+def test_names_that_are_not_utf8(stub: Path, clip: Path, tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9")
+    Path(folder).mkdir()
+    video = clip.rename(Path(folder) / os.fsdecode(b"b\xe9.avi"))
+    model = stub.rename(Path(folder) / os.fsdecode(b"m\xe9.tflite"))
+    with process("run", "--model", model, "--source", video, "--every-frame") as running:
+        err = running.communicate(timeout=60)[1]
+    assert running.returncode == 0 and "30 frames" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "source", [b"gst:videotestsrc name=\xe9", b"rtsp://127.0.0.1:1/\xe9", b"http://127.0.0.1:1/\xe9"]
+)
+def test_addresses_that_are_not_utf8(stub: Path, source: bytes) -> None:
+    with process("run", "--model", stub, "--source", os.fsdecode(source)) as running:
+        err = running.communicate(timeout=60)[1]
+    assert running.returncode == 2 and "is not UTF-8" in err and len(err.splitlines()) == 1

@@ -84,6 +84,12 @@ def test_float_pictures(tmp_path: Path) -> None:
         assert classifier.top(classifier.scores(solid(GREEN)))[0].label == "green"
 
 
+def test_a_name_that_is_not_utf8(model: Path) -> None:
+    odd = model.rename(model.with_name(os.fsdecode(b"m\xe9.onnx")))
+    with Classifier.open(odd, LABELS) as classifier:
+        assert classifier.top(classifier.scores(solid(GREEN)))[0].label == "green"
+
+
 def test_answers_belong_to_the_caller(model: Path) -> None:
     with Classifier.open(model, LABELS) as classifier:
         red = classifier.scores(solid(RED))
