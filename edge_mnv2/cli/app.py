@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,8 +13,9 @@ from typing import NoReturn, Optional
 import typer
 
 from edge_mnv2 import __version__
+from edge_mnv2.cli import streams
 from edge_mnv2.cli.options import option
-from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.errors import PARTIAL, EdgeMnv2Error
 
 COMMANDS = (
     "run",
@@ -62,9 +62,21 @@ def _global(
 
 def fail(error: EdgeMnv2Error) -> NoReturn:
     """One line on stderr and the error's exit code."""
-    with contextlib.suppress(OSError):
-        print(f"edge-mnv2: error: {' '.join(str(error).split())}", file=sys.stderr)
+    _say(f"edge-mnv2: error: {' '.join(str(error).split())}")
     raise SystemExit(error.exit_code)
+
+
+def _results_lost(problem: OSError) -> NoReturn:
+    if isinstance(problem, BrokenPipeError):
+        # The reader of our stdout went away (`| head`): not an error.
+        raise SystemExit(1)
+    _say(f"edge-mnv2: error: stdout cannot be written: {problem.strerror or problem}")
+    raise SystemExit(PARTIAL)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
@@ -93,19 +105,19 @@ def main() -> None:
     """The console script."""
     # 32-bit tflite-runtime switches subnormal numbers off, and numpy then warns of it at each start.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
+    streams.prepare()
     try:
         build_app(sys.argv[1:])()
     except EdgeMnv2Error as error:
         if _debug:
             raise
         fail(error)
-    except BrokenPipeError:
-        # The reader of our stdout went away (`| head`): not an error, and nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
     except Exception as error:
+        problem = streams.stdout_problem() if isinstance(error, OSError) else None
+        if problem is not None:
+            _results_lost(problem)
         if _debug:
             raise
         name = type(error).__name__
-        print(f"edge-mnv2: unexpected {name}: {' '.join(str(error).split())} (see --debug)", file=sys.stderr)
+        _say(f"edge-mnv2: unexpected {name}: {' '.join(str(error).split())} (see --debug)")
         raise SystemExit(1) from None

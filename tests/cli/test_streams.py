@@ -1,0 +1,124 @@
+"""Standard streams as shells, services and locales hand them over: closed, full, without a reader, not UTF-8."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.stubs import RED, colour_model
+
+LOCALES = ["C", "POSIX", "C.UTF-8", "en_GB.UTF-8", "en_GB.ISO-8859-1"]
+ODD = os.fsdecode(b"b\xe9.png")
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    path = tmp_path / "colours.tflite"
+    path.write_bytes(colour_model())
+    path.with_suffix(".yaml").write_text("labels: [röd, green, blue]\n")
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", ODD, "c.png"):
+        Image.fromarray(np.full((40, 40, 3), RED, np.uint8)).save(folder / name)
+    return folder
+
+
+def shell(redirection: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """The command line in a shell, with `redirection` behind it."""
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", sys.executable, "-m", "edge_mnv2", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("coerced", ["1", "0"])
+def test_results_can_be_written_in_every_locale(stub: Path, pictures: Path, locale: str, coerced: str) -> None:
+    words = {"LC_ALL": locale, "PYTHONUTF8": coerced, "PYTHONCOERCECLOCALE": coerced}
+    done = shell("", "classify", "--model", stub, pictures, "--json", **words)
+    document = json.loads(done.stdout.decode("utf-8"))
+    assert done.returncode == 0 and len(document["results"]) == 3
+    assert {row["top"][0]["label"] for row in document["results"]} == {"röd"}
+    done = shell("", "classify", "--model", stub, pictures, **words)
+    assert done.returncode == 0 and done.stdout.decode("utf-8").count("röd") == 3
+    done = shell("", "run", "--model", stub, "--source", pictures / ODD, "--json", **words)
+    assert done.returncode == 0 and json.loads(done.stdout.decode("utf-8"))["frames"] == 1
+
+
+def test_a_name_that_is_no_text_comes_back_from_json(stub: Path, pictures: Path) -> None:
+    done = shell("", "classify", "--model", stub, pictures / ODD, "--json")
+    assert Path(json.loads(done.stdout)["results"][0]["file"]).is_file()
+
+
+def test_a_terminal_without_utf8_is_no_trouble(stub: Path, pictures: Path) -> None:
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_mnv2", "classify", "--model", str(stub), str(pictures)],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        timeout=120,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_closed_stdin_and_stderr(stub: Path, closed: str) -> None:
+    done = shell(closed, "run", "--model", stub, "--source", "test", "--max-frames", 3, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["frames"] == 3
+
+
+def test_a_closed_stdout_that_nothing_is_written_to(stub: Path) -> None:
+    done = shell(">&-", "run", "--model", stub, "--source", "test", "--max-frames", 3)
+    assert done.returncode == 0 and b"3 frames" in done.stderr
+
+
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("--help",),
+        ("models", "list"),
+        ("run", "--model", "STUB", "--source", "test", "--max-frames", "3", "--json"),
+        ("run", "--model", "STUB", "--source", "test", "--max-frames", "3", "--log", "-"),
+        ("classify", "--model", "STUB", "PICTURES"),
+        ("classify", "--model", "STUB", "PICTURES", "--json"),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_results_that_cannot_be_written(
+    stub: Path, pictures: Path, where: str, arguments: tuple[str, ...], unbuffered: str
+) -> None:
+    places = {"STUB": str(stub), "PICTURES": str(pictures)}
+    done = shell(where, *(places.get(word, word) for word in arguments), PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 8 and done.stdout == b""
+    assert done.stderr.decode().count("stdout cannot be written") == 1
+    assert b"unexpected" not in done.stderr and b"Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("models", "list")])
+def test_a_reader_that_went_away_is_no_error_to_tell(arguments: tuple[str, ...]) -> None:
+    end, begin = os.pipe()
+    os.close(end)
+    done = subprocess.run([sys.executable, "-m", "edge_mnv2", *arguments], stdout=begin, stderr=subprocess.PIPE)
+    os.close(begin)
+    assert done.returncode == 1 and done.stderr == b""
