@@ -43,6 +43,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"weights {path} are not a regular file")
         if path.stat().st_size > _MOST_BYTES:
             raise ModelError(
                 f"{path} has {path.stat().st_size >> 20} MB", hint="weights of MobileNetV2 have 5 to 60 MB"

@@ -32,6 +32,8 @@ def read_labels(path: Union[Path, str]) -> list[str]:
     try:
         if path.is_dir():
             raise LabelsError(f"{path} is a folder, not a label file")
+        if path.exists() and not path.is_file():
+            raise LabelsError(f"{path} is not a regular file")
         if path.stat().st_size > _MAX_BYTES:
             raise LabelsError(f"{path} is not a label file: {path.stat().st_size} bytes", hint="one name a line")
         data = path.read_bytes()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 from typing import Optional
 
@@ -70,6 +71,14 @@ def test_files_that_are_no_labels(shape: str, tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
     assert "labels.txt" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(LabelsError, match=f"{path} is not a regular file"):
+            read_labels(path)
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
