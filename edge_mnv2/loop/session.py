@@ -61,7 +61,7 @@ class _Stopped(Exception):
 
 
 class _Signals:
-    """SIGINT and SIGTERM end the run; before there is a loop, they end what is being opened."""
+    """SIGINT, SIGTERM and SIGHUP end the run; before there is a loop, they end what is being opened."""
 
     def __init__(self) -> None:
         self.loop: Optional[FrameLoop] = None

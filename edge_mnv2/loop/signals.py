@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM for as long as something goes on."""
+"""SIGINT, SIGTERM and SIGHUP (the terminal or the SSH session is gone) for as long as something goes on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from typing import Optional
 
 @contextlib.contextmanager
 def on_signals(handler: Callable[[int, Optional[FrameType]], None]) -> Iterator[None]:
-    """Both signals call `handler`; what handled them before does so again afterwards.
+    """Each of them calls `handler`; what handled them before does so again afterwards.
 
-    Outside the main thread nothing changes: whoever runs us there handles signals.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. Outside the main thread nothing changes: whoever runs us
+    there handles signals.
     """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     try:
-        previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, handler) for number in numbers}
     except ValueError:
         yield
         return

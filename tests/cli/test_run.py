@@ -125,7 +125,7 @@ def test_log_to_stdout_is_nothing_but_json_lines(stub: Path) -> None:
     assert len(out.splitlines()) == 5 and "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_with_its_summary(stub: Path, number: signal.Signals) -> None:
     with process("run", "--model", stub, "--source", "test", "--json") as running:
         assert running.stderr is not None
@@ -138,6 +138,27 @@ def test_a_signal_ends_the_run_with_its_summary(stub: Path, number: signal.Signa
     assert running.returncode == 0 and time.monotonic() - began < 5
     assert json.loads(out)["ended"] == "signal" and json.loads(out)["frames"] > 0
     assert "Traceback" not in err
+
+
+def test_a_hangup_under_nohup_changes_nothing(stub: Path) -> None:
+    ended = subprocess.Popen(
+        [
+            *("nohup", sys.executable, "-m", "edge_mnv2", "run", "--model", str(stub)),
+            *("--source", "test", "--max-frames", "60", "--json"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    with ended as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "FPS" in line:
+                break
+        running.send_signal(signal.SIGHUP)
+        out, _ = running.communicate(timeout=30)
+    assert running.returncode == 0 and json.loads(out)["ended"] == "max_frames"
 
 
 def test_a_reader_that_goes_away_ends_the_run(stub: Path) -> None:
