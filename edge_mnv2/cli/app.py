@@ -8,14 +8,15 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 import typer
+from typer.core import TyperGroup
 
 from edge_mnv2 import __version__
 from edge_mnv2.cli import streams
-from edge_mnv2.cli.options import option
-from edge_mnv2.errors import PARTIAL, EdgeMnv2Error
+from edge_mnv2.cli.options import option, variables_named
+from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
 
 COMMANDS = (
     "run",
@@ -36,6 +37,23 @@ COMMANDS = (
 """One module of this package each, in the order of the help page; each has `register(app)`."""
 
 _debug = False
+
+
+class _Group(TyperGroup):
+    """Commands whose errors call a value by its variable where it came from the environment."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            error.message = variables_named(error.message, sys.argv[1:])
+            raise
+        except Exception as error:
+            # The parser's own: which class it has depends on typer's version.
+            options = getattr(getattr(error, "param", None), "opts", None)
+            if options and hasattr(error, "param_hint"):
+                error.param_hint = variables_named(f"'{options[0]}'", sys.argv[1:])
+            raise
 
 
 def _show_version(value: bool) -> None:
@@ -86,6 +104,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     """
     app = typer.Typer(
         name="edge-mnv2",
+        cls=_Group,
         help="MobileNetV2 on small boards: from trained weights to a real-time camera classifier.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -6,6 +6,9 @@ Nothing here imports click by name: newer typer carries its own.
 from __future__ import annotations
 
 import math
+import os
+import re
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import typer
@@ -16,8 +19,23 @@ from edge_mnv2.errors import UsageError
 def option(*names: str, help: str, default: Any = None, **more: Any) -> Any:
     """A `typer.Option` named `names`, with the variable that belongs to its first long name."""
     long = next(name for name in names if name.startswith("--")).split("/")[0]
-    variable = "EDGE_MNV2_" + long.lstrip("-").replace("-", "_").upper()
-    return typer.Option(default, *names, help=help, envvar=variable, show_default=False, show_envvar=False, **more)
+    more = {"envvar": _variable(long), "show_default": False, "show_envvar": False, **more}
+    return typer.Option(default, *names, help=help, **more)
+
+
+def variables_named(text: str, arguments: Sequence[str]) -> str:
+    """`text` with each option that was not typed in `arguments`, but set in the environment, called by its variable."""
+    typed = {argument.partition("=")[0] for argument in arguments}
+
+    def named(option: re.Match[str]) -> str:
+        variable = _variable(option[0])
+        return variable if option[0] not in typed and os.environ.get(variable) else option[0]
+
+    return re.sub(r"(?<![\w-])--[a-z][a-z-]*[a-z]", named, text)
+
+
+def _variable(long: str) -> str:
+    return "EDGE_MNV2_" + long.lstrip("-").replace("-", "_").upper()
 
 
 def given(context: typer.Context, name: str) -> Optional[str]:
@@ -35,7 +53,9 @@ def setting_overrides(context: typer.Context) -> dict[str, tuple[Any, str]]:
         for name, value in context.params.items()
         if value is not None and given(context, name) == "command line"
     }
-    return {**environment_overrides(), **option_overrides(typed, "command line")}
+    replaced = {_variable(name) for name in typed}
+    environment = {name: value for name, value in os.environ.items() if name not in replaced}
+    return {**environment_overrides(environment), **option_overrides(typed, "command line")}
 
 
 def parse_duration(name: str, text: Optional[str]) -> Optional[float]:
