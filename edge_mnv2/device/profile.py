@@ -5,10 +5,11 @@ Precedence: command line, `EDGE_MNV2_*`, the profile and its parents, defaults. 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -20,7 +21,7 @@ from edge_mnv2.device.profile_file import Given, ProfileFile
 from edge_mnv2.device.schema import KEYS, SECTIONS, Camera, Expected, Health, Output, Preprocess, Runtime
 from edge_mnv2.device.store import is_path, load, packaged_places, places, read, unknown_profile
 from edge_mnv2.device.strict_yaml import shown
-from edge_mnv2.errors import ProfileError, UsageError
+from edge_mnv2.errors import ProfileError, SourceError, UsageError
 
 __all__ = ["Origin", "Settings", "chain", "environment_overrides", "load", "resolve", "resolve_profile"]
 
@@ -90,6 +91,17 @@ class Settings:
                 found[key] = value
         return found
 
+    @contextlib.contextmanager
+    def blamed(self, key: str) -> Iterator[None]:
+        """Where a profile gave `key` its value, a UsageError or SourceError becomes a ProfileError with that place."""
+        try:
+            yield
+        except (UsageError, SourceError) as error:
+            origin = self.origin(key)
+            if origin.path is None:
+                raise
+            raise ProfileError(f"{origin.path}:{origin.line}: {key}: {error.message}", hint=error.hint) from error
+
 
 Overrides = Mapping[str, tuple[Any, str]]
 """Dotted key → (value, "command line" or "environment"); text is read as on a command line, None means not given."""
@@ -131,7 +143,7 @@ def resolve_profile(
             given[key] = _override(key, value, source)
     sections = {name: _section(name, cls, given) for name, cls in SECTIONS.items()}
     _check_size(sections["camera"], given)
-    return Settings(
+    settings = Settings(
         profile=profile.name,
         path=profile.path,
         reason=reason,
@@ -140,6 +152,19 @@ def resolve_profile(
         origins={key: origin for key, (_, origin) in given.items()},
         **sections,
     )
+    _check_thresholds(settings)
+    return settings
+
+
+def _check_thresholds(settings: Settings) -> None:
+    appear, gone = settings.output.appear, settings.output.gone
+    if gone is None or gone <= appear:
+        return
+    typed = any(
+        settings.origin(f"output.{name}").kind in ("command line", "environment") for name in ("appear", "gone")
+    )
+    with contextlib.nullcontext() if typed else settings.blamed("output.gone"):
+        raise UsageError(f"a class appears at {appear} and is gone below {gone}", hint="0 < gone <= appear <= 1")
 
 
 def _check_size(camera: Camera, given: Mapping[str, tuple[Any, Origin]]) -> None:

@@ -186,7 +186,8 @@ def open_engines(
         else:
             return Engines(opened.engines, opened.model, notes + opened.notes)
     assert plan.cpu is not None
-    opened = _on_cpu(plan, common, workers)
+    with settings.blamed("runtime.backend"):
+        opened = _on_cpu(plan, common, workers)
     return Engines(opened.engines, opened.model, notes + opened.notes)
 
 

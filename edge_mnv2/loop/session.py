@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Optional
 
+from edge_mnv2.camera.spec import parse
 from edge_mnv2.device.cpus import usable_cpus
 from edge_mnv2.device.health import HealthMonitor, HealthSample
 from edge_mnv2.device.limits import HealthLimits
 from edge_mnv2.device.profile import Settings
 from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
-from edge_mnv2.loop.decision import Decider
+from edge_mnv2.loop.decision import Decider, rows_named
 from edge_mnv2.loop.engines import Engines, open_engines
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.loop.gate import SceneGate
@@ -113,6 +114,7 @@ class _Session:
         # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
         spare = 1 if request.every_frame else 0
         self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss, spare=spare))
+        self._check_source()
         self.chosen = choose_source(
             request.source,
             request.camera,
@@ -144,6 +146,13 @@ class _Session:
         labels = self.engines.engines[0].labels
         self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines, labels)
 
+    def _check_source(self) -> None:
+        request, settings = self.request, self.request.settings
+        asked = request.camera is not None or request.source not in (None, "auto")
+        if not asked and settings.camera.source is not None:
+            with settings.blamed("camera.source"):
+                parse(settings.camera.source)
+
     def _least_side(self) -> Optional[int]:
         """The shorter side of the smallest picture that serves, None where somebody looks at the whole of it."""
         assert self.engines is not None
@@ -157,6 +166,9 @@ class _Session:
         classifier, output = self.engines.engines[0], self.request.settings.output
         if classifier.task != "classification":
             return None
+        for key, names, what in (("allow", output.allow, "allowed"), ("deny", output.deny, "denied")):
+            with self.request.settings.blamed(f"output.{key}"):
+                rows_named(classifier.labels, names or (), f"{what} class")
         return Decider(
             classifier.labels,
             on=output.appear,

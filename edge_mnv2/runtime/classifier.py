@@ -14,7 +14,13 @@ import numpy as np
 
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime import model_file
-from edge_mnv2.runtime.interpreter import AnyInterpreter, TensorSpec, open_interpreter
+from edge_mnv2.runtime.interpreter import (
+    AnyInterpreter,
+    NamedRuntimeMissing,
+    RuntimeMissing,
+    TensorSpec,
+    open_interpreter,
+)
 from edge_mnv2.runtime.preprocess import Channels, InputWriter, Preprocessor
 from edge_mnv2.zoo.labels import fit_labels
 
@@ -253,7 +259,12 @@ def _onnx(
 
     if runtime not in ("auto", onnx_backend.NAME):
         raise UsageError(f"{runtime} cannot run {facts.path}", hint=f"ONNX models need --runtime {onnx_backend.NAME}")
-    interpreter = onnx_backend.open_onnx(facts.path, threads=threads, gpu=gpu)
+    try:
+        interpreter = onnx_backend.open_onnx(facts.path, threads=threads, gpu=gpu)
+    except RuntimeMissing as error:
+        if runtime == "auto":
+            raise
+        raise NamedRuntimeMissing(error.message, hint=error.hint) from error
     name = interpreter.outputs[0].name.lower() if interpreter.outputs else ""
     return interpreter, replace(facts, probabilities="SOFTMAX" if "prob" in name or "softmax" in name else "")
 

@@ -90,10 +90,17 @@ class RuntimeMissing(EdgeMnv2Error, ImportError):
     exit_code = 1
 
 
+class NamedRuntimeMissing(RuntimeMissing, UsageError):
+    """The interpreter package that was asked for by name cannot be used."""
+
+    exit_code = UsageError.exit_code
+
+
 def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
     """The interpreter module for `name` ("auto", "litert", "tflite-runtime") and "package version".
 
-    Raises UsageError for an unknown name and RuntimeMissing where the package cannot be imported.
+    Raises UsageError for an unknown name, RuntimeMissing where the package cannot be imported, and NamedRuntimeMissing,
+    which is both, where that one was asked for.
     """
     if name == "onnxruntime":
         raise UsageError(
@@ -110,7 +117,10 @@ def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
             reasons.append(f"{distribution}: {error}")
             continue
         return module, f"{distribution} {_version(module, distribution)}"
-    wanted = "ai-edge-litert (or tflite-runtime with numpy<2)" if name == "auto" else RUNTIMES[name][1]
+    if name != "auto":
+        wanted = RUNTIMES[name][1]
+        raise NamedRuntimeMissing(f"no runtime {reasons[0]}", hint=f"pip install {wanted}, or --runtime auto")
+    wanted = "ai-edge-litert (or tflite-runtime with numpy<2)"
     raise RuntimeMissing(f"no interpreter: {'; '.join(reasons)}", hint=f"pip install {wanted}")
 
 

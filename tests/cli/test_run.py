@@ -315,3 +315,40 @@ def test_addresses_that_are_not_utf8(stub: Path, source: bytes) -> None:
     with process("run", "--model", stub, "--source", os.fsdecode(source)) as running:
         err = running.communicate(timeout=60)[1]
     assert running.returncode == 2 and "is not UTF-8" in err and len(err.splitlines()) == 1
+
+
+LATE_FAULTS = {
+    "output: {appear: 0.3, gone: 0.5}": ("output.gone", ["--appear", "0.3", "--gone", "0.5"], 2),
+    "output: {allow: [red, nosuch]}": ("output.allow", ["--allow", "nosuch"], 2),
+    "output: {deny: nosuch}": ("output.deny", ["--deny", "nosuch"], 2),
+    "camera: {source: nope.mp4}": ("camera.source", ["--source", "nope.mp4"], 4),
+    "camera: {source: 'ftp://a/b'}": ("camera.source", ["--source", "ftp://a/b"], 2),
+    "runtime: {backend: tflite-runtime}": ("runtime.backend", ["--runtime", "tflite-runtime"], 2),
+    "runtime: {backend: onnxruntime}": ("runtime.backend", ["--runtime", "onnxruntime"], 2),
+}
+
+
+@pytest.mark.parametrize("section", LATE_FAULTS)
+def test_a_fault_is_the_profile_s_where_the_value_is(
+    run: Run, stub: Path, tmp_path: Path, section: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether it is installed here or not.
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
+    key, typed, code_when_typed = LATE_FAULTS[section]
+    other = [] if "--source" in typed else ["--source", "test"]
+    profile = tmp_path / "board.yaml"
+    profile.write_text(f"extends: base\n{section}\n")
+    always = ["run", "--model", stub, "--max-frames", 1]
+    code, _, err = run(*always, *("" if key == "camera.source" else "--source test").split(), "--device", profile)
+    assert code == 6 and f"{profile}:2: {key}: " in err and len(err.splitlines()) == 1
+    code, _, err = run(*always, *other, *typed)
+    assert code == code_when_typed and str(profile) not in err and len(err.splitlines()) == 1
+
+
+def test_thresholds_out_of_order_are_found_by_the_check(run: Run, tmp_path: Path) -> None:
+    profile = tmp_path / "board.yaml"
+    profile.write_text("extends: base\noutput:\n  gone: 0.8\n")
+    code, _, err = run("devices", "check", profile)
+    assert code == 6 and f"{profile}:3: output.gone: " in err
+    profile.write_text("extends: base\noutput:\n  gone: 0.8\n  appear: 0.8\n")
+    assert run("devices", "check", profile)[0] == 0
