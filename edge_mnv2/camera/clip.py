@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.camera import content
+from edge_mnv2.camera.avi import empty_frames
 from edge_mnv2.camera.buffers import FrameBuffers
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.geometry import Geometry
@@ -21,6 +22,7 @@ from edge_mnv2.camera.mp4 import Mp4Facts, read_facts
 from edge_mnv2.camera.opencv import fourcc_text, import_cv2, positive
 from edge_mnv2.camera.pump import CLOSE_S
 from edge_mnv2.camera.source import Source
+from edge_mnv2.camera.transport_stream import has_lost_packets
 from edge_mnv2.device.cpus import usable_cpus
 from edge_mnv2.errors import SourceError
 from edge_mnv2.paths import utf8_named
@@ -62,8 +64,9 @@ class ClipSource(Source):
         self._promised = None if promised is None else int(promised)
         # MP4 and AVI count their frames; for the others OpenCV multiplies duration and rate.
         self._shown_s = facts.trimmed_s
-        self._constant = head[:1] == b"\x47" or head[:4] == b"\0\0\x01\xba"
-        self._counted = (head[4:8] == b"ftyp" and self._shown_s is None) or head[:4] == b"RIFF"
+        self._packets = head[:1] == b"\x47"
+        self._chunks = head[:4] == b"RIFF"
+        self._counted = (head[4:8] == b"ftyp" and self._shown_s is None) or self._chunks
         size = [int(capture.get(which)) or None for which in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
         width, height = size[::-1] if facts.rotation in (90, 270) else size
         self.granted = Granted(
@@ -130,15 +133,16 @@ class ClipSource(Source):
         if self._promised is None or self._fps is None:
             return self._count
         if self._counted:
-            return self._promised
+            short = self._promised > self._count
+            return self._promised - (empty_frames(self.path) if short and self._chunks else 0)
         reached_s = self._last_ns / 1e9 + 1 / self._fps
         duration_s = self._shown_s or self._promised / self._fps
         if reached_s + max(_TAIL_S, 2 / self._fps) < duration_s:
             return self._promised
-        if self._constant and self._regular >= 0.7 * (self._count - 1):
-            # MPEG streams have a constant rate, so gaps are frames that could not be decoded. In other containers
-            # without a count (Matroska, WebM, FLV) a gap may well be a picture that stood still.
-            return round(reached_s * self._fps)
+        through = round(reached_s * self._fps)
+        if self._packets and self._regular >= 0.7 * (self._count - 1) and through > self._count:
+            # A gap may well be a picture that stood still; where packets are lost it is frames.
+            return through if has_lost_packets(self.path) else self._count
         return self._count
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from edge_mnv2.camera.clip import ClipSource
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.camera.transport_stream import has_lost_packets
 from edge_mnv2.errors import SourceError
 from tests.camera import mp4
 
@@ -112,6 +114,37 @@ def test_a_clip_cut_in_half_is_reported_with_both_numbers(tmp_path: Path, suffix
         read = len(read_all(source))
         assert 0 < read < 60 and source.decode_errors == 60 - read
         assert source.error_count == 1 and f"{read} of 60 frames" in source.errors[0] and path.name in source.errors[0]
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "mkv", "mp4", "mov", "flv", "avi"])
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264", "mpeg2video"])
+def test_a_pause_in_a_sound_clip_is_no_damage(tmp_path: Path, suffix: str, codec: str) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / f"pause.{suffix}"
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt, stream.max_b_frames = 160, 120, "yuv420p", 0
+            for number, picture in enumerate(pictures()):
+                frame = av.VideoFrame.from_ndarray(picture)
+                frame.pts, frame.time_base = number + (100 if number >= 30 else 0), Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    except (av.FFmpegError, ValueError) as error:
+        pytest.skip(f"{codec} in {suffix}: {error}")
+    with open_source(str(path)) as source:
+        read = len(read_all(source))
+        assert read == 60 and source.error_count == 0 and source.decode_errors == 0
+
+
+def test_packets_that_are_missing_from_a_transport_stream_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    whole = mp4.write_clip(path, pictures(), "mp4v")
+    middle = len(whole) // 3 // 188 * 188
+    path.write_bytes(whole[:middle] + whole[middle + 188 * 20 :])
+    assert has_lost_packets(path)
+    path.write_bytes(whole + whole[-188:])
+    assert not has_lost_packets(path)
 
 
 @pytest.mark.parametrize(("suffix", "fourcc"), [("avi", "MJPG"), ("mp4", "mp4v"), ("ts", "mp4v")])
