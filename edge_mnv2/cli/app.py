@@ -86,8 +86,8 @@ def fail(error: EdgeMnv2Error) -> NoReturn:
 
 def _results_lost(problem: OSError) -> NoReturn:
     if isinstance(problem, BrokenPipeError):
-        # The reader of our stdout went away (`| head`): not an error.
-        raise SystemExit(1)
+        # The reader of our stdout went away (`| head`): not an error, as with `--log -`.
+        raise SystemExit(0)
     _say(f"edge-mnv2: error: stdout cannot be written: {problem.strerror or problem}")
     raise SystemExit(PARTIAL)
 
@@ -125,14 +125,22 @@ def main() -> None:
     # 32-bit tflite-runtime switches subnormal numbers off, and numpy then warns of it at each start.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     streams.prepare()
+    # The parser puts another in its place when the reader goes away.
+    stdout = sys.stdout
     try:
         build_app(sys.argv[1:])()
+    except SystemExit as end:
+        problem = streams.problem(stdout)
+        # 1 is the parser's for a reader that went away; the codes of commands stand.
+        if problem is not None and end.code in (None, 0, 1):
+            _results_lost(problem)
+        raise
     except EdgeMnv2Error as error:
         if _debug:
             raise
         fail(error)
     except Exception as error:
-        problem = streams.stdout_problem() if isinstance(error, OSError) else None
+        problem = streams.problem(stdout) if isinstance(error, OSError) else None
         if problem is not None:
             _results_lost(problem)
         if _debug:

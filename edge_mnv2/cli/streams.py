@@ -20,7 +20,7 @@ def prepare() -> None:
     sys.stderr = sys.stderr or _null(os.O_WRONLY, "w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         if isinstance(sys.stdout.buffer, io.RawIOBase):
-            # PYTHONUNBUFFERED: what could not be written has to stay for `stdout_problem`.
+            # PYTHONUNBUFFERED: what could not be written has to stay for `problem`.
             sys.stdout = io.TextIOWrapper(io.BufferedWriter(sys.stdout.buffer), line_buffering=True)
         # Programs are promised UTF-8, a terminal keeps its own encoding. The escape of a byte that is no text (\udce9)
         # is JSON's own.
@@ -28,14 +28,14 @@ def prepare() -> None:
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
-def stdout_problem() -> Optional[OSError]:
-    """Why what was printed cannot be written; None where it has been. After a problem, what is left is dropped."""
+def problem(stdout: IO[str]) -> Optional[OSError]:
+    """Why what was printed there cannot be written, None where it has been. After that, what is left is dropped."""
     try:
-        sys.stdout.flush()
+        stdout.flush()
     except OSError as error:
         with contextlib.suppress(OSError):
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
+            os.dup2(null, stdout.fileno())
             os.close(null)
         return error
     return None
