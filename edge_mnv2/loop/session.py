@@ -189,13 +189,14 @@ class _Session:
         assert self.engines is not None and self.chosen is not None
         engines = self.engines
         return Facts(
-            model=engines.model,
+            model=engines.model.encode(errors="backslashreplace").decode(),
             runtime=engines.runtime,
             delegate=engines.delegate,
             threads=engines.threads,
             workers=len(engines.engines),
             device=self.request.settings.profile,
-            source=self.chosen.source.description,
+            # A file's name may be no text, and pages and messages are.
+            source=self.chosen.source.description.encode(errors="backslashreplace").decode(),
         )
 
     def _watch(self, limits: HealthLimits, sample: HealthSample) -> None:

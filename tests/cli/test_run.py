@@ -6,9 +6,11 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -352,3 +354,24 @@ def test_thresholds_out_of_order_are_found_by_the_check(run: Run, tmp_path: Path
     assert code == 6 and f"{profile}:3: output.gone: " in err
     profile.write_text("extends: base\noutput:\n  gone: 0.8\n  appear: 0.8\n")
     assert run("devices", "check", profile)[0] == 0
+
+
+def test_pages_of_a_source_whose_name_is_not_utf8(stub: Path, clip: Path) -> None:
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("prometheus_client")
+    odd = clip.rename(clip.with_name(os.fsdecode(b"b\xe9.avi")))
+    model = stub.rename(stub.with_name(os.fsdecode(b"m\xe9.tflite")))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with process("run", "--model", model, "--source", odd, "--loop", "--web", port) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "FPS" in line:
+                break
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                assert "b\\\\udce9.avi" in answer.read().decode("utf-8")
+        finally:
+            running.terminate()
+            running.communicate(timeout=20)
