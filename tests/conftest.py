@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # Started in the background of a script: commands that are interrupted in tests would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What is ignored in the background of a script, or under nohup, would be ignored by the commands that tests start too.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 _DATA = os.environ.get("EDGE_MNV2_TEST_DATA")
 
