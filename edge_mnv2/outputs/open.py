@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,10 @@ class OutputRequest:
 
 
 class Outputs:
-    """The outputs of one run. A context manager: entering opens them and raises UsageError, leaving closes them."""
+    """The outputs of one run. A context manager: entering opens them and raises UsageError, leaving closes them.
+
+    Meanwhile `print` goes to stderr.
+    """
 
     def __init__(self, request: OutputRequest) -> None:
         self._request = request
@@ -86,9 +90,12 @@ class Outputs:
             if request.web is not None:
                 self._web = open_web(self.live, request.web, request.web_token, request.web_open)
                 stack.callback(self._web.close)
+            log_file = LogFile(request.log, self._every, self._rotation, self._least_free) if request.log else None
+            # Stdout is for results; what a plug-in or a library prints would stand between them.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             stack.callback(self._close_sinks)
-            if request.log:
-                self._log = self._isolate(LogFile(request.log, self._every, self._rotation, self._least_free))
+            if log_file is not None:
+                self._log = self._isolate(log_file)
             if request.record:
                 from edge_mnv2.outputs.record import RecordSink
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,15 +73,40 @@ class Odd(Counting):
 '''
 
 
+_CHATTY = """
+import sys
+
+print("import")
+
+
+class Chatty:
+    stdout = sys.stdout
+
+    def __init__(self, argument):
+        print("init")
+
+    def begin(self, facts, labels):
+        print("begin")
+
+    def write(self, result):
+        print("write", file=self.stdout)
+
+    def close(self):
+        print("close")
+"""
+
+
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "conveyor_plugin.py").write_text(_CODE)
+    (tmp_path / "chatty_plugin.py").write_text(_CHATTY)
     info = tmp_path / "conveyor_plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: conveyor-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[edge_mnv2.sinks]\ncounting = conveyor_plugin:Counting\nnothing = conveyor_plugin:Nothing\n"
         "failing = conveyor_plugin:Failing\nodd = conveyor_plugin:Odd\nmissing = conveyor_plugin:NotThere\n"
+        "chatty = chatty_plugin:Chatty\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "conveyor_plugin", raising=False)
@@ -116,6 +143,27 @@ def test_a_plug_in_that_fails_does_not_end_the_run(run: Callable[..., Any], plug
     code, out, err = run(*arguments, "--sink", f"failing={plugins / 'x'}", "--sink", f"counting={plugins / 'y'}")
     assert code == 8 and json.loads(out)["frames"] == 9 and err.count("conveyor jammed") == 1
     assert json.loads((plugins / "y").read_text())["results"] == 9
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--log", "-"]], ids=["summary", "lines"])
+def test_what_a_plug_in_prints_does_not_stand_between_results(plugins: Path, stub: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "edge_mnv2", "run", "--model", stub, "--source", "test", "--max-frames", "9"]
+    path = os.pathsep.join([str(plugins), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*command, "--sink", "chatty", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    if "--json" in options:
+        assert json.loads(done.stdout)["frames"] == 9
+    else:
+        assert [json.loads(line)["frame"] for line in done.stdout.splitlines()] == list(range(9))
+    for said in ("import", "init", "begin", "close"):
+        assert done.stderr.splitlines().count(said) == 1
+    assert done.stderr.splitlines().count("write") == 9
 
 
 @pytest.mark.parametrize(
