@@ -36,7 +36,7 @@ _FAREWELL_S = 1.5
 
 class MqttSink:
     """Publishes below `address.topic`: `status` ("online", "offline"; retained, also the last will), `state` (JSON,
-    retained, the newest only) and `event` (JSON, in their order).
+    retained, the newest only, one in `address.interval_s` and the last) and `event` (JSON, in their order).
 
     While the broker is away, at most a thousand events wait. One message is under way at a time and the next goes when
     the broker has it, so that their order holds whatever breaks; with QoS 2 the broker passes none on twice.
@@ -50,8 +50,8 @@ class MqttSink:
         self._facts = Facts()
         self._outbox = Outbox()
         self._wake = threading.Condition()
-        self._state: Optional[bytes] = None
-        self._published_state = 0.0
+        self._newest: Optional[Result] = None
+        self._published_state = float("-inf")
         self._first: deque[tuple[str, bytes]] = deque()
         self._connected = False
         self._told = ""
@@ -82,10 +82,9 @@ class MqttSink:
     def write(self, result: Result) -> None:
         if result.events:
             self._outbox.put(result.events)
-        now = time.monotonic()
-        if result.events or now - self._published_state >= self._address.interval_s:
-            with self._wake:
-                self._state = self._as_state(result)
+        with self._wake:
+            self._newest = result
+            if result.events or self._state_due():
                 self._wake.notify_all()
 
     def announce(self, events: Sequence[Event]) -> None:
@@ -182,22 +181,20 @@ class MqttSink:
             found = discovery(address.discovery, address.topic, self._host, dataclasses.asdict(self._facts))
             self._first.extend((topic, _json(config)) for topic, config in found)
 
-    def _as_state(self, result: Result) -> bytes:
+    def _as_state(self, result: Result) -> dict[str, Any]:
         record = as_record(result)
         record.pop("events", None)
         best = result.top[0] if result.top else None
-        return _json(
-            {
-                "t": record["t"],
-                "label": best.label if best else None,
-                "score": round(best.score, 4) if best else None,
-                "unsure": result.unsure,
-                "present": list(result.present),
-                **record,
-                "model": self._facts.model,
-                "source": self._facts.source,
-            }
-        )
+        return {
+            "t": record["t"],
+            "label": best.label if best else None,
+            "score": round(best.score, 4) if best else None,
+            "unsure": result.unsure,
+            "present": list(result.present),
+            **record,
+            "model": self._facts.model,
+            "source": self._facts.source,
+        }
 
     def _work(self) -> None:
         while True:
@@ -228,12 +225,14 @@ class MqttSink:
         event = self._outbox.take()
         if event is not None:
             return f"{topic}/event", _json(event), self._address.qos, False
-        due = self._ending or time.monotonic() - self._published_state >= self._address.interval_s
-        if self._state is not None and due:
-            state, self._state = self._state, None
+        if self._newest is not None and (self._ending or self._state_due()):
+            newest, self._newest = self._newest, None
             self._published_state = time.monotonic()
-            return f"{topic}/state", state, min(self._address.qos, 1), True
+            return f"{topic}/state", _json(self._as_state(newest)), min(self._address.qos, 1), True
         return None
+
+    def _state_due(self) -> bool:
+        return time.monotonic() - self._published_state >= self._address.interval_s
 
 
 def _json(document: dict[str, Any]) -> bytes:

@@ -185,6 +185,33 @@ def test_an_outage_loses_no_order_and_repeats_nothing(tmp_path: Path, version: i
     assert len({one["id"] for one in listener.of("cam/event")}) == len(frames)
 
 
+def test_events_do_not_hurry_the_state(broker: Broker) -> None:
+    """Fifty results a second with an event each: states keep their interval, and the last one comes all the same."""
+    listener = Listener(broker.port)
+    arrived: list[float] = []
+
+    def note(*message: Any) -> None:
+        if message[2].topic == "cam/state":
+            arrived.append(time.monotonic())
+        listener._on_message(*message)
+
+    listener._client.on_message = note
+    sink = MqttSink(parse(f"mqtt://127.0.0.1:{broker.port}/cam?discovery=no&interval=0.5"))
+    sink.begin(FACTS, [])
+    until(lambda: listener.of("cam/status"))
+    for frame in range(120):
+        sink.write(result(frame, events=(event(frame=frame),)))
+        time.sleep(0.02)
+    until(lambda: listener.of("cam/state")[-1]["frame"] == 119)
+    sink.write(result(120))
+    sink.close()
+    until(lambda: listener.of("cam/state")[-1]["frame"] == 120)
+    listener.close()
+    gaps = [after - before for before, after in zip(arrived, arrived[1:-1])]
+    assert len(gaps) >= 3 and min(gaps) > 0.35, gaps
+    assert [one["frame"] for one in listener.of("cam/event")] == list(range(120))
+
+
 def test_without_a_broker_little_is_kept_and_the_rest_counted(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
