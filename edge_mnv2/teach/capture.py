@@ -82,6 +82,9 @@ class Session:
         """Raises SourceError where the source ends before every class has a picture, and where none can be kept."""
         for number, name in enumerate(self._plan.classes):
             taken = self.guide.taken
+            if self._key is not None:
+                # What was typed or pressed before the question is no answer.
+                self._key()
             self.guide.ask(name)
             first = self._wait(name)
             self.guide.take(name)
@@ -106,8 +109,6 @@ class Session:
             return self._source.read()
         asked = f"then {self._key_name}" if self._key is not None else f"it starts in {self._plan.countdown_s:.0f} s"
         self._say(f"{name}: show it to the camera, move it a little meanwhile; {asked}")
-        if self._key is not None:
-            self._key()
         began = time.monotonic()
         while True:
             frame = self._source.read()
