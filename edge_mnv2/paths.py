@@ -63,18 +63,10 @@ def atomic_write(target: Path, mode: str = "wb") -> Iterator[IO]:
 
     The file appears whole or not at all; it is flushed to the disk before the rename. Raises OSError.
     """
-    target = Path(target)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    try:
-        with _readable(descriptor, mode) as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    with _unnamed(Path(target), mode) as (handle, part):
+        yield handle
+        _to_disk(handle)
+        part.replace(target)
 
 
 def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
@@ -82,24 +74,40 @@ def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
 
     Raises OSError, whose `filename` is the file that could not be written; then none has changed.
     """
-    with contextlib.ExitStack() as open_files:
-        # They are left in reverse: the first of `contents` takes its name first.
-        for target, content in reversed(contents):
+    with contextlib.ExitStack() as unnamed:
+        parts = []
+        for target, content in contents:
             try:
                 if target.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-                handle = open_files.enter_context(atomic_write(target))
+                handle, part = unnamed.enter_context(_unnamed(target, "wb"))
                 handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
+                _to_disk(handle)
             except OSError as error:
                 error.filename = str(target)
                 raise
+            parts.append((part, target))
+        for part, target in parts:
+            part.replace(target)
 
 
-def _readable(descriptor: int, mode: str) -> IO:
-    # mkstemp makes private files; what we write is as readable as any other file of the user.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.fchmod(descriptor, 0o666 & ~umask)
-    return os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8")
+@contextlib.contextmanager
+def _unnamed(target: Path, mode: str) -> Iterator[tuple[IO, Path]]:
+    """A temporary file beside `target`, open, and its path; gone where the block ends with an error."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    try:
+        # mkstemp makes private files; what we write is as readable as any other file of the user.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(descriptor, 0o666 & ~umask)
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as handle:
+            yield handle, Path(name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _to_disk(handle: IO) -> None:
+    handle.flush()
+    os.fsync(handle.fileno())
