@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 _SAY_EVERY_S = 5.0
 _INTERRUPTED = 130
-_LAST_LOOK_S = 0.6
-"""A page learns of the end within this time."""
 
 
 def register(app: typer.Typer) -> None:
@@ -168,7 +166,6 @@ def _on_page(guide: Guide, web: Optional[str], token: Optional[str], everyone: b
         guide.end([str(error)], failed=True)
         raise
     finally:
-        time.sleep(_LAST_LOOK_S)
         server.close()
 
 
@@ -181,8 +178,11 @@ def _take(request: Request, source: FrameSource, plan: Plan, guide: Guide, live:
     line = Line()
     if live is not None:
         live.facts = Facts(source=source.description)
-    keys = ([typed_line] if sys.stdin.isatty() else []) + ([guide.pressed] if live is not None else [])
-    names = (["press Enter"] if sys.stdin.isatty() else []) + (["press the page's button"] if live is not None else [])
+    keys = {}
+    if sys.stdin.isatty():
+        keys["press Enter"] = typed_line
+    if live is not None:
+        keys["press the page's button"] = guide.pressed
     with open_classifier(request.model, top_k=3)[0] as classifier, source:
         session = Session(
             source,
@@ -190,8 +190,7 @@ def _take(request: Request, source: FrameSource, plan: Plan, guide: Guide, live:
             plan,
             say=line.say,
             show=line.show,
-            key=(lambda: next((typed for key in keys if (typed := key()) is not None), None)) if keys else None,
-            key_name=" or ".join(names),
+            keys=keys,
             see=lambda pixels: classifier.top(classifier.scores(pixels)),
             watch=live.show if live is not None else None,
             guide=guide,

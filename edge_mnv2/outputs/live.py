@@ -49,23 +49,6 @@ class EngineUse(Protocol):
     def seconds(self) -> Optional[dict[str, float]]: ...
 
 
-@dataclass(frozen=True)
-class Step:
-    """Where a guided lesson stands: "starting", "waiting" (for a press), "taking", "learning", "done" or "failed".
-
-    `label` is the class it is about, `done` of `total` pictures are learned from, `lines` say what came of it.
-    """
-
-    phase: str
-    label: Optional[str] = None
-    done: int = 0
-    total: int = 0
-    lines: tuple[str, ...] = ()
-
-    def document(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-
 class Lesson(Protocol):
     """Pictures are taken for a lesson, and whoever looks may begin with the next class."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -64,16 +64,17 @@ class Session:
         *,
         say: Say,
         show: Say,
-        key: Optional[Key] = None,
-        key_name: str = "press Enter",
+        keys: Optional[Mapping[str, Key]] = None,
         see: Optional[See] = None,
         watch: Optional[Watch] = None,
         guide: Optional[Guide] = None,
     ) -> None:
-        """`say` is for lines that stay, `show` for one that changes. Without `key` a countdown starts each class."""
+        """`say` is for lines that stay, `show` for one that changes. Any of `keys`, by what a person is told to do,
+        starts each class; without any, a countdown does."""
         self._source, self._folder, self._plan = source, folder, plan
         self._say, self._show, self._see, self._watch = say, show, see, watch
-        self._key, self._key_name = key, key_name
+        self._keys = dict(keys or {})
+        self._asked = " or ".join(self._keys)
         self._looked_at = 0.0
         self._seen: Sequence[Prediction] = ()
         self.guide = guide or Guide(plan.classes, plan.shots)
@@ -82,9 +83,8 @@ class Session:
         """Raises SourceError where the source ends before every class has a picture, and where none can be kept."""
         for number, name in enumerate(self._plan.classes):
             taken = self.guide.taken
-            if self._key is not None:
-                # What was typed or pressed before the question is no answer.
-                self._key()
+            # What was typed or pressed before the question is no answer.
+            self._started()
             self.guide.ask(name)
             first = self._wait(name)
             self.guide.take(name)
@@ -107,7 +107,7 @@ class Session:
         """The frame to begin with; None at the source's end."""
         if not self._source.live:
             return self._source.read()
-        asked = f"then {self._key_name}" if self._key is not None else f"it starts in {self._plan.countdown_s:.0f} s"
+        asked = f"then {self._asked}" if self._keys else f"it starts in {self._plan.countdown_s:.0f} s"
         self._say(f"{name}: show it to the camera, move it a little meanwhile; {asked}")
         began = time.monotonic()
         while True:
@@ -116,14 +116,19 @@ class Session:
                 return None
             self._look(frame)
             left = self._plan.countdown_s - (time.monotonic() - began)
-            if self._key is not None:
-                self._show(f"{name}: {self._key_name}{self._sees()}")
-                if self._key() is not None:
+            if self._keys:
+                self._show(f"{name}: {self._asked}{self._sees()}")
+                if self._started():
                     return frame
             elif left <= 0:
                 return frame
             else:
                 self._show(f"{name}: {left:.0f} s{self._sees()}")
+
+    def _started(self) -> bool:
+        """One of the keys was used since the last call."""
+        used = [key() for key in self._keys.values()]
+        return any(line is not None for line in used)
 
     def _next(self, last: Frame) -> Optional[Frame]:
         """The first frame at least `every_s` after `last`; of a folder the next picture."""

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from edge_mnv2.outputs.live import Step
+
+@dataclass(frozen=True)
+class Step:
+    """Where a guided lesson stands: "starting", "waiting" (for a press), "taking", "learning", "done" or "failed".
+
+    `label` is the class it is about, `done` of `total` pictures are learned from, `lines` say what came of it.
+    """
+
+    phase: str
+    label: Optional[str] = None
+    done: int = 0
+    total: int = 0
+    lines: tuple[str, ...] = ()
 
 
 class Guide:
@@ -52,4 +65,4 @@ class Guide:
     def document(self) -> dict[str, Any]:
         """The step, the wanted pictures a class, and `taken` as a list of labels and pictures."""
         taken = [{"label": label, "pictures": count} for label, count in self.taken.items()]
-        return {**self._step.document(), "shots": self._shots, "taken": taken}
+        return {**asdict(self._step), "shots": self._shots, "taken": taken}

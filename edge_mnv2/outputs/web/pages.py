@@ -28,6 +28,7 @@ MOST_BODY = 16 * 1024
 MOST_VIEWERS = 64
 _BODY_S = 5.0
 _STATE_S = 0.2
+_LEAVE_S = 0.5
 _FOLDER = Path(__file__).parent / "page"
 _ASSETS = {
     "/app.js": "text/javascript",
@@ -87,6 +88,12 @@ class Pages:
             self._history.add(self._live)
             self.pictures.drop_stuck()
             self.states.drop_stuck()
+
+    async def end(self) -> None:
+        """Show the viewers how it ended."""
+        await asyncio.gather(
+            self.states.end(self._state_event(), _LEAVE_S), self.pictures.end(self.pictures.newest, _LEAVE_S)
+        )
 
     def close(self) -> None:
         self.pictures.close()
@@ -242,8 +249,11 @@ class Pages:
 
     async def _produce_states(self) -> None:
         while True:
-            self.states.publish(f"event: state\ndata: {_dumps(self._document())}\n\n".encode())
+            self.states.publish(self._state_event())
             await asyncio.sleep(_STATE_S)
+
+    def _state_event(self) -> bytes:
+        return f"event: state\ndata: {_dumps(self._document())}\n\n".encode()
 
     def _document(self) -> dict[str, Any]:
         return {**self._live.document(), "viewers": self.pictures.followers}

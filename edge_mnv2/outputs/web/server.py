@@ -82,6 +82,7 @@ class WebServer:
         watch = self._loop.create_task(pages.keep_watch())
         self._ready.set()
         await self._ended.wait()
+        await pages.end()
         watch.cancel()
         server.close()
         for connection in list(self._connections):

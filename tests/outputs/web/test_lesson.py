@@ -74,6 +74,9 @@ async def _taught(page: Tab, folder: Path, name: str) -> None:
     await page.press("Enter", 13)
     await page.until("document.getElementById('lesson-label').textContent === 'Done'", timeout=60)
     assert "m.tflite" in await page.run("document.getElementById('lesson-lines').textContent")
+    assert await page.run("document.getElementById('state').textContent") == "ended"
+    if _SHOTS:
+        await page.screenshot(Path(_SHOTS) / f"taught-{name}.png")
 
 
 def test_what_cannot_be_pressed_is_said(tmp_path: Path, stub: Path) -> None:

@@ -15,6 +15,7 @@ const WORDS = {
   stalled: "no results",
   reconnecting: "camera lost, reconnecting",
   offline: "no connection",
+  ended: "ended",
 };
 
 const charts = {
@@ -28,9 +29,10 @@ let spokenAt = -Infinity;
 let spoken = "";
 let touchedAt = 0;
 let version = null;
+let ended = false;
 
 function follow() {
-  if (events || document.hidden) return;
+  if (events || ended || document.hidden) return;
   history();
   picture();
   events = new EventSource("/api/stream");
@@ -51,6 +53,16 @@ function leave() {
   if (events) events.close();
   events = null;
   at("view").removeAttribute("src");
+}
+
+// The board has nothing more to say: what it said last stays.
+function end() {
+  ended = true;
+  leave();
+  badge("ended");
+  at("view").hidden = true;
+  at("no-view").hidden = false;
+  write(at("no-view"), "The camera is closed");
 }
 
 function picture() {
@@ -83,7 +95,7 @@ function badge(state) {
   write(shown, word);
   shown.className = `badge ${state === "ok" ? "ok" : ["stalled", "offline"].includes(state) ? "bad" : ""}`;
   const veil = at("veil");
-  veil.hidden = state === "ok" || state === "starting";
+  veil.hidden = ["ok", "starting", "ended"].includes(state);
   write(veil, word);
 }
 
@@ -97,6 +109,7 @@ function show(state) {
   at("keep").hidden = !state.snapshots;
   if (state.controls) controls(state.controls);
   lesson(state.lesson);
+  if (state.lesson && ["done", "failed"].includes(state.lesson.phase)) return end();
   speak(state);
   const now = performance.now();
   if (now - sampledAt >= 1000) {
@@ -184,7 +197,7 @@ const STEPS = {
   waiting: ({ label }) => [label, "Show it to the camera, then press the button. Move it a little meanwhile."],
   taking: ({ label }) => [label, "Move it a little, show it from other sides."],
   learning: ({ done, total }) => ["Learning", done < total ? `${done} of ${total} pictures seen` : "from what was seen in them"],
-  done: () => ["Done", "This page ends with it."],
+  done: () => ["Done", ""],
   failed: () => ["It did not work", ""],
 };
 
