@@ -42,6 +42,14 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    """A colour model with its labels beside it."""
+    from tests.stubs import stub_at
+
+    return stub_at(tmp_path)
+
+
+@pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """Call the command line in this process: `run("inspect", path)` gives (exit code, stdout, stderr)."""
     from edge_mnv2.cli import app

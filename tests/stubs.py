@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -84,3 +85,11 @@ def solid(colour: tuple[int, int, int], height: int = 48, width: int = 64) -> np
 
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def stub_at(folder: Path, labels: str = "[red, green, blue]") -> Path:
+    """A colour model in `folder` with its labels beside it."""
+    path = folder / "colours.tflite"
+    path.write_bytes(colour_model())
+    path.with_suffix(".yaml").write_text(f"labels: {labels}\n")
+    return path

@@ -116,7 +116,7 @@ def append_value(backbone: Backbone, head: Linear, embeddings: np.ndarray, low: 
     """
     chain = _Chain(backbone)
     # Unlike `affine`, the range need not hold 0: a value around 1000 keeps all of its steps.
-    step = max(high - low, 1e-6) / 255
+    step = (high - low) / 255
     zero = round(-128 - low / step)
     apart = not -128 <= zero <= 127
     # Runtimes take no zero point outside int8: then int8 counts from the lowest value, and int32 adds that.

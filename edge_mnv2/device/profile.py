@@ -18,7 +18,17 @@ from edge_mnv2.device.choose import choose
 from edge_mnv2.device.detect import Board, detect
 from edge_mnv2.device.kinds import Setting
 from edge_mnv2.device.profile_file import Given, ProfileFile
-from edge_mnv2.device.schema import KEYS, SECTIONS, Camera, Expected, Health, Output, Preprocess, Runtime
+from edge_mnv2.device.schema import (
+    KEYS,
+    SECTIONS,
+    Camera,
+    Expected,
+    Health,
+    Output,
+    Preprocess,
+    Runtime,
+    check_thresholds,
+)
 from edge_mnv2.device.store import is_path, load, packaged_places, places, read, unknown_profile
 from edge_mnv2.device.strict_yaml import shown
 from edge_mnv2.errors import ProfileError, SourceError, UsageError
@@ -158,13 +168,13 @@ def resolve_profile(
 
 def _check_thresholds(settings: Settings) -> None:
     appear, gone = settings.output.appear, settings.output.gone
-    if gone is None or gone <= appear:
+    if gone is None:
         return
     typed = any(
         settings.origin(f"output.{name}").kind in ("command line", "environment") for name in ("appear", "gone")
     )
     with contextlib.nullcontext() if typed else settings.blamed("output.gone"):
-        raise UsageError(f"a class appears at {appear} and is gone below {gone}", hint="0 < gone <= appear <= 1")
+        check_thresholds(appear, gone)
 
 
 def _check_size(camera: Camera, given: Mapping[str, tuple[Any, Origin]]) -> None:

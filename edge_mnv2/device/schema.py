@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from edge_mnv2.device.kinds import Choice, Flag, Kind, Names, Number, Or, Region, Setting, Source, Text, Whole
+from edge_mnv2.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -175,3 +176,9 @@ HEADERS: dict[str, dict[str, Optional[Kind]]] = {
     },
 }
 """Sections about the profile itself, not inherited. None: any names with plain values."""
+
+
+def check_thresholds(appear: float, gone: float) -> None:
+    """Raises UsageError unless 0 < `gone` <= `appear` <= 1."""
+    if not 0 < gone <= appear <= 1:
+        raise UsageError(f"a class appears at {appear} and is gone below {gone}", hint="0 < gone <= appear <= 1")

@@ -13,6 +13,7 @@ from typing import Optional
 
 import numpy as np
 
+from edge_mnv2.device.schema import check_thresholds
 from edge_mnv2.errors import UsageError
 
 APPEARED, GONE = "appeared", "gone"
@@ -88,8 +89,7 @@ class Decider:
         deny: Iterable[str] = (),
     ) -> None:
         off = OFF_SHARE * on if off is None else off
-        if not 0 < off <= on <= 1:
-            raise UsageError(f"a class appears at {on} and is gone below {off}", hint="0 < gone <= appear <= 1")
+        check_thresholds(on, off)
         if results < 1:
             raise UsageError(f"{results} consecutive results", hint="at least 1")
         self._labels = labels

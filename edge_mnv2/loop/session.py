@@ -189,14 +189,13 @@ class _Session:
         assert self.engines is not None and self.chosen is not None
         engines = self.engines
         return Facts(
-            model=engines.model.encode(errors="backslashreplace").decode(),
+            model=_text(engines.model),
             runtime=engines.runtime,
             delegate=engines.delegate,
             threads=engines.threads,
             workers=len(engines.engines),
             device=self.request.settings.profile,
-            # A file's name may be no text, and pages and messages are.
-            source=self.chosen.source.description.encode(errors="backslashreplace").decode(),
+            source=_text(self.chosen.source.description),
         )
 
     def _watch(self, limits: HealthLimits, sample: HealthSample) -> None:
@@ -270,3 +269,8 @@ class _Session:
             note=note,
             classes=classes,
         )
+
+
+def _text(name: str) -> str:
+    """A file's name may be no text, and pages and messages are."""
+    return name.encode(errors="backslashreplace").decode()

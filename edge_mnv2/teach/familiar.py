@@ -63,14 +63,21 @@ def calibrate(
     """
     some = _some(picture, truth)
     own = embeddings[np.unique(picture, return_index=True)[1]]
-    rules = []
-    for evidence in (_evidence(backbone, own), None):
-        shown = _Shown(Familiarity(evidence, np.zeros((1, 1))), embeddings[some], picture[some], truth[some], rows)
-        threshold = _threshold(shown.left_out(), _USUAL[evidence is not None])
-        rules.append(Unknown(Familiarity(evidence, shown.prototypes()), threshold, _STEEPNESS / threshold))
-        if told(rules[-1], nothing) >= TOLD:
-            break
-    return max(rules, key=lambda rule: told(rule, nothing))
+    compared = embeddings[some], picture[some], truth[some], rows
+    evidence = _evidence(backbone, own)
+    rule = _rule(evidence, *compared)
+    if evidence is None or (share := told(rule, nothing)) >= TOLD:
+        return rule
+    by_embedding = _rule(None, *compared)
+    return by_embedding if told(by_embedding, nothing) > share else rule
+
+
+def _rule(
+    evidence: Optional[Linear], embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int
+) -> Unknown:
+    shown = _Shown(Familiarity(evidence, np.zeros((1, 1))), embeddings, picture, truth, rows)
+    threshold = _threshold(shown.left_out(), _USUAL[evidence is not None])
+    return Unknown(Familiarity(evidence, shown.prototypes()), threshold, _STEEPNESS / threshold)
 
 
 def told(rule: Unknown, embeddings: np.ndarray) -> float:

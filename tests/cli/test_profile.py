@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.device import trees
-from tests.profiler.conftest import start, stub
-
-__all__ = ["stub"]
+from tests.profiler.conftest import start
 
 Run = Callable[..., "tuple[int, str, str]"]
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.stubs import BLUE, GREEN, RED, colour_model
+from tests.stubs import BLUE, GREEN, RED
 
 Run = Callable[..., "tuple[int, str, str]"]
 
@@ -46,15 +46,6 @@ SUMMARY = [
     "write_errors",
     "ended",
 ]
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Path:
-    """A colour model with its labels beside it."""
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.stubs import RED, colour_model
+from tests.stubs import RED, stub_at
 
 LOCALES = ["C", "POSIX", "C.UTF-8", "en_GB.UTF-8", "en_GB.ISO-8859-1"]
 ODD = os.fsdecode(b"b\xe9.png")
@@ -21,10 +21,7 @@ ODD = os.fsdecode(b"b\xe9.png")
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Path:
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [röd, green, blue]\n")
-    return path
+    return stub_at(tmp_path, "[röd, green, blue]")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from edge_mnv2.loop.decision import Decider, Event
 from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.runtime.classifier import Classifier
 from tests.loop.test_frame_loop import Collected, Scripted
-from tests.stubs import BLUE, GREEN, RED, colour_model, solid
+from tests.stubs import BLUE, GREEN, RED, solid
 
 Run = Callable[..., "tuple[int, str, str]"]
 
@@ -29,14 +29,6 @@ class Told(Collected):
 
     def announce(self, events: Sequence[Event]) -> None:
         self.announced += events
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Path:
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from edge_mnv2.outputs.log_file import timestamp
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.outputs.snapshots import SnapshotSink
 from tests.outputs.results import NOON, event, result
-from tests.outputs.web.conftest import serving, stub_at
+from tests.outputs.web.conftest import serving
+from tests.stubs import stub_at
 
 
 def test_one_picture_for_each_class_that_appears(tmp_path: Path) -> None:

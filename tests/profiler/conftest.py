@@ -4,21 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
-
-import pytest
-
-from tests.stubs import colour_model
-
-
-@pytest.fixture
-def stub(tmp_path: Path) -> Path:
-    """A colour model with its labels beside it."""
-    path = tmp_path / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
 
 
 def start(*arguments: object, **more: Any) -> subprocess.Popen:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stubs import colour_model
+from tests.stubs import stub_at
 
 
 class Served:
@@ -53,13 +53,6 @@ def serving(model: object, *options: object, command: str = "run", ready: str = 
     finally:
         process.kill()
         process.communicate()
-
-
-def stub_at(folder: Path) -> Path:
-    path = folder / "colours.tflite"
-    path.write_bytes(colour_model())
-    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
-    return path
 
 
 @pytest.fixture(scope="module")
