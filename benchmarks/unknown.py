@@ -24,6 +24,7 @@ from edge_mnv2.camera.still import list_stills, read_still
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.lesson import Request, learn
 from edge_mnv2.teach.measure import answers
+from edge_mnv2.teach.nothing import noise
 from edge_mnv2.teach.taught import Taught, teach
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import resolve
@@ -45,9 +46,7 @@ def surfaces(seed: int = 0) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     pictures = []
     for number in range(20):
-        grain = (1, 4, 16, 40)[number % 4]
-        noise = random.integers(0, 256, (240 // grain, 320 // grain, 3), dtype=np.uint8)
-        pictures.append(np.kron(noise, np.ones((grain, grain, 1), np.uint8)))
+        pictures.append(noise(random, (1, 4, 16, 40)[number % 4], 240, 320))
         pictures.append(random.integers(0, 1 + number // 4, (240, 320, 3)).astype(np.uint8))
         pictures.append(np.full((240, 320, 3), 5 + 12 * number, np.uint8))
     return pictures

@@ -123,7 +123,9 @@ def teach(
         settings.runtime.backend,
         count,
     )
-    request = ready(request, report, classes or ())
+    if classes:
+        # Before a picture is taken; the lesson itself asks again.
+        request = ready(request, report, classes)
     guide = Guide(classes or (), shots)
     with _on_page(guide, web, web_token, web_open) as live:
         if camera is not None and classes:

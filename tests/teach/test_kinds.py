@@ -17,6 +17,7 @@ from edge_mnv2.teach.document import document
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.familiar import calibrate
 from edge_mnv2.teach.lesson import Request
+from edge_mnv2.teach.nothing import noise
 from edge_mnv2.teach.softmax import choose, fit
 from edge_mnv2.teach.taught import Taught
 from tests.teach.lessons import CORAL, OURS, kinds, taught
@@ -66,12 +67,8 @@ def strangers(data: Path) -> dict[str, list[np.ndarray]]:
     random = np.random.default_rng(0)
     grouped = {line.split(",")[0] for line in (data / "imagenet-dev" / "groups.csv").read_text().splitlines()}
     others = [path for path in sorted((data / "imagenet-dev").glob("*.jpg")) if path.name not in grouped]
-    noise = []
-    for size in (1, 4, 16, 40) * 5:
-        grains = random.integers(0, 256, (240 // size, 320 // size, 3), dtype=np.uint8)
-        noise.append(np.kron(grains, np.ones((size, size, 1), np.uint8)))
     return {
-        "noise": noise,
+        "noise": [noise(random, grain, 240, 320) for grain in (1, 4, 16, 40) * 5],
         "black": [random.integers(0, 1 + level, (240, 320, 3)).astype(np.uint8) for level in range(10)],
         "others": [read_still(path) for path in others[::2]],
     }
