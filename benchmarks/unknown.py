@@ -5,7 +5,8 @@
 KINDS.csv (`file,group`) says which kind a photograph of the folder PHOTOS shows; those it does not name are strangers,
 with noise of several grains, black frames and plain surfaces besides. All kinds are taught, and choices of 2 to 5 of
 them; a quarter of each kind is held out. `kept` and `told` are shares at the threshold that the model is written with,
-by its own integers; `told_at_95` is by the float rule at the threshold that keeps 95 % of the held-out pictures.
+by its own integers, as is `accuracy`, that of the held-out pictures among the taught kinds; `told_at_95` is by the
+float rule at the threshold that keeps 95 % of the held-out pictures.
 """
 
 from __future__ import annotations
@@ -68,9 +69,12 @@ def lesson(photos: Path, kinds: dict[str, str], chosen: tuple[str, ...], model: 
 def measured(taught: Taught, strangers: Strangers) -> dict[str, float]:
     row = taught.lesson.rows
     assert taught.unknown is not None
+    assert taught.answers.logits is not None
+    truth = taught.lesson.truth[taught.held]
     known = taught.answers.scores[taught.held].argmax(axis=1) != row
     at_95 = np.quantile(taught.unknown.familiarity(taught.embeddings[taught.held]), 0.05)
-    found = {"kept": float(known.mean())}
+    found = {"accuracy": float(np.mean(taught.answers.logits[taught.held].argmax(axis=1) == truth))}
+    found["kept"] = float(known.mean())
     for name, codes in (("photographs", strangers.photographs), ("noise_and_plain", strangers.made)):
         told = answers(taught.backbone, codes).scores.argmax(axis=1) == row
         found[f"told_{name}"] = float(told.mean())
