@@ -14,13 +14,13 @@ import json
 import statistics
 import time
 
-from edge_mnv2.device.schema import Camera
-from edge_mnv2.loop.engines import open_classifier
 from edge_mnv2.profiler import feed
 from edge_mnv2.profiler.burst import percentiles
 from edge_mnv2.profiler.measurement import measure
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.interpreter import import_runtime
+from edge_mnv2.runtime.opening import open_classifier
+from edge_mnv2.settings.schema import Camera
 
 
 def bare_burst(interpreter: object, seconds: float) -> list[int]:

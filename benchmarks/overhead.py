@@ -19,11 +19,11 @@ from typing import Any, Optional
 import cv2
 
 from edge_mnv2.camera.frame import Frame
-from edge_mnv2.device.profile import resolve
-from edge_mnv2.loop.decision import Decider
-from edge_mnv2.loop.engines import open_engines
-from edge_mnv2.loop.frame_loop import FrameLoop
 from edge_mnv2.outputs.status import StatusLine, status_text
+from edge_mnv2.pipeline.decision import Decider
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.runtime.opening import open_engines
+from edge_mnv2.settings.profile import resolve
 
 
 class Decoded:

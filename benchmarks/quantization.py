@@ -17,15 +17,15 @@ from unittest import mock
 
 import numpy as np
 
-from edge_mnv2.build import quantization, ranges
-from edge_mnv2.build.calibration import activation_ranges
-from edge_mnv2.build.float_model import float_model
-from edge_mnv2.build.inference import Operation, operations
-from edge_mnv2.build.integer_model import integer_model
-from edge_mnv2.build.pictures import read_crops
-from edge_mnv2.build.quantization import LOGIT_MARGIN, Ranges, activation_scales, quantize
-from edge_mnv2.build.recipe import IMAGENET_ENTRY
-from edge_mnv2.build.weights import read_weights
+from edge_mnv2.builder import quantization, ranges
+from edge_mnv2.builder.calibration import activation_ranges
+from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder.inference import Operation, operations
+from edge_mnv2.builder.integer_model import integer_model
+from edge_mnv2.builder.pictures import read_crops
+from edge_mnv2.builder.quantization import LOGIT_MARGIN, Ranges, activation_scales, quantize
+from edge_mnv2.builder.recipe import IMAGENET_ENTRY
+from edge_mnv2.builder.weights import read_weights
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mnv2.build.recipe import build
-from edge_mnv2.build.request import BuildRequest
+from edge_mnv2.builder.recipe import build
+from edge_mnv2.builder.request import BuildRequest
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.svg_chart import fragment

@@ -14,14 +14,14 @@ import json
 import random
 import statistics
 
-from edge_mnv2.device.cpus import usable_cpus
-from edge_mnv2.device.profile import resolve
+from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.profiler import feed
 from edge_mnv2.profiler.burst import loop_burst
 from edge_mnv2.profiler.goal import Goal
 from edge_mnv2.profiler.open_engines import OpenEngines
 from edge_mnv2.profiler.sweep import BURST_S, candidates, sweep
 from edge_mnv2.profiler.watch import Watch
+from edge_mnv2.settings.profile import resolve
 
 
 def standard_error(values: list[float]) -> float:

@@ -7,8 +7,8 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.build import graph
-from edge_mnv2.build.ir import Graph, Operator, Quantization, Subgraph, Tensor
+from edge_mnv2.tflite import graph
+from edge_mnv2.tflite.ir import Graph, Operator, Quantization, Subgraph, Tensor
 
 GAIN = 8.0
 

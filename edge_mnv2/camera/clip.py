@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
+from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.camera import content
 from edge_mnv2.camera.avi import empty_frames
 from edge_mnv2.camera.buffers import FrameBuffers
@@ -23,7 +24,6 @@ from edge_mnv2.camera.opencv import fourcc_text, import_cv2, positive
 from edge_mnv2.camera.pump import CLOSE_S
 from edge_mnv2.camera.source import Source
 from edge_mnv2.camera.transport_stream import has_lost_packets
-from edge_mnv2.device.cpus import usable_cpus
 from edge_mnv2.errors import SourceError
 from edge_mnv2.paths import utf8_named
 

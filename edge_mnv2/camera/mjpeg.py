@@ -18,6 +18,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.jpeg import JpegDecoder
 from edge_mnv2.camera.multipart import Multipart
@@ -25,7 +26,6 @@ from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.source import Source
 from edge_mnv2.camera.stream import FIRST_S, OPEN_S, STALL_S
-from edge_mnv2.camera.url import StreamUrl, redact
 from edge_mnv2.errors import SourceError, SourceLost
 
 _CHUNK = 1 << 18

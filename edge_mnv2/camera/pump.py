@@ -12,8 +12,8 @@ import logging
 import threading
 from typing import Callable, Generic, Optional, Protocol, TypeVar
 
+from edge_mnv2.addresses import redact
 from edge_mnv2.camera.newest import Newest
-from edge_mnv2.camera.url import redact
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
 
 log = logging.getLogger(__name__)

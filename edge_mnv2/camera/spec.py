@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.camera import content
-from edge_mnv2.camera.url import StreamUrl, redact
 from edge_mnv2.errors import SourceError, UsageError
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")

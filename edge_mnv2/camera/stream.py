@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any, Optional
 
+from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.opencv import Captured, CaptureReader, built_with, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.source import Source
-from edge_mnv2.camera.url import StreamUrl, redact
 from edge_mnv2.errors import SourceError
 
 OPEN_S = 5.0

@@ -58,8 +58,8 @@ def build(
     """Build a .tflite or .onnx model from trained weights, and say what quantization cost."""
     if out is None:
         raise UsageError(f"no --out FILE.{format} is given", hint="say where to write the model")
-    from edge_mnv2.build.recipe import build as run_build
-    from edge_mnv2.build.request import BuildRequest
+    from edge_mnv2.builder.recipe import build as run_build
+    from edge_mnv2.builder.request import BuildRequest
 
     request = BuildRequest(
         out=out,

@@ -30,9 +30,9 @@ def classify(
     as_json: bool = JSON,
 ) -> None:
     """Classify still pictures."""
-    from edge_mnv2.device.profile import resolve
-    from edge_mnv2.loop.engines import open_engines
+    from edge_mnv2.runtime.opening import open_engines
     from edge_mnv2.runtime.stills import classify_files
+    from edge_mnv2.settings.profile import resolve
 
     engines = open_engines(resolve(None, setting_overrides(context)), labels, workers=1)
     for said in engines.notes:

@@ -54,8 +54,8 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 @devices.command("list")
 def list_profiles(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
     """Every device profile; * marks the one for this board."""
-    from edge_mnv2.device import report
-    from edge_mnv2.device.detect import detect
+    from edge_mnv2.board.detect import detect
+    from edge_mnv2.settings import report
 
     rows, reason, error = report.listed(detect(_folder(root)))
     if as_json:
@@ -95,10 +95,10 @@ def show(
 
     With --resolved, the options of `run` that change a setting (--threads 2) may be added, to see what they change.
     """
-    from edge_mnv2.device import report
-    from edge_mnv2.device.cpus import resolve_threads, usable_cpus
-    from edge_mnv2.device.profile import resolve
-    from edge_mnv2.device.profile_file import read_profile
+    from edge_mnv2.board.cpus import resolve_threads, usable_cpus
+    from edge_mnv2.settings import report
+    from edge_mnv2.settings.profile import resolve
+    from edge_mnv2.settings.profile_file import read_profile
 
     found = resolve(name, setting_overrides(context) if resolved else None)
     if not resolved:
@@ -121,8 +121,8 @@ def show(
 @devices.command()
 def detect(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
     """Which board this is, and which profile it gets."""
-    from edge_mnv2.device import report
-    from edge_mnv2.device.detect import detect as detect_board
+    from edge_mnv2.board.detect import detect as detect_board
+    from edge_mnv2.settings import report
 
     folder = _folder(root)
     found = report.detected(detect_board(folder), folder)
@@ -147,7 +147,7 @@ def check(
     as_json: bool = JSON,
 ) -> None:
     """Read profiles with all that they extend, without any hardware."""
-    from edge_mnv2.device import report
+    from edge_mnv2.settings import report
 
     results: list[dict[str, Any]] = []
     for file in files:

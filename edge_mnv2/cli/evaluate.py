@@ -16,7 +16,7 @@ from edge_mnv2.cli.table import aligned
 from edge_mnv2.errors import PARTIAL, SourceError
 
 if TYPE_CHECKING:
-    from edge_mnv2.evaluate.dataset import Dataset
+    from edge_mnv2.datasets.dataset import Dataset
     from edge_mnv2.evaluate.evaluation import Outcome
 
 _CONFUSIONS = 10
@@ -45,10 +45,10 @@ def evaluate(
     as_json: bool = JSON,
 ) -> None:
     """Measure a model on pictures with known answers."""
-    from edge_mnv2.device.cpus import resolve_threads
-    from edge_mnv2.device.profile import resolve
+    from edge_mnv2.board.cpus import resolve_threads
     from edge_mnv2.evaluate.session import Request, run
-    from edge_mnv2.loop.engines import chosen_resize
+    from edge_mnv2.runtime.opening import chosen_resize
+    from edge_mnv2.settings.profile import resolve
 
     overrides = setting_overrides(context)
     settings = resolve(None, overrides)

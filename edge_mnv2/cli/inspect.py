@@ -40,9 +40,9 @@ def inspect(
 
 
 def _inspect_model(model: str, svg: Optional[Path], as_json: bool) -> None:
-    from edge_mnv2.build import delegation, inspection
-    from edge_mnv2.build.graph_picture import model_picture
-    from edge_mnv2.build.inspection_document import model_document
+    from edge_mnv2.inspect import delegation, inspection
+    from edge_mnv2.inspect.graph_picture import model_picture
+    from edge_mnv2.inspect.inspection_document import model_document
     from edge_mnv2.zoo.resolve import resolve
 
     resolved = resolve(model)
@@ -54,8 +54,8 @@ def _inspect_model(model: str, svg: Optional[Path], as_json: bool) -> None:
 
 
 def _inspect_network(text: str, svg: Optional[Path], as_json: bool) -> None:
-    from edge_mnv2.build.graph_picture import network_picture
-    from edge_mnv2.build.inspection_document import network_document
+    from edge_mnv2.inspect.graph_picture import network_picture
+    from edge_mnv2.inspect.inspection_document import network_document
     from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 
     width, resolution = _width_and_resolution(text)
@@ -87,7 +87,7 @@ def _write(target: Path, picture: str) -> None:
 
 
 def _model_text(document: dict[str, Any]) -> str:
-    from edge_mnv2.build.picture import scaled
+    from edge_mnv2.inspect.picture import scaled
 
     facts = [("file", f"{document['file']}  ({scaled(document['bytes'])}B)")]
     if document["name"] not in document["file"]:
@@ -108,7 +108,7 @@ def _model_text(document: dict[str, Any]) -> str:
 
 
 def _tensor_text(tensor: dict[str, Any]) -> str:
-    from edge_mnv2.build.graph_picture import shape_text
+    from edge_mnv2.inspect.graph_picture import shape_text
 
     text = f"{shape_text(tensor['shape'])} {tensor['dtype']}  {tensor['name']}"
     if tensor["scale"] is not None:
@@ -139,7 +139,7 @@ def _tpu_text(document: dict[str, Any]) -> str:
     twin = document["twin"] or {}
     if document["edgetpu"]:
         from edge_mnv2.runtime.edgetpu.share import share_text
-        from edge_mnv2.runtime.model_file import EDGETPU_OP
+        from edge_mnv2.tflite.model_file import EDGETPU_OP
 
         left = sum(count for name, count in document["operators"].items() if name != EDGETPU_OP)
         return f"compiled for it: {share_text(left, None)}" + (f"; on a CPU: {twin['cpu']}" if twin.get("cpu") else "")
@@ -159,8 +159,8 @@ def _compilable_text(document: dict[str, Any]) -> str:
 
 
 def _layers_text(document: dict[str, Any]) -> str:
-    from edge_mnv2.build.graph_picture import shape_text
-    from edge_mnv2.build.picture import scaled
+    from edge_mnv2.inspect.graph_picture import shape_text
+    from edge_mnv2.inspect.picture import scaled
 
     total = document["macs"]
     several = document["subgraphs"] > 1
@@ -183,8 +183,8 @@ def _layers_text(document: dict[str, Any]) -> str:
 
 
 def _network_text(network: Network) -> str:
-    from edge_mnv2.build.graph_picture import shape_text
-    from edge_mnv2.build.picture import scaled
+    from edge_mnv2.inspect.graph_picture import shape_text
+    from edge_mnv2.inspect.picture import scaled
     from edge_mnv2.network.network import stage_table
 
     rows = [

@@ -46,7 +46,7 @@ def given(context: typer.Context, name: str) -> Optional[str]:
 
 def setting_overrides(context: typer.Context) -> dict[str, tuple[Any, str]]:
     """What this call says about the settings of a device profile, by the profile's keys, with where it was said."""
-    from edge_mnv2.device.profile import environment_overrides, option_overrides
+    from edge_mnv2.settings.profile import environment_overrides, option_overrides
 
     typed = {
         name.replace("_", "-"): str(value)

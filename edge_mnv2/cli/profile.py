@@ -53,9 +53,9 @@ def profile(
     as_json: bool = JSON,
 ) -> None:
     """Measure this board: the model alone, every stage, the whole way of a frame; find and save the best settings."""
-    from edge_mnv2.device.profile import resolve
     from edge_mnv2.profiler.session import Request
     from edge_mnv2.profiler.session import profile as measure
+    from edge_mnv2.settings.profile import resolve
 
     if goal != "latency" and not sweep and given(context, "goal") == "command line":
         raise UsageError("--goal without --sweep", hint="--goal says what --sweep chooses the settings for")

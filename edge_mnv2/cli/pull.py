@@ -71,8 +71,8 @@ def pull(
 
 def _build(entry: Entry, out: Path) -> None:
     """Build the recipe of a registry's entry."""
-    from edge_mnv2.build.recipe import build
-    from edge_mnv2.build.request import BuildRequest
+    from edge_mnv2.builder.recipe import build
+    from edge_mnv2.builder.request import BuildRequest
 
     recipe = entry.recipe
     log.info("%s is built on this device from trained weights", entry.name)

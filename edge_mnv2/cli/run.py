@@ -121,10 +121,10 @@ def run(
     as_json: bool = JSON,
 ) -> None:
     """Classify frames in real time, with FPS once a second on stderr."""
-    from edge_mnv2.device.profile import resolve
-    from edge_mnv2.loop.session import RunRequest
-    from edge_mnv2.loop.session import run as run_session
-    from edge_mnv2.outputs.open import OutputRequest
+    from edge_mnv2.app.outputs import OutputRequest
+    from edge_mnv2.app.session import RunRequest
+    from edge_mnv2.app.session import run as run_session
+    from edge_mnv2.settings.profile import resolve
 
     if on_tpu_loss not in ("cpu", "exit"):
         raise UsageError(f"--on-tpu-loss {on_tpu_loss}", hint="cpu or exit")

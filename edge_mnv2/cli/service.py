@@ -133,7 +133,7 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
 def _as_run_reads_it(words: list[str]) -> tuple[Any, Any]:
     """`run`'s own reading of `words`, with the settings they lead to; wrong ones end here as they would there."""
     from edge_mnv2.cli.app import build_app
-    from edge_mnv2.device.profile import resolve
+    from edge_mnv2.settings.profile import resolve
 
     group: Any = typer.main.get_command(build_app(["run"]))
     parsed = group.commands["run"].make_context("edge-mnv2 run", list(words))
@@ -162,7 +162,7 @@ def _source(parsed: Any) -> str:
 
 
 def _shown(source: str) -> str:
-    from edge_mnv2.camera.url import redact
+    from edge_mnv2.addresses import redact
 
     return redact(f"camera {source}" if source.isdigit() else source)
 

@@ -94,8 +94,8 @@ def teach(
                 "--web shows what the camera sees", hint="edge-mnv2 teach --camera --class A --class B --web"
             )
         web = None
-    from edge_mnv2.device.cpus import resolve_threads
-    from edge_mnv2.device.profile import resolve
+    from edge_mnv2.board.cpus import resolve_threads
+    from edge_mnv2.settings.profile import resolve
     from edge_mnv2.teach.guide import Guide
     from edge_mnv2.teach.lesson import Request
     from edge_mnv2.teach.session import ready, run
@@ -129,7 +129,7 @@ def teach(
     guide = Guide(classes or (), shots)
     with _on_page(guide, web, web_token, web_open) as live:
         if camera is not None and classes:
-            from edge_mnv2.loop.source_choice import choose_source
+            from edge_mnv2.app.source_choice import choose_source
             from edge_mnv2.teach.capture import Plan
 
             plan = Plan(classes, shots, countdown_s=countdown)
@@ -156,8 +156,8 @@ def _on_page(guide: Guide, web: Optional[str], token: Optional[str], everyone: b
     if web is None:
         yield None
         return
+    from edge_mnv2.app.outputs import open_web
     from edge_mnv2.outputs.live import Live
-    from edge_mnv2.outputs.open import open_web
 
     live = Live()
     live.lesson = guide
@@ -173,8 +173,8 @@ def _on_page(guide: Guide, web: Optional[str], token: Optional[str], everyone: b
 
 def _take(request: Request, source: FrameSource, plan: Plan, guide: Guide, live: Optional[Live]) -> None:
     """Take pictures into the folder of `request`. Ends the command where it is interrupted."""
-    from edge_mnv2.loop.engines import open_classifier
     from edge_mnv2.outputs.live import Facts
+    from edge_mnv2.runtime.opening import open_classifier
     from edge_mnv2.teach.capture import Session
 
     line = Line()

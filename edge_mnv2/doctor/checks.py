@@ -180,7 +180,7 @@ def _edgetpu_contact() -> Check:
 
 
 def _profile(root: str) -> Iterator[Check]:
-    from edge_mnv2.device.profile import resolve
+    from edge_mnv2.settings.profile import resolve
 
     settings = resolve(None, root=root)
     yield Check("profile", "ok", f"{settings.profile} ({settings.reason})")

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any, Optional
 
-from edge_mnv2.evaluate.classes import Classes
+from edge_mnv2.datasets.classes import Classes
 from edge_mnv2.evaluate.evaluation import Evaluation, Subject
 from edge_mnv2.evaluate.metrics import (
     Answer,

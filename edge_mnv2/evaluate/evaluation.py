@@ -9,9 +9,9 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from edge_mnv2.datasets.classes import Classes
+from edge_mnv2.datasets.dataset import Dataset, Example
 from edge_mnv2.errors import SourceError, UsageError
-from edge_mnv2.evaluate.classes import Classes
-from edge_mnv2.evaluate.dataset import Dataset, Example
 from edge_mnv2.evaluate.metrics import Answer, rank_of
 from edge_mnv2.evaluate.pictures import Fit, fitted_pictures
 from edge_mnv2.runtime.classifier import Classifier

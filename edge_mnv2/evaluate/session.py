@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from edge_mnv2.device.cpus import usable_cpus
-from edge_mnv2.device.profile import Settings
+from edge_mnv2.board.cpus import usable_cpus
+from edge_mnv2.datasets.dataset import Dataset, read_dataset
 from edge_mnv2.errors import UsageError
-from edge_mnv2.evaluate.dataset import Dataset, read_dataset
 from edge_mnv2.evaluate.document import Document, document
 from edge_mnv2.evaluate.evaluation import Evaluation, Outcome, Subject, check_comparable, evaluate
 from edge_mnv2.evaluate.mistakes import Mistakes
 from edge_mnv2.evaluate.picture_table import PictureTable
-from edge_mnv2.loop.engines import open_classifier, open_engines
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.opening import open_classifier, open_engines
+from edge_mnv2.settings.profile import Settings
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
 _MOST_DECODERS = 4

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.loop.decision import Event, rows_named
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.extra import need
 from edge_mnv2.outputs.live import Facts
+from edge_mnv2.pipeline.decision import Event, rows_named
+from edge_mnv2.pipeline.result import Result
 
 _HINT = "PIN=CLASS such as 17=tabby, PIN alone for any class; several with a comma between"
 

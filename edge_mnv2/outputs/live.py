@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from edge_mnv2.camera.frame import Frame
-from edge_mnv2.loop.decision import Event
-from edge_mnv2.loop.frame_loop import FrameLoop
-from edge_mnv2.loop.result import Result
-from edge_mnv2.loop.statistics import resident_mb
 from edge_mnv2.outputs.log_file import as_event, as_record
+from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.result import Result
+from edge_mnv2.pipeline.statistics import resident_mb
 from edge_mnv2.runtime.classifier import Prediction
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.loop.decision import Event
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.disk import Floor, append_whole, moved, write_all
 from edge_mnv2.outputs.rotation import Rotation, began
+from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.pipeline.result import Result
 from edge_mnv2.runtime.classifier import Prediction
 
 _SYNC_S = 5.0

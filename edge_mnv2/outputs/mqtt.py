@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.loop.decision import Event
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.extra import need
 from edge_mnv2.outputs.home_assistant import discovery
 from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.log_file import as_record
 from edge_mnv2.outputs.mqtt_address import MqttAddress
 from edge_mnv2.outputs.outbox import Outbox
+from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.pipeline.result import Result
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Optional
 
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.status import Describe
+from edge_mnv2.pipeline.result import Result
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from edge_mnv2.loop.decision import Event
 from edge_mnv2.outputs.log_file import as_event
+from edge_mnv2.pipeline.decision import Event
 
 MOST_WAITING = 1000
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.picture import bgr
+from edge_mnv2.pipeline.result import Result
 
 _WHITE, _QUIET, _ACCENT = (255, 255, 255), (205, 215, 210), (177, 195, 79)
 _CLASSES = 3

@@ -12,11 +12,11 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.disk import Floor
 from edge_mnv2.outputs.extra import need
 from edge_mnv2.outputs.fragments import FragmentFile
 from edge_mnv2.outputs.overlay import annotated
+from edge_mnv2.pipeline.result import Result
 
 MOST_FPS = 30.0
 MOST_PIXELS = 1280

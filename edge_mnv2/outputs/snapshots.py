@@ -10,11 +10,11 @@ from typing import Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import UsageError
-from edge_mnv2.loop.decision import APPEARED
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.disk import Floor
 from edge_mnv2.outputs.log_file import timestamp
 from edge_mnv2.outputs.picture import bgr, jpeg
+from edge_mnv2.pipeline.decision import APPEARED
+from edge_mnv2.pipeline.result import Result
 
 DEFAULT_QUOTA = 200_000_000
 _OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}Z_.*\.jpg")

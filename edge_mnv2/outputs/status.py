@@ -6,8 +6,8 @@ import sys
 import threading
 from typing import Optional, Protocol, TextIO
 
-from edge_mnv2.loop.result import Result
-from edge_mnv2.loop.statistics import Statistics
+from edge_mnv2.pipeline.result import Result
+from edge_mnv2.pipeline.statistics import Statistics
 
 
 def status_text(

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from edge_mnv2 import __version__
 from edge_mnv2.errors import UsageError
-from edge_mnv2.loop.decision import Event
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.outbox import Outbox
+from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.pipeline.result import Result
 
 log = logging.getLogger(__name__)
 

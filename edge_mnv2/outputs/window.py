@@ -12,13 +12,13 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.loop.frame_loop import FrameLoop
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.extra import need
 from edge_mnv2.outputs.log_file import timestamp
 from edge_mnv2.outputs.overlay import annotate, say
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.snapshots import SnapshotSink
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.result import Result
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Union
 
-from edge_mnv2.loop.frame_loop import Engine
-from edge_mnv2.loop.percentiles import Percentiles
-from edge_mnv2.loop.result import Result
-from edge_mnv2.loop.statistics import Statistics
+from edge_mnv2.pipeline.percentiles import Percentiles
+from edge_mnv2.pipeline.result import Engine, Result
+from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.profiler.cpu_use import own_seconds
 from edge_mnv2.profiler.feed import Feed
 from edge_mnv2.runtime.classifier import Classified, simulated_inference_ns

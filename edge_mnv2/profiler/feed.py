@@ -10,9 +10,10 @@ from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.spec import parse
-from edge_mnv2.device.schema import Camera
-from edge_mnv2.loop.frame_loop import Engine, FrameLoop
-from edge_mnv2.loop.statistics import Statistics
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.result import Engine
+from edge_mnv2.pipeline.statistics import Statistics
+from edge_mnv2.settings.schema import Camera
 
 PATTERN_SIZE = (640, 480)
 _SIZABLE = ("device", "csi")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from edge_mnv2.loop.statistics import resident_mb
+from edge_mnv2.pipeline.statistics import resident_mb
 from edge_mnv2.profiler.burst import STAGES, Burst, loop_burst, middle, model_burst, percentiles
 from edge_mnv2.profiler.cpu_use import CpuMeter, CpuUse
 from edge_mnv2.profiler.feed import Feed

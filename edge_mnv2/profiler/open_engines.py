@@ -9,13 +9,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Optional
 
-from edge_mnv2.device.memory import MemoryReader
-from edge_mnv2.device.profile import Settings
-from edge_mnv2.device.sysroot import Sysroot
-from edge_mnv2.loop.engines import Engines, open_engines
-from edge_mnv2.loop.statistics import resident_mb
+from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.sysroot import Sysroot
+from edge_mnv2.pipeline.statistics import resident_mb
 from edge_mnv2.profiler.setting import Setting
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.opening import Engines, open_engines
+from edge_mnv2.settings.profile import Settings
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.build import graph as graphs
-from edge_mnv2.build.costs import operator_macs
-from edge_mnv2.build.inspection import detail
-from edge_mnv2.build.ir import Graph, Operator, Subgraph, Tensor
 from edge_mnv2.errors import ModelError
+from edge_mnv2.inspect.inspection import detail
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
+from edge_mnv2.tflite import graph as graphs
+from edge_mnv2.tflite.costs import operator_macs
+from edge_mnv2.tflite.ir import Graph, Operator, Subgraph, Tensor
 
 METHOD = (
     "each operator as a model of its own, run in turn on the outputs of those before it, with the same delegate and "

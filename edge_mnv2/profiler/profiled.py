@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2 import __version__
-from edge_mnv2.device.detect import Board
-from edge_mnv2.device.expectation import Judgement
-from edge_mnv2.device.health import HealthSample
-from edge_mnv2.device.profile import Settings
-from edge_mnv2.loop.engines import chosen_resize
+from edge_mnv2.board.detect import Board
+from edge_mnv2.board.health import HealthSample
 from edge_mnv2.profiler.advice import Advice
+from edge_mnv2.profiler.expectation import Judgement
 from edge_mnv2.profiler.goal import Goal
 from edge_mnv2.profiler.measurement import Measurement
 from edge_mnv2.profiler.operators import Operators
 from edge_mnv2.profiler.setting import Setting
 from edge_mnv2.profiler.soak_points import Soak
 from edge_mnv2.profiler.sweep import Row, Swept
+from edge_mnv2.runtime.opening import chosen_resize
+from edge_mnv2.settings.profile import Settings
 from edge_mnv2.zoo.resolve import Resolved
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Optional, Union
 
-from edge_mnv2.build.inspection import inspect
-from edge_mnv2.device.cpus import online_cpus
-from edge_mnv2.device.detect import Board
-from edge_mnv2.device.expectation import Judgement, judge
-from edge_mnv2.device.health import HealthSample
-from edge_mnv2.device.schema import Expected
+from edge_mnv2.board.cpus import online_cpus
+from edge_mnv2.board.detect import Board
+from edge_mnv2.board.health import HealthSample
 from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.inspect.inspection import inspect
+from edge_mnv2.profiler.expectation import Judgement, judge
+from edge_mnv2.settings.schema import Expected
 from edge_mnv2.zoo.resolve import Resolved
 
 _MACS = 300.8e6

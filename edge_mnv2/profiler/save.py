@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_mnv2 import __version__
-from edge_mnv2.device.profile import Settings
-from edge_mnv2.device.profile_file import ProfileFile, read_profile
-from edge_mnv2.device.saving import save_profile
-from edge_mnv2.device.store import load, places
 from edge_mnv2.profiler.profiled import Profiled
 from edge_mnv2.profiler.setting import Setting
 from edge_mnv2.profiler.sweep import Row
+from edge_mnv2.settings.profile import Settings
+from edge_mnv2.settings.profile_file import ProfileFile, read_profile
+from edge_mnv2.settings.saving import save_profile
+from edge_mnv2.settings.store import load, places
 
 _KEPT = (
     "camera.width", "camera.height", "camera.fps", "camera.rotate", "camera.flip", "camera.roi",

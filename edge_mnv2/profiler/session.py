@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
-from edge_mnv2.device.cpus import limits, online_cpus, resolve_threads, usable_cpus
-from edge_mnv2.device.detect import detect
-from edge_mnv2.device.expectation import Judgement
-from edge_mnv2.device.profile import Settings
-from edge_mnv2.device.saving import place_for
-from edge_mnv2.device.store import user_folder
-from edge_mnv2.device.throttling import explain
+from edge_mnv2.board.cpus import limits, online_cpus, resolve_threads, usable_cpus
+from edge_mnv2.board.detect import detect
+from edge_mnv2.board.throttling import explain
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.outputs.log_file import Every, LogFile
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.profiler import feed as feeds
 from edge_mnv2.profiler import operators, reference
 from edge_mnv2.profiler.advice import advise
+from edge_mnv2.profiler.expectation import Judgement
 from edge_mnv2.profiler.goal import Goal
 from edge_mnv2.profiler.measurement import measure
 from edge_mnv2.profiler.open_engines import OpenEngines
@@ -35,6 +32,9 @@ from edge_mnv2.profiler.soak import soak
 from edge_mnv2.profiler.sweep import Swept, candidates, sweep
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier, simulated_inference_ns
+from edge_mnv2.settings.profile import Settings
+from edge_mnv2.settings.saving import place_for
+from edge_mnv2.settings.store import user_folder
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
-from edge_mnv2.device.profile import Settings
+from edge_mnv2.settings.profile import Settings
 
 _STEPS = (1, 2, 3, 4, 6, 8)
 """Numbers of threads and of workers that are tried. MobileNetV2's layers are too small to feed more than 8 threads."""

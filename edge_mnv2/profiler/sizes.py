@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Optional
 
-from edge_mnv2.device.profile import Settings
 from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.profiler import feed as feeds
 from edge_mnv2.profiler.burst import loop_burst
@@ -15,6 +14,7 @@ from edge_mnv2.profiler.goal import Goal
 from edge_mnv2.profiler.race import race
 from edge_mnv2.profiler.sweep import BURST_S, Row
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.settings.profile import Settings
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 CAMERA_BURST_S = 2.5

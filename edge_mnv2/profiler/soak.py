@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, Optional, Union
 
-from edge_mnv2.device.health import HealthSample
-from edge_mnv2.device.throttling import MEANINGS, WORDS
-from edge_mnv2.loop.frame_loop import ResultSink
-from edge_mnv2.loop.percentiles import Percentiles
-from edge_mnv2.loop.result import Result
-from edge_mnv2.loop.signals import on_signals
+from edge_mnv2.board.health import HealthSample
+from edge_mnv2.board.throttling import MEANINGS, WORDS
+from edge_mnv2.pipeline.frame_loop import ResultSink
+from edge_mnv2.pipeline.percentiles import Percentiles
+from edge_mnv2.pipeline.result import Result
 from edge_mnv2.profiler.feed import Feed
 from edge_mnv2.profiler.soak_points import Point, Soak, clock_text
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.signals import on_signals
 
 log = logging.getLogger(__name__)
 

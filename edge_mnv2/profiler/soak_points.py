@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from edge_mnv2.device.throttling import MEANINGS, WORDS
+from edge_mnv2.board.throttling import MEANINGS, WORDS
 
 _SLOWER = 0.05
 """The frame rate has to fall by more than this share before it is said to have fallen."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from edge_mnv2.device.profile import Settings
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
 from edge_mnv2.profiler import feed as feeds
 from edge_mnv2.profiler.burst import Burst, loop_burst, middle, percentiles
@@ -17,6 +16,7 @@ from edge_mnv2.profiler.open_engines import OpenEngines
 from edge_mnv2.profiler.race import Entrant, race
 from edge_mnv2.profiler.setting import Setting, cpu_settings, pinned
 from edge_mnv2.profiler.watch import Watch
+from edge_mnv2.settings.profile import Settings
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
 log = logging.getLogger(__name__)

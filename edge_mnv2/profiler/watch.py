@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Callable, Optional, Union
 
-from edge_mnv2.device.health import Health, HealthMonitor, HealthSample
+from edge_mnv2.board.health import Health, HealthMonitor, HealthSample
 
 _KEPT = 10_000
 """Power readings that are remembered; a soak asks for the newest only."""

@@ -13,7 +13,6 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.runtime import model_file
 from edge_mnv2.runtime.interpreter import (
     AnyInterpreter,
     NamedRuntimeMissing,
@@ -22,6 +21,7 @@ from edge_mnv2.runtime.interpreter import (
     open_interpreter,
 )
 from edge_mnv2.runtime.preprocess import Channels, InputWriter, Preprocessor
+from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.labels import fit_labels
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """One interpreter over both packages that can run a `.tflite` file.
 
 `ai-edge-litert` ("litert") is tried first, `tflite-runtime` where it is missing. The native loaders check little, so
-`edge_mnv2.runtime.model_file.check` looks at a file before they see it.
+`edge_mnv2.tflite.model_file.check` looks at a file before they see it.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from edge_mnv2 import __version__
+from edge_mnv2.datasets.lesson_pictures import REGRESSION, UNKNOWN
 from edge_mnv2.evaluate.metrics import regression_errors
 from edge_mnv2.teach.familiar import KEPT
 from edge_mnv2.teach.measure import confusion, wilson
-from edge_mnv2.teach.pictures import REGRESSION, UNKNOWN
 from edge_mnv2.teach.taught import Taught, backbone, learning_curve
 
 Document = dict[str, Any]

@@ -9,10 +9,10 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.build import graph
-from edge_mnv2.build.backbone import Backbone, cut, keep_only, layers
+from edge_mnv2.builder.backbone import Backbone, cut, keep_only, layers
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
+from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.resolve import Resolved
 
 _SMALLEST = 0.85

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_mnv2.datasets.lesson_pictures import CLASSIFICATION, UNKNOWN, labels_text, printable
 from edge_mnv2.errors import UsageError
 from edge_mnv2.paths import write_together
 from edge_mnv2.teach.document import Document
-from edge_mnv2.teach.pictures import CLASSIFICATION, UNKNOWN, labels_text, printable
 from edge_mnv2.teach.taught import Taught
 
 

@@ -9,13 +9,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.errors import ModelError, SourceError, UsageError
-from edge_mnv2.evaluate.dataset import TABLE
-from edge_mnv2.teach import nothing
-from edge_mnv2.teach.embedding import Embedder, Layer
-from edge_mnv2.teach.memory import Memory, recall
-from edge_mnv2.teach.optimizers import OPTIMIZERS
-from edge_mnv2.teach.pictures import (
+from edge_mnv2.datasets.dataset import TABLE
+from edge_mnv2.datasets.lesson_pictures import (
     CLASSIFICATION,
     REGRESSION,
     Picture,
@@ -24,6 +19,11 @@ from edge_mnv2.teach.pictures import (
     digest,
     read_pictures,
 )
+from edge_mnv2.errors import ModelError, SourceError, UsageError
+from edge_mnv2.teach import nothing
+from edge_mnv2.teach.embedding import Embedder, Layer
+from edge_mnv2.teach.memory import Memory, recall
+from edge_mnv2.teach.optimizers import OPTIMIZERS
 from edge_mnv2.teach.split import hold_out, hold_out_values
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve

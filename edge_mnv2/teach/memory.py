@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_mnv2.build import graph
 from edge_mnv2.errors import ModelError
+from edge_mnv2.tflite import graph
 
 KEY = "edge-mnv2.taught"
 _FORMAT = 1

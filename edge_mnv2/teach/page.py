@@ -10,6 +10,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2 import html_report
+from edge_mnv2.datasets.lesson_pictures import REGRESSION, UNKNOWN
 from edge_mnv2.errors import SourceError
 from edge_mnv2.evaluate import figures
 from edge_mnv2.evaluate.charts import scatter
@@ -18,7 +19,6 @@ from edge_mnv2.svg_chart import STYLE
 from edge_mnv2.teach.document import Document
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.losses import probabilities
-from edge_mnv2.teach.pictures import REGRESSION, UNKNOWN
 from edge_mnv2.teach.taught import Taught
 
 _PICTURES = 12

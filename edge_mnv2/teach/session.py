@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
+from edge_mnv2.datasets.dataset import TABLE
+from edge_mnv2.datasets.lesson_pictures import REGRESSION, check_names, class_folders
 from edge_mnv2.errors import UsageError
-from edge_mnv2.evaluate.dataset import TABLE
 from edge_mnv2.teach.document import Document, document
 from edge_mnv2.teach.files import check_out, check_report, write
 from edge_mnv2.teach.lesson import Progress, Request, Say, check, learn
-from edge_mnv2.teach.pictures import REGRESSION, check_names, class_folders
 from edge_mnv2.teach.taught import Taught, teach
 from edge_mnv2.teach.warn import warnings
 

@@ -9,9 +9,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.build import graph
-from edge_mnv2.build.backbone import Backbone, compiled_like
-from edge_mnv2.build.head import Linear, Unknown, append_classifier, append_value
+from edge_mnv2.builder.backbone import Backbone, compiled_like
+from edge_mnv2.builder.head import Linear, Unknown, append_classifier, append_value
+from edge_mnv2.datasets.lesson_pictures import REGRESSION
 from edge_mnv2.errors import ModelError
 from edge_mnv2.teach import imprint, softmax, values
 from edge_mnv2.teach.embedding import Layer, read_backbone
@@ -19,7 +19,7 @@ from edge_mnv2.teach.familiar import calibrate
 from edge_mnv2.teach.lesson import Lesson
 from edge_mnv2.teach.measure import Answers, answers
 from edge_mnv2.teach.memory import KEY
-from edge_mnv2.teach.pictures import REGRESSION
+from edge_mnv2.tflite import graph
 
 _MOST_MEMORY = 8 << 20
 _MARGIN = 0.1

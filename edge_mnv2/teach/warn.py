@@ -7,11 +7,11 @@ from itertools import combinations
 
 import numpy as np
 
+from edge_mnv2.datasets.lesson_pictures import REGRESSION
 from edge_mnv2.errors import SourceError
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.familiar import TOLD, told
 from edge_mnv2.teach.imprint import left_out_cosines, unit
-from edge_mnv2.teach.pictures import REGRESSION
 from edge_mnv2.teach.split import LEAST, near_duplicates
 from edge_mnv2.teach.taught import Taught
 

@@ -10,10 +10,10 @@ from typing import Optional, Union
 
 import numpy as np
 
+from edge_mnv2.datasets.classes import Classes
+from edge_mnv2.datasets.dataset import TABLE, Dataset, Example, read_dataset, read_table
+from edge_mnv2.datasets.lesson_pictures import class_folders
 from edge_mnv2.errors import SourceError, UsageError
-from edge_mnv2.evaluate.classes import Classes
-from edge_mnv2.evaluate.dataset import TABLE, Dataset, Example, read_dataset, read_table
-from edge_mnv2.teach.pictures import class_folders
 from edge_mnv2.zoo.labels import read_labels
 
 TRAIN, VALIDATION = "train", "val"

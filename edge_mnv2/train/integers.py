@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from edge_mnv2.build.inference import INPUT, LOGITS, MEAN, STD, Operation, operations
-from edge_mnv2.build.integer_model import numbers
-from edge_mnv2.build.quantization import INPUT_ZERO, Affine
+from edge_mnv2.builder.inference import INPUT, LOGITS, MEAN, STD, Operation, operations
+from edge_mnv2.builder.integer_model import numbers
+from edge_mnv2.builder.quantization import INPUT_ZERO, Affine
 from edge_mnv2.network.network import Network
 
 _LEAST, _MOST = -128, 127

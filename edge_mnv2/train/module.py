@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edge_mnv2.build.inference import MEAN, STD
+from edge_mnv2.builder.inference import MEAN, STD
 from edge_mnv2.errors import UsageError
 from edge_mnv2.network.layers import NORM_EPSILON, Convolution, Layer, Linear
 from edge_mnv2.network.network import Network

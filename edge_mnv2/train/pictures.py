@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edge_mnv2.camera.still import read_still
+from edge_mnv2.datasets.dataset import Example
 from edge_mnv2.errors import SourceError
-from edge_mnv2.evaluate.dataset import Example
 from edge_mnv2.runtime.preprocess import Preprocessor
 from edge_mnv2.train.augment import Augmentation
 

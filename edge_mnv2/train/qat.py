@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from edge_mnv2.build import ranges as range_files
-from edge_mnv2.build.calibration import activation_ranges
-from edge_mnv2.build.companions import write_all
-from edge_mnv2.build.float_model import float_model
-from edge_mnv2.build.inference import operations
-from edge_mnv2.build.pictures import read_crops
-from edge_mnv2.build.weights import read_weights
+from edge_mnv2.builder import ranges as range_files
+from edge_mnv2.builder.calibration import activation_ranges
+from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder.inference import operations
+from edge_mnv2.builder.pictures import read_crops
+from edge_mnv2.builder.weights import read_weights
 from edge_mnv2.train import checkpoint
 from edge_mnv2.train.course import Course
 from edge_mnv2.train.data import TrainingData
@@ -24,6 +23,7 @@ from edge_mnv2.train.optimizers import default_rate, make_optimizer, parameter_g
 from edge_mnv2.train.pictures import Batch
 from edge_mnv2.train.request import TrainRequest
 from edge_mnv2.train.simulation import Simulation
+from edge_mnv2.zoo.companions import write_all
 
 NAME = "qat"
 WEIGHTS, RANGES = "qat.pth", "qat.ranges.json"

@@ -9,11 +9,11 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.build.recipe import build
-from edge_mnv2.build.request import BuildRequest
+from edge_mnv2.builder.recipe import build
+from edge_mnv2.builder.request import BuildRequest
 from edge_mnv2.camera.still import read_still
+from edge_mnv2.datasets.dataset import Example
 from edge_mnv2.errors import SourceError
-from edge_mnv2.evaluate.dataset import Example
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
 from edge_mnv2.train.data import TrainingData

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.build.request import IMAGENET
+from edge_mnv2.builder.request import IMAGENET
 from edge_mnv2.errors import UsageError
 
 SCRATCH = "none"

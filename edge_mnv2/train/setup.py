@@ -8,13 +8,12 @@ from typing import Optional
 
 import torch
 
-from edge_mnv2.build.companions import write_all
-from edge_mnv2.build.recipe import IMAGENET_ENTRY
-from edge_mnv2.build.request import IMAGENET
-from edge_mnv2.build.weights import Weights, read_weights
-from edge_mnv2.device.cpus import usable_cpus
-from edge_mnv2.device.memory import MemoryReader
-from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.board.cpus import usable_cpus
+from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.sysroot import Sysroot
+from edge_mnv2.builder.recipe import IMAGENET_ENTRY
+from edge_mnv2.builder.request import IMAGENET
+from edge_mnv2.builder.weights import Weights, read_weights
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head
@@ -24,6 +23,7 @@ from edge_mnv2.train.memory import check_batch
 from edge_mnv2.train.module import NetworkModule, load_tensors
 from edge_mnv2.train.pictures import Order, Pictures, make_loader
 from edge_mnv2.train.request import SCRATCH, TrainRequest
+from edge_mnv2.zoo.companions import write_all
 
 _MOST_WORKERS = 8
 

@@ -15,8 +15,8 @@ from typing import Optional
 import torch
 from torch.nn import functional
 
-from edge_mnv2.build.inference import INPUT, LOGITS, MEAN, STD
-from edge_mnv2.build.quantization import (
+from edge_mnv2.builder.inference import INPUT, LOGITS, MEAN, STD
+from edge_mnv2.builder.quantization import (
     INPUT_SCALE,
     INPUT_STD,
     INPUT_ZERO,
@@ -25,7 +25,7 @@ from edge_mnv2.build.quantization import (
     Affine,
     affine,
 )
-from edge_mnv2.build.ranges import rounded
+from edge_mnv2.builder.ranges import rounded
 from edge_mnv2.network.layers import NORM_EPSILON, Convolution, Layer, Linear
 from edge_mnv2.train.integers import IntegerNetwork
 from edge_mnv2.train.module import NetworkModule, tensors_of

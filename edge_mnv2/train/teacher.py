@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 import torch
 
-from edge_mnv2.build.weights import fit, read_weights
+from edge_mnv2.builder.weights import fit, read_weights
 from edge_mnv2.errors import ModelError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.classifier import Classifier
@@ -56,7 +56,7 @@ def _from_weights(path: Path, classes: Sequence[str], resolution: int, device: t
 
 
 def _from_model(name: str, classes: Sequence[str], threads: int) -> Teacher:
-    from edge_mnv2.loop.engines import open_classifier
+    from edge_mnv2.runtime.opening import open_classifier
 
     classifier, found, _ = open_classifier(name, None, threads=threads, resize="stretch")
     if classifier.task != "classification":

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edge_mnv2.camera.open import open_source
-from edge_mnv2.loop.frame_loop import FrameLoop
-from edge_mnv2.loop.result import Result
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.result import Result
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.zoo.resolve import resolve
 from tests.camera.stream_servers import MjpegServer, number_in

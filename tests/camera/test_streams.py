@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.camera import stream
 from edge_mnv2.camera.mjpeg import MjpegStream
 from edge_mnv2.camera.multipart import Multipart
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.url import StreamUrl, redact
 from edge_mnv2.errors import SourceError, SourceLost, UsageError
 from tests.camera.stream_servers import MjpegServer, RtspServer, Server, jpeg, number_in
 

@@ -11,7 +11,7 @@ from typing import Callable, NamedTuple
 import pytest
 
 from edge_mnv2 import paths
-from tests.device import trees
+from tests.board import trees
 
 
 class Done(NamedTuple):

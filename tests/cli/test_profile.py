@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.device import trees
+from tests.board import trees
 from tests.profiler.conftest import start
 
 Run = Callable[..., "tuple[int, str, str]"]

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from edge_mnv2.device.choose import may_match
-from edge_mnv2.device.detect import Board
-from edge_mnv2.device.store import packaged_places, read
+from edge_mnv2.board.detect import Board
+from edge_mnv2.settings.choose import may_match
+from edge_mnv2.settings.store import packaged_places, read
 
 HEAVY = {"numpy", "cv2", "ai_edge_litert", "tflite_runtime", "yaml", "requests", "PIL", "urllib.request", "tflite"}
 

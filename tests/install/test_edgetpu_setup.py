@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.runtime.edgetpu.discovery import usb_rules
 from edge_mnv2.runtime.edgetpu.rights import rules_for
 from tests.install.machine import Machine, make_wheel

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.build.float_model import float_model
-from edge_mnv2.build.inference import MEAN, STD, operations
+from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder.inference import MEAN, STD, operations
 from edge_mnv2.network import blocks, reference
 from edge_mnv2.network.blocks import Block
 from edge_mnv2.network.layers import Shape

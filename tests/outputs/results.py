@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from edge_mnv2.camera.frame import Frame
-from edge_mnv2.loop.decision import Event
-from edge_mnv2.loop.result import Result
+from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.pipeline.result import Result
 from edge_mnv2.runtime.classifier import Prediction
 
 NOON = 1795600800.1234

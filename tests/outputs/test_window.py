@@ -96,11 +96,11 @@ def test_keys(stub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     """Real key events of SDL, without a screen."""
     import pygame
 
-    from edge_mnv2.loop.frame_loop import FrameLoop
     from edge_mnv2.outputs.snapshots import SnapshotSink
     from edge_mnv2.outputs.window import Window
+    from edge_mnv2.pipeline.frame_loop import FrameLoop
     from edge_mnv2.runtime.classifier import Classifier
-    from tests.loop.test_frame_loop import Scripted
+    from tests.pipeline.test_frame_loop import Scripted
 
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.chdir(tmp_path)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.device.schema import Camera
 from edge_mnv2.errors import SourceError
-from edge_mnv2.loop.engines import open_classifier
 from edge_mnv2.profiler import feed
 from edge_mnv2.profiler.burst import STAGES, Burst, loop_burst, model_burst, percentiles
+from edge_mnv2.runtime.opening import open_classifier
+from edge_mnv2.settings.schema import Camera
 
 
 def test_percentiles_are_those_of_numpy() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnv2.build.inspection import inspect
 from edge_mnv2.errors import ModelError
+from edge_mnv2.inspect.inspection import inspect
 from edge_mnv2.profiler.operators import measure
 from edge_mnv2.zoo.resolve import resolve
 

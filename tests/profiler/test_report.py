@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnv2.device.profile import resolve
 from edge_mnv2.profiler.profiled import Profiled
 from edge_mnv2.profiler.report import render, write_report
 from edge_mnv2.profiler.session import Request, profile
 from edge_mnv2.profiler.soak_points import Point, Soak
+from edge_mnv2.settings.profile import resolve
 from tests.outputs.web.browser import Tab, chromium, tab
 
 _SIZES = [("desktop", 1280, 900, False, False), ("phone", 390, 844, True, True)]

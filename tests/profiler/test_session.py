@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.device.profile import resolve
-from edge_mnv2.device.store import load, user_folder
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.profiler.session import Request, profile
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.settings.profile import resolve
+from edge_mnv2.settings.store import load, user_folder
 from edge_mnv2.zoo.resolve import resolve as find_model
-from tests.device import trees
+from tests.board import trees
 
 _WHOLE = "mobilenet_v2_1.0_224_int8"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_mnv2.errors import ModelError
-from edge_mnv2.runtime import model_file
+from edge_mnv2.tflite import model_file
 from tests.stubs import colour_model
 
 OTHER_FORMATS = {

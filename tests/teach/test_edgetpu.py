@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.build import graph
-from edge_mnv2.build.backbone import cut
-from edge_mnv2.build.ir import Graph, Operator, Quantization, Subgraph, Tensor
+from edge_mnv2.builder.backbone import cut
 from edge_mnv2.runtime.edgetpu import delegate
 from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.tflite import graph
+from edge_mnv2.tflite.ir import Graph, Operator, Quantization, Subgraph, Tensor
 from tests.runtime.edgetpu.conftest import standin
 from tests.teach.lessons import imprinting
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnv2.build import graph
+from edge_mnv2.tflite import graph
 from tests.teach.lessons import CORAL, OURS, imprinting
 
 

@@ -9,8 +9,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from edge_mnv2.build.backbone import Backbone
-from edge_mnv2.build.head import Linear
+from edge_mnv2.builder.backbone import Backbone
+from edge_mnv2.builder.head import Linear
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.teach.document import document

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.build import graph
-from edge_mnv2.build.backbone import cut, layers
+from edge_mnv2.builder.backbone import cut, layers
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.teach.imprint import imprint, left_out_cosines, unit
 from edge_mnv2.teach.measure import wilson
 from edge_mnv2.teach.optimizers import OPTIMIZERS, make
 from edge_mnv2.teach.split import hold_out, hold_out_values, near_duplicates
+from edge_mnv2.tflite import graph
 from tests.stubs import colour_model
 from tests.teach.lessons import OURS
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.build import graph
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.teach import values
 from edge_mnv2.teach.document import document
 from edge_mnv2.teach.embedding import Layer
 from edge_mnv2.teach.lesson import Lesson, Request, learn
+from edge_mnv2.tflite import graph
 from tests.teach.gauges import HIGH, LOW, gauges, level, tank
 from tests.teach.lessons import CORAL, OURS, taught
 

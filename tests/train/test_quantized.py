@@ -12,9 +12,9 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `train`)")
 
-from edge_mnv2.build.inference import operations  # noqa: E402
-from edge_mnv2.build.integer_model import integer_model, numbers  # noqa: E402
-from edge_mnv2.build.ranges import rounded  # noqa: E402
+from edge_mnv2.builder.inference import operations  # noqa: E402
+from edge_mnv2.builder.integer_model import integer_model, numbers  # noqa: E402
+from edge_mnv2.builder.ranges import rounded  # noqa: E402
 from edge_mnv2.errors import UsageError  # noqa: E402
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
 from edge_mnv2.network.network import Head  # noqa: E402
@@ -169,8 +169,8 @@ def test_qat_answers_more_like_its_parent_than_the_usual_way_does(
 
 
 def test_ranges_of_other_weights_or_sizes_are_refused(folder: Path, tmp_path: Path) -> None:
-    from edge_mnv2.build.recipe import build
-    from edge_mnv2.build.request import BuildRequest
+    from edge_mnv2.builder.recipe import build
+    from edge_mnv2.builder.request import BuildRequest
 
     shapes = mobilenet_v2(0.35, 32, 3).state_dict_shapes()
     one = seeded.write_safetensors(tmp_path / "one.safetensors", seeded.tensors(shapes))

@@ -19,9 +19,9 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `train`)")
 
-from edge_mnv2.build.recipe import build  # noqa: E402
-from edge_mnv2.build.request import BuildRequest  # noqa: E402
-from edge_mnv2.build.weights import read_weights  # noqa: E402
+from edge_mnv2.builder.recipe import build  # noqa: E402
+from edge_mnv2.builder.request import BuildRequest  # noqa: E402
+from edge_mnv2.builder.weights import read_weights  # noqa: E402
 from edge_mnv2.errors import ModelError, SourceError, TrainingError, UsageError  # noqa: E402
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
 from edge_mnv2.train.memory import check_batch, out_of_memory, picture_bytes  # noqa: E402

@@ -57,8 +57,8 @@ def test_the_files_of_the_registry_are_those_of_the_data(data: Path) -> None:
 
 
 def test_models_are_what_the_registry_says(data: Path) -> None:
-    from edge_mnv2.runtime import model_file
     from edge_mnv2.runtime.interpreter import open_interpreter
+    from edge_mnv2.tflite import model_file
     from edge_mnv2.zoo.cache import copies
 
     for entry in registry.load().models():

@@ -14,9 +14,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from edge_mnv2.device.throttling import WORDS
-from edge_mnv2.loop.percentiles import Percentiles
+from edge_mnv2.board.throttling import WORDS
 from edge_mnv2.outputs.live import Live
+from edge_mnv2.pipeline.percentiles import Percentiles
 
 _STATES = ("starting", "ok", "paused", "stalled", "reconnecting")
 _BOUNDS_MS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)

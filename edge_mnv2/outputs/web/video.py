@@ -11,9 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
-from edge_mnv2.loop.result import Result
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.picture import bgr, jpeg
+from edge_mnv2.pipeline.result import Result
 
 BOUNDARY = "edge-mnv2-frame"
 SEPARATOR = f"--{BOUNDARY}\r\n".encode()

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Optional
 
-from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.board.sysroot import Sysroot
 
 _PCIE_BOARDS = re.compile(r"Raspberry Pi (5|500|Compute Module 5)\b")
 _MSI_OVERLAYS = ("pineboards-hat-ai", "pciex1-compat-pi5", "coral")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
-from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.runtime.edgetpu import board, library
 from edge_mnv2.runtime.edgetpu.discovery import DEAD, NO_DRIVER, NO_FIRMWARE, USB3_MBPS, Accelerator, find, usb_rules
 from edge_mnv2.runtime.edgetpu.library import Library

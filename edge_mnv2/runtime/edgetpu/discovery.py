@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
-from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.runtime.edgetpu import holders, rights
 from edge_mnv2.runtime.edgetpu.holders import Holder
 from edge_mnv2.runtime.edgetpu.presence import USB_BEFORE_FIRMWARE, USB_READY, usb_devices, usb_id

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, Union
 
-from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.runtime.edgetpu.presence import LIBRARY_VARIABLE
 
 VARIABLE = LIBRARY_VARIABLE

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, TypeVar, Union
 
-from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError
 from edge_mnv2.runtime.edgetpu import checks, discovery, holders, library
 from edge_mnv2.runtime.edgetpu.contact import Target, probe

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Optional, Protocol, Union
 
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
-from edge_mnv2.runtime import model_file
 from edge_mnv2.runtime.edgetpu.presence import LIBRARY_VARIABLE, present
 from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
+from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Optional, Union
 
-from edge_mnv2.device.sysroot import Sysroot
+from edge_mnv2.board.sysroot import Sysroot
 
 USB_BEFORE_FIRMWARE = ("1a6e", "089a")
 USB_READY = ("18d1", "9302")

@@ -25,7 +25,7 @@ import numpy as np
 from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.runtime.edgetpu import delegate
 from edge_mnv2.runtime.interpreter import Interpreter, TensorSpec, import_runtime, open_interpreter
-from edge_mnv2.runtime.model_file import EDGETPU_OP
+from edge_mnv2.tflite.model_file import EDGETPU_OP
 
 DONE = b"."
 ALIGNMENT = 64

@@ -1,0 +1,276 @@
+"""One run from its settings to its summary: model, source, outputs, loop, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Optional
+
+from edge_mnv2.app.limits import HealthLimits
+from edge_mnv2.app.outputs import OutputRequest, Outputs
+from edge_mnv2.app.source_choice import ChosenSource, choose_source
+from edge_mnv2.board.cpus import usable_cpus
+from edge_mnv2.board.health import HealthMonitor, HealthSample
+from edge_mnv2.camera.spec import parse
+from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
+from edge_mnv2.outputs.live import Facts
+from edge_mnv2.outputs.status import status_text
+from edge_mnv2.pipeline.decision import Decider, rows_named
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.gate import SceneGate
+from edge_mnv2.pipeline.statistics import Statistics
+from edge_mnv2.runtime.classifier import simulated_inference_ns
+from edge_mnv2.runtime.opening import Engines, open_engines
+from edge_mnv2.settings.profile import Settings
+from edge_mnv2.signals import on_signals
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `run` was asked for; `settings` are the device profile's keys with everything that overrides them."""
+
+    settings: Settings
+    source: Optional[str] = None
+    camera: Optional[str] = None
+    labels: Optional[str] = None
+    on_tpu_loss: str = "cpu"
+    every_frame: bool = False
+    repeat: bool = False
+    max_frames: Optional[int] = None
+    duration_s: Optional[float] = None
+    give_up_s: Optional[float] = None
+    outputs: OutputRequest = field(default_factory=OutputRequest)
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """The summary by the names of the command line's contract, the exit code, and the error that ended the run."""
+
+    summary: dict[str, Any]
+    exit_code: int
+    error: Optional[EdgeMnv2Error] = None
+
+
+class _Stopped(Exception):
+    """A signal came before the loop had begun."""
+
+
+class _Signals:
+    """SIGINT, SIGTERM and SIGHUP end the run; before there is a loop, they end what is being opened."""
+
+    def __init__(self) -> None:
+        self.loop: Optional[FrameLoop] = None
+        self.came = False
+
+    def __call__(self, number: int, frame: Optional[FrameType]) -> None:
+        self.came = True
+        if self.loop is None:
+            raise _Stopped
+        self.loop.stop()
+
+
+def run(request: RunRequest) -> RunOutcome:
+    """Run until the source, a limit or a signal ends it.
+
+    Raises the leaf of EdgeMnv2Error that fits where the run cannot begin (unusable output path, model, source) and
+    ModelError where the model fails on the way; a source or an accelerator that is lost for good is in the outcome,
+    with the summary.
+    """
+    signals = _Signals()
+    session = _Session(request)
+    with on_signals(signals):
+        try:
+            with contextlib.ExitStack() as stack:
+                session.open(stack)
+                signals.loop = session.loop
+                if signals.came:
+                    raise _Stopped
+                session.work()
+        except _Stopped:
+            session.ended = "signal"
+    return session.outcome()
+
+
+class _Session:
+    def __init__(self, request: RunRequest) -> None:
+        self.request = request
+        self.loop: Optional[FrameLoop] = None
+        self.engines: Optional[Engines] = None
+        self.chosen: Optional[ChosenSource] = None
+        self.health: Optional[HealthMonitor] = None
+        self.outputs = Outputs(request.outputs)
+        self.failed: Optional[AcceleratorError] = None
+        self.ended = "signal"
+
+    def open(self, stack: contextlib.ExitStack) -> None:
+        request, settings = self.request, self.request.settings
+        stack.enter_context(self.outputs)
+        # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
+        spare = 1 if request.every_frame else 0
+        self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss, spare=spare))
+        self._check_source()
+        self.chosen = choose_source(
+            request.source,
+            request.camera,
+            settings.camera,
+            give_up_s=request.give_up_s,
+            hurry=request.every_frame,
+            least_side=self._least_side(),
+        )
+        source = stack.enter_context(self.chosen.source)
+        for note in (*request.notes, *self.engines.notes, *self.chosen.notes):
+            log.info("%s", note)
+        limits = HealthLimits(settings.health)
+        self.health = stack.enter_context(HealthMonitor(listener=lambda sample: self._watch(limits, sample)))
+        self.loop = FrameLoop(
+            source,
+            self.engines.engines,
+            every_frame=request.every_frame,
+            repeat=request.repeat,
+            max_frames=request.max_frames,
+            duration_s=request.duration_s,
+            threshold=settings.output.threshold,
+            smooth=settings.output.smooth,
+            health=self.health.latest,
+            max_fps=lambda: limits.max_fps,
+            decider=self._decider(),
+            gate=self._gate(),
+            inline=usable_cpus() == 1,
+        )
+        labels = self.engines.engines[0].labels
+        self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines, labels)
+
+    def _check_source(self) -> None:
+        request, settings = self.request, self.request.settings
+        asked = request.camera is not None or request.source not in (None, "auto")
+        if not asked and settings.camera.source is not None:
+            with settings.blamed("camera.source"):
+                parse(settings.camera.source)
+
+    def _least_side(self) -> Optional[int]:
+        """The shorter side of the smallest picture that serves, None where somebody looks at the whole of it."""
+        assert self.engines is not None
+        if self.outputs.want_pictures or self.request.settings.camera.roi is not None:
+            return None
+        return self.engines.engines[0].least_side
+
+    def _decider(self) -> Optional[Decider]:
+        """None where scores are values and no class can be present."""
+        assert self.engines is not None
+        classifier, output = self.engines.engines[0], self.request.settings.output
+        if classifier.task != "classification":
+            return None
+        for key, names, what in (("allow", output.allow, "allowed"), ("deny", output.deny, "denied")):
+            with self.request.settings.blamed(f"output.{key}"):
+                rows_named(classifier.labels, names or (), f"{what} class")
+        return Decider(
+            classifier.labels,
+            on=output.appear,
+            off=output.gone,
+            results=output.consecutive,
+            allow=output.allow or (),
+            deny=output.deny or (),
+        )
+
+    def _gate(self) -> Optional[SceneGate]:
+        assert self.engines is not None
+        output = self.request.settings.output
+        if not output.gate:
+            return None
+        return SceneGate(output.gate_change, output.gate_refresh_s, self.engines.engines[0].seen)
+
+    def _facts(self) -> Facts:
+        assert self.engines is not None and self.chosen is not None
+        engines = self.engines
+        return Facts(
+            model=_text(engines.model),
+            runtime=engines.runtime,
+            delegate=engines.delegate,
+            threads=engines.threads,
+            workers=len(engines.engines),
+            device=self.request.settings.profile,
+            source=_text(self.chosen.source.description),
+        )
+
+    def _watch(self, limits: HealthLimits, sample: HealthSample) -> None:
+        frames = self.loop.statistics.frames if self.loop else 0
+        for line in limits.update(sample, self.loop.statistics.recent_fps() if self.loop and frames else None):
+            log.warning("%s", line)
+
+    def work(self) -> None:
+        assert self.loop is not None and self.engines is not None and self.chosen is not None
+        log.info(
+            "%s | %s | %s", self.engines.description, self.chosen.source.description, self.request.settings.profile
+        )
+        try:
+            self.ended = self.loop.run()
+        except AcceleratorError as error:
+            self.failed, self.ended = error, "tpu_lost"
+
+    def outcome(self) -> RunOutcome:
+        loop, source = self.loop, self.chosen.source if self.chosen else None
+        lost = self.failed or (loop.lost if loop else None)
+        write_errors = self.outputs.errors
+        bad_inputs = len(getattr(source, "errors", ()))
+        statistics = loop.statistics if loop else Statistics()
+        if lost is not None:
+            code = lost.exit_code
+        elif bad_inputs and not statistics.frames and self.ended == "eof":
+            code = 4
+        elif write_errors or bad_inputs:
+            code = PARTIAL
+        else:
+            code = 0
+        return RunOutcome(self._summary(statistics, write_errors), code, lost)
+
+    def _summary(self, statistics: Statistics, write_errors: int) -> dict[str, Any]:
+        engines, chosen, loop = self.engines, self.chosen, self.loop
+        measured = statistics.measured()
+        rss = measured.pop("rss_mb")
+        heat, throttled = self.health.worst() if self.health else (None, None)
+        return {
+            "model": engines.model if engines else None,
+            "runtime": engines.runtime if engines else None,
+            "delegate": engines.delegate if engines else None,
+            "threads": engines.threads if engines else None,
+            "workers": len(engines.engines) if engines else None,
+            "device": self.request.settings.profile,
+            "source": chosen.source.description if chosen else None,
+            "fallback": chosen.fallback if chosen else False,
+            "frames": measured.pop("frames"),
+            "dropped": loop.dropped if loop else 0,
+            "gated": statistics.gated,
+            **measured,
+            "rss_mb": rss,
+            "max_temp_c": heat,
+            "throttled": None if throttled is None else list(throttled),
+            "reconnects": int(getattr(chosen.source, "reconnects", 0)) if chosen else 0,
+            "tpu_losses": engines.tpu_losses if engines else 0,
+            "engine_seconds": engines.seconds if engines else None,
+            "write_errors": write_errors,
+            "ended": self.ended,
+        }
+
+    def _describe(self, latest: Any, classes: bool = True) -> str:
+        assert self.loop is not None and self.chosen is not None
+        simulated = simulated_inference_ns()
+        note = f"simulated: at least {simulated / 1e6:g} ms" if simulated else ""
+        return status_text(
+            self.loop.statistics,
+            latest,
+            dropped=self.loop.dropped,
+            state=getattr(self.chosen.source, "state", None),
+            note=note,
+            classes=classes,
+        )
+
+
+def _text(name: str) -> str:
+    """A file's name may be no text, and pages and messages are."""
+    return name.encode(errors="backslashreplace").decode()

@@ -1,0 +1,159 @@
+"""How many CPUs this process may use: the board's, less what affinity and cgroup quotas take away."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Optional, Union
+
+from edge_mnv2.board.sysroot import Sysroot
+
+AUTO_THREADS = 4
+"""`threads: auto` uses no more: MobileNetV2's layers are too small to feed more cores at 224x224."""
+
+
+def usable_cpus(root: Union[str, Path] = "/") -> int:
+    """CPUs that this process may use, at least 1: online, allowed by its affinity, within its cgroup's quota.
+
+    A quota of a fraction of a CPU counts as a whole one. With another `root`, the affinity is that of the tree's
+    `proc/self/status`; a tree that tells nothing counts as 1.
+    """
+    return counted_cpus(Sysroot(root)) or 1
+
+
+def counted_cpus(tree: Sysroot) -> Optional[int]:
+    """As `usable_cpus`, but None where the tree does not tell how many CPUs there are."""
+    allowed = _affinity(tree)
+    online = allowed if tree.live and allowed else _online(tree)
+    counts = [count for count in (online, allowed, _cpuset(tree), _quota(tree)) if count]
+    if not online and not allowed:
+        return None
+    return max(1, min(counts))
+
+
+def online_cpus(root: Union[str, Path] = "/") -> Optional[int]:
+    """CPUs that are switched on, whoever may use them; None where the tree does not tell."""
+    return _online(Sysroot(root))
+
+
+def resolve_threads(
+    threads: Union[int, str], root: Union[str, Path] = "/", *, spare: int = 0
+) -> tuple[int, Optional[str]]:
+    """The number of interpreter threads for a setting of a number or "auto", and what to tell the user, once.
+
+    `auto` is the usable CPUs but for `spare` of them, at least 1, at most `AUTO_THREADS`. A number above the usable
+    CPUs is capped: more threads than CPUs make every inference slower.
+    """
+    usable = usable_cpus(root)
+    if threads == "auto":
+        return min(max(1, usable - spare), AUTO_THREADS), None
+    wanted = int(threads)
+    if wanted <= usable:
+        return wanted, None
+    noun = "CPU is" if usable == 1 else "CPUs are"
+    return usable, f"{wanted} threads asked for, {usable} {noun} usable{_why(Sysroot(root))}: using {usable}"
+
+
+def _why(tree: Sysroot) -> str:
+    """What holds the usable CPUs below those that are online, in words for a person."""
+    online = _online(tree)
+    quota, allowed = _quota(tree), _affinity(tree) or _cpuset(tree)
+    if online and quota and quota < online and (not allowed or quota <= allowed):
+        return f" (a cgroup quota, {online} online)"
+    if online and allowed and allowed < online:
+        return f" (CPU affinity, {online} online)"
+    return ""
+
+
+def limits(root: Union[str, Path] = "/") -> Optional[str]:
+    """Why fewer CPUs are usable than are online ("a cgroup quota, 4 online"), or None where all are usable."""
+    return _why(Sysroot(root)).strip(" ()") or None
+
+
+def _affinity(tree: Sysroot) -> Optional[int]:
+    if tree.live:
+        try:
+            return len(os.sched_getaffinity(0))
+        except (OSError, AttributeError):
+            return os.cpu_count()
+    for line in (tree.read("proc/self/status") or "").splitlines():
+        if line.startswith("Cpus_allowed_list:"):
+            return _listed(line.partition(":")[2])
+    return None
+
+
+def _online(tree: Sysroot) -> Optional[int]:
+    for name in ("online", "present", "possible"):
+        if count := _listed(tree.read(f"sys/devices/system/cpu/{name}")):
+            return count
+    cores = [name for name in tree.names("sys/devices/system/cpu", "cpu") if name[3:].isdigit()]
+    if cores:
+        return len(cores)
+    lines = (tree.read("proc/cpuinfo") or "").splitlines()
+    return sum(1 for line in lines if line.split(":")[0].strip() == "processor") or None
+
+
+def _listed(text: Optional[str]) -> Optional[int]:
+    """How many CPUs a kernel list such as "0-3,6" names."""
+    if not text:
+        return None
+    total = 0
+    try:
+        for part in text.strip().split(","):
+            first, _, last = part.partition("-")
+            total += int(last or first) - int(first) + 1
+    except ValueError:
+        return None
+    return total if total > 0 else None
+
+
+def cgroup_folders(tree: Sysroot, controller: str) -> list[str]:
+    """This process's cgroup folders that limit `controller` ("cpu", "cpuset", "memory"), from its own up to the root.
+
+    A container often sees its own group at the mount's root while `proc/self/cgroup` names the host's path: both are
+    listed, whether they exist or not.
+    """
+    groups: list[tuple[str, str]] = []
+    for line in (tree.read("proc/self/cgroup") or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            groups += [("sys/fs/cgroup", path), ("sys/fs/cgroup/unified", path)]
+        elif controller in controllers.split(","):
+            groups += [(f"sys/fs/cgroup/{controllers}", path), (f"sys/fs/cgroup/{controller}", path)]
+    groups += [(f"sys/fs/cgroup/{mount}", "") for mount in ("", controller, f"{controller},cpuacct")]
+    folders = []
+    for mount, path in groups:
+        parts = [part for part in path.split("/") if part and part != ".."]
+        for depth in range(len(parts), -1, -1):
+            folder = "/".join([mount.rstrip("/"), *parts[:depth]])
+            if folder not in folders:
+                folders.append(folder)
+    return folders
+
+
+def _quota(tree: Sysroot) -> Optional[int]:
+    quotas = []
+    for folder in cgroup_folders(tree, "cpu"):
+        limit, period = (tree.read(f"{folder}/cpu.max") or "").partition(" ")[::2]
+        if not limit:
+            limit = tree.read(f"{folder}/cpu.cfs_quota_us") or ""
+            period = tree.read(f"{folder}/cpu.cfs_period_us") or ""
+        try:
+            quota = int(limit) / int(period or 100_000)
+        except (ValueError, ZeroDivisionError):
+            continue
+        if quota > 0:
+            quotas.append(math.ceil(quota))
+    return min(quotas) if quotas else None
+
+
+def _cpuset(tree: Sysroot) -> Optional[int]:
+    counts = []
+    for folder in cgroup_folders(tree, "cpuset"):
+        for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
+            if count := _listed(tree.read(f"{folder}/{name}")):
+                counts.append(count)
+                break
+    return min(counts) if counts else None

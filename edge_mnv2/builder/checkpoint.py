@@ -1,0 +1,230 @@
+"""Tensors out of files of trained weights: PyTorch's legacy stream, its ZIP format, and safetensors.
+
+Nothing in a file is executed (see `pickled`), and nothing is believed that the file's own size does not bear out.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from edge_mnv2.builder.pickled import StoredTensor, load
+from edge_mnv2.errors import ModelError
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+_LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_MOST_BYTES = 2 << 30
+_SAFETENSORS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The named tensors in `path`, in the file's order, bfloat16 as float32.
+
+    Where a training checkpoint wraps the state dict in another dictionary, the state dict is taken. Raises ModelError
+    for a file that is missing, damaged, of another kind, or that holds more than plain tensors.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"weights {path} are not a regular file")
+        if path.stat().st_size > _MOST_BYTES:
+            raise ModelError(
+                f"{path} has {path.stat().st_size >> 20} MB", hint="weights of MobileNetV2 have 5 to 60 MB"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"weights {path} cannot be read: {error.strerror or error}") from error
+    name = f"weights {path}"
+    if data.startswith(_LEGACY_START):
+        return _readable(_state_dict(*_legacy(data, name), name), name)
+    if data.startswith(b"PK\x03\x04"):
+        return _readable(_state_dict(*_zip(data, name), name), name)
+    if data[8:9] == b"{" and path.suffix in (".safetensors", ""):
+        return _readable(_safetensors(data, name), name)
+    raise ModelError(f"{name} are {_kind(data)}", hint="a .pth state dict of PyTorch or a .safetensors file is needed")
+
+
+def _readable(tensors: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """`tensors`, whose names messages can show."""
+    for key in tensors:
+        if not key.isprintable():
+            raise _damaged(name, f"a tensor is called {key!a}")
+    return tensors
+
+
+def _kind(data: bytes) -> str:
+    start = data[:512].lstrip().lower()
+    if not data:
+        return "empty"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself"
+    if data[4:8] == b"TFL3":
+        return "a .tflite model, not trained weights"
+    if data.startswith(b"\x89HDF"):
+        return "an HDF5 file (Keras)"
+    return "neither PyTorch's nor safetensors"
+
+
+def _damaged(name: str, what: str) -> ModelError:
+    return ModelError(f"{name} are damaged: {what}", hint="get the file again")
+
+
+_Content = Callable[[str], Any]
+
+
+def _legacy(data: bytes, name: str) -> tuple[Any, _Content]:
+    stream = io.BytesIO(data)
+    magic, protocol, system = (load(stream, name) for _ in range(3))
+    if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL:
+        raise _damaged(name, "its version is unknown")
+    if isinstance(system, dict) and system.get("little_endian") is False:
+        raise ModelError(f"{name} were written on a big-endian machine", hint="save them again with a current PyTorch")
+    value, keys = load(stream, name), load(stream, name)
+    position = stream.tell()
+    sizes = {tensor.storage.key: tensor.storage for tensor in _tensors_in(value)}
+    contents = {}
+    for key in keys if isinstance(keys, list) else ():
+        storage = sizes.get(str(key))
+        if storage is None or position + 8 > len(data):
+            raise _damaged(name, "its list of storages does not fit")
+        (count,) = struct.unpack_from("<q", data, position)
+        nbytes = count * _itemsize(storage.dtype)
+        if count != storage.count or position + 8 + nbytes > len(data):
+            raise _damaged(name, f"the file ends within its tensors ({len(data)} bytes)")
+        contents[storage.key] = memoryview(data)[position + 8 : position + 8 + nbytes]
+        position += 8 + nbytes
+    return value, contents.get
+
+
+def _zip(data: bytes, name: str) -> tuple[Any, _Content]:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        members = {member.filename: member for member in archive.infolist()}
+        (pickle,) = (member for member in members if member.endswith("/data.pkl") or member == "data.pkl")
+        root = pickle[: -len("data.pkl")]
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, UnicodeDecodeError) as error:
+        raise ModelError(f"{name} are a ZIP without PyTorch's data.pkl, or a damaged one") from error
+
+    def content(member: str) -> Optional[bytes]:
+        info = members.get(root + member)
+        if info is None:
+            return None
+        # PyTorch stores without compression; anything else could unfold to any size.
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(data):
+            raise _damaged(name, f"its member {member} is not stored as PyTorch does")
+        try:
+            return archive.read(info)
+        except (
+            zipfile.BadZipFile,
+            OSError,
+            ValueError,
+            NotImplementedError,
+            RuntimeError,
+            EOFError,
+            struct.error,
+        ) as error:
+            raise _damaged(name, f"its member {member} does not fit its checksum") from error
+
+    if content("byteorder") not in (None, b"little"):
+        raise ModelError(f"{name} were written on a big-endian machine", hint="save them again with a current PyTorch")
+    value = load(io.BytesIO(content("data.pkl") or b""), name)
+    return value, lambda key: content(f"data/{key}")
+
+
+def _itemsize(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
+def _values(content: Any, dtype: str) -> np.ndarray:
+    if dtype == "bfloat16":
+        return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(content, np.dtype(dtype).newbyteorder("<"))
+
+
+def _tensors_in(value: Any, depth: int = 0) -> list[StoredTensor]:
+    if isinstance(value, StoredTensor):
+        return [value]
+    if isinstance(value, (dict, list, tuple)) and depth < 8:
+        children = value.values() if isinstance(value, dict) else value
+        return [tensor for child in children for tensor in _tensors_in(child, depth + 1)]
+    return []
+
+
+def _state_dict(value: Any, content: _Content, name: str) -> dict[str, np.ndarray]:
+    stored = _find_state_dict(value)
+    if stored is None:
+        raise ModelError(f"{name} hold no state dict", hint="save one with torch.save(model.state_dict(), FILE)")
+    return {key: _tensor(key, tensor, content, name) for key, tensor in stored.items()}
+
+
+def _find_state_dict(value: Any) -> Optional[dict[str, StoredTensor]]:
+    if not isinstance(value, dict):
+        return None
+    if value and all(isinstance(key, str) and isinstance(entry, StoredTensor) for key, entry in value.items()):
+        return value
+    for key in ("state_dict", "model_state_dict", "model", "net", "model_ema", "state_dict_ema"):
+        if (found := _find_state_dict(value.get(key))) is not None:
+            return found
+    return None
+
+
+def _tensor(key: str, tensor: StoredTensor, content: _Content, name: str) -> np.ndarray:
+    storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
+    raw = content(storage.key)
+    if raw is None or len(raw) != storage.count * _itemsize(storage.dtype):
+        raise _damaged(name, f"the values of '{key}' are missing or cut")
+    if len(shape) != len(strides) or len(shape) > 8:
+        raise _damaged(name, f"'{key}' has {len(shape)} dimensions and {len(strides)} strides")
+    count = 1
+    for size in shape:
+        count *= size
+    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
+    if count > storage.count or (count > 0 and last >= storage.count):
+        raise _damaged(name, f"'{key}' reaches beyond its values")
+    values = _values(raw, storage.dtype)
+    if count == 0:
+        return np.zeros(shape, values.dtype)
+    view = np.lib.stride_tricks.as_strided(
+        values[tensor.offset :], shape, [stride * values.itemsize for stride in strides], writeable=False
+    )
+    return np.ascontiguousarray(view)
+
+
+def _safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
+    (length,) = struct.unpack_from("<Q", data)
+    if length > len(data) - 8:
+        raise _damaged(name, f"the file ends within its header ({len(data)} bytes)")
+    try:
+        header = json.loads(data[8 : 8 + length].decode("utf-8"))
+        body = memoryview(data)[8 + length :]
+        tensors = {}
+        for key, entry in header.items():
+            if key == "__metadata__":
+                continue
+            dtype, shape, (start, end) = _SAFETENSORS[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+            if not all(type(number) is int and number >= 0 for number in (start, end, *shape)) or end > len(body):
+                raise ValueError("offsets")
+            tensors[key] = _values(body[start:end], dtype).reshape(shape)
+        return tensors
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, MemoryError) as error:
+        raise _damaged(name, "the header does not describe the tensors") from error

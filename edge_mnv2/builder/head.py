@@ -1,0 +1,279 @@
+"""Append a new head to a backbone, in integers: linear rows with softmax, a row for "unknown", or a measured value.
+
+The row for "unknown" is part of the graph, so that every runtime and every command gives it without further rules:
+
+    embedding → linear → logits ────────────────────────────┬→ concatenation → softmax
+        │                  └→ maximum ─────────→ addition ──┘
+        └→ linear, ReLU → L2 norm → products with prototypes → maximum → slope * (threshold - x) ─┘
+
+Its logit is the best class's logit plus `slope * (threshold - familiarity)`: it wins exactly where the picture is less
+familiar than the threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2.builder.backbone import Backbone
+from edge_mnv2.builder.quantization import affine
+from edge_mnv2.tflite.ir import (
+    ACTIVATION_NONE,
+    ACTIVATION_RELU,
+    Graph,
+    Operator,
+    Quantization,
+    Signature,
+    Subgraph,
+    Tensor,
+)
+
+_HEADROOM = 6.5
+"""Logits above the best taught one that must still be told apart, for the row of "unknown"."""
+_SMALL_SHARE = 0.3
+_DEPTH = 8.0
+"""Logits so far below a picture's best add less than e^-8 to a softmax, whose smallest step is 1/256."""
+_MOST_PENALTY = 12.0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`weights` float64 (rows, size) on the real embedding, `bias` (rows,)."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        """Real values (pictures, rows) of `embeddings` (pictures, size)."""
+        return embeddings @ self.weights.T + self.bias
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """How near a picture is to what was taught: `evidence` (None: the embedding itself) rectified and brought to length
+    one, then its largest product with one of `prototypes` (prototypes, size of the evidence)."""
+
+    evidence: Optional[Linear]
+    prototypes: np.ndarray
+
+    def describe(self, embeddings: np.ndarray) -> np.ndarray:
+        """Rectified evidence of length one (zeros where there is none)."""
+        found = embeddings if self.evidence is None else self.evidence(embeddings)
+        found = np.maximum(found, 0)
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        """Familiarity of each picture, 1 at most; below 0 the integer graph says 0."""
+        return (self.describe(embeddings) @ self.prototypes.T).max(axis=1)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """ "Unknown" wins where `familiarity` is below `threshold`, by `slope` logits for each 1.0 that it is below."""
+
+    familiarity: Familiarity
+    threshold: float
+    slope: float
+
+
+def append_classifier(
+    backbone: Backbone, head: Linear, embeddings: np.ndarray, unknown: Optional[Unknown] = None
+) -> None:
+    """Add `head`, the row of `unknown` where there is one, and a softmax to the backbone's graph, which is changed.
+
+    `embeddings` float (pictures, size) are those that it was taught with: they set the ranges of the integers.
+    """
+    chain = _Chain(backbone)
+    logits = head(embeddings)
+    top = float(np.max(logits)) + 0.1 * float(np.ptp(logits)) + (_HEADROOM if unknown else 0.5)
+    # The least sure picture decides: where all of its logits are cut off, its classes cannot be told apart any more.
+    low = max(float(np.min(logits)) - 0.1 * float(np.ptp(logits)), float(np.min(logits.max(axis=1))) - _DEPTH)
+    scale = affine(low, top)
+    numbers = Quantization.per_tensor(scale.scale, scale.zero_point)
+    answer = chain.linear("logits", chain.embedding, head, numbers, chain.center(embeddings))
+    if unknown is not None:
+        best = chain.maximum("logits.best", answer)
+        kin = chain.familiarity(unknown.familiarity, embeddings)
+        less = Linear(np.array([[-unknown.slope]]), np.array([unknown.slope * unknown.threshold]))
+        steps = max(abs(unknown.slope * unknown.threshold), abs(unknown.slope * (unknown.threshold - 1)))
+        penalty = chain.linear("unknown.margin", kin, less, Quantization.per_tensor(min(steps, _MOST_PENALTY) / 127))
+        row = chain.add("ADD", [best, penalty], "unknown", (1, 1), numbers, "AddOptions", 2, **_PLAIN)
+        rows = (1, len(head.bias) + 1)
+        joined = {"axis": 1, **_PLAIN}
+        answer = chain.add(
+            "CONCATENATION", [answer, row], "scores.logits", rows, numbers, "ConcatenationOptions", 2, **joined
+        )
+    shares = Quantization.per_tensor(1 / 256, -128)
+    chain.finish(chain.add("SOFTMAX", [answer], "scores", answer.shape, shares, "SoftmaxOptions", 2, beta=1.0))
+
+
+def append_value(backbone: Backbone, head: Linear, embeddings: np.ndarray, low: float, high: float) -> None:
+    """Add a linear `head` of one row to the backbone's graph, whose output is a value from `low` to `high` in its unit.
+
+    The integer output divides that range into 255 steps; values beyond it are cut off there.
+    """
+    chain = _Chain(backbone)
+    # Unlike `affine`, the range need not hold 0: a value around 1000 keeps all of its steps.
+    step = (high - low) / 255
+    zero = round(-128 - low / step)
+    apart = not -128 <= zero <= 127
+    # Runtimes take no zero point outside int8: then int8 counts from the lowest value, and int32 adds that.
+    numbers = Quantization.per_tensor(step, -128 if apart else zero)
+    lowest = round(low / step) if apart else 0
+    name = "value.above" if apart else "value"
+    above = Linear(head.weights, head.bias - lowest * step)
+    rest = rounded_off(above)
+    center = embeddings.mean(axis=0)
+    missing = (embeddings - center) @ rest.T
+    most = float(np.abs(missing).max())
+    if most <= _SMALL_SHARE * step:
+        answer = chain.linear(name, chain.embedding, above, numbers, center)
+    else:
+        # Where rounding the weights costs more than the output's steps, what was rounded off is a second, finer row.
+        coarse = chain.linear("value.coarse", chain.embedding, above, numbers, center)
+        fine = Linear(rest, -rest @ center)
+        finer = chain.linear("value.fine", chain.embedding, fine, Quantization.per_tensor(1.5 * most / 127), center)
+        answer = chain.add("ADD", [coarse, finer], name, (1, 1), numbers, "AddOptions", 2, **_PLAIN)
+    chain.finish(chain.lifted("value", answer, lowest + 128) if apart else answer)
+
+
+def rounded_off(rows: Linear) -> np.ndarray:
+    """The weights (rows, size) that int8 with one scale a row leaves out."""
+    scale = np.maximum(np.abs(rows.weights).max(axis=1, keepdims=True), 1e-30) / 127
+    return rows.weights - np.rint(rows.weights / scale) * scale
+
+
+def head_alone(backbone: Backbone, *also: str) -> Graph:
+    """Only what was appended to `backbone`: from the embedding's integers to the output, then the tensors named `also`.
+
+    It runs the same integer kernels as the whole model, at a thousandth of the work.
+    """
+    main = backbone.graph.main
+    place = next(at for at, operator in enumerate(main.operators) if backbone.embedding in operator.outputs)
+    operators = main.operators[place + 1 :]
+    known = {tensor.name: tensor for operator in operators for tensor in operator.outputs}
+    outputs = [*main.outputs, *(known[name] for name in also)]
+    alone = Subgraph([], [backbone.embedding], outputs, operators, "head")
+    alone.drop_unused()
+    return Graph([alone], "head")
+
+
+_PLAIN = {"fused_activation_function": ACTIVATION_NONE}
+
+
+class _Chain:
+    """Operators after the embedding."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._graph = backbone.graph
+        source = backbone.embedding
+        if source.dtype == "uint8":
+            # The same steps, counted from -128: nothing is rounded.
+            numbers = Quantization.per_tensor(backbone.scale, backbone.zero_point - 128)
+            source = self.add("QUANTIZE", [source], "embedding.int8", source.shape, numbers, "QuantizeOptions", 1)
+        if len(source.shape) != 2:
+            shape = (1, backbone.size)
+            target = Tensor.constant("embedding.shape", np.array(shape, np.int32))
+            numbers = source.quantization or Quantization.per_tensor(1.0)
+            options = {"new_shape": np.array(shape, np.int32)}
+            source = self.add("RESHAPE", [source, target], "embedding", shape, numbers, "ReshapeOptions", 1, **options)
+        self.embedding = source
+
+    def add(
+        self,
+        kind: str,
+        inputs: list[Tensor],
+        name: str,
+        shape: tuple[int, ...],
+        numbers: Quantization,
+        table: str,
+        version: int,
+        **options: Any,
+    ) -> Tensor:
+        """One operator and the int8 tensor that it makes."""
+        output = Tensor(name, shape, "int8", None, numbers)
+        self._graph.main.operators.append(Operator(kind, list(inputs), [output], table, options, version))
+        return output
+
+    def lifted(self, name: str, source: Tensor, steps: int) -> Tensor:
+        """`source` in int32, `steps` of its own scale higher; its zero is 0."""
+        assert source.quantization is not None
+        numbers = Quantization.per_tensor(float(source.quantization.scale[0]))
+        wide = self.add("CAST", [source], f"{name}.steps", source.shape, numbers, "CastOptions", 1)
+        wide.dtype = "int32"
+        lowest = Tensor.constant(f"{name}.lowest", np.full(source.shape, steps, np.int32), numbers)
+        answer = self.add("ADD", [wide, lowest], name, source.shape, numbers, "AddOptions", 1, **_PLAIN)
+        answer.dtype = "int32"
+        return answer
+
+    def center(self, embeddings: np.ndarray) -> np.ndarray:
+        """The mean embedding: rounded weights are corrected so that they are right there."""
+        return embeddings.mean(axis=0)
+
+    def linear(
+        self,
+        name: str,
+        source: Tensor,
+        rows: Linear,
+        numbers: Quantization,
+        center: Optional[np.ndarray] = None,
+        activation: int = ACTIVATION_NONE,
+    ) -> Tensor:
+        """A fully connected layer: int8 weights symmetric with one scale a row, int32 bias."""
+        assert source.quantization is not None
+        scale = np.abs(rows.weights).max(axis=1) / 127
+        scale = np.where(scale > 0, scale, 1.0).astype(np.float32).astype(np.float64)
+        exact = rows.weights / scale[:, None]
+        whole = np.clip(np.rint(exact), -127, 127)
+        error = (whole - exact) * scale[:, None]
+        bias = rows.bias if center is None else rows.bias - error @ center
+        steps = float(source.quantization.scale[0]) * scale
+        limit = 2**31 - 1
+        whole_bias = np.clip(np.rint(bias / steps), -limit, limit).astype(np.int32)
+        weights = Tensor.constant(f"{name}.weights", whole.astype(np.int8), Quantization.per_channel(scale, 0))
+        constant = Tensor.constant(f"{name}.bias", whole_bias, Quantization.per_channel(steps, 0))
+        return self.add(
+            "FULLY_CONNECTED",
+            [source, weights, constant],
+            name,
+            (1, len(bias)),
+            numbers,
+            "FullyConnectedOptions",
+            4,
+            fused_activation_function=activation,
+        )
+
+    def maximum(self, name: str, source: Tensor) -> Tensor:
+        """The largest value of a row; it keeps the row's quantization, as the kernel demands."""
+        assert source.quantization is not None
+        axes = Tensor.constant(f"{name}.axes", np.array([1], np.int32))
+        options = {"keep_dims": True}
+        return self.add("REDUCE_MAX", [source, axes], name, (1, 1), source.quantization, "ReducerOptions", 2, **options)
+
+    def familiarity(self, kin: Familiarity, embeddings: np.ndarray) -> Tensor:
+        """The largest product of a picture's evidence with a prototype."""
+        evidence = self.embedding
+        if kin.evidence is not None:
+            high = float(np.max(kin.evidence(embeddings), initial=1e-3)) * 1.2
+            numbers = Quantization.per_tensor(high / 255, -128)
+            evidence = self.linear(
+                "evidence", evidence, kin.evidence, numbers, self.center(embeddings), activation=ACTIVATION_RELU
+            )
+        # The kernel knows this one output scale only.
+        unit = Quantization.per_tensor(1 / 128)
+        length = self.add(
+            "L2_NORMALIZATION", [evidence], "evidence.unit", evidence.shape, unit, "L2NormOptions", 2, **_PLAIN
+        )
+        rows = Linear(kin.prototypes, np.zeros(len(kin.prototypes)))
+        products = self.linear("kinship", length, rows, Quantization.per_tensor(1 / 255, -128))
+        return self.maximum("familiarity", products)
+
+    def finish(self, output: Tensor) -> None:
+        main = self._graph.main
+        main.outputs = [output]
+        main.drop_unused()
+        inputs = {tensor.name: tensor for tensor in main.inputs}
+        self._graph.signatures = [Signature("serving_default", inputs, {output.name: output})]

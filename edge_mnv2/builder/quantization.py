@@ -1,0 +1,135 @@
+"""Post-training quantization: integer weights, scales and biases from trained weights and activation ranges.
+
+The recipe (see docs/build.md for what each step is worth): weights symmetric with one scale an output channel,
+activations affine with one scale a tensor from the mean of per-picture minima and maxima, biases corrected for the mean
+error that rounded weights make, a wider range for the logits. Everything is elementwise float64 in a fixed order: the
+same weights and ranges give the same integers on every machine and with every numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_mnv2.builder.expectation import expected_activations
+from edge_mnv2.builder.inference import INPUT, LOGITS, MEAN, STD, Operation
+from edge_mnv2.errors import ModelError
+
+Ranges = Mapping[str, tuple[float, float]]
+
+LOGIT_MARGIN = 2.0
+"""Mean minima and maxima cut the strongest pictures' logits; so much wider, and they fit. From 1.8 to 2.5 the agreement
+with the float model is the same; at 1.3 it is four points less."""
+
+VALUE_MARGIN = 1.1
+"""A regression's range is that of all calibration pictures, and a little for values beyond them."""
+
+INPUT_STD = 0.226
+"""One standard deviation for all colours, about the mean of ImageNet's three: the first weights make up for it."""
+
+INPUT_SCALE = 1.0 / (255.0 * INPUT_STD)
+INPUT_ZERO = 114
+"""The grey pixel that stands for 0: 255 times the mean of ImageNet's three means, rounded."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """real = scale * (q - zero_point), q in -128..127."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Constants of one convolution or linear layer: `weights` int8 as in the operation, `weight_scale` float32 one an
+    output channel, `bias` int32 with scale `input scale * weight_scale`."""
+
+    weights: np.ndarray
+    weight_scale: np.ndarray
+    bias: np.ndarray
+
+
+def affine(low: float, high: float) -> Affine:
+    """int8 scale and zero point that cover `low` to `high` and represent 0 exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = float(np.float32(max(high - low, 1e-6) / 255.0))
+    return Affine(scale, int(min(max(np.rint(-128.0 - low / scale), -128), 127)))
+
+
+def activation_scales(steps: list[Operation], ranges: Ranges, margin: float = LOGIT_MARGIN) -> dict[str, Affine]:
+    """Tensor name → scale and zero point of every activation; `margin` widens the last one's range.
+
+    Raises ModelError where `ranges` lacks one.
+    """
+    scales = {INPUT: Affine(float(np.float32(INPUT_SCALE)), INPUT_ZERO - 128)}
+    for step in steps:
+        if step.kind == "pad":
+            scales[step.output] = scales[step.inputs[0]]
+            continue
+        if step.output not in ranges:
+            raise ModelError(
+                f"the calibration ranges have no '{step.output}'", hint="they belong to another network; calibrate anew"
+            )
+        low, high = ranges[step.output]
+        if step.output == LOGITS:
+            low, high = low * margin, high * margin
+        scales[step.output] = affine(low, high)
+    return scales
+
+
+def quantize(steps: list[Operation], scales: Mapping[str, Affine]) -> dict[str, Integers]:
+    """Tensor name → the integer constants of the operation that makes it."""
+    means = expected_activations(steps)
+    return {
+        step.output: _integers(step, scales[step.inputs[0]], means[step.inputs[0]])
+        for step in steps
+        if step.weights is not None
+    }
+
+
+def _integers(step: Operation, source: Affine, mean: np.ndarray) -> Integers:
+    assert step.weights is not None and step.bias is not None
+    weights, bias = step.weights, step.bias
+    if step.inputs[0].split(".")[0] == INPUT:
+        weights, bias = _from_pixels(weights, bias)
+    axis = weight_axis(step)
+    channels = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
+    scale = (np.abs(channels).max(axis=1) / 127.0).astype(np.float32)
+    scale[scale == 0] = np.float32(1.0)
+    wide = scale.astype(np.float64)
+    rounded = np.clip(np.rint(channels / wide[:, None]), -127, 127)
+    error = rounded * wide[:, None] - channels
+    # Columns run over rows, columns and inputs of the kernel, inputs last: the input channel of column k is k % inputs.
+    inputs = 1 if step.kind == "depthwise" else len(mean)
+    shift = np.zeros(len(channels))
+    for column in range(channels.shape[1]):
+        expected = mean if step.kind == "depthwise" else mean[column % inputs]
+        shift = shift + error[:, column] * expected
+    steps_of_bias = np.rint((bias - shift) / (source.scale * wide))
+    bias32 = np.clip(steps_of_bias, -(2**31) + 1, 2**31 - 1).astype(np.int32)
+    shape = np.moveaxis(weights, axis, 0).shape
+    return Integers(np.ascontiguousarray(np.moveaxis(rounded.reshape(shape), 0, axis)).astype(np.int8), scale, bias32)
+
+
+def weight_axis(step: Operation) -> int:
+    """The axis of `step.weights` that counts output channels."""
+    return 3 if step.kind == "depthwise" else 0
+
+
+def _from_pixels(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Let the first convolution take (pixel - INPUT_ZERO) * INPUT_SCALE instead of (pixel / 255 - mean) / std.
+
+    Both are linear in the pixel: the weights take the ratio of the slopes, the bias what remains of the offsets.
+    """
+    adapted = np.empty_like(weights)
+    offset = np.zeros(len(weights))
+    for colour, (mean, std) in enumerate(zip(MEAN, STD)):
+        adapted[..., colour] = weights[..., colour] * (INPUT_STD / std)
+        remains = (INPUT_ZERO / 255.0 - mean) / std
+        for row in range(weights.shape[1]):
+            for column in range(weights.shape[2]):
+                offset = offset + weights[:, row, column, colour] * remains
+    return adapted, bias + offset

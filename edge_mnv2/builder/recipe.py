@@ -1,0 +1,164 @@
+"""From weights to a model file: everything `edge-mnv2 build` does, as one call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from edge_mnv2 import paths
+from edge_mnv2.builder import ranges
+from edge_mnv2.builder.calibration import activation_ranges
+from edge_mnv2.builder.comparison import Comparison, compare
+from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder.inference import Operation, operations
+from edge_mnv2.builder.integer_model import Numbers, integer_model, numbers
+from edge_mnv2.builder.latency import onnx_ms, tflite_ms
+from edge_mnv2.builder.pictures import Crops, read_crops
+from edge_mnv2.builder.report import BuildReport
+from edge_mnv2.builder.request import IMAGENET, BuildRequest
+from edge_mnv2.builder.weights import Weights, fit, read_weights
+from edge_mnv2.errors import LabelsError, ModelError
+from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import Head, Network
+from edge_mnv2.zoo.companions import Files, companions, write_all
+from edge_mnv2.zoo.labels import read_labels
+
+IMAGENET_ENTRY = "torchvision-mobilenet_v2"
+
+Say = Callable[[str], None]
+
+
+def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
+    """Build, write and measure. Every file appears whole or not at all.
+
+    Raises UsageError for what cannot go together or be written, ModelError for weights that do not fit, LabelsError,
+    DownloadError where the ImageNet weights cannot be had.
+    """
+    request.check()
+    if request.format == "onnx":
+        from edge_mnv2.builder.onnx_model import onnx_package
+
+        onnx_package()
+    network, weights = _network(request, say)
+    trained = _Trained(request, network, weights, operations(network, weights.tensors), _labels(request, network))
+    reference = float_model(network, trained.steps)
+    if request.floating:
+        return trained.finish(reference)
+    crops = None
+    if request.calibration is not None:
+        crops = read_crops(request.calibration, request.resolution)
+    if request.ranges is not None:
+        found = ranges.read(request.ranges, network, weights)
+    elif crops is not None:
+        say(f"calibrating with {len(crops.images)} crops of {crops.pictures} pictures")
+        regression = request.task == "regression"
+        found = ranges.rounded(activation_ranges(reference, trained.steps, crops.images, regression=regression))
+    else:
+        found = ranges.shipped(network, weights)
+    integers = numbers(network, trained.steps, found)
+    model = integer_model(
+        network, trained.steps, integers, input_dtype=request.input_dtype, output_dtype=request.output_dtype
+    )
+    if request.target == "edgetpu":
+        from edge_mnv2.tflite.edgetpu_limits import check_edgetpu
+
+        check_edgetpu(model)
+    if crops is None:
+        return trained.finish(model, integers)
+    pictures = [image for image, whole in zip(crops.images, crops.whole) if whole]
+    compared = compare(reference, model, trained.steps, pictures, task=request.task)
+    kept = ranges.document(network, weights, found, crops.pictures, len(crops.images))
+    return trained.finish(model, integers, compared, crops, kept)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Everything that is known before a model is made, and what is done when it is."""
+
+    request: BuildRequest
+    network: Network
+    weights: Weights
+    steps: list[Operation]
+    labels: Optional[list[str]]
+
+    def finish(
+        self,
+        model: bytes,
+        integers: Optional[Numbers] = None,
+        compared: Optional[Comparison] = None,
+        crops: Optional[Crops] = None,
+        kept: Optional[str] = None,
+    ) -> BuildReport:
+        """Write `model`, the .tflite, or its ONNX form, with all companions; measure and report."""
+        request = self.request
+        if request.format == "onnx":
+            model = self._onnx(integers)
+        milliseconds = onnx_ms(model) if request.format == "onnx" else tflite_ms(model)
+        files: Files = []
+        if kept is not None:
+            files.append((request.out.with_suffix(".ranges.json"), kept.encode()))
+        origin = f"built by edge-mnv2 from {self.weights.source}, sha256 {self.weights.sha256}"
+        files += companions(request.out, origin, task=request.task, labels=self.labels, unit=request.unit)
+        files.append((request.out, model))
+        report = BuildReport(
+            request,
+            self.network,
+            hashlib.sha256(model).hexdigest(),
+            len(model),
+            self.weights.sha256,
+            milliseconds,
+            tuple(self.steps),
+            compared,
+            len(crops.images) if crops is not None else None,
+            tuple(path for path, _ in files),
+        )
+        if request.report is not None:
+            from edge_mnv2.builder.report_page import report_page
+
+            files.insert(0, (request.report, report_page(report).encode()))
+        write_all(files)
+        return report
+
+    def _onnx(self, integers: Optional[Numbers]) -> bytes:
+        from edge_mnv2.builder.onnx_model import onnx_model
+
+        metadata = {"task": self.request.task, "weights_sha256": self.weights.sha256, "input": "RGB, uint8, NHWC"}
+        if self.labels is not None:
+            metadata["labels"] = "\n".join(self.labels)
+        if self.request.unit:
+            metadata["unit"] = self.request.unit
+        return onnx_model(self.network, self.steps, integers, metadata)
+
+
+def _network(request: BuildRequest, say: Say) -> tuple[Network, Weights]:
+    if request.weights == IMAGENET:
+        from edge_mnv2.zoo.pull import fetch
+
+        path = Path(fetch(IMAGENET_ENTRY))
+    else:
+        path = Path(request.weights)
+    weights = read_weights(path)
+    width = request.width if request.width is not None else weights.width
+    outputs = request.classes if request.classes is not None else weights.outputs
+    if width is None or outputs is None:
+        raise ModelError(f"weights {path}: no MobileNetV2 has tensors of these shapes", hint="give --width, --classes")
+    # Logits, not probabilities: the runtime's softmax in float keeps small scores apart that 1/256 steps make equal.
+    head = Head(request.task, bounds=request.bounds)
+    network = mobilenet_v2(width, request.resolution, outputs, head)
+    fit(weights, network)
+    say(f"{network.name}: {network.parameters / 1e6:.2f} M parameters, {network.macs / 1e6:.1f} M MACs")
+    return network, weights
+
+
+def _labels(request: BuildRequest, network: Network) -> Optional[list[str]]:
+    if request.labels is not None:
+        names = read_labels(request.labels)
+        if len(names) != network.outputs:
+            raise LabelsError(f"{request.labels} has {len(names)} names, the weights have {network.outputs} outputs")
+        return names
+    if request.weights == IMAGENET:
+        return read_labels(paths.packaged("models", "labels", "imagenet.txt"))
+    return None

@@ -1,0 +1,89 @@
+"""What to build, and what of it cannot go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.network.network import Head
+from edge_mnv2.zoo.companions import check_target
+
+IMAGENET = "imagenet"
+"""The weights that are known by name: torchvision's MobileNetV2, width 1.0, 1000 classes."""
+
+TASKS = ("classification", "regression")
+TARGETS = ("cpu", "edgetpu")
+FORMATS = ("tflite", "onnx")
+INPUT_TYPES = ("uint8", "int8")
+OUTPUT_TYPES = ("int8", "float32")
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build. `weights` is "imagenet" or a `.pth` or `.safetensors` file; None where the weights decide.
+
+    `ranges` is a file of calibration ranges that belongs to the weights, instead of pictures to find them on: what an
+    earlier calibration or quantization-aware training wrote. With both, the pictures only measure.
+
+    `report` is a page about the result. `input_dtype` and `output_dtype` are an integer `.tflite`'s own: an ONNX file
+    takes uint8 and gives floats.
+    """
+
+    out: Path
+    weights: str = IMAGENET
+    width: Optional[float] = None
+    resolution: int = 224
+    classes: Optional[int] = None
+    labels: Optional[Path] = None
+    calibration: Optional[Path] = None
+    ranges: Optional[Path] = None
+    task: str = "classification"
+    bounds: Optional[tuple[float, float]] = None
+    unit: Optional[str] = None
+    floating: bool = False
+    target: str = "cpu"
+    format: str = "tflite"
+    input_dtype: str = "uint8"
+    output_dtype: str = "int8"
+    report: Optional[Path] = None
+
+    def check(self) -> None:
+        """Raises UsageError for the first thing that cannot be, or cannot go together."""
+        for option, value, known in (
+            ("--task", self.task, TASKS),
+            ("--target", self.target, TARGETS),
+            ("--format", self.format, FORMATS),
+            ("--input-type", self.input_dtype, INPUT_TYPES),
+            ("--output-type", self.output_dtype, OUTPUT_TYPES),
+        ):
+            if value not in known:
+                raise UsageError(f"{option} {value}", hint=" or ".join(known))
+        if self.target == "edgetpu" and (self.floating or self.format != "tflite"):
+            other = "--float" if self.floating else "--format onnx"
+            raise UsageError(
+                f"{other} and --target edgetpu exclude each other", hint="an Edge TPU runs full-integer .tflite files"
+            )
+        default = (self.input_dtype, self.output_dtype) == (INPUT_TYPES[0], OUTPUT_TYPES[0])
+        if not default and (self.floating or self.format != "tflite"):
+            raise UsageError("--input-type and --output-type are those of a full-integer .tflite")
+        if self.weights == IMAGENET:
+            self._check_imagenet()
+        check_target("--out", self.out, f".{self.format}")
+        if self.report is not None:
+            check_target("--report", self.report, ".html")
+        if self.ranges is not None and self.floating:
+            raise UsageError("--ranges are those of integers", hint="leave out --float or --ranges")
+        # Says what is wrong with the bounds.
+        Head(self.task, bounds=self.bounds)
+
+    def _check_imagenet(self) -> None:
+        if self.width not in (None, 1.0):
+            raise UsageError(
+                f"the imagenet weights exist for width 1.0 only, not {self.width:g}", hint="give --weights FILE"
+            )
+        if self.classes not in (None, 1000):
+            raise UsageError(f"the imagenet weights have 1000 classes, not {self.classes}")
+        if self.task != "classification":
+            raise UsageError("the imagenet weights are a classifier's", hint="give --weights FILE of a regression")

@@ -1,0 +1,262 @@
+"""One frame's way: captured, handed over, classified, smoothed, given to the sinks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Optional, Protocol
+
+import numpy as np
+
+from edge_mnv2.camera.frame import Frame, FrameSource
+from edge_mnv2.errors import SourceError
+from edge_mnv2.pipeline.capture import Capture
+from edge_mnv2.pipeline.controls import Controls
+from edge_mnv2.pipeline.decision import Decider, Event
+from edge_mnv2.pipeline.gate import SceneGate
+from edge_mnv2.pipeline.handoff import Handoff
+from edge_mnv2.pipeline.result import Engine, Result
+from edge_mnv2.pipeline.smoother import Smoother
+from edge_mnv2.pipeline.statistics import Statistics
+from edge_mnv2.runtime.classifier import Classified, Prediction
+
+_POLL_S = 0.1
+_CAPTURE_STOP_S = 2.0
+_FORGET_NS = 5_000_000_000
+"""Without a result for so long, nothing counts as present."""
+
+
+class ResultSink(Protocol):
+    """Where results go. `write` returns at once and never raises: a slow or broken output must not slow the loop.
+
+    A sink with a method `announce(events)` is also told what is gone when results stop coming.
+    """
+
+    def write(self, result: Result) -> None: ...
+
+
+Health = Callable[[], tuple[Optional[float], Optional[tuple[str, ...]]]]
+"""The newest (temperature in degrees Celsius, throttling words), each None where unknown."""
+
+
+class FrameLoop:
+    """Runs `source` (open) through `engines` (one worker thread each; a single one works in the caller's thread).
+
+    `run` returns why it ended: "eof", "max_frames", "duration", "signal" or "source_lost" (`lost` then holds the
+    error). `stop` may be called from a signal handler or another thread. `controls` (else made of `threshold` and
+    `smooth`) may be changed at any time. A frame that `gate` finds still gives a result all the same, from the scores
+    of the last inference: smoothing, decisions and outputs go on as if it had been classified. With `inline`, files of
+    which no frame may be lost are read in the classifying thread: right where there is one CPU.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        engines: Sequence[Engine],
+        sinks: Sequence[ResultSink] = (),
+        *,
+        every_frame: bool = False,
+        repeat: bool = False,
+        max_frames: Optional[int] = None,
+        duration_s: Optional[float] = None,
+        threshold: float = 0.0,
+        smooth: float = 0.0,
+        health: Health = lambda: (None, None),
+        max_fps: Callable[[], Optional[float]] = lambda: None,
+        statistics: Optional[Statistics] = None,
+        controls: Optional[Controls] = None,
+        decider: Optional[Decider] = None,
+        gate: Optional[SceneGate] = None,
+        inline: bool = False,
+    ) -> None:
+        self.statistics = statistics or Statistics()
+        self.controls = controls or Controls(threshold, smooth)
+        self._engines = list(engines)
+        self._sinks = list(sinks)
+        self._source = source
+        self._max_frames = max_frames
+        self._duration_s = duration_s
+        self._smoother = Smoother(self.controls.smooth)
+        self._decider = decider
+        self._gate = gate
+        self._last: Optional[Classified] = None
+        self._hidden = np.array(sorted(decider.hidden) if decider is not None else [], np.intp)
+        self._index = 0
+        self._health = health
+        self._max_fps = max_fps
+        self._stopping = threading.Event()
+        lossless = every_frame or not (source.live or getattr(source, "paced", False))
+        self.handoff = Handoff(lossless=lossless, paused=lambda: self.controls.paused)
+        self._capture = Capture(
+            source, self.handoff, paced=not every_frame, repeat=repeat, on_read=self.statistics.capture.add
+        )
+        self._read_here = inline and lossless and not source.live and len(self._engines) == 1
+        self._due = 0
+        self._idle_since: Optional[int] = None
+        self.lost: Optional[SourceError] = None
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were captured and never classified."""
+        return self.handoff.dropped
+
+    def add_sink(self, sink: ResultSink) -> None:
+        """Give results to `sink` too (before `run`)."""
+        self._sinks.append(sink)
+
+    def stop(self) -> None:
+        """End the run soon, as SIGINT and SIGTERM do."""
+        self._stopping.set()
+
+    def run(self) -> str:
+        """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
+        if not self._read_here:
+            self._capture.start()
+        try:
+            if self._read_here:
+                return self._run_here(self._engines[0])
+            if len(self._engines) == 1:
+                return self._run_inline(self._engines[0])
+            return self._run_workers()
+        except SourceError as error:
+            self.lost = error
+            return "source_lost"
+        finally:
+            self._nothing_is_present()
+            self._capture.stop()
+            self._source.close()
+            if not self._read_here:
+                self._capture.join(_CAPTURE_STOP_S)
+
+    def _run_here(self, engine: Engine) -> str:
+        frames = self._capture.frames()
+        while True:
+            if ended := self._why_end():
+                return ended
+            if self.controls.paused:
+                self._stopping.wait(_POLL_S)
+                self._idle()
+                continue
+            frame = next(frames, None)
+            if frame is None:
+                return "eof"
+            self._classify(engine, frame)
+
+    def _run_inline(self, engine: Engine) -> str:
+        while True:
+            if ended := self._why_end():
+                return ended
+            frame = self.handoff.take(_POLL_S)
+            if frame is None:
+                if self.handoff.ended:
+                    return "eof"
+                self._idle()
+                continue
+            self._classify(engine, frame)
+
+    def _classify(self, engine: Engine, frame: Frame) -> None:
+        still = self._gate is not None and self._gate.still(frame)
+        self._deliver(engine, frame, None if still else engine.classify(frame.region, frame.order))
+
+    def _run_workers(self) -> str:
+        # Imported here: one worker, the common case, pays nothing for many.
+        from edge_mnv2.pipeline.workers import Workers
+
+        with Workers(self._engines, self.handoff, _POLL_S, self._gate) as workers:
+            while True:
+                if ended := self._why_end():
+                    return ended
+                done = workers.next_in_order(_POLL_S)
+                if done is None:
+                    if workers.ended:
+                        return "eof"
+                    self._idle()
+                    continue
+                self._deliver(self._engines[0], *done)
+
+    def _why_end(self) -> str:
+        if self._stopping.is_set():
+            return "signal"
+        if self._max_frames is not None and self.statistics.frames >= self._max_frames:
+            return "max_frames"
+        began = self.statistics.first_captured_at or self._capture.first_captured_at
+        if self._duration_s is not None and began is not None:
+            if time.monotonic_ns() - began >= self._duration_s * 1e9:
+                return "duration"
+        return ""
+
+    def _deliver(self, engine: Engine, frame: Frame, classified: Optional[Classified]) -> None:
+        """`classified` is None where the frame shows what the one before it shows."""
+        shown = classified or self._last
+        assert shown is not None
+        self._last = shown
+        if self._smoother.past != self.controls.smooth:
+            self._smoother.past = self.controls.smooth
+        scores = self._smoother(shown.scores)
+        threshold = self.controls.threshold
+        # A measured value has no threshold: it may be below zero.
+        top = tuple(one for one in self._best(engine, scores) if one.unit is not None or not one.score < threshold)
+        wall_time = time.time()
+        decider = self._decider
+        events = tuple(decider(scores, wall_time, frame.index)) if decider is not None else ()
+        finished = time.monotonic_ns()
+        self._idle_since, self._index = None, frame.index
+        statistics = self.statistics
+        statistics.add(frame.captured_at, classified, finished)
+        temperature, throttled = self._health()
+        result = Result(
+            frame=frame,
+            top=top,
+            finished_at=finished,
+            wall_time=wall_time,
+            uptime_s=(finished - statistics.began) / 1e9,
+            latency_ns=finished - frame.captured_at,
+            inference_ns=shown.inference_ns,
+            fps=statistics.recent_fps(finished),
+            dropped=self.handoff.dropped,
+            engine=shown.engine,
+            temp_c=temperature,
+            throttled=throttled,
+            events=events,
+            present=decider.present_labels if decider is not None else (),
+            gated=classified is None,
+        )
+        for sink in self._sinks:
+            sink.write(result)
+        self._hold_rate(finished)
+
+    def _best(self, engine: Engine, scores: np.ndarray) -> list[Prediction]:
+        """The best rows of those that may be reported."""
+        if not self._hidden.size:
+            return engine.top(scores)
+        shown = scores.copy()
+        shown[self._hidden] = -np.inf
+        return [one for one in engine.top(shown) if one.score != -np.inf]
+
+    def _idle(self) -> None:
+        """No result came for a moment; when that lasts, what was present is not known to be there any more."""
+        now = time.monotonic_ns()
+        if self._idle_since is None or self.controls.paused:
+            self._idle_since = now
+        elif now - self._idle_since > _FORGET_NS:
+            self._nothing_is_present()
+            self._smoother.reset()
+
+    def _nothing_is_present(self) -> None:
+        events: Sequence[Event] = self._decider.all_gone(self._index) if self._decider is not None else ()
+        if events:
+            for sink in self._sinks:
+                announce = getattr(sink, "announce", None)
+                if announce is not None:
+                    announce(events)
+
+    def _hold_rate(self, finished: int) -> None:
+        """Wait as the highest frame rate allowed now asks for; live frames that come meanwhile are dropped."""
+        limit = self._max_fps()
+        if limit:
+            due = self._due + int(1e9 / limit)
+            self._due = max(due, finished)
+            self._stopping.wait(max(0, due - finished) / 1e9)
+        else:
+            self._due = finished

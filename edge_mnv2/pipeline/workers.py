@@ -1,0 +1,101 @@
+"""Several interpreters at once, results in frame order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Optional
+
+from edge_mnv2.camera.frame import Frame
+from edge_mnv2.pipeline.gate import SceneGate
+from edge_mnv2.pipeline.handoff import Handoff
+from edge_mnv2.pipeline.result import Engine
+from edge_mnv2.runtime.classifier import Classified
+
+
+class Workers:
+    """One thread an engine takes frames from `handoff`; `next_in_order` gives results in the order they were taken.
+
+    A worker waits before it is more than a round ahead of the oldest unfinished frame, so that few results are held.
+    A frame in which `gate` sees nothing move comes out with None: it shows what the one before it shows.
+    """
+
+    def __init__(
+        self, engines: Sequence[Engine], handoff: Handoff, poll_s: float, gate: Optional[SceneGate] = None
+    ) -> None:
+        self._handoff = handoff
+        self._gate = gate
+        self._poll_s = poll_s
+        self._take_lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._done: dict[int, tuple[Frame, Optional[Classified]]] = {}
+        self._taken = 0
+        self._delivered = 0
+        self._most_ahead = 2 * len(engines)
+        self._halt = False
+        self._error: Optional[BaseException] = None
+        self._threads = [
+            threading.Thread(target=self._work, args=(engine,), name=f"worker-{number}", daemon=True)
+            for number, engine in enumerate(engines)
+        ]
+
+    def __enter__(self) -> Workers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._changed:
+            self._halt = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(5.0)
+        self._handoff.dropped += self._taken - self._delivered
+
+    @property
+    def ended(self) -> bool:
+        """Everything that was taken is delivered and nothing more will come."""
+        with self._changed:
+            return self._handoff.ended and self._delivered == self._taken
+
+    def next_in_order(self, timeout: float) -> Optional[tuple[Frame, Optional[Classified]]]:
+        """The next frame with what was found in it, or None after `timeout` seconds. Raises what a worker met."""
+        with self._changed:
+            if self._delivered not in self._done and self._error is None:
+                self._changed.wait(timeout)
+            done = self._done.pop(self._delivered, None)
+            if done is not None:
+                self._delivered += 1
+                self._changed.notify_all()
+                return done
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def _work(self, engine: Engine) -> None:
+        try:
+            while True:
+                with self._changed:
+                    while not self._halt and self._taken - self._delivered >= self._most_ahead:
+                        self._changed.wait()
+                    if self._halt:
+                        return
+                with self._take_lock:
+                    frame = self._handoff.take(self._poll_s)
+                    if frame is not None:
+                        still = self._gate is not None and self._gate.still(frame)
+                        with self._changed:
+                            number = self._taken
+                            self._taken += 1
+                if frame is None:
+                    if self._handoff.ended:
+                        return
+                    continue
+                classified = None if still else engine.classify(frame.region, frame.order)
+                with self._changed:
+                    self._done[number] = (frame, classified)
+                    self._changed.notify_all()
+        except Exception as error:
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()

@@ -1,0 +1,55 @@
+"""What follows the logits in an integer model: nothing, a softmax, or a value within bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_mnv2.builder.calibration import activation_ranges
+from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder.inference import operations
+from edge_mnv2.builder.integer_model import integer_model, numbers
+from edge_mnv2.network import reference
+from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import Head
+from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.tflite import graph
+from edge_mnv2.tflite.edgetpu_limits import verdict
+from tests.network import seeded
+
+PICTURES = [seeded.picture(64, seed) for seed in range(6)]
+
+
+def answers(head: Head) -> tuple[bytes, np.ndarray]:
+    """The integer model with `head`, and its real answers to the pictures."""
+    network = mobilenet_v2(0.35, 64, 2, head)
+    steps = operations(network, seeded.tensors(network.state_dict_shapes()))
+    found = activation_ranges(float_model(network, steps), steps, PICTURES, regression=head.task == "regression")
+    model = integer_model(network, steps, numbers(network, steps, found))
+    given = []
+    with open_interpreter(model, xnnpack=False) as interpreter:
+        for picture in PICTURES:
+            interpreter.set_input(picture[None])
+            interpreter.invoke()
+            given.append(interpreter.outputs[0].dequantize(interpreter.output()[0]))
+    return model, np.array(given, np.float64)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 100.0), (10.0, 30.0), (-50.0, 50.0), (-3.0, -1.0)])
+def test_bounded_values(bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    _, z = answers(Head("regression"))
+    model, values = answers(Head("regression", bounds=bounds))
+    assert (values >= low - 1e-6).all() and (values <= high + 1e-6).all() and values.std() > 0
+    # One step of the sigmoid's 256ths, and one of an output range that has to hold 0 as well.
+    step = (high - low) / 256 + (max(high, 0.0) - min(low, 0.0)) / 255
+    np.testing.assert_allclose(values, low + (high - low) * reference.sigmoid(z), atol=1.01 * step)
+    found = verdict(graph.read(model))
+    assert found is not None and found.problems == ()
+    assert {tensor.dtype for tensor in graph.read(model).tensors} <= {"uint8", "int8", "int32"}
+
+
+def test_probabilities() -> None:
+    _, z = answers(Head())
+    _, shares = answers(Head(softmax=True))
+    np.testing.assert_allclose(shares, reference.softmax(z), atol=1.01 / 256)

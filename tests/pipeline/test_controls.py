@@ -1,0 +1,95 @@
+"""Changing a loop that runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.pipeline.controls import Controls
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.runtime.classifier import Classifier
+from tests.pipeline.test_frame_loop import Collected, Scripted
+from tests.stubs import colour_model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": 1.1},
+        {"threshold": -0.1},
+        {"threshold": float("nan")},
+        {"threshold": "0.5"},
+        {"threshold": True},
+        {"smooth": 1.0},
+        {"smooth": float("inf")},
+        {"paused": 1},
+        {"paused": "yes"},
+        {"threshold": 0.5, "smooth": 7},
+    ],
+)
+def test_a_wrong_change_changes_nothing(change: Any) -> None:
+    controls = Controls(0.25, 0.5)
+    before = controls.as_dict()
+    with pytest.raises(UsageError):
+        controls.change(**change)
+    assert controls.as_dict() == before
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threshold_and_pause_act_on_the_loop_that_runs(tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    engines = [Classifier.open(path, ["red", "green", "blue"]) for _ in range(workers)]
+    source, collected = Scripted(10**9, fps=200), Collected()
+    with source:
+        loop = FrameLoop(source, engines, [collected])
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+
+        def until(condition: Any) -> None:
+            deadline = time.monotonic() + 10
+            while not condition():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+        until(lambda: collected.results and len(collected.results[-1].top) == 3)
+        loop.controls.change(threshold=0.9)
+        until(lambda: len(collected.results[-1].top) == 1)
+        loop.controls.change(paused=True)
+        time.sleep(0.3)
+        seen, dropped = len(collected.results), loop.dropped
+        time.sleep(0.3)
+        assert len(collected.results) == seen and loop.dropped > dropped
+        loop.controls.change(paused=False, threshold=0.0)
+        until(lambda: len(collected.results) > seen + 10)
+        assert collected.results[-1].latency_ns < 1e9
+        loop.controls.change(paused=True)
+        loop.stop()
+        thread.join(5)
+    assert not thread.is_alive()
+    for engine in engines:
+        engine.close()
+
+
+def test_smoothing_changed_on_the_way_forgets_when_off(tmp_path: Path) -> None:
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+
+    class Switch:
+        def __init__(self) -> None:
+            self.labels: list[str] = []
+
+        def write(self, result: Any) -> None:
+            self.labels.append(result.top[0].label)
+            loop.controls.change(smooth=0.95 if len(self.labels) < 6 else 0.0)
+
+    with Classifier.open(path, ["red", "green", "blue"]) as model, Scripted(9) as source:
+        switch = Switch()
+        loop = FrameLoop(source, [model], [switch])
+        loop.run()
+    assert switch.labels == ["red"] + ["green"] * 5 + ["red", "green", "blue"]

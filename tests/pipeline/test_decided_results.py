@@ -1,0 +1,143 @@
+"""What the loop decides is in its results, the same for every output."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_mnv2.pipeline.decision import Decider, Event
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.runtime.classifier import Classifier
+from tests.pipeline.test_frame_loop import Collected, Scripted
+from tests.stubs import BLUE, GREEN, RED, solid
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+class Told(Collected):
+    def __init__(self) -> None:
+        super().__init__()
+        self.announced: list[Event] = []
+
+    def announce(self, events: Sequence[Event]) -> None:
+        self.announced += events
+
+
+@pytest.fixture
+def model(stub: Path) -> Iterator[Classifier]:
+    with Classifier.open(stub, ["red", "green", "blue"]) as opened:
+        yield opened
+
+
+def pictures(source: Scripted, colours: str) -> Scripted:
+    source._pictures = [solid({"r": RED, "g": GREEN, "b": BLUE}[one]) for one in colours]
+    return source
+
+
+def test_events_and_what_is_present_come_with_the_results(model: Classifier) -> None:
+    source, told = pictures(Scripted(3), "rgb"), Told()
+    decider = Decider(model.labels, results=1)
+    with source:
+        FrameLoop(source, [model], [told], decider=decider).run()
+    assert [[(event.kind, event.label) for event in result.events] for result in told.results] == [
+        [("appeared", "red")],
+        [("gone", "red"), ("appeared", "green")],
+        [("gone", "green"), ("appeared", "blue")],
+    ]
+    assert [result.present for result in told.results] == [("red",), ("green",), ("blue",)]
+    assert [(event.kind, event.label) for event in told.announced] == [("gone", "blue")]
+
+
+def test_what_was_present_is_gone_when_no_frame_comes(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_mnv2.pipeline.frame_loop._FORGET_NS", 200_000_000)
+    source, told = pictures(Scripted(10**9, fps=0.001), "r"), Told()
+    with source:
+        loop = FrameLoop(source, [model], [told], decider=Decider(model.labels, results=1))
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not told.announced:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        loop.stop()
+        thread.join(5)
+    assert [event.kind for event in told.announced] == ["gone"]
+
+
+def test_allow_and_deny_hold_for_the_top_too(model: Classifier) -> None:
+    for more, labels in (
+        ({"deny": ["red"]}, {"green", "blue"}),
+        ({"allow": ["blue"]}, {"blue"}),
+        ({"deny": ["red", "green", "blue"]}, set()),
+    ):
+        told = Told()
+        with Scripted(3) as source:
+            FrameLoop(source, [model], [told], decider=Decider(model.labels, results=1, **more)).run()
+        assert {one.label for result in told.results for one in result.top} == labels
+        assert {event.label for result in told.results for event in result.events} <= labels
+
+
+def clip(path: Path, colours: Sequence[Any]) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
+    for colour in colours:
+        writer.write(np.full((48, 64, 3), colour[::-1], np.uint8))
+    writer.release()
+    return path
+
+
+def test_events_in_the_log_of_a_run(run: Run, stub: Path, tmp_path: Path) -> None:
+    flicker = [RED] * 6 + [BLUE] + [RED] * 6 + [GREEN] * 6
+    source, log = clip(tmp_path / "clip.avi", flicker), tmp_path / "log.jsonl"
+    code, _, _ = run("run", "--model", stub, "--source", source, "--every-frame", "--log", log, "--deny", "green")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert code == 0 and len(lines) == 19
+    events = [(line["frame"], event) for line in lines for event in line.get("events", [])]
+    assert [(frame, event["event"], event["label"]) for frame, event in events] == [
+        (2, "appeared", "red"),
+        (15, "gone", "red"),
+    ]
+    assert events[0][1]["end"] is None and events[1][1]["end"] > events[1][1]["start"]
+    assert events[1][1]["best"] > 0.9
+    assert all("events" not in line for line in lines if line["frame"] not in (2, 15))
+    assert all(one["label"] != "green" for line in lines for one in line["top"])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--appear", "0"], "--appear"),
+        (["--appear", "0.3", "--gone", "0.4"], "0.4"),
+        (["--gone", "nan"], "--gone"),
+        (["--consecutive", "0"], "--consecutive"),
+        (["--consecutive", "2.5"], "--consecutive"),
+        (["--allow", "unicorn"], "unicorn"),
+        (["--deny", "red,unicorn"], "unicorn"),
+        (["--deny", ","], "--deny"),
+    ],
+    ids=" ".join,
+)
+def test_bad_decisions_are_one_line(run: Run, stub: Path, options: list[str], named: str) -> None:
+    code, out, err = run("run", "--model", stub, "--source", "test", "--max-frames", 1, *options)
+    assert code == 2 and out == "" and named in err and len(err.splitlines()) == 1
+
+
+def test_a_profile_decides(run: Run, stub: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(
+        "extends: base\noutput: {appear: 0.9, gone: 0.1, consecutive: 1, allow: [Red, blue], deny: blue}\n"
+    )
+    source, log = clip(tmp_path / "clip.avi", [GREEN, RED, GREEN]), tmp_path / "log.jsonl"
+    code, _, err = run("run", "--model", stub, "--source", source, "--every-frame", "--log", log, "--device", profile)
+    assert code == 0, err
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [[one["event"] for one in line.get("events", [])] for line in lines] == [[], ["appeared"], ["gone"]]
+    code, out, _ = run("devices", "show", profile, "--resolved")
+    assert code == 0 and '["Red", "blue"]' in out

@@ -1,0 +1,211 @@
+"""The loop over a real model and sources whose timing is known."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+
+from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.errors import SourceLost
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.result import Result
+from edge_mnv2.runtime.classifier import Classifier
+from tests.pipeline.conftest import Collected
+from tests.stubs import BLUE, GREEN, RED, colour_model, solid
+
+
+class Scripted:
+    """A source of `count` solid frames, red green blue in turn. `fps` makes it a camera, else it has no clock."""
+
+    description = "scripted"
+    granted: Optional[Granted] = None
+
+    def __init__(self, count: int, fps: Optional[float] = None, lost_at: Optional[int] = None) -> None:
+        self.live = fps is not None
+        self._count, self._fps, self._lost_at = count, fps, lost_at
+        self._pictures = [solid(colour) for colour in (RED, GREEN, BLUE)]
+        self.opened = 0
+        self.closed = threading.Event()
+        self._next = 0
+
+    def open(self) -> None:
+        self.opened += 1
+        self._next = 0
+        self._began = time.monotonic()
+
+    def read(self) -> Optional[Frame]:
+        index = self._next
+        if index == self._lost_at:
+            raise SourceLost("pulled out")
+        if index >= self._count:
+            return None
+        self._next += 1
+        if self._fps:
+            self.closed.wait(max(0.0, self._began + index / self._fps - time.monotonic()))
+        return Frame(self._pictures[index % 3], "rgb", time.monotonic_ns(), index)
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def __enter__(self) -> Scripted:
+        self.open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def run(source: Scripted, engines: list[Any], **options: Any) -> tuple[str, FrameLoop, list[Result]]:
+    collected = Collected()
+    with source:
+        loop = FrameLoop(source, engines, [collected], **options)
+        ended = loop.run()
+    return ended, loop, collected.results
+
+
+def test_a_source_without_a_clock_loses_nothing(model: Classifier) -> None:
+    ended, loop, results = run(Scripted(50), [model])
+    assert ended == "eof" and loop.dropped == 0
+    assert [result.frame.index for result in results] == list(range(50))
+    assert [result.top[0].label for result in results[:4]] == ["red", "green", "blue", "red"]
+
+
+def test_several_workers_keep_the_order(tmp_path: Path) -> None:
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+
+    class Uneven:
+        """A real classifier that answers some frames late."""
+
+        def __init__(self) -> None:
+            self._inner = Classifier.open(path, ["red", "green", "blue"])
+            self.top = self._inner.top
+
+        def classify(self, pixels: np.ndarray, order: str = "rgb") -> Any:
+            if pixels[0, 0, 0] == 255:
+                time.sleep(0.01)
+            return self._inner.classify(pixels, order)
+
+    ended, loop, results = run(Scripted(60), [Uneven(), Uneven(), Uneven()])
+    assert ended == "eof" and loop.dropped == 0
+    assert [result.frame.index for result in results] == list(range(60))
+    assert [result.top[0].label for result in results] == ["red", "green", "blue"] * 20
+
+
+def test_a_live_source_hands_over_the_newest_and_counts_the_rest(
+    model: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model._simulated_ns = 40_000_000
+    ended, loop, results = run(Scripted(60, fps=100), [model])
+    assert ended == "eof"
+    assert len(results) + loop.dropped == 60
+    assert loop.dropped > 20
+    ages = loop.statistics.frame_age.quantile(0.95)
+    assert ages is not None and ages < 40e6
+    indices = [result.frame.index for result in results]
+    assert indices == sorted(indices) and results[-1].dropped <= loop.dropped
+
+
+def test_max_frames_counts_results(model: Classifier) -> None:
+    ended, _, results = run(Scripted(50), [model], max_frames=7)
+    assert ended == "max_frames" and len(results) == 7
+
+
+def test_duration_ends_a_source_that_never_does(model: Classifier) -> None:
+    began = time.monotonic()
+    ended, _, _ = run(Scripted(10**9, fps=50), [model], duration_s=0.3)
+    assert ended == "duration" and 0.2 < time.monotonic() - began < 5
+
+
+def test_stop_from_another_thread(model: Classifier) -> None:
+    source = Scripted(10**9, fps=20)
+    collected = Collected()
+    with source:
+        loop = FrameLoop(source, [model], [collected])
+        threading.Timer(0.2, loop.stop).start()
+        assert loop.run() == "signal"
+    assert source.closed.is_set()
+
+
+def test_a_lost_source_keeps_what_was_found(model: Classifier) -> None:
+    ended, loop, results = run(Scripted(50, lost_at=10), [model])
+    assert ended == "source_lost" and isinstance(loop.lost, SourceLost)
+    assert len(results) == 10
+
+
+def test_repeat_begins_again_and_goes_on_counting(model: Classifier) -> None:
+    source = Scripted(5)
+    ended, _, results = run(source, [model], repeat=True, max_frames=12)
+    assert ended == "max_frames" and source.opened >= 3
+    assert [result.frame.index for result in results] == list(range(12))
+
+
+def test_repeating_nothing_is_an_error_and_no_spin(model: Classifier) -> None:
+    ended, loop, _ = run(Scripted(0), [model], repeat=True)
+    assert ended == "source_lost" and "no frames" in str(loop.lost)
+
+
+def test_threshold_leaves_out_and_smoothing_remembers(model: Classifier) -> None:
+    _, _, results = run(Scripted(3), [model], threshold=0.5)
+    assert [len(result.top) for result in results] == [1, 1, 1]
+    _, _, smoothed = run(Scripted(2), [model], smooth=0.9)
+    assert smoothed[1].top[0].label == "red"
+
+
+def test_times_add_up(model: Classifier) -> None:
+    _, loop, results = run(Scripted(30), [model])
+    measured = loop.statistics.measured()
+    assert measured["frames"] == 30 and measured["fps"] > 0
+    for result in results:
+        assert result.latency_ns >= result.inference_ns > 0
+    assert measured["latency_ms"]["p99"] >= measured["latency_ms"]["p50"]
+    assert set(measured["stages_ms"]) == {"capture", "preprocess", "inference", "postprocess"}
+
+
+def test_many_runs_leave_no_thread_behind(model: Classifier) -> None:
+    before = threading.active_count()
+    for _ in range(20):
+        run(Scripted(3), [model])
+    assert threading.active_count() <= before + 1
+
+
+def test_a_highest_rate_is_held_and_the_rest_dropped(model: Classifier) -> None:
+    ended, loop, results = run(Scripted(100, fps=100), [model], max_fps=lambda: 10.0)
+    assert ended == "eof" and len(results) + loop.dropped == 100
+    assert len(results) <= 14
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_files_are_read_in_the_classifying_thread_where_there_is_one_cpu(model: Classifier, paused: bool) -> None:
+    source, collected = Scripted(9), Collected()
+    threads = set()
+    read = source.read
+    source.read = lambda: (threads.add(threading.current_thread().name), read())[1]  # type: ignore[method-assign]
+    source.open()
+    loop = FrameLoop(source, [model], [collected], every_frame=True, inline=True)
+    if paused:
+        loop.controls.paused = True
+        threading.Timer(0.3, lambda: setattr(loop.controls, "paused", False)).start()
+    assert loop.run() == "eof"
+    assert [result.frame.index for result in collected.results] == list(range(9)) and loop.dropped == 0
+    assert threads == {threading.current_thread().name} and source.closed.is_set()
+
+
+def test_a_camera_keeps_its_thread_on_one_cpu(model: Classifier) -> None:
+    source, collected = Scripted(6, fps=100, lost_at=4), Collected()
+    source.open()
+    loop = FrameLoop(source, [model], [collected], every_frame=True, inline=True)
+    assert loop.run() == "source_lost" and loop.lost is not None
+    assert len(collected.results) == 4
+
+
+def test_a_file_that_is_lost_inline(model: Classifier) -> None:
+    source = Scripted(6, lost_at=2)
+    source.open()
+    loop = FrameLoop(source, [model], every_frame=True, inline=True)
+    assert loop.run() == "source_lost" and loop.lost is not None and loop.statistics.frames == 2
