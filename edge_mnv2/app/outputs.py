@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import parse_bytes
-from edge_mnv2.outputs.live import EngineUse, Facts, Live
-from edge_mnv2.outputs.log_file import Every, LogFile
+from edge_mnv2.outputs.live import DeviceUse, Facts, Live
+from edge_mnv2.outputs.log_file import DEFAULT_KEEP, Every, LogFile, Rotation
 from edge_mnv2.outputs.notify import ServiceNotice
-from edge_mnv2.outputs.rotation import DEFAULT_KEEP, Rotation
 from edge_mnv2.outputs.sink import DRAIN_S, Isolated, Sink
-from edge_mnv2.outputs.status import Describe
-from edge_mnv2.outputs.terminal import status_for
+from edge_mnv2.outputs.status import Describe, status_for
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 
 if TYPE_CHECKING:
@@ -144,7 +142,7 @@ class Outputs:
         facts: Facts,
         source: Any,
         describe: Describe,
-        engines: EngineUse,
+        engines: DeviceUse,
         labels: Sequence[str],
     ) -> None:
         """Give the results of `loop`, which reads `source`, to every output; `describe` makes the status line.
@@ -196,14 +194,14 @@ def _event_sinks(request: OutputRequest) -> Iterator[Sink]:
 
         yield GpioSink(request.gpio)
     for name in request.sinks:
-        from edge_mnv2.outputs.plugin import open_sink
+        from edge_mnv2.outputs.packages import open_sink
 
         yield open_sink(name)
 
 
 def open_web(live: Live, where: str, token: Optional[str], everyone: bool) -> WebServer:
     """The web page at `where`. Raises UsageError: wrong address, in use, exposed without a word, package missing."""
-    from edge_mnv2.outputs.extra import need
+    from edge_mnv2.outputs.packages import need
     from edge_mnv2.outputs.web.address import parse
 
     address = parse(where)

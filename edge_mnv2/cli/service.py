@@ -56,9 +56,8 @@ def install(
     As root (sudo) a service of the system, in a sandbox; else one of your own systemd.
     """
     from edge_mnv2.service.account import Account
-    from edge_mnv2.service.install import install as put_in_place
-    from edge_mnv2.service.install import refuse_a_second
-    from edge_mnv2.service.systemd import Manager, exposure
+    from edge_mnv2.service.systemd import Manager, exposure, refuse_a_second
+    from edge_mnv2.service.systemd import install as put_in_place
 
     manager = Manager(system=os.geteuid() == 0)
     if run_as is not None and not manager.system:
@@ -179,7 +178,7 @@ def _advise(unit: Unit, account: Account, manager: Manager) -> None:
         log.warning(
             "it starts when you log in; to have it start at power-on: sudo loginctl enable-linger %s", account.name
         )
-    from edge_mnv2.service.sandbox import groups
+    from edge_mnv2.service.unit import groups
 
     lacking = [group for group in groups(unit.needs) if group not in account.groups]
     if lacking and account.uid != 0:
@@ -207,7 +206,7 @@ def _installed(name: str) -> Manager:
 @service.command()
 def status(name: str = NAME, as_json: bool = JSON) -> None:
     """Whether it runs, since when, how often it was started anew; exit code 1 where it does not run."""
-    from edge_mnv2.service.report import report, shown
+    from edge_mnv2.service.systemd import report, shown
 
     found = report(_installed(_checked(name)), name)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else shown(found))
@@ -234,7 +233,7 @@ def remove(
     name: str = NAME, dry_run: bool = option("--dry-run", help="Say what would be done.", default=False)
 ) -> None:
     """Stop it and start it at boot no more; models, profiles and logs stay."""
-    from edge_mnv2.service.install import remove as take_away
+    from edge_mnv2.service.systemd import remove as take_away
 
     manager = _installed(_checked(name))
     path = manager.unit_path(name)

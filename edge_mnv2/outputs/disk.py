@@ -60,14 +60,14 @@ class Floor:
     def _missing(self) -> Optional[int]:
         """The floor in bytes where it is reached, else None."""
         try:
-            found = os.statvfs(self._path)
+            room = os.statvfs(self._path)
         except OSError:
             # What is wrong shows when something is written.
             return None
         least = self._least
         if least is None:
-            least = min(_MOST_FLOOR, int(found.f_blocks * found.f_frsize * _FLOOR_SHARE))
-        return least if found.f_bavail * found.f_frsize < least else None
+            least = min(_MOST_FLOOR, int(room.f_blocks * room.f_frsize * _FLOOR_SHARE))
+        return least if room.f_bavail * room.f_frsize < least else None
 
 
 def moved(descriptor: int, path: Path) -> bool:

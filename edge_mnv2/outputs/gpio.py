@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.extra import need
 from edge_mnv2.outputs.live import Facts
+from edge_mnv2.outputs.packages import need
 from edge_mnv2.pipeline.decision import Event, rows_named
 from edge_mnv2.pipeline.result import Result
 
@@ -42,7 +42,7 @@ class GpioSink:
             self._wanted.append((device, label))
         self._labels: list[Optional[frozenset[str]]] = [None] * len(self._wanted)
 
-    def begin(self, facts: Facts, labels: Sequence[str]) -> None:
+    def begin(self, _facts: Facts, labels: Sequence[str]) -> None:
         """Find the classes. Raises UsageError for one that the model does not have."""
         for number, (_, label) in enumerate(self._wanted):
             if label is not None:
@@ -52,7 +52,7 @@ class GpioSink:
     def write(self, result: Result) -> None:
         self._show(frozenset(result.present))
 
-    def announce(self, events: Sequence[Event]) -> None:
+    def announce(self, _events: Sequence[Event]) -> None:
         # Results have stopped: what was present is gone.
         self._show(frozenset())
 
@@ -71,8 +71,8 @@ def _pairs(text: str) -> list[tuple[str, Optional[str]]]:
     """`17=tabby,27` as (pin, class or None)."""
     pairs: list[tuple[str, Optional[str]]] = []
     for part in text.split(","):
-        pin, given, label = (piece.strip() for piece in part.partition("="))
-        if not re.fullmatch(r"[A-Za-z0-9:]{1,20}", pin) or bool(given) != bool(label):
+        pin, equals, label = (piece.strip() for piece in part.partition("="))
+        if not re.fullmatch(r"[A-Za-z0-9:]{1,20}", pin) or bool(equals) != bool(label):
             raise UsageError(f"--gpio {text}", hint=_HINT)
         pairs.append((pin, label or None))
     if len({pin for pin, _ in pairs}) < len(pairs):

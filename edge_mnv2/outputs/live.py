@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from edge_mnv2.camera.frame import Frame
-from edge_mnv2.outputs.log_file import as_event, as_record
+from edge_mnv2.outputs.records import as_event, as_record
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
@@ -39,7 +39,7 @@ class Facts:
     source: str = ""
 
 
-class EngineUse(Protocol):
+class DeviceUse(Protocol):
     """How the engines of a run were used: losses of an accelerator; seconds by engine, None where there is only one."""
 
     @property
@@ -76,7 +76,7 @@ class Live:
         self._source_state: Callable[[], Optional[str]] = lambda: None
         self.reconnects: Callable[[], int] = lambda: 0
         self.write_errors: Callable[[], int] = lambda: 0
-        self._engines: Optional[EngineUse] = None
+        self._engines: Optional[DeviceUse] = None
 
     def attach(
         self,
@@ -86,7 +86,7 @@ class Live:
         source_state: Callable[[], Optional[str]] = lambda: None,
         reconnects: Callable[[], int] = lambda: 0,
         write_errors: Callable[[], int] = lambda: 0,
-        engines: Optional[EngineUse] = None,
+        engines: Optional[DeviceUse] = None,
     ) -> None:
         """The loop is about to run."""
         self._engines = engines
@@ -115,7 +115,7 @@ class Live:
         return self._engines.tpu_losses if self._engines is not None else 0
 
     @property
-    def engine_seconds(self) -> dict[str, float]:
+    def device_seconds(self) -> dict[str, float]:
         """Seconds that each engine was in use; empty where there is no choice of engines."""
         return (self._engines.seconds if self._engines is not None else None) or {}
 

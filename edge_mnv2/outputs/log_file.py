@@ -1,108 +1,26 @@
-"""Results as JSON Lines or CSV, to a file or to stdout."""
+"""Results as JSON Lines or CSV, to a file or to stdout; when that file is put aside, and under which name."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
-import io
-import json
 import os
+import re
 import sys
 import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.disk import Floor, append_whole, moved, write_all
-from edge_mnv2.outputs.rotation import Rotation, began
-from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.outputs.disk import Floor, append_whole, moved, parse_bytes, write_all
+from edge_mnv2.outputs.records import CSV_COLUMNS, as_csv_line, as_json_line
 from edge_mnv2.pipeline.result import Result
-from edge_mnv2.runtime.classifier import Prediction
 
 _SYNC_S = 5.0
 """How much a power cut may take, in seconds; more often would wear an SD card."""
 _LOOK_S = 1.0
-
-CSV_COLUMNS = (
-    "t",
-    "uptime_s",
-    "frame",
-    "label",
-    "index",
-    "score",
-    "latency_ms",
-    "inference_ms",
-    "fps",
-    "dropped",
-    "temp_c",
-    "throttled",
-    "engine",
-)
-
-
-def timestamp(wall_time: float) -> str:
-    """ISO 8601 in UTC with milliseconds: `2026-11-25T10:00:00.123Z`."""
-    seconds, milliseconds = divmod(round(wall_time * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
-
-
-def as_event(event: Event) -> dict[str, Any]:
-    """An event as a JSON object; `end` is null while the class is present."""
-    return {
-        "event": event.kind,
-        "label": event.label,
-        "index": event.index,
-        "start": timestamp(event.started),
-        "end": None if event.ended is None else timestamp(event.ended),
-        "best": round(event.best, 4),
-        "frame": event.frame,
-    }
-
-
-def _entry(one: Prediction) -> dict[str, Any]:
-    entry: dict[str, Any] = {"label": one.label, "index": one.index, "score": round(one.score, 4)}
-    return entry if one.unit is None else {**entry, "unit": one.unit}
-
-
-def as_record(result: Result) -> dict[str, Any]:
-    """A result as the JSON object of a log line.
-
-    `events` is there only when there are some; `"gated": true` where no inference was made (`inference_ms` is null); an
-    entry of `top` has a `unit` where its score is a measured value.
-    """
-    record: dict[str, Any] = {
-        "t": timestamp(result.wall_time),
-        "uptime_s": round(result.uptime_s, 3),
-        "frame": result.frame.index,
-        "top": [_entry(one) for one in result.top],
-        "latency_ms": round(result.latency_ns / 1e6, 3),
-        "inference_ms": None if result.gated else round(result.inference_ns / 1e6, 3),
-        "fps": round(result.fps, 2),
-        "dropped": result.dropped,
-        "temp_c": result.temp_c,
-        "throttled": None if result.throttled is None else list(result.throttled),
-        "engine": result.engine,
-    }
-    if result.gated:
-        record["gated"] = True
-    if result.events:
-        record["events"] = [as_event(event) for event in result.events]
-    return record
-
-
-def as_json_line(result: Result) -> bytes:
-    return json.dumps(as_record(result), ensure_ascii=False).encode() + b"\n"
-
-
-def as_csv_line(result: Result) -> bytes:
-    record = as_record(result)
-    best = record["top"][0] if record["top"] else {"label": "", "index": "", "score": ""}
-    row = {**record, **best}
-    row["throttled"] = "" if record["throttled"] is None else " ".join(record["throttled"])
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(["" if row[name] is None else row[name] for name in CSV_COLUMNS])
-    return text.getvalue().encode()
 
 
 class Every:
@@ -247,3 +165,86 @@ class LogFile:
                 with contextlib.suppress(OSError):
                     self.close()
             raise
+
+
+DEFAULT_KEEP = 5
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """`FILE` becomes `FILE.1` before it grows past `most_bytes` or gets older than `most_s` seconds, `FILE.1` becomes
+    `FILE.2` and so on; `keep` of them stay."""
+
+    most_bytes: Optional[int] = None
+    most_s: Optional[float] = None
+    keep: int = DEFAULT_KEEP
+
+    @classmethod
+    def parse(cls, text: str, keep: int = DEFAULT_KEEP) -> Rotation:
+        """`10MB`, `1d`, or both with a comma between. Raises UsageError."""
+        sizes: list[int] = []
+        ages: list[float] = []
+        for part in text.split(","):
+            match = re.fullmatch(r"\s*([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*(s|min|h|d|w)\s*", part)
+            if match is None:
+                try:
+                    sizes.append(parse_bytes("--log-rotate", part))
+                except UsageError:
+                    raise UsageError(
+                        f"--log-rotate {text}", hint="a size (10MB), an age (12h, 1d) or both (10MB,1d)"
+                    ) from None
+            elif float(match[1]) > 0:
+                ages.append(float(match[1]) * _SECONDS[match[2]])
+            else:
+                raise UsageError(f"--log-rotate {text}", hint="an age above 0")
+        return cls(min(sizes, default=None), min(ages, default=None), keep)
+
+    def due(self, size: int, more: int, began: float, now: float) -> bool:
+        """A file of `size` bytes, begun at `began` (seconds since 1970), is put aside before `more` bytes come."""
+        if self.most_bytes is not None and size and size + more > self.most_bytes:
+            return True
+        return self.most_s is not None and bool(size) and now - began >= self.most_s
+
+    def put_aside(self, path: Path) -> None:
+        """Rename. Raises OSError."""
+        for number in range(self.keep, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                aside(path, number - 1).replace(aside(path, number))
+        for number in _numbers(path):
+            if number > self.keep:
+                aside(path, number).unlink(missing_ok=True)
+
+    def drop_oldest(self, path: Path) -> bool:
+        """Delete the oldest file that was put aside, to make room. False where there is none."""
+        numbers = _numbers(path)
+        if not numbers:
+            return False
+        with contextlib.suppress(OSError):
+            aside(path, max(numbers)).unlink()
+            return True
+        return False
+
+
+def aside(path: Path, number: int) -> Path:
+    """The name of the `number`th newest file put aside; 0 is the one that is written."""
+    return path if number == 0 else path.with_name(f"{path.name}.{number}")
+
+
+def began(head: bytes) -> float:
+    """When a log that begins with the bytes `head` was begun: its first time stamp, else now."""
+    if match := _STAMP.search(head):
+        with contextlib.suppress(ValueError):
+            text = match[0].decode().rstrip("Z").split(".")[0]
+            return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
+    return time.time()
+
+
+def _numbers(path: Path) -> list[int]:
+    pattern = re.compile(re.escape(path.name) + r"\.([1-9][0-9]{0,5})")
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return []
+    return [int(match[1]) for name in names if (match := pattern.fullmatch(name))]

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.extra import need
 from edge_mnv2.outputs.home_assistant import discovery
 from edge_mnv2.outputs.live import Facts
-from edge_mnv2.outputs.log_file import as_record
 from edge_mnv2.outputs.mqtt_address import MqttAddress
-from edge_mnv2.outputs.outbox import Outbox
+from edge_mnv2.outputs.packages import need
+from edge_mnv2.outputs.records import as_record
+from edge_mnv2.outputs.sink import Outbox
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.pipeline.result import Result
 
@@ -54,7 +54,7 @@ class MqttSink:
         self._published_state = float("-inf")
         self._first: deque[tuple[str, bytes]] = deque()
         self._connected = False
-        self._told = ""
+        self._trouble = ""
         self._ending = False
         self._under_way: Optional[int] = None
         self._delivered: set[int] = set()
@@ -71,7 +71,7 @@ class MqttSink:
         """Events that were never delivered."""
         return self._outbox.lost
 
-    def begin(self, facts: Facts, labels: Sequence[str]) -> None:
+    def begin(self, facts: Facts, _labels: Sequence[str]) -> None:
         """What is running; Home Assistant is told with the next connection."""
         with self._wake:
             self._facts = facts
@@ -129,12 +129,12 @@ class MqttSink:
         client.will_set(f"{address.topic}/status", b"offline", qos=1, retain=True)
         client.reconnect_delay_set(1, 10)
         client.on_connect = self._on_connect
-        client.on_connect_fail = lambda client, userdata: self._tell("it cannot be reached")
+        client.on_connect_fail = lambda *_: self._tell("it cannot be reached")
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         return client
 
-    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any = None) -> None:
+    def _on_connect(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, *_: Any) -> None:
         if reason.is_failure:
             self._tell(str(reason).lower())
             return
@@ -144,14 +144,14 @@ class MqttSink:
             self._greet()
             self._wake.notify_all()
 
-    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any = None) -> None:
+    def _on_disconnect(self, *_: Any) -> None:
         with self._wake:
             self._connected = False
             self._wake.notify_all()
         if not self._ending:
             self._tell("the connection is lost")
 
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any = None, properties: Any = None) -> None:
+    def _on_publish(self, _client: Any, _userdata: Any, mid: int, reason: Any = None, *_: Any) -> None:
         if reason is not None and reason.is_failure and "identifier" not in str(reason).lower():
             self._tell(f"it refuses our messages: {str(reason).lower()}")
         with self._wake:
@@ -160,13 +160,13 @@ class MqttSink:
 
     def _tell(self, trouble: str) -> None:
         """Say once that something is wrong with the broker, or that it is well again."""
-        if trouble and not self._told:
+        if trouble and not self._trouble:
             log.warning("%s: %s; events wait for it", self._address, trouble)
-        elif not trouble and self._told:
+        elif not trouble and self._trouble:
             log.warning("%s: connected again", self._address)
         elif not trouble:
             log.info("%s: connected", self._address)
-        self._told = trouble
+        self._trouble = trouble
 
     def _greet(self) -> None:
         """What has to be said before anything else on a new connection."""
@@ -178,8 +178,8 @@ class MqttSink:
         """Tell Home Assistant what we have, as soon as we know it."""
         address = self._address
         if address.discovery and self._facts.model:
-            found = discovery(address.discovery, address.topic, self._host, dataclasses.asdict(self._facts))
-            self._first.extend((topic, _json(config)) for topic, config in found)
+            entities = discovery(address.discovery, address.topic, self._host, dataclasses.asdict(self._facts))
+            self._first.extend((topic, _json(config)) for topic, config in entities)
 
     def _as_state(self, result: Result) -> dict[str, Any]:
         record = as_record(result)

@@ -1,4 +1,4 @@
-"""A sink, and what keeps a slow or broken one away from the loop."""
+"""A sink, what keeps a slow or broken one away from the loop, and events that wait for somebody who is away."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Optional, Protocol
 
 import numpy as np
 
 from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.outputs.records import as_event
+from edge_mnv2.pipeline.decision import Event
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +68,7 @@ class Isolated:
     def __init__(self, sink: Sink, *, lossless: bool = False) -> None:
         self._sink = sink
         self._pictures = bool(getattr(sink, "wants_pictures", False))
-        self._wants: Callable[[Any], bool] = getattr(sink, "wants", lambda result: True)
+        self._wants: Callable[[Any], bool] = getattr(sink, "wants", lambda _result: True)
         self._lossless = lossless
         self._queue: queue.Queue[Any] = queue.Queue(_PICTURES if self._pictures else _QUEUE)
         self._lost = 0
@@ -215,3 +219,45 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}" if not isinstance(error, EdgeMnv2Error) else str(error)
+
+
+MOST_WAITING = 1000
+
+
+class Outbox:
+    """A queue of event documents. The oldest is given up when more than `most` wait, and counted in `lost`.
+
+    Every document has an `id` that no other event of any run has, so that a receiver can tell a repetition.
+    """
+
+    def __init__(self, most: int = MOST_WAITING) -> None:
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._most = most
+        self._run = uuid.uuid4().hex[:12]
+        self._count = 0
+        self._lock = threading.Lock()
+        self.lost = 0
+
+    def put(self, events: Iterable[Event]) -> None:
+        """Put events at the end."""
+        with self._lock:
+            for event in events:
+                self._count += 1
+                self._waiting.append({"id": f"{self._run}-{self._count}", **as_event(event)})
+            while len(self._waiting) > self._most:
+                self._waiting.popleft()
+                self.lost += 1
+
+    def take(self) -> Optional[dict[str, Any]]:
+        """The oldest, removed; None where nothing waits."""
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def give_up(self) -> None:
+        """Count as lost what still waits."""
+        with self._lock:
+            self.lost += len(self._waiting)
+            self._waiting.clear()
+
+    def __len__(self) -> int:
+        return len(self._waiting)

@@ -11,8 +11,8 @@ from typing import Optional
 from edge_mnv2 import paths
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor
-from edge_mnv2.outputs.log_file import timestamp
 from edge_mnv2.outputs.picture import bgr, jpeg
+from edge_mnv2.outputs.records import timestamp
 from edge_mnv2.pipeline.decision import APPEARED
 from edge_mnv2.pipeline.result import Result
 
@@ -45,7 +45,7 @@ class SnapshotSink:
                 # A power cut came between a picture's first byte and its name.
                 if _TORN.fullmatch(entry.name):
                     entry.unlink()
-            self._kept = {
+            self._sizes = {
                 entry.name: entry.stat().st_size for entry in self._folder.iterdir() if _OURS.fullmatch(entry.name)
             }
         except OSError as error:
@@ -77,16 +77,16 @@ class SnapshotSink:
             self._floor.check()
             with paths.atomic_write(self._folder / name) as file:
                 file.write(data)
-            self._kept[name] = len(data)
+            self._sizes[name] = len(data)
         return name
 
     def _make_room(self, more: int) -> None:
         """Delete the oldest until `more` bytes fit into the quota and the disk has room."""
-        while self._kept and (sum(self._kept.values()) + more > self._quota or self._floor.low(now=True)):
-            oldest = min(self._kept)
+        while self._sizes and (sum(self._sizes.values()) + more > self._quota or self._floor.low(now=True)):
+            oldest = min(self._sizes)
             with contextlib.suppress(FileNotFoundError):
                 (self._folder / oldest).unlink()
-            del self._kept[oldest]
+            del self._sizes[oldest]
 
 
 def _plain(label: str) -> str:

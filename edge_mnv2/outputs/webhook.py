@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from edge_mnv2 import __version__
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts
-from edge_mnv2.outputs.outbox import Outbox
+from edge_mnv2.outputs.sink import Outbox
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.pipeline.result import Result
 
@@ -46,7 +46,7 @@ class WebhookSink:
         self._facts = Facts()
         self._outbox = Outbox()
         self._refused = 0
-        self._told = ""
+        self._trouble = ""
         self._ending = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
@@ -57,7 +57,7 @@ class WebhookSink:
         """Events that were refused or never delivered."""
         return self._outbox.lost + self._refused
 
-    def begin(self, facts: Facts, labels: Sequence[str]) -> None:
+    def begin(self, facts: Facts, _labels: Sequence[str]) -> None:
         self._facts = facts
 
     def write(self, result: Result) -> None:
@@ -89,9 +89,9 @@ class WebhookSink:
 
     def _deliver(self, session: Any, event: dict[str, Any]) -> None:
         pause = _FIRST_PAUSE_S
-        body = json.dumps({"id": event["id"], "host": self._host, "model": self._facts.model, **event}).encode()
+        payload = json.dumps({"id": event["id"], "host": self._host, "model": self._facts.model, **event}).encode()
         while True:
-            trouble, again = self._post(session, event["id"], body)
+            trouble, again = self._post(session, event["id"], payload)
             if trouble is None:
                 self._tell("")
                 return
@@ -106,7 +106,7 @@ class WebhookSink:
                 return
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _post(self, session: Any, name: str, body: bytes) -> tuple[Optional[str], bool]:
+    def _post(self, session: Any, name: str, payload: bytes) -> tuple[Optional[str], bool]:
         """(None where it was taken, else what went wrong; whether another attempt may help)."""
         import requests
 
@@ -114,7 +114,7 @@ class WebhookSink:
         try:
             # Redirects would turn the POST into a GET.
             answer = session.post(
-                self._url, data=body, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False, stream=True
+                self._url, data=payload, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False, stream=True
             )
         except requests.exceptions.InvalidURL:
             return "no valid address", False
@@ -126,8 +126,8 @@ class WebhookSink:
         return f"it answers {answer.status_code}", answer.status_code in _AGAIN or answer.status_code >= 500
 
     def _tell(self, trouble: str) -> None:
-        if trouble and trouble != self._told:
+        if trouble and trouble != self._trouble:
             log.warning("%s: %s", self._shown, trouble)
-        elif not trouble and self._told:
+        elif not trouble and self._trouble:
             log.warning("%s: taken again", self._shown)
-        self._told = trouble
+        self._trouble = trouble

@@ -34,13 +34,13 @@ class Account:
         if name is None and os.geteuid() == 0:
             name = os.environ.get("SUDO_USER") or None
         try:
-            found = pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())
+            entry = pwd.getpwnam(name) if name else pwd.getpwuid(os.geteuid())
         except KeyError:
             raise UsageError(f"there is no user {name or os.geteuid()}", hint="`getent passwd` lists them") from None
-        home = Path(found.pw_dir)
-        if found.pw_uid == os.geteuid():
+        home = Path(entry.pw_dir)
+        if entry.pw_uid == os.geteuid():
             home = Path(os.environ.get("HOME") or home)
-        return cls(found.pw_name, found.pw_uid, found.pw_gid, home)
+        return cls(entry.pw_name, entry.pw_uid, entry.pw_gid, home)
 
     @property
     def is_current(self) -> bool:
@@ -62,10 +62,10 @@ class Account:
 
     def environment(self) -> dict[str, str]:
         """What of this process's environment is the user's own and says where the tool's folders are."""
-        kept = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
+        own = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
         if self.is_current:
-            kept.update({name: os.environ[name] for name in _XDG if os.environ.get(name, "").startswith("/")})
-        return kept
+            own.update({name: os.environ[name] for name in _XDG if os.environ.get(name, "").startswith("/")})
+        return own
 
     @contextlib.contextmanager
     def stands_in(self, variables: dict[str, str]) -> Iterator[None]:
@@ -107,10 +107,10 @@ class Account:
 
 
 def _exit_code(command: Sequence[str], **how: Any) -> int:
-    nothing = subprocess.DEVNULL
+    devnull = subprocess.DEVNULL
     try:
         return subprocess.run(
-            command, check=False, cwd="/", stdin=nothing, stdout=nothing, stderr=nothing, **how
+            command, check=False, cwd="/", stdin=devnull, stdout=devnull, stderr=devnull, **how
         ).returncode
     except OSError:
         return 127

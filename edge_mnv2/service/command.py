@@ -41,8 +41,8 @@ class Needs:
 def program() -> Path:
     """The console script that was started, not what its links lead to: an upgrade moves the links."""
     called = sys.argv[0]
-    found = shutil.which(called) if os.sep not in called else called
-    path = Path.cwd() / (found or called)
+    path_of_called = shutil.which(called) if os.sep not in called else called
+    path = Path.cwd() / (path_of_called or called)
     if path.name.startswith("edge-mnv2") and os.access(path, os.X_OK):
         return path
     return Path(sys.executable).parent / "edge-mnv2"
@@ -82,7 +82,7 @@ def variables(path: Path) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
-    found = {}
+    values = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
         if not line or line[0] in "#;":
@@ -94,8 +94,8 @@ def variables(path: Path) -> dict[str, str]:
             equals = ""
         if not equals or not _NAME.fullmatch(name):
             raise UsageError(f"{path}:{number} is not NAME=VALUE", hint="a value with blanks goes in double quotes")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def needs(parameters: Mapping[str, Any], on_line: Sequence[str], source: str, own: Sequence[Path]) -> Needs:

@@ -12,7 +12,8 @@ import pytest
 
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.log_file import CSV_COLUMNS, Every, LogFile, timestamp
+from edge_mnv2.outputs.log_file import Every, LogFile
+from edge_mnv2.outputs.records import CSV_COLUMNS, timestamp
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.pipeline.result import Result
 from edge_mnv2.runtime.classifier import Prediction

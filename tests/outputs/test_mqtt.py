@@ -23,7 +23,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.mqtt import MqttSink
 from edge_mnv2.outputs.mqtt_address import parse
-from edge_mnv2.outputs.outbox import Outbox
+from edge_mnv2.outputs.sink import Outbox
 from tests.outputs.results import event, result
 from tests.stubs import colour_model
 

@@ -17,8 +17,8 @@ import pytest
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor, parse_bytes
-from edge_mnv2.outputs.log_file import CSV_COLUMNS, LogFile
-from edge_mnv2.outputs.rotation import Rotation, began
+from edge_mnv2.outputs.log_file import LogFile, Rotation, began
+from edge_mnv2.outputs.records import CSV_COLUMNS
 from edge_mnv2.outputs.sink import Isolated
 from tests.outputs.results import NOON, result
 from tests.stubs import colour_model

@@ -13,7 +13,7 @@ import pytest
 
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.log_file import timestamp
+from edge_mnv2.outputs.records import timestamp
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.outputs.snapshots import SnapshotSink
 from tests.outputs.results import NOON, event, result

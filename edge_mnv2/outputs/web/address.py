@@ -26,10 +26,10 @@ class Address:
         with contextlib.suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
         try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError:
             return False
-        return all(ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_loopback for entry in found)
+        return all(ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_loopback for entry in entries)
 
     def url(self, port: int) -> str:
         """The address for a browser; a wildcard becomes the address that other machines would use."""
@@ -44,13 +44,13 @@ class Address:
         """A listening socket. Raises UsageError where that cannot be had."""
         shown = f"--web {self.host}:{self.port}"
         try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            entries = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except OSError as error:
             raise UsageError(f"{shown}: {error.strerror or error}", hint="the host is one of this machine's") from None
-        family, _, _, _, where = found[0]
+        family, _, _, _, socket_address = entries[0]
         try:
             dual = family == socket.AF_INET6 and self.host == "::" and socket.has_dualstack_ipv6()
-            listener = socket.create_server(where, family=family, backlog=128, dualstack_ipv6=dual)
+            listener = socket.create_server(socket_address, family=family, backlog=128, dualstack_ipv6=dual)
         except OSError as error:
             raise UsageError(
                 f"{shown}: {_reason(error)}", hint="choose another port, or end what uses it (ss -ltnp shows it)"

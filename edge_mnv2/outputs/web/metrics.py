@@ -1,8 +1,10 @@
-"""The run's figures for Prometheus."""
+"""The run's figures: for Prometheus, and the last minutes for the page's charts."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any, Optional
 
 from prometheus_client import CollectorRegistry, generate_latest, platform_collector, process_collector
 from prometheus_client.core import (
@@ -41,7 +43,7 @@ class _RunCollector(Collector):
         yield CounterMetricFamily("edge_mnv2_reconnects", "How often the source came back", live.reconnects())
         yield CounterMetricFamily("edge_mnv2_tpu_losses", "How often the Edge TPU was lost", live.tpu_losses)
         in_use = CounterMetricFamily("edge_mnv2_engine_seconds", "Time that each engine was in use", labels=["engine"])
-        for engine, seconds in live.engine_seconds.items():
+        for engine, seconds in live.device_seconds.items():
             in_use.add_metric([engine], seconds)
         yield in_use
         yield from self._loop()
@@ -52,8 +54,8 @@ class _RunCollector(Collector):
         if loop is None:
             return
         facts, statistics = live.facts, loop.statistics
-        told = {"model": facts.model, "runtime": facts.runtime, "delegate": facts.delegate, "device": facts.device}
-        yield InfoMetricFamily("edge_mnv2_run", "What is running", {**told, "source": facts.source})
+        labels = {"model": facts.model, "runtime": facts.runtime, "delegate": facts.delegate, "device": facts.device}
+        yield InfoMetricFamily("edge_mnv2_run", "What is running", {**labels, "source": facts.source})
         frames = CounterMetricFamily("edge_mnv2_frames", "Frames classified, by engine", labels=["engine"])
         for engine, count in list(statistics.engines.items()):
             frames.add_metric([engine], count)
@@ -106,3 +108,31 @@ def _histogram(name: str, text: str, durations: Percentiles) -> HistogramMetricF
     buckets = [(str(bound / 1000), count) for bound, count in zip(_BOUNDS_MS, counts)]
     whole = max(durations.count, counts[-1])
     return HistogramMetricFamily(name, text, buckets=[*buckets, ("+Inf", whole)], sum_value=durations.total / 1e9)
+
+
+SECONDS = 300
+
+
+class History:
+    """FPS, latency (ms, the newest result's) and temperature of the last five minutes; None where nothing was known."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[Optional[float], Optional[float], Optional[float]]] = deque(maxlen=SECONDS)
+
+    def add(self, live: Live) -> None:
+        """Take the point of this second."""
+        loop, latest = live.loop, live.latest
+        if loop is None or latest is None:
+            self._points.append((None, None, None))
+            return
+        fps = round(loop.statistics.recent_fps(), 2)
+        self._points.append((fps, round(latest.latency_ns / 1e6, 2) if fps else None, latest.temp_c))
+
+    def document(self) -> dict[str, Any]:
+        points = list(self._points)
+        return {
+            "interval_s": 1,
+            "fps": [point[0] for point in points],
+            "latency_ms": [point[1] for point in points],
+            "temp_c": [point[2] for point in points],
+        }

@@ -14,19 +14,17 @@ from aiohttp import web
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.web.access import Access
-from edge_mnv2.outputs.web.broadcast import Broadcast
+from edge_mnv2.outputs.web.broadcast import BOUNDARY, SEPARATOR, Broadcast, Video
 from edge_mnv2.outputs.web.guard import Guard
-from edge_mnv2.outputs.web.history import History
-from edge_mnv2.outputs.web.metrics import Metrics
-from edge_mnv2.outputs.web.video import BOUNDARY, SEPARATOR, Video
+from edge_mnv2.outputs.web.metrics import History, Metrics
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-MOST_BODY = 16 * 1024
+MOST_BYTES = 16 * 1024
 MOST_VIEWERS = 64
-_BODY_S = 5.0
+_UPLOAD_S = 5.0
 _STATE_S = 0.2
 _LEAVE_S = 0.5
 _FOLDER = Path(__file__).parent / "page"
@@ -64,7 +62,7 @@ class Pages:
         self._login = (_FOLDER / "login.html").read_text(encoding="utf-8")
 
     def application(self) -> web.Application:
-        application = web.Application(middlewares=[self._around], client_max_size=MOST_BODY)
+        application = web.Application(middlewares=[self._around], client_max_size=MOST_BYTES)
         get = application.router.add_get
         get("/", self._index)
         get("/stream.mjpg", self._stream, allow_head=False)
@@ -224,16 +222,16 @@ class Pages:
             return _said(409, "no class waits for its pictures now")
         return web.json_response(lesson.document())
 
-    async def _healthz(self, request: web.Request) -> web.StreamResponse:
+    async def _healthz(self, _request: web.Request) -> web.StreamResponse:
         state = self._live.state
         return web.json_response({"status": state}, status=200 if state in ("ok", "paused") else 503)
 
-    async def _prometheus(self, request: web.Request) -> web.StreamResponse:
+    async def _prometheus(self, _request: web.Request) -> web.StreamResponse:
         return web.Response(
             body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
-    async def _state(self, request: web.Request) -> web.StreamResponse:
+    async def _state(self, _request: web.Request) -> web.StreamResponse:
         return web.json_response({**self._document(), "history": self._history.document()}, dumps=_dumps)
 
     async def _controls(self, request: web.Request) -> web.StreamResponse:
@@ -263,7 +261,7 @@ def _dumps(document: Any) -> str:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
-_REASONS = {404: "nothing is here", 405: "this path does not do that", 413: f"more than {MOST_BODY} bytes"}
+_REASONS = {404: "nothing is here", 405: "this path does not do that", 413: f"more than {MOST_BYTES} bytes"}
 
 
 def _said(status: int, why: str) -> web.Response:
@@ -277,10 +275,10 @@ def _guard(request: web.Request) -> Guard:
     return guard
 
 
-async def _soon(body: Awaitable[Any]) -> Any:
+async def _soon(content: Awaitable[Any]) -> Any:
     """A request's body, which a client may not take its time with."""
     try:
-        return await asyncio.wait_for(body, _BODY_S)
+        return await asyncio.wait_for(content, _UPLOAD_S)
     except asyncio.TimeoutError:
         raise web.HTTPRequestTimeout(reason="the body took too long") from None
 
@@ -290,9 +288,9 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(reason="send application/json")
     try:
-        body: Optional[Any] = json.loads(await _soon(request.read()))
+        document: Optional[Any] = json.loads(await _soon(request.read()))
     except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
+        document = None
+    if not isinstance(document, dict):
         raise web.HTTPBadRequest(reason="this is no JSON object")
-    return body
+    return document

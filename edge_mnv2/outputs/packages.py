@@ -1,7 +1,7 @@
-"""Sinks of somebody else's package, found by the entry point group `edge_mnv2.sinks`.
+"""Packages beside this one: extras that only some outputs need, and sinks that another package offers.
 
-An entry point names a callable that takes one text (what follows `NAME=` on the command line, None without) and returns
-a `Sink`:
+A sink of another package is an entry point in the group `edge_mnv2.sinks`. It names a callable that takes one text
+(what follows `NAME=` on the command line, None without) and returns a `Sink`:
 
     [project.entry-points."edge_mnv2.sinks"]
     conveyor = "my_package:ConveyorSink"
@@ -9,8 +9,10 @@ a `Sink`:
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
@@ -21,21 +23,21 @@ GROUP = "edge_mnv2.sinks"
 
 def installed() -> dict[str, metadata.EntryPoint]:
     """Every sink that an installed package offers, by name."""
-    found: Any = metadata.entry_points()
+    points: Any = metadata.entry_points()
     if sys.version_info >= (3, 10):
-        return {point.name: point for point in found.select(group=GROUP)}
-    return {point.name: point for point in found.get(GROUP, ())}
+        return {point.name: point for point in points.select(group=GROUP)}
+    return {point.name: point for point in points.get(GROUP, ())}
 
 
 def open_sink(text: str) -> Sink:
     """The sink for `NAME` or `NAME=ARGUMENT`. Raises UsageError where it is not there or cannot be made."""
-    name, given, argument = text.partition("=")
+    name, equals, argument = text.partition("=")
     known = installed()
     if name not in known:
         offered = ", ".join(sorted(known)) or "none is installed"
         raise UsageError(f"--sink {name}: no package offers it ({offered})", hint=f"see the entry point group {GROUP}")
     try:
-        sink: Sink = known[name].load()(argument if given else None)
+        sink: Sink = known[name].load()(argument if equals else None)
     except EdgeMnv2Error:
         raise
     except Exception as error:
@@ -46,3 +48,15 @@ def open_sink(text: str) -> Sink:
     if not getattr(sink, "name", None):
         sink.name = name
     return sink
+
+
+def need(module: str, extra: str, option: str) -> ModuleType:
+    """Import `module`, which `option` needs and the extra `extra` brings. Raises UsageError where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        missing = getattr(error, "name", None) or module
+        raise UsageError(
+            f"{option} needs the package {missing}",
+            hint=f"pip install 'edge-mnv2[{extra}]', or install.sh --extras {extra}",
+        ) from None

@@ -1,0 +1,93 @@
+"""Results and events as plain values: JSON objects, JSON Lines, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from typing import Any
+
+from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.pipeline.result import Result
+from edge_mnv2.runtime.classifier import Prediction
+
+CSV_COLUMNS = (
+    "t",
+    "uptime_s",
+    "frame",
+    "label",
+    "index",
+    "score",
+    "latency_ms",
+    "inference_ms",
+    "fps",
+    "dropped",
+    "temp_c",
+    "throttled",
+    "engine",
+)
+
+
+def timestamp(wall_time: float) -> str:
+    """ISO 8601 in UTC with milliseconds: `2026-11-25T10:00:00.123Z`."""
+    seconds, milliseconds = divmod(round(wall_time * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
+
+
+def as_event(event: Event) -> dict[str, Any]:
+    """An event as a JSON object; `end` is null while the class is present."""
+    return {
+        "event": event.kind,
+        "label": event.label,
+        "index": event.index,
+        "start": timestamp(event.started),
+        "end": None if event.ended is None else timestamp(event.ended),
+        "best": round(event.best, 4),
+        "frame": event.frame,
+    }
+
+
+def _entry(one: Prediction) -> dict[str, Any]:
+    entry: dict[str, Any] = {"label": one.label, "index": one.index, "score": round(one.score, 4)}
+    return entry if one.unit is None else {**entry, "unit": one.unit}
+
+
+def as_record(result: Result) -> dict[str, Any]:
+    """A result as the JSON object of a log line.
+
+    `events` is there only when there are some; `"gated": true` where no inference was made (`inference_ms` is null); an
+    entry of `top` has a `unit` where its score is a measured value.
+    """
+    record: dict[str, Any] = {
+        "t": timestamp(result.wall_time),
+        "uptime_s": round(result.uptime_s, 3),
+        "frame": result.frame.index,
+        "top": [_entry(one) for one in result.top],
+        "latency_ms": round(result.latency_ns / 1e6, 3),
+        "inference_ms": None if result.gated else round(result.inference_ns / 1e6, 3),
+        "fps": round(result.fps, 2),
+        "dropped": result.dropped,
+        "temp_c": result.temp_c,
+        "throttled": None if result.throttled is None else list(result.throttled),
+        "engine": result.engine,
+    }
+    if result.gated:
+        record["gated"] = True
+    if result.events:
+        record["events"] = [as_event(event) for event in result.events]
+    return record
+
+
+def as_json_line(result: Result) -> bytes:
+    return json.dumps(as_record(result), ensure_ascii=False).encode() + b"\n"
+
+
+def as_csv_line(result: Result) -> bytes:
+    record = as_record(result)
+    best = record["top"][0] if record["top"] else {"label": "", "index": "", "score": ""}
+    row = {**record, **best}
+    row["throttled"] = "" if record["throttled"] is None else " ".join(record["throttled"])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(["" if row[name] is None else row[name] for name in CSV_COLUMNS])
+    return text.getvalue().encode()
