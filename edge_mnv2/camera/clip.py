@@ -15,15 +15,12 @@ from typing import Any, Optional
 
 from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.camera import content
-from edge_mnv2.camera.avi import empty_frames
-from edge_mnv2.camera.buffers import FrameBuffers
-from edge_mnv2.camera.frame import Frame, Granted
-from edge_mnv2.camera.geometry import Geometry
-from edge_mnv2.camera.mp4 import Mp4Facts, read_facts
-from edge_mnv2.camera.opencv import fourcc_text, import_cv2, positive
+from edge_mnv2.camera.containers import Mp4Facts, empty_avi_frames, has_lost_packets, read_mp4
+from edge_mnv2.camera.frame import Frame, Granted, Source
+from edge_mnv2.camera.opencv import FrameBuffers, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.pump import CLOSE_S
-from edge_mnv2.camera.source import Source
-from edge_mnv2.camera.transport_stream import has_lost_packets
+from edge_mnv2.camera.settings import CameraSettings, Geometry
+from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import SourceError
 from edge_mnv2.paths import utf8_named
 
@@ -52,7 +49,7 @@ class ClipSource(Source):
             raise SourceError(f"{self.path} cannot be read as a video", hint="it may be damaged, or cut short")
         # Turned by us, because OpenCV's versions turn to different sides.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-        facts = read_facts(self.path) if head[4:8] == b"ftyp" else Mp4Facts()
+        facts = read_mp4(self.path) if head[4:8] == b"ftyp" else Mp4Facts()
         self._upright = Geometry(facts.rotation)
         self._cv2, self._capture, self._buffers = cv2, capture, FrameBuffers()
         self._count = self._regular = 0
@@ -134,7 +131,7 @@ class ClipSource(Source):
             return self._count
         if self._counted:
             short = self._promised > self._count
-            return self._promised - (empty_frames(self.path) if short and self._chunks else 0)
+            return self._promised - (empty_avi_frames(self.path) if short and self._chunks else 0)
         reached_s = self._last_ns / 1e9 + 1 / self._fps
         duration_s = self._shown_s or self._promised / self._fps
         if reached_s + max(_TAIL_S, 2 / self._fps) < duration_s:
@@ -144,6 +141,19 @@ class ClipSource(Source):
             # A gap may well be a picture that stood still; where packets are lost it is frames.
             return through if has_lost_packets(self.path) else self._count
         return self._count
+
+
+def make(spec: Spec, settings: CameraSettings) -> ClipSource:
+    """A video file."""
+    assert spec.path is not None
+    return ClipSource(spec.path, settings.geometry())
+
+
+def make_demo(spec: Spec, settings: CameraSettings) -> ClipSource:
+    """The demo clip, downloaded once. Raises DownloadError."""
+    from edge_mnv2.zoo.pull import fetch
+
+    return ClipSource(fetch("demo"), settings.geometry(), spec.text)
 
 
 @contextlib.contextmanager

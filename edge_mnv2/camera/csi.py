@@ -20,12 +20,11 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.camera.frame import Frame, Granted
-from edge_mnv2.camera.geometry import Geometry
+from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.newest import Newest
 from edge_mnv2.camera.pump import NoFrames, call_within
-from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.source import Source
+from edge_mnv2.camera.settings import CameraSettings, Geometry
+from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
 
 log = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ class CsiCamera(Source):
         camera, self._camera = self._camera, None
         if camera is not None:
             with contextlib.suppress(SourceError):
-                call_within(CLOSE_S, f"closing {self.description}", lambda: _shut(camera), lambda nothing: None)
+                call_within(CLOSE_S, f"closing {self.description}", lambda: _shut(camera), lambda _: None)
 
     def _started(self, picamera2: Any, libcamera: Any, slot: Newest[tuple[np.ndarray, int]]) -> Any:
         camera = picamera2.Picamera2(self.number)
@@ -161,6 +160,11 @@ class CsiCamera(Source):
             slot.fail(SourceLost(f"{self.description}: a frame cannot be read: {error}"))
 
 
+def make(spec: Spec, settings: CameraSettings) -> CsiCamera:
+    """The camera of the table's rows."""
+    return CsiCamera(spec.number, settings)
+
+
 def import_picamera2() -> tuple[Any, Any]:
     """The modules picamera2 and libcamera. Raises SourceError that says how to get them."""
     try:
@@ -190,14 +194,14 @@ def list_csi() -> list[dict[str, Any]]:
     """CSI cameras as picamera2 counts them: `{"number", "model", "id"}` each; none where picamera2 is missing."""
     try:
         picamera2, _ = import_picamera2()
-        found = call_within(OPEN_S, "listing CSI cameras", picamera2.Picamera2.global_camera_info, lambda late: None)
+        cameras = call_within(OPEN_S, "listing CSI cameras", picamera2.Picamera2.global_camera_info, lambda _: None)
     except Exception as error:
         log.debug("no CSI cameras: %s", error)
         return []
     # libcamera lists USB cameras as well; those are opened as V4L2 devices.
     return [
         {"number": number, "model": str(info.get("Model", "unknown")), "id": str(info.get("Id", ""))}
-        for number, info in enumerate(found)
+        for number, info in enumerate(cameras)
         if "/usb" not in str(info.get("Id", ""))
     ]
 

@@ -1,11 +1,18 @@
-"""What a source yields and what a source is."""
+"""What a source yields, what a source is, and what all sources have in common."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Optional, Protocol
 
 import numpy as np
+
+from edge_mnv2.camera.settings import Geometry
+
+log = logging.getLogger(__name__)
+
+MAX_ERRORS = 1000
 
 
 @dataclass(frozen=True)
@@ -60,21 +67,46 @@ class Granted:
     backend: Optional[str] = None
 
 
+@dataclass(frozen=True)
+class View:
+    """What part of its sensor a camera shows: `sensor` (width, height) and `crop` (left, top, width, height) in the
+    sensor's pixels."""
+
+    sensor: tuple[int, int]
+    crop: tuple[int, int, int, int]
+
+    @property
+    def cropped(self) -> bool:
+        """More than a hundredth of the sensor's width or height is not seen."""
+        return any(part < 0.99 * whole for part, whole in zip(self.crop[2:], self.sensor))
+
+    def as_dict(self) -> dict[str, list[int]]:
+        """For JSON output."""
+        return {"sensor": list(self.sensor), "crop": list(self.crop)}
+
+    def __str__(self) -> str:
+        left, top, width, height = self.crop
+        return f"{width}x{height} at {left},{top} of the sensor's {self.sensor[0]}x{self.sensor[1]}"
+
+
 class FrameSource(Protocol):
     """A camera, stream, clip, folder or test pattern.
 
-    `live` sources are read as fast as they deliver and only their newest frame counts; others are paced by
-    `Frame.position_ns`. `description` names the source to a person, without credentials. A source is a context manager:
-    entering opens it, leaving closes it, and closing twice is allowed. Every call has a time limit.
-    `state` is "ok", "stalled" (open, but no news comes) or "reconnecting"; `reconnects` counts how often a live source
-    came back. `errors` has one line for each input that could not be read in full (a file of a folder, a clip cut
-    short), the first thousand of them, and `error_count` how many there were: a command that sees any ends with exit
-    code 8. `decode_errors` counts frames that came damaged.
+    `live` sources are read as fast as they deliver and only their newest frame counts. `paced` ones (clips) keep the
+    time of `Frame.position_ns` and drop what nobody fetched, unless every frame is wanted. `view`: the part of its
+    sensor that a camera shows, where it says that. `description` names the source to a person, without credentials.
+    A source is a context manager: entering opens it, leaving closes it, and closing twice is allowed. Every call has a
+    time limit. `state` is "ok", "stalled" (open, but no new frame comes) or "reconnecting"; `reconnects` counts how
+    often a live source came back. `errors` has one line for each input that could not be read in full (a file of a
+    folder, a clip cut short), the first thousand of them, and `error_count` how many there were: a command that sees
+    any ends with exit code 8. `decode_errors` counts frames that came damaged.
     """
 
     live: bool
     description: str
+    paced: bool
     granted: Optional[Granted]
+    view: Optional[View]
     state: str
     reconnects: int
     errors: list[str]
@@ -93,3 +125,60 @@ class FrameSource(Protocol):
     def __enter__(self) -> FrameSource: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+class Source:
+    """Base of every frame source: its description, what went wrong, and frames turned as the user wants them."""
+
+    live = False
+    paced = False
+    backoff = (0.2, 1.0)
+    """First and longest pause between attempts to open a lost source again, in seconds."""
+
+    def __init__(self, description: str, geometry: Optional[Geometry] = None) -> None:
+        self.description = description
+        self.geometry = geometry or Geometry()
+        self.granted: Optional[Granted] = None
+        self.view: Optional[View] = None
+        self.state = "ok"
+        self.reconnects = 0
+        self.errors: list[str] = []
+        self.error_count = 0
+        self.decode_errors = 0
+
+    def open(self) -> None:
+        raise NotImplementedError
+
+    def read(self) -> Optional[Frame]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Source:
+        self.open()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _frame(
+        self,
+        pixels: np.ndarray,
+        order: str,
+        captured_at: int,
+        index: int,
+        position_ns: Optional[int] = None,
+        name: Optional[str] = None,
+    ) -> Frame:
+        pixels = self.geometry.turn(pixels)
+        return Frame(pixels, order, captured_at, index, position_ns, name, self.geometry.box(pixels))
+
+    def _report(self, problem: str) -> None:
+        """Say once that an input could not be read in full; the list is bounded, a folder can be large."""
+        if problem in self.errors:
+            return
+        log.warning("%s", problem)
+        self.error_count += 1
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append(problem)

@@ -19,12 +19,12 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.addresses import StreamUrl, redact
-from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.jpeg import JpegDecoder
 from edge_mnv2.camera.multipart import Multipart
 from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.source import Source
+from edge_mnv2.camera.spec import Spec
 from edge_mnv2.camera.stream import FIRST_S, OPEN_S, STALL_S
 from edge_mnv2.errors import SourceError, SourceLost
 
@@ -97,6 +97,12 @@ class MjpegStream(Source):
                 f"{self.description} answers with a single picture ({name})", hint="look for the stream's own address"
             )
         raise NotMjpeg(f"{self.description} answers with {name or 'no content type'}, not MJPEG")
+
+
+def make(spec: Spec, settings: CameraSettings) -> MjpegStream:
+    """The stream of the table's rows."""
+    assert spec.url is not None
+    return MjpegStream(spec.url, settings)
 
 
 class _Reader:

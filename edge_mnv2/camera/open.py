@@ -1,22 +1,22 @@
-"""From a SPEC to a source: one table of backends, tried in order.
+"""From a SPEC to a source: one table of what can be opened, and how.
 
-`EDGE_MNV2_CAMERA_BACKEND`, else the profile's `camera.backend`, names one instead; `test` puts the test pattern in the
-place of any camera. Each kind of source is imported where it is made: a start pays for the one that it uses.
+`EDGE_MNV2_CAMERA_BACKEND`, else the profile's `camera.backend`, names one backend instead of the usual order; `test`
+puts the test pattern in the place of any camera. A new backend is one file and one row of `KINDS`.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
-from edge_mnv2.camera.frame import Frame
-from edge_mnv2.camera.pattern import FPS, SIZE, TestPattern
+from edge_mnv2.camera.frame import Frame, Source
+from edge_mnv2.camera.pattern import loss_every
 from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.source import Source
 from edge_mnv2.camera.spec import Spec, parse
 from edge_mnv2.camera.watchdog import Watchdog
 from edge_mnv2.errors import SourceError, UsageError
@@ -24,45 +24,6 @@ from edge_mnv2.errors import SourceError, UsageError
 log = logging.getLogger(__name__)
 
 BACKEND = "EDGE_MNV2_CAMERA_BACKEND"
-LOSS = "EDGE_MNV2_SIMULATE_LOSS_EVERY"
-
-Make = Callable[[Spec, CameraSettings], Source]
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One way to open a kind of source.
-
-    `here` says whether it is meant for this board at all, `unusable` what is missing for it, None where nothing is.
-    """
-
-    name: str
-    make: Make
-    unusable: Callable[[], Optional[str]] = lambda: None
-    here: Callable[[], bool] = lambda: True
-
-
-def _device(spec: Spec, settings: CameraSettings) -> Source:
-    from edge_mnv2.camera.v4l2_camera import V4l2Camera
-
-    return V4l2Camera(spec.number if spec.path is None else str(spec.path), settings)
-
-
-def _device_pipeline(spec: Spec, settings: CameraSettings) -> Source:
-    from edge_mnv2.camera import stream
-
-    path = spec.path or Path(f"/dev/video{spec.number}")
-    if not path.exists():
-        raise SourceError(f"there is no camera {path}")
-    width, height = settings.size or SIZE
-    pipeline = f"v4l2src device={path} ! decodebin ! videoscale ! video/x-raw,width={width},height={height}"
-    return stream.GStreamerStream(pipeline, settings, str(path))
-
-
-def _jetson(spec: Spec, settings: CameraSettings) -> Source:
-    from edge_mnv2.camera import stream
-
-    return stream.GStreamerStream(stream.jetson_csi_pipeline(spec.number, settings), settings, f"csi:{spec.number}")
 
 
 def on_jetson(root: Union[Path, str] = "/") -> bool:
@@ -70,59 +31,73 @@ def on_jetson(root: Union[Path, str] = "/") -> bool:
     return Path(root, "etc/nv_tegra_release").exists() or Path(root, "proc/device-tree/nvidia,dtsfilename").exists()
 
 
-def _no_gstreamer() -> Optional[str]:
-    from edge_mnv2.camera import stream
+@dataclass(frozen=True)
+class Backend:
+    """One way to open a kind of source.
 
-    reason = stream.gstreamer_missing()
-    return None if reason is None else f"{reason[0]}: {reason[1]}"
+    `factory` is "module:function" below `edge_mnv2.camera`, imported when it is used, so that a start pays only for the
+    backend that it needs; the function makes a `Source` of a `Spec` and `CameraSettings`. `missing` names a function
+    of the same module that says what this board lacks for it, or None. `here`: whether it is meant for this board.
+    """
 
+    name: str
+    factory: str
+    missing: str = ""
+    here: Callable[[], bool] = lambda: True
 
-def _no_picamera2() -> Optional[str]:
-    from edge_mnv2.camera import csi
+    def make(self, spec: Spec, settings: CameraSettings) -> Source:
+        """The source, not yet opened. Raises SourceError."""
+        source: Source = self._function(self.factory.partition(":")[2])(spec, settings)
+        return source
 
-    return csi.missing()
+    def unusable(self) -> Optional[str]:
+        """What this board lacks for it, None where it can be used."""
+        reason: Optional[str] = self._function(self.missing)() if self.missing else None
+        return reason
 
-
-def _picamera2(spec: Spec, settings: CameraSettings) -> Source:
-    from edge_mnv2.camera import csi
-
-    return csi.CsiCamera(spec.number, settings)
-
-
-def _address(spec: Spec, settings: CameraSettings) -> Source:
-    assert spec.url is not None
-    from edge_mnv2.camera import stream
-
-    return stream.FfmpegStream(spec.url, settings)
-
-
-def _mjpeg(spec: Spec, settings: CameraSettings) -> Source:
-    from edge_mnv2.camera.mjpeg import MjpegStream
-
-    assert spec.url is not None
-    return MjpegStream(spec.url, settings)
+    def _function(self, name: str) -> Any:
+        return getattr(importlib.import_module(f"edge_mnv2.camera.{self.factory.partition(':')[0]}"), name)
 
 
-def _pattern(spec: Spec, settings: CameraSettings, hurry: bool = False) -> Source:
-    width, height = spec.size or settings.size or SIZE
-    return TestPattern(width, height, spec.fps or settings.fps or FPS, settings.geometry(), _loss_every(), hurry)
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source: its backends in the order in which they are tried.
+
+    `warmup_frames` are dropped after each opening, while exposure and white balance settle. `live`: a watchdog opens
+    it again when it stops.
+    """
+
+    backends: tuple[Backend, ...]
+    warmup_frames: int = 0
+    live: bool = True
 
 
-_TEST = Backend("test", _pattern)
+_GSTREAMER = "gstreamer_missing"
+_TEST = Backend("test", "pattern:make")
 
-BACKENDS: dict[str, tuple[Backend, ...]] = {
-    "device": (
-        Backend("opencv", _device),
-        Backend("gstreamer", _device_pipeline, _no_gstreamer),
+KINDS: dict[str, Kind] = {
+    "device": Kind(
+        (Backend("opencv", "v4l2_camera:make"), Backend("gstreamer", "stream:make_v4l2src", _GSTREAMER)),
+        warmup_frames=5,
     ),
-    "csi": (
-        Backend("gstreamer", _jetson, _no_gstreamer, on_jetson),
-        Backend("picamera2", _picamera2, _no_picamera2, lambda: not on_jetson()),
+    "csi": Kind(
+        (
+            Backend("gstreamer", "stream:make_jetson_csi", _GSTREAMER, on_jetson),
+            Backend("picamera2", "csi:make", "missing", lambda: not on_jetson()),
+        ),
+        warmup_frames=10,
     ),
-    "rtsp": (Backend("opencv", _address),),
-    "http": (Backend("mjpeg", _mjpeg), Backend("opencv", _address)),
+    "rtsp": Kind((Backend("opencv", "stream:make_ffmpeg"),)),
+    "http": Kind((Backend("mjpeg", "mjpeg:make"), Backend("opencv", "stream:make_ffmpeg"))),
+    # What a pipeline lacks is said when it is opened.
+    "gst": Kind((Backend("gstreamer", "stream:make_gstreamer"),)),
+    "test": Kind((_TEST,), live=False),
+    "clip": Kind((Backend("ffmpeg", "clip:make"),), live=False),
+    "demo": Kind((Backend("ffmpeg", "clip:make_demo"),), live=False),
+    "still": Kind((Backend("still", "pictures:make_still"),), live=False),
+    "folder": Kind((Backend("folder", "pictures:make_folder"),), live=False),
 }
-"""Kind of source → the ways to open it, in the order in which they are tried."""
+"""Every kind of source that a SPEC can name."""
 
 
 def open_source(
@@ -138,57 +113,29 @@ def open_source(
     UsageError for a malformed SPEC or backend, SourceError for what is not there or cannot work here, DownloadError
     where `demo` cannot be had.
     """
-    settings = settings or CameraSettings()
+    settings = replace(settings or CameraSettings(), hurry=hurry)
     parsed = parse(spec)
     if parsed.kind == "auto":
         raise UsageError("'auto' stands for a choice that is made elsewhere", hint="name a source")
-    if parsed.kind in ("still", "folder", "clip", "demo"):
-        return _file(parsed, settings)
-    if parsed.kind == "test":
-        pattern = _pattern(parsed, settings, hurry)
+    kind = KINDS[parsed.kind]
+    source = _chosen(parsed, kind, settings)
+    if parsed.kind == "test" and loss_every():
         # Only a loss on purpose can take the pattern away.
-        return Watchdog(pattern, frozen_s=0, give_up_s=give_up_s, backoff=(0.001, 0.01)) if _loss_every() else pattern
-    if parsed.kind == "gst":
-        from edge_mnv2.camera import stream
-
-        source: Source = stream.GStreamerStream(parsed.pipeline, settings)
-    else:
-        source = _chosen(parsed, settings)
-    return Watchdog(
-        source, frozen_s=settings.frozen_s, give_up_s=give_up_s, warmup_frames=_warmup(parsed.kind, settings)
-    )
+        return Watchdog(source, frozen_s=0, give_up_s=give_up_s, backoff=(0.001, 0.01))
+    if not kind.live:
+        return source
+    warmup = kind.warmup_frames if settings.warmup_frames is None else settings.warmup_frames
+    return Watchdog(source, frozen_s=settings.frozen_s, give_up_s=give_up_s, warmup_frames=warmup)
 
 
-def _file(spec: Spec, settings: CameraSettings) -> Source:
-    geometry = settings.geometry()
-    if spec.kind == "demo":
-        from edge_mnv2.camera.clip import ClipSource
-        from edge_mnv2.zoo.pull import fetch
-
-        return ClipSource(fetch("demo"), geometry, "demo")
-    assert spec.path is not None
-    if spec.kind == "clip":
-        from edge_mnv2.camera.clip import ClipSource
-
-        return ClipSource(spec.path, geometry)
-    from edge_mnv2.camera.pictures import FolderSource, StillSource
-
-    return StillSource(spec.path, geometry) if spec.kind == "still" else FolderSource(spec.path, geometry)
-
-
-def _warmup(kind: str, settings: CameraSettings) -> int:
-    if settings.warmup_frames is not None:
-        return settings.warmup_frames
-    # Exposure and white balance of a camera that has just been started; a stream's camera has been running for long.
-    return {"device": 5, "csi": 10}.get(kind, 0)
-
-
-def _chosen(spec: Spec, settings: CameraSettings) -> Source:
-    candidates = [backend for backend in BACKENDS[spec.kind] if backend.here()]
+def _chosen(spec: Spec, kind: Kind, settings: CameraSettings) -> Source:
+    if not kind.live or (len(kind.backends) == 1 and spec.kind == "gst"):
+        return kind.backends[0].make(spec, settings)
+    candidates = [backend for backend in kind.backends if backend.here()]
     why = ""
     wanted, origin = _named_backend(settings)
     if wanted is not None:
-        known = (*BACKENDS[spec.kind], _TEST)
+        known = (*kind.backends, _TEST)
         named = [backend for backend in known if backend.name == wanted]
         if named:
             candidates, why = named, f", as {origin} says"
@@ -255,12 +202,3 @@ class FirstThatFits(Source):
     def close(self) -> None:
         self._closed = True
         self._source.close()
-
-
-def _loss_every() -> int:
-    text = os.environ.get(LOSS, "").strip()
-    if not text:
-        return 0
-    if not text.isdecimal() or not 1 <= int(text) <= 10**9:
-        raise UsageError(f"{LOSS}={text}", hint="a whole number of frames")
-    return int(text)

@@ -1,21 +1,23 @@
-"""OpenCV's capture: how it is imported, what it can do, and a reader for the pump."""
+"""OpenCV's capture: how it is imported, what it can do, and a reader that keeps its picture buffers."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import sys
 import time
 from typing import Any, Callable, Optional
 
 import numpy as np
 
-from edge_mnv2.camera.buffers import FrameBuffers
 from edge_mnv2.errors import SourceError, SourceLost
 
 # Read by OpenCV's own code at its first use of a backend; a user's values win.
 _QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "SILENT"}
 _PLAUSIBLE_AGE_NS = 2_000_000_000
+_MAX_BUFFERS = 8
+"""A loop, its workers and its outputs never hold more frames than this; others get memory of their own."""
 
 Captured = tuple[np.ndarray, int]
 """BGR pixels HxWx3 uint8 and their capture time in monotonic nanoseconds."""
@@ -61,6 +63,42 @@ def fourcc_text(code: float) -> Optional[str]:
 def positive(value: float) -> Optional[float]:
     """`value` where it is a positive number; OpenCV answers 0, -1 or nonsense for what it does not know."""
     return float(value) if math.isfinite(value) and 0 < value < 1e9 else None
+
+
+class FrameBuffers:
+    """Hands out uint8 arrays of one shape, used again: a new one a frame costs its page faults, 700 for 720p.
+
+    A buffer is free when nobody but this object refers to it; a view of it (a region, a flipped picture that shares its
+    memory) keeps it alive as the picture itself does. One thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[np.ndarray] = []
+        self._shape: Optional[tuple[int, ...]] = None
+        # What `sys.getrefcount` says about an array that only a list refers to, here and in this interpreter.
+        self._alone = self._references([np.empty(0)], 0)
+
+    def take(self) -> Optional[np.ndarray]:
+        """A free buffer of the newest picture's shape, None before the first picture."""
+        if self._shape is None:
+            return None
+        for position in range(len(self._buffers)):
+            if self._references(self._buffers, position) == self._alone:
+                return self._buffers[position]
+        buffer = np.empty(self._shape, np.uint8)
+        if len(self._buffers) < _MAX_BUFFERS:
+            self._buffers.append(buffer)
+        return buffer
+
+    def learn(self, pixels: np.ndarray) -> None:
+        """Take the shape of a picture that was read; another shape than before starts anew."""
+        if pixels.shape != self._shape:
+            self._shape = pixels.shape if pixels.dtype == np.uint8 else None
+            self._buffers = []
+
+    @staticmethod
+    def _references(buffers: list[np.ndarray], position: int) -> int:
+        return sys.getrefcount(buffers[position])
 
 
 class CaptureReader:

@@ -6,19 +6,21 @@ nothing: the picture is painted once, larger than a frame, and each frame is a w
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.camera.frame import Frame, Granted
-from edge_mnv2.camera.geometry import Geometry
-from edge_mnv2.camera.source import Source
-from edge_mnv2.errors import SourceLost
+from edge_mnv2.camera.frame import Frame, Granted, Source
+from edge_mnv2.camera.settings import CameraSettings, Geometry
+from edge_mnv2.camera.spec import Spec
+from edge_mnv2.errors import SourceLost, UsageError
 
 SIZE = (640, 480)
 FPS = 30.0
+LOSS = "EDGE_MNV2_SIMULATE_LOSS_EVERY"
 _PERIOD = 240
 """The window is back where it began after so many frames (pixels, at one pixel a frame)."""
 
@@ -80,6 +82,23 @@ class TestPattern(Source):
 
     def close(self) -> None:
         self._closed.set()
+
+
+def make(spec: Spec, settings: CameraSettings) -> TestPattern:
+    """The pattern in the size and rate of `spec`, else of `settings`. Raises UsageError for a wrong variable."""
+    width, height = spec.size or settings.size or SIZE
+    fps = spec.fps or settings.fps or FPS
+    return TestPattern(width, height, fps, settings.geometry(), loss_every(), settings.hurry)
+
+
+def loss_every() -> int:
+    """After how many frames the pattern is lost on purpose (`EDGE_MNV2_SIMULATE_LOSS_EVERY`); 0 for never."""
+    text = os.environ.get(LOSS, "").strip()
+    if not text:
+        return 0
+    if not text.isdecimal() or not 1 <= int(text) <= 10**9:
+        raise UsageError(f"{LOSS}={text}", hint="a whole number of frames")
+    return int(text)
 
 
 def paint(width: int, height: int) -> np.ndarray:

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from edge_mnv2.camera.frame import Frame, Granted
-from edge_mnv2.camera.geometry import Geometry
-from edge_mnv2.camera.source import Source
+from edge_mnv2.camera.frame import Frame, Granted, Source
+from edge_mnv2.camera.settings import CameraSettings, Geometry
+from edge_mnv2.camera.spec import Spec
 from edge_mnv2.camera.still import list_stills, read_still
 from edge_mnv2.errors import SourceError
 
@@ -73,3 +73,15 @@ class FolderSource(Source):
     def close(self) -> None:
         self._open = False
         self._files = []
+
+
+def make_still(spec: Spec, settings: CameraSettings) -> StillSource:
+    """A picture's file."""
+    assert spec.path is not None
+    return StillSource(spec.path, settings.geometry())
+
+
+def make_folder(spec: Spec, settings: CameraSettings) -> FolderSource:
+    """A folder of pictures."""
+    assert spec.path is not None
+    return FolderSource(spec.path, settings.geometry())

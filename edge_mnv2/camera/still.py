@@ -82,14 +82,14 @@ def list_stills(folder: Union[Path, str]) -> list[Path]:
     Raises SourceError where the folder cannot be read.
     """
     folder = Path(folder)
-    found = []
+    files: list[Path] = []
     try:
         for here, folders, names in os.walk(folder, onerror=_raise):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            found += [Path(here, name) for name in names if not name.startswith(".") and _listed(Path(here, name))]
+            files += [Path(here, name) for name in names if not name.startswith(".") and _listed(Path(here, name))]
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror or error}") from error
-    return sorted(found, key=lambda path: [_natural(part) for part in path.relative_to(folder).parts])
+    return sorted(files, key=lambda path: [_natural(part) for part in path.relative_to(folder).parts])
 
 
 def _raise(error: OSError) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.addresses import StreamUrl, redact
-from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.opencv import Captured, CaptureReader, built_with, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.source import Source
+from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import SourceError
 
 OPEN_S = 5.0
@@ -112,8 +113,8 @@ class GStreamerStream(CaptureStream):
 
     def _connect(self) -> CaptureReader:
         reason = gstreamer_missing()
-        if reason:
-            raise SourceError(reason[0], hint=reason[1])
+        if reason is not None:
+            raise SourceError(reason)
         cv2 = import_cv2()
         capture = cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER)
         if not capture.isOpened():
@@ -123,14 +124,40 @@ class GStreamerStream(CaptureStream):
         return self._opened(capture)
 
 
-def gstreamer_missing() -> Optional[tuple[str, str]]:
-    """(what is missing, what to do) where this OpenCV cannot run GStreamer pipelines; None where it can."""
+def make_ffmpeg(spec: Spec, settings: CameraSettings) -> FfmpegStream:
+    """An address."""
+    assert spec.url is not None
+    return FfmpegStream(spec.url, settings)
+
+
+def make_gstreamer(spec: Spec, settings: CameraSettings) -> GStreamerStream:
+    """A user's pipeline."""
+    return GStreamerStream(spec.pipeline, settings)
+
+
+def make_v4l2src(spec: Spec, settings: CameraSettings) -> GStreamerStream:
+    """A V4L2 camera through GStreamer. Raises SourceError where it is not there."""
+    path = spec.path or Path(f"/dev/video{spec.number}")
+    if not path.exists():
+        raise SourceError(f"there is no camera {path}")
+    width, height = settings.size or (640, 480)
+    pipeline = f"v4l2src device={path} ! decodebin ! videoscale ! video/x-raw,width={width},height={height}"
+    return GStreamerStream(pipeline, settings, str(path))
+
+
+def make_jetson_csi(spec: Spec, settings: CameraSettings) -> GStreamerStream:
+    """A Jetson's CSI sensor."""
+    return GStreamerStream(jetson_csi_pipeline(spec.number, settings), settings, f"csi:{spec.number}")
+
+
+def gstreamer_missing() -> Optional[str]:
+    """What is missing and what to do where this OpenCV cannot run GStreamer pipelines; None where it can."""
     if built_with("GStreamer"):
         return None
     version = import_cv2().__version__
     return (
-        f"the installed OpenCV ({version}) is built without GStreamer, as pip's always is",
-        "apt install python3-opencv and remove pip's opencv-python; on a Jetson use JetPack's own",
+        f"the installed OpenCV ({version}) is built without GStreamer, as pip's always is: apt install python3-opencv "
+        "and remove pip's opencv-python; on a Jetson use JetPack's own"
     )
 
 

@@ -80,7 +80,7 @@ class CameraInfo:
 def list_cameras(root: Union[Path, str] = "/", *, formats: bool = True) -> list[CameraInfo]:
     """The V4L2 cameras under `root`, by index; a CSI sensor's node included, codecs and metadata nodes left out."""
     root = Path(root)
-    found: list[CameraInfo] = []
+    cameras: list[CameraInfo] = []
     sensors = set()
     for name in _nodes(root):
         info = _describe(root, name, formats)
@@ -91,8 +91,8 @@ def list_cameras(root: Union[Path, str] = "/", *, formats: bool = True) -> list[
             if info.identity.place in sensors:
                 continue
             sensors.add(info.identity.place)
-        found.append(info)
-    return found
+        cameras.append(info)
+    return cameras
 
 
 def first_camera(root: Union[Path, str] = "/") -> Optional[str]:
@@ -116,8 +116,8 @@ def identity(path: str, root: Union[Path, str] = "/") -> Optional[Identity]:
 
 def places(root: Union[Path, str] = "/") -> frozenset[str]:
     """Where cameras are plugged in now."""
-    found = (_identity(Path(root), name) for name in _nodes(Path(root)))
-    return frozenset(who.place for who in found if who is not None)
+    cameras = (_identity(Path(root), name) for name in _nodes(Path(root)))
+    return frozenset(who.place for who in cameras if who is not None)
 
 
 def find_again(
@@ -148,13 +148,13 @@ def holders(path: str, root: Union[Path, str] = "/") -> list[tuple[int, str]]:
         wanted = Path(path).stat().st_rdev
     except OSError:
         return []
-    found = []
+    others = []
     for process in root.glob("proc/[0-9]*"):
         pid = int(process.name)
         if pid != os.getpid() and _holds(process, wanted):
             name = _read(process / "comm") or "unknown"
-            found.append((pid, name))
-    return sorted(found)
+            others.append((pid, name))
+    return sorted(others)
 
 
 def why_closed(path: str, root: Union[Path, str] = "/") -> Optional[tuple[str, Optional[str]]]:

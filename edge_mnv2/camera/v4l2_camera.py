@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from edge_mnv2.camera import ioctl, v4l2
-from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.jpeg import JpegDecoder, reduction
 from edge_mnv2.camera.opencv import Captured, CaptureReader, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.source import Source
+from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import SourceError, SourceLost
 
 log = logging.getLogger(__name__)
@@ -158,6 +158,11 @@ class V4l2Camera(Source):
                 " granted, not what was asked for" if differs else "",
             )
         self.granted = granted
+
+
+def make(spec: Spec, settings: CameraSettings) -> V4l2Camera:
+    """The camera of the table's rows."""
+    return V4l2Camera(spec.number if spec.path is None else str(spec.path), settings)
 
 
 def _problem(path: str, root: Union[Path, str]) -> SourceError:

@@ -14,9 +14,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.camera.frame import Frame
+from edge_mnv2.camera.frame import Frame, Source
 from edge_mnv2.camera.pump import CLOSE_S, NoFrames
-from edge_mnv2.camera.source import Source
 from edge_mnv2.errors import SourceError, SourceLost
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mnv2.camera.buffers import FrameBuffers
 from edge_mnv2.camera.open import open_source
+from edge_mnv2.camera.opencv import FrameBuffers
 
 
 def test_a_buffer_is_used_again_when_nobody_refers_to_it() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edge_mnv2.camera.clip import ClipSource
+from edge_mnv2.camera.containers import has_lost_packets
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.transport_stream import has_lost_packets
 from edge_mnv2.errors import SourceError
 from tests.camera import mp4
 

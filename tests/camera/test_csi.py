@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import threading
@@ -138,8 +139,12 @@ def test_inside_a_virtual_environment_that_does_not_see_it(monkeypatch: pytest.M
 
 
 def test_built_for_another_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str) -> None:
-        raise ValueError("numpy.dtype size changed, may indicate binary incompatibility")
+    real = importlib.import_module
+
+    def broken(name: str) -> object:
+        if name == "picamera2":
+            raise ValueError("numpy.dtype size changed, may indicate binary incompatibility")
+        return real(name)
 
     monkeypatch.setattr(csi.importlib, "import_module", broken)
     with pytest.raises(SourceError, match="numpy<2"):

@@ -12,10 +12,9 @@ from PIL import Image
 
 from edge_mnv2.camera import open as opening
 from edge_mnv2.camera.frame import Frame
-from edge_mnv2.camera.geometry import Geometry, Roi
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.pattern import TestPattern
-from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.camera.settings import CameraSettings, Geometry, Roi
 from edge_mnv2.camera.spec import parse
 from edge_mnv2.camera.watchdog import Watchdog
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
@@ -276,9 +275,9 @@ def test_a_profiles_backend_is_for_its_camera_only(tmp_path: Path) -> None:
 
 
 def test_a_jetsons_csi_camera_goes_through_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = ("OpenCV is built without GStreamer", "do this")
+    missing = "OpenCV is built without GStreamer: do this"
     monkeypatch.setattr("edge_mnv2.camera.stream.gstreamer_missing", lambda: missing)
-    table = [backend for backend in opening.BACKENDS["csi"] if backend.name == "gstreamer"]
+    table = [backend for backend in opening.KINDS["csi"].backends if backend.name == "gstreamer"]
     assert table[0].unusable() == "OpenCV is built without GStreamer: do this"
     source = table[0].make(parse("csi:1"), CameraSettings())
     assert source.description == "csi:1" and source.live

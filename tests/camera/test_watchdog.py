@@ -11,11 +11,10 @@ from typing import Optional
 import numpy as np
 import pytest
 
-from edge_mnv2.camera.frame import Frame
+from edge_mnv2.camera.frame import Frame, Source
 from edge_mnv2.camera.newest import Newest
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.pump import NoFrames, Pump, call_within
-from edge_mnv2.camera.source import Source
 from edge_mnv2.camera.watchdog import PROOF_FRAMES, Watchdog, fingerprint
 from edge_mnv2.errors import SourceError, SourceLost
 
