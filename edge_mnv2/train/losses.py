@@ -58,7 +58,8 @@ def make_loss(name: str, task: str, *, class_weights: Optional[torch.Tensor] = N
         return lambda outputs, truth: functional.cross_entropy(
             outputs, truth, weight=class_weights, label_smoothing=smoothing
         )
-    measure: Loss = {"mse": functional.mse_loss, "rmse": rmse, "mape": mape}[name]
+    measures: dict[str, Loss] = {"mse": functional.mse_loss, "rmse": rmse, "mape": mape}
+    measure = measures[name]
     if task == "regression":
         return measure
 
