@@ -14,8 +14,7 @@ import json
 import statistics
 import time
 
-from edge_mnv2.profiler import feed
-from edge_mnv2.profiler.burst import percentiles
+from edge_mnv2.profiler.burst import choose_feed, percentiles
 from edge_mnv2.profiler.measurement import measure
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.interpreter import import_runtime
@@ -47,7 +46,7 @@ def main() -> None:
     module, _ = import_runtime()
     bare = module.Interpreter(model_path=str(found.path), num_threads=options.threads)
     bare.allocate_tensors()
-    frames = feed.choose(None, Camera())
+    frames = choose_feed(None, Camera())
     with Watch() as watch:
 
         def profiled() -> list[int]:

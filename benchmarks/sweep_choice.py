@@ -15,10 +15,9 @@ import random
 import statistics
 
 from edge_mnv2.board.cpus import usable_cpus
-from edge_mnv2.profiler import feed
-from edge_mnv2.profiler.burst import loop_burst
-from edge_mnv2.profiler.goal import Goal
-from edge_mnv2.profiler.open_engines import OpenEngines
+from edge_mnv2.profiler.burst import choose_feed, loop_burst
+from edge_mnv2.profiler.measurement import OpenClassifiers
+from edge_mnv2.profiler.setting import Goal
 from edge_mnv2.profiler.sweep import BURST_S, candidates, sweep
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.settings.profile import resolve
@@ -41,8 +40,8 @@ def main() -> None:
 
     settings, goal, notes = resolve("generic"), Goal(options.goal), []
     settings_to_try = candidates(settings, [options.model], usable_cpus(), notes)
-    with Watch() as watch, OpenEngines(settings) as engines:
-        frames = feed.choose(None, settings.camera)
+    with Watch() as watch, OpenClassifiers(settings) as engines:
+        frames = choose_feed(None, settings.camera)
         costs: dict[str, list[float]] = {setting.words: [] for setting in settings_to_try}
         order = random.Random(1)
 

@@ -5,7 +5,8 @@ The first line says what happened to which file, key or device; `hint` says what
 
 from __future__ import annotations
 
-from typing import Optional
+from dataclasses import dataclass
+from typing import Any, Optional
 
 
 class EdgeMnv2Error(Exception):
@@ -77,6 +78,21 @@ class DownloadError(EdgeMnv2Error, OSError):
 
 class TrainingError(EdgeMnv2Error, ArithmeticError):
     """A training run that cannot go on: its loss is no number any more, or its batch does not fit into memory."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of `doctor`: `status` is "ok", "warn" or "fail", `fix` is what to do, `code` a failure's exit code."""
+
+    id: str
+    status: str
+    detail: str
+    fix: Optional[str] = None
+    code: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a row of the JSON document."""
+        return {"id": self.id, "status": self.status, "detail": self.detail, "fix": self.fix}
 
 
 PARTIAL = 8

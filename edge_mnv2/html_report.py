@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Optional
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -22,20 +23,20 @@ font-variant-numeric:tabular-nums}summary{cursor:pointer;color:var(--soft)}
 """
 
 
-def page(title: str, body: str, style: str = "") -> str:
-    """The document around `body`; `title` is plain text, `style` further CSS."""
+def page(title: str, content: str, style: str = "") -> str:
+    """The document around `content`; `title` is plain text, `style` further CSS."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}{style}</style></head>\n'
-        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+        f"<body><h1>{escape(title)}</h1>\n{content}\n</body></html>\n"
     )
 
 
 def section(title: str, content: str, note: str = "") -> str:
     """A heading with its content; `note` is a line of plain text below the heading."""
     soft = f'<p class="soft">{escape(note)}</p>' if note else ""
-    return f'<h2>{escape(title)}</h2>{soft}<div class="scroll">{content}</div>'
+    return f"<h2>{escape(title)}</h2>{soft}{scroll(content)}"
 
 
 def cards(values: Iterable[tuple[str, str]]) -> str:
@@ -52,3 +53,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequenc
         return "<tr>" + "".join(f"<{tag} {mark}>{cell}</{tag}>" for cell, mark in zip(cells, marks)) + "</tr>"
 
     return f"<table>{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def scroll(content: str) -> str:
+    """A box that scrolls sideways when its content is too wide."""
+    return f'<div class="scroll">{content}</div>'
+
+
+def number(value: Optional[float], digits: int, unit: str = "") -> str:
+    """`value` with so many digits and its unit, or a dash where it is unknown."""
+    return "-" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"

@@ -79,28 +79,28 @@ class _Limit:
 
 
 def _limit_files(tree: Sysroot) -> list[_Limit]:
-    found = []
+    files = []
     for folder in cgroup_folders(tree, "memory"):
         for limit, usage, cache in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
             if tree.exists(f"{folder}/{limit}"):
-                found.append(_Limit(f"{folder}/{limit}", f"{folder}/{usage}", f"{folder}/memory.stat", cache))
-    return found
+                files.append(_Limit(f"{folder}/{limit}", f"{folder}/{usage}", f"{folder}/memory.stat", cache))
+    return files
 
 
 def _tightest(tree: Sysroot, limits: list[_Limit]) -> tuple[Optional[int], Optional[int]]:
     """The tightest memory limit in KiB and what is used under it, less the page cache that can be dropped."""
     tightest: Optional[int] = None
     used = None
-    for files in limits:
-        limit = tree.read_int(files.limit)
+    for group in limits:
+        limit = tree.read_int(group.limit)
         if limit is None or not 0 < limit < _NO_LIMIT or (tightest is not None and limit // 1024 >= tightest):
             continue
         tightest = limit // 1024
-        usage = tree.read_int(files.usage)
-        used = None if usage is None else max(0, usage - _droppable(tree, files)) // 1024
+        usage = tree.read_int(group.usage)
+        used = None if usage is None else max(0, usage - _droppable(tree, group)) // 1024
     return tightest, used
 
 

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Optional
 
-from edge_mnv2.board.sysroot import Sysroot
-from edge_mnv2.board.tools import BoardTool
+from edge_mnv2.board.sysroot import BoardTool, Sysroot
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ _Files = tuple[Optional[str], Optional[str], Optional[str]]
 
 def _iio_channels(tree: Sysroot) -> list[tuple[str, _Files]]:
     """The `ina3221x` driver of JetPack 4: `rail_name_N`, mV, mA, mW below an IIO device."""
-    found: list[tuple[str, _Files]] = []
+    channels: list[tuple[str, _Files]] = []
     base = "sys/bus/i2c/drivers/ina3221x"
     for chip in tree.names(base):
         for device in tree.names(f"{base}/{chip}", "iio"):
@@ -85,8 +84,8 @@ def _iio_channels(tree: Sysroot) -> list[tuple[str, _Files]]:
                     volts, amps, watts = (
                         f"{folder}/in_{what}{number}_input" for what in ("voltage", "current", "power")
                     )
-                    found.append((rail, (volts, amps, watts)))
-    return found
+                    channels.append((rail, (volts, amps, watts)))
+    return channels
 
 
 def _hwmon_channels(tree: Sysroot) -> list[tuple[str, _Files]]:
@@ -98,13 +97,13 @@ def _hwmon_channels(tree: Sysroot) -> list[tuple[str, _Files]]:
     for hwmon in tree.names("sys/class/hwmon", "hwmon"):
         if tree.read(f"sys/class/hwmon/{hwmon}/name") == "ina3221":
             folders.append(f"sys/class/hwmon/{hwmon}")
-    found: list[tuple[str, _Files]] = []
+    channels: list[tuple[str, _Files]] = []
     for folder in folders:
         for channel in (1, 2, 3):
             rail = tree.read(f"{folder}/in{channel}_label")
             if rail and rail != "NC":
-                found.append((rail, (f"{folder}/in{channel}_input", f"{folder}/curr{channel}_input", None)))
-    return found
+                channels.append((rail, (f"{folder}/in{channel}_input", f"{folder}/curr{channel}_input", None)))
+    return channels
 
 
 def _pmic(answer: str) -> dict[str, Rail]:

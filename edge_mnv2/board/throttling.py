@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Optional
 
-from edge_mnv2.board.sysroot import Sysroot
-from edge_mnv2.board.tools import BoardTool
+from edge_mnv2.board.sysroot import BoardTool, Sysroot
 
 WORDS = ("under-voltage", "frequency-capped", "throttled", "soft-temperature-limit", "over-current")
 
@@ -28,6 +27,12 @@ _PI_BITS = {0: "under-voltage", 1: "frequency-capped", 2: "throttled", 3: "soft-
 (Raspberry Pi documentation, vcgencmd)."""
 
 _PI_SYSFS = ("sys/devices/platform/soc", "sys/devices/platform", "sys/firmware")
+
+
+def ordered(words: Iterable[str]) -> list[str]:
+    """`words` in the order of `WORDS`, each once."""
+    present = set(words)
+    return [word for word in WORDS if word in present]
 
 
 def explain(words: Iterable[str]) -> str:
@@ -90,8 +95,8 @@ class Throttling:
             now.add("under-voltage")
         ever |= now
         return (
-            [word for word in WORDS if word in now] if known_now or now else None,
-            [word for word in WORDS if word in ever] if known_ever or ever else None,
+            ordered(now) if known_now or now else None,
+            ordered(ever) if known_ever or ever else None,
         )
 
     def _pi_bits(self) -> Optional[int]:
@@ -122,37 +127,37 @@ def _pi_file(tree: Sysroot) -> Optional[str]:
 
 def _cpu_coolers(tree: Sysroot) -> list[str]:
     """State files of the passive cooling devices that slow the CPU; 0 means full speed."""
-    found = []
+    files = []
     for device in tree.names("sys/class/thermal", "cooling_device"):
         kind = (tree.read(f"sys/class/thermal/{device}/type") or "").lower()
         if re.search(r"cpu|processor", kind) and "fan" not in kind:
-            found.append(f"sys/class/thermal/{device}/cur_state")
-    return found
+            files.append(f"sys/class/thermal/{device}/cur_state")
+    return files
 
 
 def _event_counters(tree: Sysroot) -> list[tuple[str, str]]:
     """Counters that only grow: (file, the word for what they count)."""
-    found = []
+    counters = []
     for hwmon in tree.names("sys/class/hwmon", "hwmon"):
         folder = f"sys/class/hwmon/{hwmon}"
         if tree.read(f"{folder}/name") == "soctherm_oc":
             # Jetson Linux Developer Guide, "Jetson Orin: over-current throttling": 1 = under-voltage.
             words = {1: "under-voltage", 2: "over-current", 3: "over-current"}
-            found += [(f"{folder}/oc{number}_event_cnt", word) for number, word in words.items()]
+            counters += [(f"{folder}/oc{number}_event_cnt", word) for number, word in words.items()]
     for name in ("core_throttle_count", "package_throttle_count"):
         file = f"sys/devices/system/cpu/cpu0/thermal_throttle/{name}"
         if tree.exists(file):
-            found.append((file, "throttled"))
-    return found
+            counters.append((file, "throttled"))
+    return counters
 
 
 def _current_alarms(tree: Sysroot) -> list[str]:
-    found = []
+    alarms = []
     for hwmon in tree.names("sys/class/hwmon", "hwmon"):
         folder = f"sys/class/hwmon/{hwmon}"
         if tree.read(f"{folder}/name") == "ina3221":
-            found += [f"{folder}/{name}" for name in tree.names(folder, "curr") if name.endswith("_crit_alarm")]
-    return found
+            alarms += [f"{folder}/{name}" for name in tree.names(folder, "curr") if name.endswith("_crit_alarm")]
+    return alarms
 
 
 def _volt_alarm(tree: Sysroot) -> Optional[str]:

@@ -202,7 +202,7 @@ def accelerators(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
             {
                 "accelerators": [_plain(accelerator) for accelerator in found],
                 "library": _plain(find_library(folder)),
-                "checks": [row._asdict() for row in judged],
+                "checks": [row.as_dict() for row in judged],
             }
         )
         return

@@ -11,7 +11,7 @@ import typer
 from edge_mnv2.cli.options import JSON, given, option, parse_duration, setting_overrides
 from edge_mnv2.cli.table import aligned
 from edge_mnv2.errors import UsageError
-from edge_mnv2.profiler.figures import number, plural
+from edge_mnv2.html_report import number, plural
 
 if TYPE_CHECKING:
     from edge_mnv2.profiler.profiled import Profiled

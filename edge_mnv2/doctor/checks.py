@@ -6,14 +6,16 @@ import logging
 import os
 import platform
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Optional
 
 from edge_mnv2 import paths
-from edge_mnv2.doctor.child import run_python
-from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
+from edge_mnv2.errors import AcceleratorError, Check, EdgeMnv2Error, ModelError
 from edge_mnv2.runtime.interpreter import RUNTIMES, installed_runtimes
 from edge_mnv2.runtime.onnx_backend import INSTALL
 from edge_mnv2.runtime.onnx_backend import version as onnx_version
@@ -43,70 +45,61 @@ _ONNX = """
 from edge_mnv2.runtime.onnx_backend import import_onnxruntime, providers
 module = import_onnxruntime()
 names = [one if isinstance(one, str) else one[0] for one in providers(module)]
-told = ", ".join(name.replace("ExecutionProvider", "") for name in names)
-print(f"onnxruntime {module.__version__}, on {told} (run uses it for .onnx models)")
+shown = ", ".join(name.replace("ExecutionProvider", "") for name in names)
+print(f"onnxruntime {module.__version__}, on {shown} (run uses it for .onnx models)")
 """
-
-
-@dataclass(frozen=True)
-class Check:
-    """One row: `status` is "ok", "warn" or "fail"; `code` is the exit code that a failure asks for."""
-
-    id: str
-    status: str
-    detail: str
-    fix: str = ""
-    code: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        row = asdict(self)
-        del row["code"]
-        row["fix"] = self.fix or None
-        return row
 
 
 def run_checks(root: str = "/") -> Iterator[Check]:
     """Every check in order, as it is done."""
-    for check in _CHECKS:
+    for name, check in (
+        ("python", _python),
+        ("numpy+opencv", _numpy_and_opencv),
+        ("model", _default_model),
+        ("runtime", _runtime),
+        ("camera", partial(_camera, root)),
+        ("edgetpu", partial(_edgetpu, root)),
+        ("profile", partial(_profile, root)),
+        ("disk", _disk),
+    ):
         try:
-            yield from check(root)
+            yield from check()
         except EdgeMnv2Error as error:
-            yield Check(check.__name__.lstrip("_"), "fail", error.message, error.hint or "", error.exit_code)
+            yield Check(name, "fail", error.message, error.hint, error.exit_code)
         except Exception as error:
-            log.debug("check %s", check.__name__, exc_info=True)
-            name = check.__name__.lstrip("_")
-            yield Check(name, "warn", f"the check itself failed: {type(error).__name__}: {error}", "see --debug")
+            log.debug("check %s", name, exc_info=True)
+            yield Check(name, "warn", f"the check failed: {type(error).__name__}: {error}", "run doctor with --debug")
 
 
-def _python(root: str) -> Iterator[Check]:
+def _python() -> Iterator[Check]:
     bits = "64" if sys.maxsize > 2**32 else "32"
     detail = f"Python {platform.python_version()}, {bits} bit, {platform.machine()}"
     yield Check("python", "ok", detail)
 
 
-def _numpy_and_opencv(root: str) -> Iterator[Check]:
-    tried = run_python(_NUMPY_AND_OPENCV)
-    if tried.ok:
-        yield Check("numpy+opencv", "ok", tried.output)
+def _numpy_and_opencv() -> Iterator[Check]:
+    attempt = run_python(_NUMPY_AND_OPENCV)
+    if attempt.ok:
+        yield Check("numpy+opencv", "ok", attempt.output)
         return
-    fix = tried.fix
-    if "_ARRAY_API" in tried.output or "multiarray" in tried.output:
+    fix = attempt.fix
+    if "_ARRAY_API" in attempt.output or "multiarray" in attempt.output:
         fix = "numpy 1 and 2 are mixed: install the environment again, with system packages or without, not both"
-    elif "libGL" in tried.output:
+    elif "libGL" in attempt.output:
         fix = "this OpenCV wants a desktop: pip uninstall opencv-python; pip install opencv-python-headless"
-    elif "cv2" in tried.output:
+    elif "cv2" in attempt.output:
         fix = "pip install opencv-python-headless, or apt install python3-opencv and a venv with --system-site-packages"
-    yield Check("numpy+opencv", "fail", tried.output, fix or "run install.sh again", 1)
+    yield Check("numpy+opencv", "fail", attempt.output, fix or "run install.sh again", 1)
 
 
-def _default_model(root: str) -> Iterator[Check]:
+def _default_model() -> Iterator[Check]:
     from edge_mnv2.zoo.resolve import resolve
 
-    found = resolve(DEFAULT_MODEL)
-    yield Check("model", "ok", f"{found.name}, sha256 {found.sha256[:12]} as registered")
+    model = resolve(DEFAULT_MODEL)
+    yield Check("model", "ok", f"{model.name}, sha256 {model.sha256[:12]} as registered")
 
 
-def _runtime(root: str) -> Iterator[Check]:
+def _runtime() -> Iterator[Check]:
     from edge_mnv2.zoo.resolve import resolve
 
     names = installed_runtimes()
@@ -116,20 +109,22 @@ def _runtime(root: str) -> Iterator[Check]:
     path = str(resolve(DEFAULT_MODEL).path)
     others = len(names) > 1 or onnx_version() is not None
     for position, name in enumerate(names):
-        tried = run_python(_ONE_INFERENCE, path, name)
+        attempt = run_python(_ONE_INFERENCE, path, name)
         default = " (run uses it for .tflite models)" if position == 0 and others else ""
-        if tried.ok:
-            yield Check("runtime", "ok", tried.output + default)
+        if attempt.ok:
+            yield Check("runtime", "ok", attempt.output + default)
         else:
-            fix = tried.fix or f"pip install --force-reinstall {RUNTIMES[name][1]}"
-            if "numpy" in tried.output:
+            fix = attempt.fix or f"pip install --force-reinstall {RUNTIMES[name][1]}"
+            if "numpy" in attempt.output:
                 fix = "pip install 'numpy<2' or ai-edge-litert"
             status = "fail" if position == 0 else "warn"
-            yield Check("runtime", status, f"{RUNTIMES[name][1]}: {tried.output}", fix, 1 if status == "fail" else 0)
+            yield Check("runtime", status, f"{RUNTIMES[name][1]}: {attempt.output}", fix, 1 if status == "fail" else 0)
     if onnx_version() is not None:
-        tried = run_python(_ONNX)
-        detail = tried.output if tried.ok else f"onnxruntime: {tried.output}"
-        yield Check("onnxruntime", "ok" if tried.ok else "warn", detail, "" if tried.ok else tried.fix or INSTALL)
+        attempt = run_python(_ONNX)
+        detail = attempt.output if attempt.ok else f"onnxruntime: {attempt.output}"
+        yield Check(
+            "onnxruntime", "ok" if attempt.ok else "warn", detail, None if attempt.ok else attempt.fix or INSTALL
+        )
 
 
 def _camera(root: str) -> Iterator[Check]:
@@ -157,8 +152,7 @@ def _edgetpu(root: str) -> Iterator[Check]:
     from edge_mnv2.runtime.edgetpu.pairs import worth_trying
 
     rows = checks(root)
-    for row in rows:
-        yield Check(row.id, row.status, row.detail, row.fix or "")
+    yield from rows
     wrong = {row.id for row in rows if row.status != "ok"}
     if root == "/" and worth_trying() and not wrong & {"edgetpu-library", "edgetpu-rights", "edgetpu-held"}:
         yield _edgetpu_contact()
@@ -176,7 +170,7 @@ def _edgetpu_contact() -> Check:
     try:
         return Check("edgetpu-contact", "ok", try_device(compiled))
     except AcceleratorError as error:
-        return Check("edgetpu-contact", "warn", error.message, error.hint or "")
+        return Check("edgetpu-contact", "warn", error.message, error.hint)
 
 
 def _profile(root: str) -> Iterator[Check]:
@@ -186,7 +180,7 @@ def _profile(root: str) -> Iterator[Check]:
     yield Check("profile", "ok", f"{settings.profile} ({settings.reason})")
 
 
-def _disk(root: str) -> Iterator[Check]:
+def _disk() -> Iterator[Check]:
     folder = paths.cache_dir()
     place = folder
     while not place.exists() and place != place.parent:
@@ -201,13 +195,42 @@ def _disk(root: str) -> Iterator[Check]:
         yield Check("disk", "ok", detail)
 
 
-_CHECKS: tuple[Callable[[str], Iterator[Check]], ...] = (
-    _python,
-    _numpy_and_opencv,
-    _default_model,
-    _runtime,
-    _camera,
-    _edgetpu,
-    _profile,
-    _disk,
-)
+_FIXES = {
+    "SIGILL": "an installed wheel is built for a newer CPU than this one: install the distribution's package instead "
+    "(apt install python3-numpy python3-opencv), or a 64-bit system",
+    "SIGSEGV": "two packages do not fit each other: recreate the environment (run install.sh again)",
+    "SIGBUS": "the storage or memory failed while a library was read: check the card and `dmesg`",
+    "SIGKILL": "the system ended it, most likely for want of memory: close other programs or add swap",
+    "SIGABRT": "a library gave up while it was loaded: recreate the environment (run install.sh again)",
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a child ended: `output` of a good one, else what went wrong and what to do."""
+
+    ok: bool
+    output: str
+    fix: Optional[str] = None
+
+
+def run_python(code: str, *arguments: str, timeout: float = 120.0) -> Attempt:
+    """Run `code` in this Python, in a process of its own."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=timeout, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return Attempt(False, f"no answer after {timeout:.0f} s", "look at `dmesg` and the load of the machine")
+    except OSError as error:
+        return Attempt(False, f"cannot start {sys.executable}: {error.strerror}", "check the Python installation")
+    if done.returncode == 0:
+        return Attempt(True, done.stdout.strip())
+    if done.returncode < 0:
+        try:
+            name = signal.Signals(-done.returncode).name
+        except ValueError:
+            name = f"signal {-done.returncode}"
+        return Attempt(False, f"the process was killed by {name}", _FIXES.get(name, "run it again with --debug"))
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return Attempt(False, lines[-1] if lines else f"exit code {done.returncode}")

@@ -1,24 +1,86 @@
-"""Short measured runs: the model alone, and the whole loop of `run`. Everything else here is made of them."""
+"""Short measured runs of a source's frames: the model alone, and the whole loop of `run`. Everything here uses them."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import Any, Optional
 
+import numpy as np
+
+from edge_mnv2.camera.frame import FrameSource
+from edge_mnv2.camera.open import open_source
+from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.camera.spec import parse
+from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.percentiles import Percentiles
 from edge_mnv2.pipeline.result import Engine, Result
 from edge_mnv2.pipeline.statistics import Statistics
-from edge_mnv2.profiler.cpu_use import own_seconds
-from edge_mnv2.profiler.feed import Feed
+from edge_mnv2.profiler.watch import own_seconds
 from edge_mnv2.runtime.classifier import Classified, simulated_inference_ns
 from edge_mnv2.runtime.interpreter import AnyInterpreter
+from edge_mnv2.settings.schema import Camera
 
 STAGES = ("capture", "preprocess", "inference", "postprocess")
 
 LEAST_FRAMES = 3
 """However slow the board is, a burst has so many frames for each worker."""
+PATTERN_SIZE = (640, 480)
+_SIZABLE = ("device", "csi")
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source and how it is read.
+
+    `waits`: it delivers at a rate of its own, as a camera does. The others give each frame as soon as it can be taken
+    and begin again at their end. `size` is (width, height) of a test pattern. `sizable`: the source can be asked for
+    other sizes.
+    """
+
+    source: FrameSource
+    waits: bool
+    size: Optional[tuple[int, int]] = None
+    sizable: bool = False
+
+    @property
+    def description(self) -> str:
+        if self.size is not None and not self.waits:
+            return f"test pattern {self.size[0]}x{self.size[1]}, without pause"
+        return self.source.description
+
+    def loop(self, classifiers: Sequence[Engine], statistics: Optional[Statistics] = None, **more: Any) -> FrameLoop:
+        """The loop of `run` over this source, which has to be open."""
+        endless = not self.waits
+        return FrameLoop(self.source, classifiers, every_frame=endless, repeat=endless, statistics=statistics, **more)
+
+
+def pattern_feed(size: tuple[int, int] = PATTERN_SIZE, settings: Optional[Camera] = None) -> Feed:
+    """The test pattern in `size`, turned and cropped as the settings say."""
+    asked = CameraSettings(**settings.asked()) if settings is not None else CameraSettings()
+    return Feed(open_source("test:{}x{}".format(*size), asked, hurry=True), False, size, True)
+
+
+def choose_feed(spec: Optional[str], settings: Camera) -> Feed:
+    """The feed for `--source SPEC`; the test pattern, in the settings' size, where none was named.
+
+    A test pattern keeps its rate only where one was given (`test:640x480@30`): it then stands for a camera. Nothing is
+    opened. Raises UsageError, SourceError, DownloadError as `open_source`.
+    """
+    parsed = parse("test" if spec is None else spec)
+    if parsed.kind == "test" and parsed.fps is None:
+        return pattern_feed(parsed.size or settings_size(settings) or PATTERN_SIZE, settings)
+    source = open_source(str(spec), CameraSettings(**settings.asked()))
+    return Feed(
+        source, source.live, parsed.size, parsed.kind in _SIZABLE or (parsed.kind == "test" and not parsed.size)
+    )
+
+
+def settings_size(settings: Camera) -> Optional[tuple[int, int]]:
+    """(width, height) where the settings ask for a size."""
+    return None if settings.width is None or settings.height is None else (settings.width, settings.height)
 
 
 @dataclass
@@ -72,15 +134,15 @@ def model_burst(interpreter: AnyInterpreter, seconds: float, least: int = LEAST_
             return times
 
 
-def loop_burst(engines: Sequence[Engine], feed: Feed, seconds: float, *, least: int = LEAST_FRAMES) -> Burst:
+def loop_burst(classifiers: Sequence[Engine], feed: Feed, seconds: float, *, least: int = LEAST_FRAMES) -> Burst:
     """`seconds` of the frame loop, at least `least` frames for each engine; opens and closes the source.
 
-    Raises what the source and the engines raise.
+    Raises what the source and the classifiers raise.
     """
     recorder = _Recorder(feed.waits)
     feed.source.open()
-    loop = feed.loop(engines, recorder)
-    loop.add_sink(_Enough(seconds, least * len(engines), loop.stop))
+    loop = feed.loop(classifiers, recorder)
+    loop.add_sink(_Enough(seconds, least * len(classifiers), loop.stop))
     cpu, began = own_seconds(), time.monotonic_ns()
     loop.run()
     if loop.lost is not None:
@@ -89,7 +151,7 @@ def loop_burst(engines: Sequence[Engine], feed: Feed, seconds: float, *, least: 
     burst.cpu_s = own_seconds() - cpu
     burst.spans.append((began, time.monotonic_ns()))
     burst.capture.extend(recorder.reads.values)
-    if (rate := recorder.rate(len(engines))) is not None:
+    if (rate := recorder.rate(len(classifiers))) is not None:
         burst.rates.append(rate)
     return burst
 
@@ -101,8 +163,7 @@ class _Recorder(Statistics):
         super().__init__()
         self._live = live
         self.burst = Burst()
-        self.reads = _Kept()
-        self.capture = self.reads
+        self.capture = self.reads = _AllTimes()
         self._finished: list[int] = []
 
     def add(self, captured_at: int, classified: Optional[Classified], finished_at: int) -> None:
@@ -124,7 +185,7 @@ class _Recorder(Statistics):
         return len(finished) / self.duration_s if self.duration_s else None
 
 
-class _Kept(Percentiles):
+class _AllTimes(Percentiles):
     def __init__(self) -> None:
         super().__init__()
         self.values: list[int] = []
@@ -151,22 +212,18 @@ def percentiles(
     nanoseconds: Sequence[int], fractions: Sequence[float] = (0.5, 0.95, 0.99)
 ) -> dict[str, Optional[float]]:
     """`{"p50": ms, ...}` of times in nanoseconds, None where there are none; linear between the two nearest."""
-    ordered = sorted(nanoseconds)
-    found: dict[str, Optional[float]] = {}
-    for fraction in fractions:
-        name = f"p{round(fraction * 100)}"
-        if not ordered:
-            found[name] = None
-            continue
-        place = fraction * (len(ordered) - 1)
-        low = int(place)
-        high = min(low + 1, len(ordered) - 1)
-        found[name] = round((ordered[low] + (ordered[high] - ordered[low]) * (place - low)) / 1e6, 4)
-    return found
+    values = np.quantile(nanoseconds, fractions) / 1e6 if nanoseconds else [None] * len(fractions)
+    return {
+        f"p{round(fraction * 100)}": None if value is None else round(float(value), 4)
+        for fraction, value in zip(fractions, values)
+    }
 
 
-def middle(values: Sequence[Union[int, float]]) -> Optional[float]:
-    """The median, None of nothing."""
-    import statistics
-
+def median(values: Sequence[float]) -> Optional[float]:
+    """The median, None without values."""
     return statistics.median(values) if values else None
+
+
+def rounded(value: Optional[float], digits: int) -> Optional[float]:
+    """`round` that passes None on."""
+    return None if value is None else round(value, digits)

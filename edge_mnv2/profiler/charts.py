@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
+from edge_mnv2.profiler.burst import median
 from edge_mnv2.profiler.operators import Operators
-from edge_mnv2.profiler.soak_points import Point
+from edge_mnv2.profiler.soak import Point
 from edge_mnv2.profiler.sweep import Row
 from edge_mnv2.svg_chart import fragment, options
 
@@ -84,14 +85,14 @@ def bars(title: str, unit: str, values: Sequence[tuple[str, Optional[float]]], c
     return fragment(chart, title)
 
 
-def operators(found: Operators) -> str:
+def operators(measured: Operators) -> str:
     """Time of each operator in the order of the graph."""
     import pygal
 
     chart = pygal.StackedBar(
         y_title="ms", x_title="operators in the order of the graph", show_x_labels=False, **options(height=300)
     )
-    kinds = [kind for kind, _, _ in found.by_kind()]
+    kinds = [kind for kind, _, _ in measured.by_kind()]
     for kind in kinds:
         chart.add(
             kind,
@@ -99,7 +100,7 @@ def operators(found: Operators) -> str:
                 {"value": round(part.ms, 4), "label": f"{part.index} {part.operator} {part.detail}"}
                 if part.operator == kind
                 else None
-                for part in found.parts
+                for part in measured.parts
             ],
             formatter=lambda value: "" if value is None else f"{value:.3f} ms",
         )
@@ -119,7 +120,7 @@ def soak_rate(points: Sequence[Point]) -> str:
         include_x_axis=True,
         **options(height=300),
     )
-    chart.add("FPS", _pairs(points, scale, lambda point: point.fps), formatter=_said("FPS", unit))
+    chart.add("FPS", _pairs(points, scale, lambda point: point.fps), formatter=_hover("FPS", unit))
     held = [point for point in points if point.throttled]
     if held:
         chart.add(
@@ -130,7 +131,7 @@ def soak_rate(points: Sequence[Point]) -> str:
             ],
             stroke=False,
             dots_size=5,
-            formatter=_said("FPS", unit),
+            formatter=_hover("FPS", unit),
         )
     return fragment(chart, "Frame rate over time")
 
@@ -160,7 +161,7 @@ def _curve(points: Sequence[Point], title: str, what: str, value: Callable[[Poin
     chart = pygal.XY(
         x_title=unit, y_title=what, show_dots=True, dots_size=1.5, show_legend=False, **options(height=220)
     )
-    chart.add(what, pairs, formatter=_said(what, unit))
+    chart.add(what, pairs, formatter=_hover(what, unit))
     return fragment(chart, title)
 
 
@@ -175,11 +176,9 @@ def _time_unit(points: Sequence[Point]) -> tuple[str, float]:
     return ("hours", 3600.0) if longest > 3 * 3600 else ("minutes", 60.0) if longest > 180 else ("seconds", 1.0)
 
 
-def _said(what: str, unit: str) -> Any:
+def _hover(what: str, unit: str) -> Any:
     return lambda point: "" if point is None else f"{point[1]:g} {what} after {point[0]:g} {unit}"
 
 
 def _median_ms(row: Row) -> float:
-    import statistics
-
-    return statistics.median(row.burst.end_to_end) / 1e6
+    return (median(row.burst.end_to_end) or 0) / 1e6

@@ -1,19 +1,23 @@
-"""One setting measured thoroughly: warm-up, the model alone, the stages, the whole way of a frame."""
+"""One setting measured thoroughly: warm-up, the model alone, the stages, the whole way of a frame; open classifiers."""
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
+from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.pipeline.statistics import resident_mb
-from edge_mnv2.profiler.burst import STAGES, Burst, loop_burst, middle, model_burst, percentiles
-from edge_mnv2.profiler.cpu_use import CpuMeter, CpuUse
-from edge_mnv2.profiler.feed import Feed
-from edge_mnv2.profiler.watch import Watch
+from edge_mnv2.profiler.burst import STAGES, Burst, Feed, loop_burst, median, model_burst, percentiles, rounded
+from edge_mnv2.profiler.setting import Setting
+from edge_mnv2.profiler.watch import CpuMeter, Watch
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.opening import Engines, open_engines
+from edge_mnv2.settings.profile import Settings
 
 WARM_UP_S = 1.0
 """Time for caches, and for a clock governor to notice that there is work."""
@@ -49,7 +53,7 @@ class Measurement:
 
     @property
     def fps(self) -> Optional[float]:
-        return middle(self.burst.rates)
+        return median(self.burst.rates)
 
     @property
     def energy_mj(self) -> Optional[float]:
@@ -63,23 +67,23 @@ class Measurement:
             "model_ms": percentiles(self.model),
             "stages_ms": {name: percentiles(getattr(self.burst, name)) for name in STAGES},
             "end_to_end_ms": percentiles(self.burst.end_to_end),
-            "fps": None if self.fps is None else round(self.fps, 2),
+            "fps": rounded(self.fps, 2),
             "frames": self.burst.frames,
             "inferences": len(self.model),
             "warm_up": {
                 "load_ms": round(self.warm_up.load_ms, 1),
-                "first_ms": None if self.warm_up.first_ms is None else round(self.warm_up.first_ms, 3),
+                "first_ms": rounded(self.warm_up.first_ms, 3),
                 "frames": self.warm_up.frames,
                 "seconds": round(self.warm_up.seconds, 2),
             },
             "cpu": {
-                "ms_per_frame": None if spent is None else round(spent, 3),
+                "ms_per_frame": rounded(spent, 3),
                 "cpus_used": None if spent is None or self.fps is None else round(spent * self.fps / 1e3, 2),
-                "others": None if self.others is None else round(self.others, 2),
+                "others": rounded(self.others, 2),
             },
             "memory": {"rss_mb": self.rss_mb, "peak_rss_mb": self.peak_rss_mb},
-            "power_w": None if self.watts is None else round(self.watts, 3),
-            "energy_mj": None if self.energy_mj is None else round(self.energy_mj, 3),
+            "power_w": rounded(self.watts, 3),
+            "energy_mj": rounded(self.energy_mj, 3),
         }
 
 
@@ -104,9 +108,73 @@ def measure(
         result.burst.add(loop_burst(classifiers, feed, seconds / rounds * 0.6))
         if time.monotonic() > end:
             break
-    used: CpuUse = meter.read()
-    result.others = used.others
+    result.others = meter.read().others
     result.watts = watch.watts(result.burst.spans)
     result.rss_mb = resident_mb()
     result.peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)
     return result
+
+
+_KEEP_FREE = 0.25
+"""Share of the available memory that is left to others."""
+
+
+def with_setting(settings: Settings, setting: Setting) -> Settings:
+    """`settings` with the model, delegate and threads of `setting`."""
+    runtime = replace(
+        settings.runtime, model=setting.model, delegate=setting.delegate, threads=setting.threads, workers=1
+    )
+    return replace(settings, runtime=runtime)
+
+
+class OpenClassifiers:
+    """The classifiers that a sweep holds open side by side: one interpreter serves every setting that has its threads.
+
+    Each is opened when it is first asked for. A context manager that closes them all.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = contextlib.ExitStack()
+        self._open: dict[tuple[Optional[str], str, int], list[Engines]] = {}
+        self._memory = MemoryReader(Sysroot("/"))
+        self._each_mb = 0.0
+        self._load_ms: dict[tuple[Optional[str], str, int], float] = {}
+        self.notes: list[str] = []
+
+    def has_room(self) -> bool:
+        """Whether the memory is large enough for one more interpreter like the largest so far."""
+        available = self._memory.read().available
+        return available is None or self._each_mb < available * (1 - _KEEP_FREE)
+
+    def get(self, setting: Setting) -> list[Classifier]:
+        """As many classifiers as `setting` has workers. Raises what `open_engines` raises."""
+        key = (setting.model, setting.delegate, setting.threads)
+        held = self._open.setdefault(key, [])
+        classifiers = [classifier for opened in held for classifier in opened.engines]
+        missing = setting.workers - len(classifiers)
+        if missing > 0:
+            before, began = resident_mb(), time.monotonic()
+            opened = open_engines(with_setting(self._settings, setting), None, "exit", workers=missing)
+            held.append(self._stack.enter_context(opened))
+            self._load_ms.setdefault(key, (time.monotonic() - began) * 1e3 / missing)
+            classifiers += opened.engines
+            self.notes += [note for note in opened.notes if note not in self.notes]
+            if before is not None and (after := resident_mb()) is not None:
+                self._each_mb = max(self._each_mb, (after - before) / missing)
+        return classifiers[: setting.workers]
+
+    def load_ms(self, setting: Setting) -> float:
+        """What it took to open one of the classifiers of `setting`, its first inference included."""
+        return self._load_ms[setting.model, setting.delegate, setting.threads]
+
+    def name(self, setting: Setting) -> tuple[str, str, str]:
+        """(model, runtime, delegate) of open classifiers, as results name them."""
+        opened = self._open[setting.model, setting.delegate, setting.threads][0]
+        return opened.model, opened.runtime, opened.delegate
+
+    def __enter__(self) -> OpenClassifiers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()

@@ -160,10 +160,10 @@ class _Step:
 
 
 def _timed(whole: Interpreter, steps: list[_Step], graph: Graph, seconds: float) -> Operators:
-    given = whole.inputs[0]
-    shape = tuple(max(1, size) for size in given.shape)
+    tensor = whole.inputs[0]
+    shape = tuple(max(1, size) for size in tensor.shape)
     picture = np.random.default_rng(0).integers(0, 255, shape, endpoint=True)
-    values = picture.astype(given.dtype) if given.dtype.kind != "f" else (picture / 127.5 - 1).astype(given.dtype)
+    values = (picture / 127.5 - 1 if tensor.dtype.kind == "f" else picture).astype(tensor.dtype)
     whole.set_input(values)
     whole_times: list[int] = []
     end = time.monotonic() + seconds

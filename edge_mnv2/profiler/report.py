@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.html_report import cards, page, section, table
+from edge_mnv2.html_report import cards, number, page, plural, scroll, section, table
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.profiler import charts
-from edge_mnv2.profiler.figures import ms, number, plural, scroll, sentence
 from edge_mnv2.profiler.profiled import Profiled
-from edge_mnv2.profiler.report_settings import accelerator, compared, sizes
 from edge_mnv2.svg_chart import STYLE
 
 _STYLE = """
@@ -32,9 +30,9 @@ _STAGES = (
 )
 
 
-def write_report(target: Path, found: Profiled) -> None:
+def write_report(target: Path, result: Profiled) -> None:
     """Write the page to `target`, whole or not at all. Raises UsageError where it cannot be written."""
-    text = render(found)
+    text = render(result)
     try:
         with atomic_write(target, "w") as handle:
             handle.write(text)
@@ -42,33 +40,33 @@ def write_report(target: Path, found: Profiled) -> None:
         raise UsageError(f"--report {target} cannot be written: {error.strerror or error}") from error
 
 
-def render(found: Profiled) -> str:
+def render(result: Profiled) -> str:
     """The page as HTML."""
-    document = found.document()
+    document = result.document()
     board = document["board"] or "unknown board"
-    parts = [_head(found, document), _notes(document), _distribution(found, document), compared(found, document)]
-    parts += [sizes(found), accelerator(found), _operators(found), _soak(found), _facts(document)]
+    parts = [_head(result, document), _notes(document), _distribution(result, document), compared(result, document)]
+    parts += [sizes(result), accelerator(result), _operators(result), _soak(result), _facts(document)]
     return page(
         f"{document['settings']['model']} on {board}", "\n".join(part for part in parts if part), STYLE + _STYLE
     )
 
 
-def _head(found: Profiled, document: dict[str, Any]) -> str:
+def _head(result: Profiled, document: dict[str, Any]) -> str:
     settings = document["settings"]
     line = (
         f"{settings['runtime']} · {settings['delegate']} · {plural(settings['threads'], 'thread')} · "
         f"{plural(settings['workers'], 'worker')} · {settings['source']} · {document['date']}"
     )
     figures = [
-        ("model alone, median", ms(document["model_ms"]["p50"])),
-        ("end to end, median", ms(document["end_to_end_ms"]["p50"])),
-        ("end to end, p99", ms(document["end_to_end_ms"]["p99"])),
+        ("model alone, median", number(document["model_ms"]["p50"], 2, " ms")),
+        ("end to end, median", number(document["end_to_end_ms"]["p50"], 2, " ms")),
+        ("end to end, p99", number(document["end_to_end_ms"]["p99"], 2, " ms")),
         ("frame rate", "-" if document["fps"] is None else f"{document['fps']:.1f} FPS"),
-        ("CPU time a frame", ms(document["cpu"]["ms_per_frame"])),
+        ("CPU time a frame", number(document["cpu"]["ms_per_frame"], 2, " ms")),
     ]
     if document["energy_mj"] is not None:
         figures.append(("energy a frame", f"{document['energy_mj']:.1f} mJ"))
-    heat = [document["health"]["max_temp_c"], found.soak.max_temp_c if found.soak else None]
+    heat = [document["health"]["max_temp_c"], result.soak.max_temp_c if result.soak else None]
     if any(celsius is not None for celsius in heat):
         figures.append(("highest temperature", f"{max(celsius for celsius in heat if celsius is not None):g} °C"))
     return f'<p class="soft">{escape(line)}</p>{cards(figures)}'
@@ -83,8 +81,8 @@ def _notes(document: dict[str, Any]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def _distribution(found: Profiled, document: dict[str, Any]) -> str:
-    measurement = found.measurement
+def _distribution(result: Profiled, document: dict[str, Any]) -> str:
+    measurement = result.measurement
     if not measurement.model or not measurement.burst.end_to_end:
         return ""
     rows = []
@@ -101,17 +99,17 @@ def _distribution(found: Profiled, document: dict[str, Any]) -> str:
     return section("Latency", chart, note) + scroll(table(["ms", "p50", "p95", "p99", ""], rows, numeric=(1, 2, 3)))
 
 
-def _operators(found: Profiled) -> str:
-    if found.operators is None:
+def _operators(result: Profiled) -> str:
+    if result.operators is None:
         return ""
-    document = found.operators.document()
+    document = result.operators.document()
     note = (
-        f"{sentence(document['method'])} {document['rounds']} rounds. Together they take "
+        f"{_sentence(document['method'])} {document['rounds']} rounds. Together they take "
         f"{document['covered']:.0%} of the whole model's {document['model_ms']:.2f} ms."
     )
     kinds = [
-        [escape(kind), str(count), number(ms, 3), f"{ms / sum(part.ms for part in found.operators.parts):.1%}"]
-        for kind, count, ms in found.operators.by_kind()
+        [escape(kind), str(count), number(ms, 3), f"{ms / sum(part.ms for part in result.operators.parts):.1%}"]
+        for kind, count, ms in result.operators.by_kind()
     ]
     rows = [
         [
@@ -126,18 +124,18 @@ def _operators(found: Profiled) -> str:
     ]
     every = table(["", "operator", "output", "ms", "share", "GMAC/s"], rows, numeric=(0, 3, 4, 5))
     return (
-        section("Operators", charts.operators(found.operators), note)
+        section("Operators", charts.operators(result.operators), note)
         + scroll(table(["kind", "operators", "ms", "share"], kinds, numeric=(1, 2, 3)))
         + f"<details><summary>{len(rows)} operators</summary>{scroll(every)}</details>"
     )
 
 
-def _soak(found: Profiled) -> str:
-    result = found.soak
-    if result is None or not result.points:
+def _soak(result: Profiled) -> str:
+    soak = result.soak
+    if soak is None or not soak.points:
         return ""
-    parts = [section("Soak", charts.soak_rate(result.points), sentence(result.verdict))]
-    curves = [draw(result.points) for draw in (charts.soak_heat, charts.soak_clock, charts.soak_power)]
+    parts = [section("Soak", charts.soak_rate(soak.points), _sentence(soak.verdict))]
+    curves = [draw(soak.points) for draw in (charts.soak_heat, charts.soak_clock, charts.soak_power)]
     parts += [scroll(curve) for curve in curves if curve]
     rows = [
         [
@@ -149,7 +147,7 @@ def _soak(found: Profiled) -> str:
             number(point.power_w, 2),
             "-" if point.throttled is None else escape(", ".join(point.throttled)),
         ]
-        for point in result.points
+        for point in soak.points
     ]
     header = ["s", "FPS", "inference, ms", "°C", "MHz", "W", "throttled"]
     every = table(header, rows, numeric=(0, 1, 2, 3, 4, 5))
@@ -180,3 +178,93 @@ def _facts(document: dict[str, Any]) -> str:
 
 def _because(why: Optional[str]) -> str:
     return f" ({why})" if why else ""
+
+
+def compared(result: Profiled, document: dict[str, Any]) -> str:
+    """The settings of the sweep; "" without one."""
+    swept = result.swept
+    if swept is None:
+        return ""
+    ended = "until no doubt was left" if swept.settled else "until the time was over"
+    note = (
+        f"Goal: {document['goal']}, {document['goal_means']}. {swept.rounds} rounds, every setting once a round in a "
+        f"new order, {ended}; who was clearly worse left early. Cost is the median ratio to the chosen setting."
+    )
+    ranked = sorted(swept.rows, key=lambda row: row.entrant.ratio)
+    chart = charts.bars(
+        "Cost by setting",
+        "cost over that of the chosen setting",
+        [(_name(row, swept.rows), row.entrant.ratio) for row in ranked],
+        ranked.index(swept.winner),
+    )
+    parts = [section("Settings compared", chart, note)]
+    if len(swept.rows) > 1:
+        parts.append(
+            section(
+                "Throughput against latency",
+                charts.against(swept.rows, swept.winner),
+                "Along each line the number of workers grows. The largest dot is the chosen setting.",
+            )
+        )
+    parts.append(scroll(_rows(ranked, result)))
+    return "".join(parts)
+
+
+def _rows(rows: list[Any], result: Profiled) -> str:
+    energy = any(row.energies for row in rows)
+    named = len({row.model for row in rows}) > 1
+    header = [*(["model"] if named else []), "delegate", "threads", "workers", "size", "end to end", "p95", "FPS"]
+    header += ["CPU ms", *(["mJ"] if energy else []), "cost", "rounds", ""]
+    cells = []
+    for row in rows:
+        entry = row.document()
+        size = "" if entry["width"] is None else f"{entry['width']}x{entry['height']}"
+        chosen = result.swept is not None and row in (result.swept.winner, result.swept.best_size)
+        cells.append(
+            [
+                *([escape(entry["model"])] if named else []),
+                escape(entry["delegate"]),
+                str(entry["threads"]),
+                str(entry["workers"]),
+                size,
+                number(entry["end_to_end_ms"]["p50"], 2),
+                number(entry["end_to_end_ms"]["p95"], 2),
+                number(entry["fps"], 1),
+                number(entry["cpu_ms_per_frame"], 2),
+                *([number(entry["energy_mj"], 1)] if energy else []),
+                f"{entry['ratio']:.3f}",
+                str(entry["rounds"]),
+                "chosen" if chosen else escape(entry["stopped"] or ""),
+            ]
+        )
+    first = header.index("threads")
+    return table(header, cells, numeric=(first, first + 1, *range(first + 3, len(header) - 1)))
+
+
+def sizes(result: Profiled) -> str:
+    """The winner on frames of several sizes; "" where none were compared."""
+    swept = result.swept
+    if swept is None or not swept.sizes:
+        return ""
+    note = "The chosen engines on frames of other sizes."
+    if swept.best_size is None:
+        note += " Measured on the test pattern: what a camera and its decoder take comes on top."
+    return section("Capture sizes", _rows(swept.sizes, result), note)
+
+
+def accelerator(result: Profiled) -> str:
+    """Which of the two to use for what; "" where only one was measured."""
+    if result.advice is None:
+        return ""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in result.advice.lines()[1:])
+    return section("Edge TPU or CPU", f"<ul>{lines}</ul>", result.advice.lines()[0])
+
+
+def _name(row: Any, rows: list[Any]) -> str:
+    several = len({other.model for other in rows}) > 1
+    return f"{row.model}: {row.setting.words}" if several else str(row.setting.words)
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."

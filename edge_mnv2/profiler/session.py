@@ -1,4 +1,4 @@
-"""One profile from its request to what was found: sweep, measurement, operators, soak, judgement, saved profile."""
+"""One profile from its request to its result: sweep, measurement, operators, soak, judgement, saved profile."""
 
 from __future__ import annotations
 
@@ -17,19 +17,14 @@ from edge_mnv2.board.throttling import explain
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.outputs.log_file import Every, LogFile
 from edge_mnv2.outputs.sink import Isolated
-from edge_mnv2.profiler import feed as feeds
-from edge_mnv2.profiler import operators, reference
-from edge_mnv2.profiler.advice import advise
-from edge_mnv2.profiler.expectation import Judgement
-from edge_mnv2.profiler.goal import Goal
-from edge_mnv2.profiler.measurement import measure
-from edge_mnv2.profiler.open_engines import OpenEngines
-from edge_mnv2.profiler.profiled import Looks, Measured, Profiled
-from edge_mnv2.profiler.save import save
-from edge_mnv2.profiler.setting import Setting
-from edge_mnv2.profiler.sizes import sweep_sizes
+from edge_mnv2.profiler import operators
+from edge_mnv2.profiler.burst import choose_feed
+from edge_mnv2.profiler.judgement import Judgement, advise, judge_model
+from edge_mnv2.profiler.measurement import OpenClassifiers, measure
+from edge_mnv2.profiler.profiled import Looks, Measured, Profiled, save
+from edge_mnv2.profiler.setting import Goal, Setting
 from edge_mnv2.profiler.soak import soak
-from edge_mnv2.profiler.sweep import Swept, candidates, sweep
+from edge_mnv2.profiler.sweep import Swept, candidates, sweep, sweep_sizes
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier, simulated_inference_ns
 from edge_mnv2.settings.profile import Settings
@@ -89,14 +84,14 @@ def profile(request: Request) -> Profiled:
         if request.soak_log is not None:
             sinks.append(Isolated(LogFile(request.soak_log, Every(seconds=1.0))))
             stack.callback(sinks[0].close)
-        found = _Session(request, goal).measure(sinks)
+        result = _Session(request, goal).measure(sinks)
     if request.save is not None:
-        found.saved = save(request.save, found)
+        result.saved = save(request.save, result)
     if request.report is not None:
         from edge_mnv2.profiler.report import write_report
 
-        write_report(request.report, found)
-    return found
+        write_report(request.report, result)
+    return result
 
 
 def _writable(option: str, folder: Path, create: bool = False) -> None:
@@ -115,7 +110,7 @@ class _Session:
         self.request = request
         self.settings = request.settings
         self.board = detect(request.root)
-        self.feed = feeds.choose(request.source, self.settings.camera)
+        self.feed = choose_feed(request.source, self.settings.camera)
         self.notes: list[str] = []
         self.goal = goal
         self.usable = usable_cpus()
@@ -127,20 +122,20 @@ class _Session:
 
     def measure(self, soak_sinks: Sequence[Isolated] = ()) -> Profiled:
         request = self.request
-        with OpenEngines(self.settings) as engines:
+        with OpenClassifiers(self.settings) as opened:
             with Watch(request.root) as watch:
                 self.goal = dataclasses.replace(self.goal, measured_power=watch.measures_power)
-                swept = self._sweep(engines, watch) if request.sweep else None
-                found = self._measured(engines, swept, watch)
-            self.notes += [note for note in engines.notes if note not in self.notes]
-            found.judgement = self._judgement(found)
+                swept = self._sweep(opened, watch) if request.sweep else None
+                result = self._measured(opened, swept, watch)
+            self.notes += [note for note in opened.notes if note not in self.notes]
+            result.judgement = self._judgement(result)
             if request.soak_minutes is not None:
                 log.info("soak: %g min on %s", request.soak_minutes, self.feed.description)
-                classifiers = engines.get(found.measured.setting)
-                found.soak = soak(classifiers, self.feed, request.soak_minutes, root=request.root, sinks=soak_sinks)
+                classifiers = opened.get(result.measured.setting)
+                result.soak = soak(classifiers, self.feed, request.soak_minutes, root=request.root, sinks=soak_sinks)
             if request.operators:
-                found.operators = self._operators(found.measured.model)
-        return found
+                result.operators = self._operators(result.measured.model)
+        return result
 
     def _threads(self) -> int:
         threads, note = resolve_threads(self.settings.runtime.threads)
@@ -158,12 +153,12 @@ class _Session:
         workers = 1 if runtime.workers == "auto" else int(runtime.workers)
         return Setting(self.request.models[0] or runtime.model, runtime.delegate, self.threads, workers)
 
-    def _sweep(self, engines: OpenEngines, watch: Watch) -> Swept:
+    def _sweep(self, opened: OpenClassifiers, watch: Watch) -> Swept:
         request = self.request
         options = candidates(self.settings, request.models, self.usable, self.notes)
         seconds = (request.seconds or SWEEP_SECONDS) * _SWEEP_SHARE
         log.info("comparing %d settings for up to %.2g s: %s", len(options), seconds, self.goal.meaning)
-        swept = sweep(self.settings, options, self.goal, self.feed, engines, watch, seconds=seconds, notes=self.notes)
+        swept = sweep(self.settings, options, self.goal, self.feed, opened, watch, seconds=seconds, notes=self.notes)
         winner = swept.winner
         log.info("best: %s", winner.setting.words)
         swept.sizes, swept.best_size = sweep_sizes(
@@ -172,25 +167,25 @@ class _Session:
             self.goal,
             self.feed,
             request.source,
-            engines.get(winner.setting),
+            opened.get(winner.setting),
             self.notes,
             seconds=(request.seconds or SWEEP_SECONDS) * _SIZES_SHARE,
         )
         if swept.best_size is not None and swept.best_size.size is not None:
             width, height = swept.best_size.size
             camera = dataclasses.replace(self.settings.camera, width=width, height=height)
-            self.feed = feeds.choose(request.source, camera)
+            self.feed = choose_feed(request.source, camera)
         if len({row.model for row in swept.rows if not row.setting.accelerated}) > 1:
             self.notes.append("models are compared by speed alone; for their accuracy: edge-mnv2 evaluate")
         return swept
 
-    def _measured(self, engines: OpenEngines, swept: Optional[Swept], watch: Watch) -> Profiled:
+    def _measured(self, opened: OpenClassifiers, swept: Optional[Swept], watch: Watch) -> Profiled:
         setting = swept.winner.setting if swept else self._own_setting()
         usual = SWEEP_SECONDS if swept else SECONDS
         seconds = (self.request.seconds or usual) * (1 - _SWEEP_SHARE if swept else 1)
-        classifiers = engines.get(setting)
+        classifiers = opened.get(setting)
         log.info("measuring %s for %.2g s", setting.words, seconds)
-        measurement = measure(classifiers, self.feed, watch, seconds=seconds, load_ms=engines.load_ms(setting))
+        measurement = measure(classifiers, self.feed, watch, seconds=seconds, load_ms=opened.load_ms(setting))
         looks = Looks(watch.before, watch.latest, *watch.worst())
         if measurement.others is not None and measurement.others > _BUSY_CPUS:
             better = "can do better than this" + (", and may then want other settings" if swept else "")
@@ -199,7 +194,7 @@ class _Session:
             self.notes.append(f"throttled while measuring: {explain(looks.throttled)}")
         granted = self.feed.source.granted
         size = (granted.width, granted.height) if granted is not None and granted.width and granted.height else None
-        model, runtime, delegate = engines.name(setting)
+        model, runtime, delegate = opened.name(setting)
         measured = Measured(
             setting, _resolved(classifiers[0]), model, runtime, delegate, self.feed.description, self.feed.size or size
         )
@@ -217,21 +212,21 @@ class _Session:
             notes=self.notes,
         )
 
-    def _judgement(self, found: Profiled) -> Optional[Judgement]:
-        looks, measured = found.looks, found.measured
+    def _judgement(self, result: Profiled) -> Optional[Judgement]:
+        looks, measured = result.looks, result.measured
         sample = looks.after
         if looks.throttled:
             sample = dataclasses.replace(sample, throttled=list(looks.throttled))
-        return reference.compare(
+        return judge_model(
             measured.model,
-            found.measurement.document()["model_ms"]["p50"],
+            result.measurement.document()["model_ms"]["p50"],
             self.settings.expected,
+            root=self.request.root,
             board=self.board,
             sample=sample,
             threads=measured.setting.threads,
             delegate=measured.delegate,
-            others=found.measurement.others,
-            root=self.request.root,
+            others=result.measurement.others,
         )
 
     def _operators(self, model: Resolved) -> Optional[operators.Operators]:

@@ -1,4 +1,4 @@
-"""The settings that a sweep compares."""
+"""The settings that a sweep compares, and what they are compared by."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
+from edge_mnv2.errors import UsageError
+from edge_mnv2.html_report import plural
+from edge_mnv2.profiler.burst import Burst, median
 from edge_mnv2.settings.profile import Settings
 
 _STEPS = (1, 2, 3, 4, 6, 8)
@@ -35,9 +38,8 @@ class Setting:
 
     @property
     def words(self) -> str:
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
-        return f"{'Edge TPU' if self.accelerated else 'CPU'}, {threads}, {workers}"
+        device = "Edge TPU" if self.accelerated else "CPU"
+        return f"{device}, {plural(self.threads, 'thread')}, {plural(self.workers, 'worker')}"
 
 
 def steps(usable: int, fixed: Optional[int] = None) -> list[int]:
@@ -65,3 +67,40 @@ def pinned(settings: Settings, key: str) -> Optional[int]:
     value = settings.get(key)
     asked = settings.origin(key).kind in ("command line", "environment")
     return int(value) if asked and value != "auto" else None
+
+
+GOALS = ("latency", "throughput", "power")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`measured_power`: a sensor tells what the board draws; else CPU time stands for energy."""
+
+    name: str
+    measured_power: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in GOALS:
+            raise UsageError(f"--goal {self.name}", hint=f"one of {', '.join(GOALS)}")
+
+    @property
+    def meaning(self) -> str:
+        """In words, for people."""
+        if self.name == "latency":
+            return "least time from a frame to its result (median)"
+        if self.name == "throughput":
+            return "most frames a second"
+        if self.measured_power:
+            return "least energy a frame, measured for the whole board"
+        return "least CPU time a frame (this board has no power sensor)"
+
+    def cost(self, burst: Burst, energy_mj: Optional[float]) -> float:
+        """Above 0; of a burst with at least one frame. `energy_mj` is the energy a frame, mJ, where it is known."""
+        if self.name == "latency":
+            return float(median(burst.end_to_end) or 0) or 1.0
+        if self.name == "throughput":
+            rate = median(burst.rates)
+            return 1 / rate if rate else float(median(burst.end_to_end) or 1) / 1e9
+        if self.measured_power and energy_mj:
+            return energy_mj
+        return burst.cpu_ms_per_frame or 1e-6

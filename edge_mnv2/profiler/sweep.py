@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
-from edge_mnv2.profiler import feed as feeds
-from edge_mnv2.profiler.burst import Burst, loop_burst, middle, percentiles
-from edge_mnv2.profiler.feed import Feed
-from edge_mnv2.profiler.goal import Goal
-from edge_mnv2.profiler.open_engines import OpenEngines
+from edge_mnv2.profiler.burst import (
+    PATTERN_SIZE,
+    Burst,
+    Feed,
+    choose_feed,
+    loop_burst,
+    median,
+    pattern_feed,
+    percentiles,
+    rounded,
+    settings_size,
+)
+from edge_mnv2.profiler.measurement import OpenClassifiers
 from edge_mnv2.profiler.race import Entrant, race
-from edge_mnv2.profiler.setting import Setting, cpu_settings, pinned
+from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned
 from edge_mnv2.profiler.watch import Watch
+from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
@@ -45,7 +54,7 @@ class Row:
 
     @property
     def fps(self) -> Optional[float]:
-        return middle(self.burst.rates)
+        return median(self.burst.rates)
 
     def document(self) -> dict[str, Any]:
         """As an entry of `sweep` in the JSON document."""
@@ -58,14 +67,14 @@ class Row:
             "workers": self.setting.workers,
             "width": width,
             "height": height,
-            "fps": _rounded(self.fps, 2),
+            "fps": rounded(self.fps, 2),
             "end_to_end_ms": percentiles(self.burst.end_to_end),
             "stages_ms": {
                 "preprocess": percentiles(self.burst.preprocess, (0.5, 0.95)),
                 "inference": percentiles(self.burst.inference, (0.5, 0.95)),
             },
-            "cpu_ms_per_frame": _rounded(self.burst.cpu_ms_per_frame, 3),
-            "energy_mj": _rounded(middle(self.energies), 3),
+            "cpu_ms_per_frame": rounded(self.burst.cpu_ms_per_frame, 3),
+            "energy_mj": rounded(median(self.energies), 3),
             "frames": self.burst.frames,
             "rounds": len(self.entrant.costs),
             "ratio": round(self.entrant.ratio, 4),
@@ -73,14 +82,9 @@ class Row:
         }
 
 
-def _rounded(value: Optional[float], digits: int) -> Optional[float]:
-    return None if value is None else round(value, digits)
-
-
 @dataclass
 class Swept:
-    """`winner` is one of `rows`; `sizes` are rows of the winner's engines on frames of other sizes, `best_size` one of
-    them, None where no camera was asked."""
+    """`winner` is one of `rows`. `sizes`: the winner on frames of other sizes; `best_size`: one of them, of cameras."""
 
     rows: list[Row]
     winner: Row
@@ -106,7 +110,7 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     threads, workers = pinned(settings, "runtime.threads"), pinned(settings, "runtime.workers")
     if threads is not None:
         threads = min(threads, usable)
-    found: list[Setting] = []
+    options: list[Setting] = []
     compiled = set()
     if (spec.required and fixed) or (not (fixed and spec.mode == "none") and worth_trying()):
         for model in models:
@@ -116,7 +120,7 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
                 continue
             compiled.add(model)
             name = _request(plan.tpu)
-            found += [Setting(name, str(spec) if spec.required else "edgetpu", 1, count) for count in _tpus(workers)]
+            options += [Setting(name, str(spec) if spec.required else "edgetpu", 1, count) for count in _tpus(workers)]
     if not (fixed and spec.required):
         for model in models:
             try:
@@ -127,9 +131,9 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
                 notes.append(str(error))
                 continue
             assert plan.cpu is not None
-            notes += [note for note in plan.notes if not found]
-            found += cpu_settings([_request(plan.cpu)], usable, threads, workers)
-    return found
+            notes += [note for note in plan.notes if not options]
+            options += cpu_settings([_request(plan.cpu)], usable, threads, workers)
+    return options
 
 
 def _request(model: Resolved) -> str:
@@ -155,7 +159,7 @@ def sweep(
     options: Sequence[Setting],
     goal: Goal,
     feed: Feed,
-    engines: OpenEngines,
+    opened: OpenClassifiers,
     watch: Watch,
     *,
     seconds: float,
@@ -163,11 +167,11 @@ def sweep(
 ) -> Swept:
     """Race `options` for about `seconds` on frames of `feed` (of a pattern of its size where it waits for a camera).
 
-    Raises what the engines and the source raise; an accelerator that cannot be used, or memory that is too small for
-    all, takes settings out of the race and is said in `notes`.
+    Raises what the classifiers and the source raise. An accelerator that cannot be used, or too little memory for all,
+    takes settings out of the race and is said in `notes`.
     """
-    frames = feed if not feed.waits else feeds.pattern(feed.size or feeds.PATTERN_SIZE, settings.camera)
-    rows = _opened(options, frames, engines, notes)
+    frames = feed if not feed.waits else pattern_feed(feed.size or PATTERN_SIZE, settings.camera)
+    rows = _opened(options, frames, opened, notes)
     length = POWER_BURST_S if goal.name == "power" and goal.measured_power else BURST_S
     length = min(length, seconds / (2 * len(rows)))
 
@@ -178,7 +182,7 @@ def sweep(
         try:
             if position in lost:
                 return _LOST
-            burst = loop_burst(engines.get(row.setting), frames, length)
+            burst = loop_burst(opened.get(row.setting), frames, length)
         except AcceleratorError as error:
             lost[position] = error
             notes.append(f"{row.setting.words}: {error}")
@@ -195,23 +199,23 @@ def sweep(
         raise lost[outcome.winner]
     for position, (row, entrant) in enumerate(zip(rows, outcome.entrants)):
         row.entrant = entrant
-        row.model, _, row.delegate = engines.name(row.setting)
+        row.model, _, row.delegate = opened.name(row.setting)
         if position in lost:
             entrant.why = "lost"
     return Swept(rows, rows[outcome.winner], outcome.rounds, outcome.settled)
 
 
-def _opened(options: Sequence[Setting], frames: Feed, engines: OpenEngines, notes: list[str]) -> list[Row]:
-    """The settings whose engines open, warm."""
+def _opened(options: Sequence[Setting], frames: Feed, opened: OpenClassifiers, notes: list[str]) -> list[Row]:
+    """The settings whose classifiers open, warm."""
     rows: list[Row] = []
     refused: Optional[EdgeMnv2Error] = None
     without: list[Setting] = []
     for setting in options:
-        if rows and not engines.has_room():
+        if rows and not opened.has_room():
             without.append(setting)
             continue
         try:
-            loop_burst(engines.get(setting), frames, 0.05)
+            loop_burst(opened.get(setting), frames, 0.05)
         except AcceleratorError as error:
             if setting.delegate != "edgetpu":
                 raise
@@ -225,3 +229,88 @@ def _opened(options: Sequence[Setting], frames: Feed, engines: OpenEngines, note
         assert refused is not None
         raise refused
     return rows
+
+
+SIZES = ((640, 480), (1280, 720), (1920, 1080))
+CAMERA_BURST_S = 2.5
+_SAME_CAMERA = 0.02
+_ROUNDS = 6
+
+
+def sweep_sizes(
+    settings: Settings,
+    winner: Row,
+    goal: Goal,
+    feed: Feed,
+    source: Optional[str],
+    classifiers: Sequence[Classifier],
+    notes: list[str],
+    *,
+    seconds: float,
+) -> tuple[list[Row], Optional[Row]]:
+    """The winner's classifiers on frames of several sizes, and the best of them where a camera was asked.
+
+    `seconds` bounds the time on test patterns; each size of a camera takes `CAMERA_BURST_S` and its opening.
+
+    The test pattern comes in every size; a camera is asked for each and measured at what it grants. Clips and pictures
+    have the size that they have: none is compared.
+    """
+    if not feed.sizable:
+        return [], None
+    if feed.waits:
+        return _camera_sizes(settings, winner, goal, source, classifiers, notes)
+    assert feed.size is not None
+    sizes = sorted({*SIZES, feed.size})
+    rows = [_size_row(winner, size) for size in sizes]
+    seconds = min(seconds, _ROUNDS * BURST_S * len(rows))
+    length = min(BURST_S, seconds / (2 * len(rows)))
+    patterns = [pattern_feed(size, settings.camera) for size in sizes]
+
+    def measure(position: int) -> float:
+        burst = loop_burst(classifiers, patterns[position], length)
+        rows[position].burst.add(burst)
+        return goal.cost(burst, None)
+
+    outcome = race(measure, len(rows), seconds=seconds, most_rounds=_ROUNDS)
+    for row, entrant in zip(rows, outcome.entrants):
+        row.entrant = entrant
+    return rows, None
+
+
+def _size_row(winner: Row, size: Optional[tuple[int, int]]) -> Row:
+    return Row(winner.setting, size, winner.model, winner.delegate, compares="sizes")
+
+
+def _camera_sizes(
+    settings: Settings,
+    winner: Row,
+    goal: Goal,
+    source: Optional[str],
+    classifiers: Sequence[Classifier],
+    notes: list[str],
+) -> tuple[list[Row], Optional[Row]]:
+    rows: list[Row] = []
+    own = settings_size(settings.camera)
+    for size in sorted({*SIZES, *([own] if own else [])}):
+        asked = choose_feed(source, replace(settings.camera, width=size[0], height=size[1]))
+        try:
+            burst = loop_burst(classifiers, asked, CAMERA_BURST_S)
+        except EdgeMnv2Error as error:
+            notes.append(f"{size[0]}x{size[1]}: {error}")
+            continue
+        granted = asked.source.granted
+        got = (granted.width, granted.height) if granted is not None and granted.width and granted.height else size
+        if any(row.size == got for row in rows):
+            continue
+        row = _size_row(winner, (got[0] or size[0], got[1] or size[1]))
+        row.burst.add(burst)
+        row.granted_fps = granted.fps if granted is not None else None
+        row.entrant.costs.append(goal.cost(burst, None))
+        rows.append(row)
+    if not rows:
+        return [], None
+    cheapest = min(row.entrant.costs[0] for row in rows)
+    for row in rows:
+        row.entrant.ratio = row.entrant.costs[0] / cheapest
+    # One burst each tells no finer, and of two equal sizes the smaller one leaves the CPU more to spare.
+    return rows, next(row for row in rows if row.entrant.ratio <= 1 + _SAME_CAMERA)

@@ -1,16 +1,19 @@
-"""The board's sensors during a measurement: what it drew, how warm it was, whether it held itself back."""
+"""The board during a measurement: what it draws, how warm it is, whether it throttles, and who else uses its CPUs."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Callable, Optional, Union
 
 from edge_mnv2.board.health import Health, HealthMonitor, HealthSample
 
-_KEPT = 10_000
-"""Power readings that are remembered; a soak asks for the newest only."""
+_MOST_READINGS = 10_000
+"""Power readings that are held; a soak asks for the newest only."""
 
 _POWER_INTERVAL_S = 0.25
 _INTERVAL_S = 1.0
@@ -27,7 +30,7 @@ class Watch:
         self.before = health.sample()
         self.measures_power = self.before.power_w is not None
         self._listener = listener
-        self._drawn: deque[tuple[int, float]] = deque(maxlen=_KEPT)
+        self._drawn: deque[tuple[int, float]] = deque(maxlen=_MOST_READINGS)
         interval = _POWER_INTERVAL_S if self.measures_power else _INTERVAL_S
         self._monitor = HealthMonitor(health, interval, self._take)
 
@@ -38,8 +41,7 @@ class Watch:
 
     def newest(self) -> tuple[Optional[float], Optional[tuple[str, ...]]]:
         """(temperature, words of throttling), as the frame loop asks for them."""
-        sample = self.latest
-        return sample.temp_c, None if sample.throttled is None else tuple(sample.throttled)
+        return self.latest.heat
 
     def worst(self) -> tuple[Optional[float], Optional[tuple[str, ...]]]:
         """(highest temperature, every word of throttling) since the start."""
@@ -60,10 +62,70 @@ class Watch:
         self._monitor.start()
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._monitor.stop()
+
+
+@dataclass(frozen=True)
+class CpuUse:
+    """CPU seconds of an interval of `wall_s`: our own (with our child processes) and those of every other program.
+
+    `others_s` is None where `/proc/stat` does not tell.
+    """
+
+    wall_s: float
+    own_s: float
+    others_s: Optional[float]
+
+    @property
+    def others(self) -> Optional[float]:
+        """How many CPUs other programs kept busy, on average."""
+        return None if self.others_s is None or not self.wall_s else self.others_s / self.wall_s
+
+
+class CpuMeter:
+    """Counts from its creation on."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._own = own_seconds()
+        self._busy = _busy_seconds()
+
+    def read(self) -> CpuUse:
+        own = own_seconds() - self._own
+        busy = _busy_seconds()
+        others = None if busy is None or self._busy is None else max(0.0, busy - self._busy - own)
+        return CpuUse(time.monotonic() - self._began, own, others)
+
+
+def own_seconds() -> float:
+    """CPU seconds of this process so far, and of the child processes that it has now (an Edge TPU has its own)."""
+    return time.process_time() + sum(map(_process_seconds, _children()))
+
+
+def _children() -> list[str]:
+    children: list[str] = []
+    # OSError: a thread that has just ended, or a kernel without these files.
+    with contextlib.suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            children += (task / "children").read_text().split()
+    return children
+
+
+def _process_seconds(process: str) -> float:
+    try:
+        # The name in parentheses may hold blanks; utime and stime are the 12th and 13th fields after it.
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def _busy_seconds() -> Optional[float]:
+    """CPU seconds since boot that were not idle: user, nice, system, irq, softirq, steal of `/proc/stat`."""
+    try:
+        with open("/proc/stat") as handle:
+            fields = [int(word) for word in handle.readline().split()[1:9]]
+        return sum(fields[n] for n in (0, 1, 2, 5, 6, 7)) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None

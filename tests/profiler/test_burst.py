@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from edge_mnv2.errors import SourceError
-from edge_mnv2.profiler import feed
-from edge_mnv2.profiler.burst import STAGES, Burst, loop_burst, model_burst, percentiles
+from edge_mnv2.profiler.burst import (
+    PATTERN_SIZE,
+    STAGES,
+    Burst,
+    choose_feed,
+    loop_burst,
+    model_burst,
+    pattern_feed,
+    percentiles,
+)
 from edge_mnv2.runtime.opening import open_classifier
 from edge_mnv2.settings.schema import Camera
 
@@ -24,7 +32,7 @@ def test_percentiles_are_those_of_numpy() -> None:
 def test_a_burst_keeps_every_frame_of_every_stage(stub: Path) -> None:
     classifiers = [open_classifier(str(stub))[0] for _ in range(2)]
     for count in (1, 2):
-        burst = loop_burst(classifiers[:count], feed.pattern((64, 48)), 0.1)
+        burst = loop_burst(classifiers[:count], pattern_feed((64, 48)), 0.1)
         assert burst.frames >= 3 * count
         assert all(len(getattr(burst, name)) == burst.frames for name in STAGES if name != "capture")
         assert len(burst.capture) >= burst.frames and len(burst.rates) == len(burst.spans) == 1
@@ -44,7 +52,7 @@ def test_a_burst_has_some_frames_however_short_it_is(stub: Path, monkeypatch: py
     classifier = open_classifier(str(stub))[0]
     monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "20")
     slow = open_classifier(str(stub))[0]
-    assert loop_burst([slow], feed.pattern((64, 48)), 0.001).frames >= 3
+    assert loop_burst([slow], pattern_feed((64, 48)), 0.001).frames >= 3
     times = model_burst(classifier.interpreter, 0.001)
     assert len(times) == 3 and min(times) >= 20e6
 
@@ -52,14 +60,14 @@ def test_a_burst_has_some_frames_however_short_it_is(stub: Path, monkeypatch: py
 def test_a_source_that_is_not_there(stub: Path, tmp_path: Path) -> None:
     classifier = open_classifier(str(stub))[0]
     with pytest.raises(SourceError, match="gone"):
-        loop_burst([classifier], feed.choose(str(tmp_path / "gone.mp4"), Camera()), 0.1)
+        loop_burst([classifier], choose_feed(str(tmp_path / "gone.mp4"), Camera()), 0.1)
 
 
 def test_which_sources_wait_and_which_come_in_every_size(tmp_path: Path) -> None:
-    plain = feed.choose(None, Camera(width=320, height=240))
+    plain = choose_feed(None, Camera(width=320, height=240))
     assert (plain.size, plain.waits, plain.sizable) == ((320, 240), False, True)
     assert plain.description == "test pattern 320x240, without pause"
-    assert feed.choose(None, Camera()).size == feed.PATTERN_SIZE
-    assert feed.choose("test:80x60", Camera()).size == (80, 60)
-    like_a_camera = feed.choose("test:80x60@30", Camera())
+    assert choose_feed(None, Camera()).size == PATTERN_SIZE
+    assert choose_feed("test:80x60", Camera()).size == (80, 60)
+    like_a_camera = choose_feed("test:80x60@30", Camera())
     assert like_a_camera.waits and not like_a_camera.sizable

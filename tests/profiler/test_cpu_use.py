@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from edge_mnv2.profiler.cpu_use import CpuMeter, own_seconds
+from edge_mnv2.profiler.watch import CpuMeter, own_seconds
 
 _BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nprint('done')\ninput()"
 

@@ -6,7 +6,7 @@ import pytest
 
 from edge_mnv2.board.detect import Board
 from edge_mnv2.board.health import HealthSample
-from edge_mnv2.profiler.expectation import Judgement, judge
+from edge_mnv2.profiler.judgement import Judgement, judge
 from edge_mnv2.settings.schema import Expected
 
 PI_4 = Expected(inference_ms=17, inference_ms_32bit=20, source="a published table")

@@ -12,7 +12,7 @@ import pytest
 from edge_mnv2.profiler.profiled import Profiled
 from edge_mnv2.profiler.report import render, write_report
 from edge_mnv2.profiler.session import Request, profile
-from edge_mnv2.profiler.soak_points import Point, Soak
+from edge_mnv2.profiler.soak import Point, Soak
 from edge_mnv2.settings.profile import resolve
 from tests.outputs.web.browser import Tab, chromium, tab
 

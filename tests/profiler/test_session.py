@@ -124,7 +124,7 @@ def test_the_verdict_on_a_board_of_this_kind(
 
 
 def test_a_camera_is_asked_for_sizes_and_the_best_is_saved(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_mnv2.profiler.sizes.CAMERA_BURST_S", 0.4)
+    monkeypatch.setattr("edge_mnv2.profiler.sweep.CAMERA_BURST_S", 0.4)
     # A pattern with a rate and no size stands for a camera: it waits for its frames and gives every size.
     request = Request(_settings(stub, threads=1, workers=1), source="test:@30", sweep=True, seconds=0.8, save="here")
     document = profile(request).document()

@@ -5,7 +5,7 @@ from typing import Optional
 
 import pytest
 
-from edge_mnv2.profiler.soak_points import Point, Soak, clock_text
+from edge_mnv2.profiler.soak import Point, Soak, clock_text
 
 Words = Optional[tuple[str, ...]]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 from edge_mnv2.board.sysroot import Sysroot
+from edge_mnv2.errors import Check
 from edge_mnv2.runtime.edgetpu import board, library
 from edge_mnv2.runtime.edgetpu.discovery import DEAD, NO_DRIVER, NO_FIRMWARE, USB3_MBPS, Accelerator, find, usb_rules
 from edge_mnv2.runtime.edgetpu.library import Library
@@ -17,15 +19,6 @@ OK, WARN = "ok", "warn"
 INSTALL = "./install.sh --edgetpu, or see docs/edgetpu.md for where libedgetpu comes from"
 PLUG_IN = "plug it in; if it is: another cable and port, a powered hub, and for PCIe reseat the card"
 _CONTAINER_USB = "start the container with --device-cgroup-rule 'c 189:* rmw' -v /dev/bus/usb:/dev/bus/usb"
-
-
-class Check(NamedTuple):
-    """One row of `doctor`: `status` is "ok" or "warn" (the CPU can always take over), `fix` says what to do."""
-
-    id: str
-    status: str
-    detail: str
-    fix: Optional[str] = None
 
 
 def checks(
@@ -43,7 +36,7 @@ def checks(
         rows.append(_library(found))
     for accelerator in accelerators:
         suffix = "" if len(accelerators) == 1 else f"-{accelerator.name}"
-        rows.extend(check._replace(id=check.id + suffix) for check in device_checks(accelerator, root))
+        rows.extend(replace(check, id=check.id + suffix) for check in device_checks(accelerator, root))
     return rows
 
 
