@@ -149,7 +149,7 @@ def _camera(root: str) -> Iterator[Check]:
 
 def _edgetpu(root: str) -> Iterator[Check]:
     from edge_mnv2.runtime.edgetpu.checks import checks
-    from edge_mnv2.runtime.edgetpu.pairs import worth_trying
+    from edge_mnv2.runtime.edgetpu.choice import worth_trying
 
     rows = checks(root)
     yield from rows
@@ -159,8 +159,8 @@ def _edgetpu(root: str) -> Iterator[Check]:
 
 
 def _edgetpu_contact() -> Check:
+    from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED
     from edge_mnv2.runtime.edgetpu.opening import try_device
-    from edge_mnv2.runtime.edgetpu.pairs import DEFAULT_COMPILED
     from edge_mnv2.zoo.resolve import resolve
 
     try:

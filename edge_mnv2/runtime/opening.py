@@ -18,8 +18,7 @@ from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
-    from edge_mnv2.runtime.edgetpu.pairs import Plan
-    from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
+    from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, Plan
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +150,7 @@ def open_engines(
     Raises as `open_classifier`, UsageError, and AcceleratorError where an accelerator was asked for by name and cannot
     be used.
     """
-    from edge_mnv2.runtime.edgetpu.pairs import Zoo, choose, worth_trying
-    from edge_mnv2.runtime.edgetpu.spec import parse
+    from edge_mnv2.runtime.edgetpu.choice import Zoo, choose, parse, worth_trying
 
     threads, note = resolve_threads(settings.runtime.threads, spare=spare)
     spec = parse(settings.runtime.delegate)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_mnv2.board.sysroot import Sysroot
-from edge_mnv2.runtime.edgetpu.discovery import usb_rules
-from edge_mnv2.runtime.edgetpu.rights import rules_for
+from edge_mnv2.runtime.edgetpu.discovery import rules_for, usb_rules
 from tests.install.machine import Machine, make_wheel
 
 RULES = "etc/udev/rules.d/65-edge-mnv2-coral.rules"

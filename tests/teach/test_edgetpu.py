@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.builder.backbone import cut
-from edge_mnv2.runtime.edgetpu import delegate
+from edge_mnv2.runtime.edgetpu import worker
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import graph
 from edge_mnv2.tflite.ir import Graph, Operator, Quantization, Subgraph, Tensor
@@ -44,12 +44,12 @@ def test_the_head_runs_behind_the_accelerator(run, data: Path, tmp_path: Path, s
     kinds = [operator.name for operator in graph.read(twin.read_bytes()).operators]
     assert kinds[0] == "edgetpu-custom-op" and kinds[-1] == "SOFTMAX"
     # The stand-in answers something of its own for the embedding: the CPU's head must say of that what the twin's says.
-    with open_interpreter(compiled, delegates=[delegate.load(str(standin))]) as interpreter:
+    with open_interpreter(compiled, delegates=[worker.load_delegate(str(standin))]) as interpreter:
         picture = np.full(interpreter.inputs[0].shape, 77, np.uint8)
         interpreter.set_input(picture)
         interpreter.invoke()
         embedding = interpreter.output()
-    with open_interpreter(twin, delegates=[delegate.load(str(standin))]) as interpreter:
+    with open_interpreter(twin, delegates=[worker.load_delegate(str(standin))]) as interpreter:
         interpreter.set_input(picture)
         interpreter.invoke()
         answered = interpreter.output()

@@ -6,16 +6,133 @@ attributes are those of the gasket driver.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
 from edge_mnv2.board.sysroot import Sysroot
-from edge_mnv2.runtime.edgetpu import holders, rights
-from edge_mnv2.runtime.edgetpu.holders import Holder
-from edge_mnv2.runtime.edgetpu.presence import USB_BEFORE_FIRMWARE, USB_READY, usb_devices, usb_id
-from edge_mnv2.runtime.edgetpu.rights import Identity, Rights
+from edge_mnv2.runtime.edgetpu.choice import USB_BEFORE_FIRMWARE, USB_READY, usb_devices, usb_id
+from edge_mnv2.runtime.edgetpu.lock import Holder, command_of, holders_of
+
+_RULE_FOLDERS = ("etc/udev/rules.d", "run/udev/rules.d", "usr/lib/udev/rules.d", "lib/udev/rules.d")
+
+
+UDEV_RULES = "install the udev rules (./install.sh --edgetpu, or docs/edgetpu.md), then unplug and plug in again"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The user whose rights are judged: numeric ids as the kernel sees them, `name` for messages."""
+
+    uid: int
+    gids: frozenset[int]
+    name: str
+
+    @classmethod
+    def current(cls) -> Identity:
+        uid = os.geteuid()
+        try:
+            import pwd
+
+            name = pwd.getpwuid(uid).pw_name
+        except (ImportError, KeyError):
+            name = str(uid)
+        return cls(uid, frozenset(os.getgroups()) | {os.getegid()}, name)
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Rights on one device file. `usable` is None where the file does not exist.
+
+    `root_only`: it is usable because the user is root, and for nobody else. `udev_rules` are the files that give
+    rights on this device (for USB: in either of its two states).
+    """
+
+    usable: Optional[bool]
+    mode: Optional[str] = None
+    group: Optional[str] = None
+    udev_rules: tuple[str, ...] = ()
+    root_only: bool = False
+    fix: Optional[str] = None
+
+
+def judge(node: str, system: Sysroot, identity: Identity, rules: tuple[str, ...], group: str) -> Rights:
+    """Rights of `identity` on the device file `node`; `group` is the one that the vendor's udev rule names."""
+    try:
+        place = system.resolve(node.lstrip("/"))
+        status = place.stat() if place is not None else None
+    except OSError:
+        status = None
+    if status is None:
+        return Rights(None, udev_rules=rules)
+    owner_group = _group_name(system, status.st_gid)
+    mode = f"{status.st_mode & 0o7777:04o}"
+    usable = _may_use(node, status, system, identity)
+    fix = None if usable else _fix(system, identity, rules, group, owner_group, status.st_gid)
+    root_only = usable and identity.uid == 0 and status.st_gid == 0 and status.st_mode & 0o006 != 0o006
+    return Rights(usable, mode, owner_group, rules, root_only, fix)
+
+
+def rules_for(system: Sysroot, *conditions: tuple[str, ...]) -> tuple[str, ...]:
+    """udev rule files with a line that holds every text of one of `conditions` and gives rights.
+
+    Case, blanks and quotes do not count. A file of the same name in a folder further up the order hides the later
+    ones, as udev has it.
+    """
+    seen: set[str] = set()
+    files = []
+    for folder in _RULE_FOLDERS:
+        for name in system.names(folder):
+            if not name.endswith(".rules") or name in seen:
+                continue
+            seen.add(name)
+            lines = (system.read(f"{folder}/{name}") or "").replace("\\\n", " ").lower().splitlines()
+            plain = [re.sub(r"[\s\"]", "", line) for line in lines if not line.lstrip().startswith("#")]
+            plain = [line for line in plain if any(word in line for word in ("group=", "mode=", "uaccess"))]
+            if any(all(text in line for text in condition) for line in plain for condition in conditions):
+                files.append(f"/{folder}/{name}")
+    return tuple(files)
+
+
+def _may_use(node: str, status: os.stat_result, system: Sysroot, identity: Identity) -> bool:
+    if system.live and identity == Identity.current():
+        return os.access(node, os.R_OK | os.W_OK)
+    if identity.uid == 0:
+        return True
+    if status.st_uid == identity.uid:
+        return status.st_mode & 0o600 == 0o600
+    if status.st_gid in identity.gids:
+        return status.st_mode & 0o060 == 0o060
+    return status.st_mode & 0o006 == 0o006
+
+
+def _fix(
+    system: Sysroot, identity: Identity, rules: tuple[str, ...], group: str, owner: Optional[str], gid: int
+) -> str:
+    if not rules:
+        return UDEV_RULES
+    wanted = owner if owner not in (None, "root") else group
+    if gid in identity.gids or (owner in (None, "root") and _is_member(system, group, identity)):
+        return f"{rules[0]} is not in effect: sudo udevadm control --reload && sudo udevadm trigger, or plug in again"
+    if wanted and _is_member(system, wanted, identity):
+        return f"{identity.name} is in group {wanted} since this login: log out and in again"
+    return f"sudo usermod -aG {wanted} {identity.name}, then log out and in again"
+
+
+def _groups(system: Sysroot) -> list[list[str]]:
+    lines = (system.read("etc/group") or "").splitlines()
+    return [fields for fields in (line.split(":") for line in lines) if len(fields) == 4]
+
+
+def _group_name(system: Sysroot, gid: int) -> Optional[str]:
+    return next((fields[0] for fields in _groups(system) if fields[2] == str(gid)), "root" if gid == 0 else None)
+
+
+def _is_member(system: Sysroot, group: str, identity: Identity) -> bool:
+    return any(fields[0] == group and identity.name in fields[3].split(",") for fields in _groups(system))
+
 
 PCI_ID = ("1ac1", "089a")
 
@@ -74,14 +191,14 @@ def find(root: Union[Path, str] = "/", *, identity: Optional[Identity] = None, h
 def usb_rules(system: Sysroot) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """udev rule files that name the stick before, and after, its firmware is loaded."""
     before, after = (
-        rights.rules_for(system, (f"{{idvendor}}=={vendor}", f"{{idproduct}}=={product}"))
+        rules_for(system, (f"{{idvendor}}=={vendor}", f"{{idproduct}}=={product}"))
         for vendor, product in (USB_BEFORE_FIRMWARE, USB_READY)
     )
     return before, after
 
 
 def _usb(system: Sysroot, identity: Identity, held: bool) -> list[Accelerator]:
-    found = []
+    sticks = []
     for position, folder in enumerate(usb_devices(system)):
         vendor, product = usb_id(system, folder)
         bus, number = system.read_int(f"{folder}/busnum"), system.read_int(f"{folder}/devnum")
@@ -89,7 +206,7 @@ def _usb(system: Sysroot, identity: Identity, held: bool) -> list[Accelerator]:
         before, after = usb_rules(system)
         hub, bus_powered = _hub(system, folder)
         power = _number(system.read(f"{folder}/bMaxPower"))
-        found.append(
+        sticks.append(
             Accelerator(
                 name=f"usb:{position}",
                 kind="usb",
@@ -103,10 +220,10 @@ def _usb(system: Sysroot, identity: Identity, held: bool) -> list[Accelerator]:
                 max_power_ma=None if power is None else int(power),
                 over_current=system.read_int(f"{folder}/port/over_current_count"),
                 rights=_rights(system, node, identity, tuple(dict.fromkeys(before + after)), "plugdev"),
-                holders=tuple(holders.find(node, system)) if held and node else (),
+                holders=tuple(holders_of(node, system)) if held and node else (),
             )
         )
-    return found
+    return sticks
 
 
 def _hub(system: Sysroot, folder: str) -> tuple[Optional[str], Optional[bool]]:
@@ -128,14 +245,14 @@ def _pci(system: Sysroot, identity: Identity, held: bool) -> list[Accelerator]:
         for address in system.names(_PCI)
         if tuple(_hex_id(system.read(f"{_PCI}/{address}/{part}")) for part in ("vendor", "device")) == PCI_ID
     ]
-    found: list[Accelerator] = []
+    devices: list[Accelerator] = []
     for device in system.names("sys/class/apex"):
         address = _pci_address(system, f"sys/class/apex/{device}")
         functions = [each for each in functions if each != address]
-        found.append(_apex(system, device, len(found), identity, held))
+        devices.append(_apex(system, device, len(devices), identity, held))
     for address in functions:
-        found.append(Accelerator(f"pci:{len(found)}", "pci", ":".join(PCI_ID), f"/{_PCI}/{address}", NO_DRIVER))
-    return found
+        devices.append(Accelerator(f"pci:{len(devices)}", "pci", ":".join(PCI_ID), f"/{_PCI}/{address}", NO_DRIVER))
+    return devices
 
 
 def _apex(system: Sysroot, device: str, position: int, identity: Identity, held: bool) -> Accelerator:
@@ -151,7 +268,7 @@ def _apex(system: Sysroot, device: str, position: int, identity: Identity, held:
         node=node,
         temp_c=temperature if answers else None,
         throttle_c=_degrees(system.read(f"{folder}/trip_point0_temp")),
-        rights=_rights(system, node, identity, rights.rules_for(system, ("subsystem==apex",)), "apex"),
+        rights=_rights(system, node, identity, rules_for(system, ("subsystem==apex",)), "apex"),
         holders=_apex_holders(system, folder, node) if held else (),
     )
 
@@ -160,14 +277,14 @@ def _apex_holders(system: Sysroot, folder: str, node: str) -> tuple[Holder, ...]
     """The driver knows the owner, whoever asks; without its word, the open files that this user may see."""
     owner = system.read_int(f"{folder}/device_owner")
     if owner and system.read(f"{folder}/is_device_owned") == "1":
-        return (Holder(owner, holders.command_of(owner, system)),)
-    return tuple(holders.find(node, system))
+        return (Holder(owner, command_of(owner, system)),)
+    return tuple(holders_of(node, system))
 
 
 def _rights(system: Sysroot, node: Optional[str], identity: Identity, rules: tuple[str, ...], group: str) -> Rights:
     if node is None:
         return Rights(None, udev_rules=rules)
-    return rights.judge(node, system, identity, rules, group)
+    return judge(node, system, identity, rules, group)
 
 
 def _pci_address(system: Sysroot, folder: str) -> Optional[str]:

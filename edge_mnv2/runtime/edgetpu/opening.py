@@ -11,16 +11,12 @@ from typing import Optional, TypeVar, Union
 
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu import checks, discovery, holders, library
-from edge_mnv2.runtime.edgetpu.contact import Target, probe
+from edge_mnv2.runtime.edgetpu import checks, discovery, library
+from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, parse, present, share_text
+from edge_mnv2.runtime.edgetpu.contact import Target, TpuInterpreter, probe
 from edge_mnv2.runtime.edgetpu.discovery import Accelerator
-from edge_mnv2.runtime.edgetpu.failure import DeviceRefused
-from edge_mnv2.runtime.edgetpu.library import Library
-from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock
-from edge_mnv2.runtime.edgetpu.presence import present
-from edge_mnv2.runtime.edgetpu.remote import TpuInterpreter
-from edge_mnv2.runtime.edgetpu.share import share_text
-from edge_mnv2.runtime.edgetpu.spec import DelegateSpec, parse
+from edge_mnv2.runtime.edgetpu.library import DeviceRefused, Library
+from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock, holders_of
 from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
 
@@ -54,12 +50,12 @@ def open_supervised(
     A device that another process uses is waited for, on the CPU, where there is a `cpu` model; DeviceHeld is raised
     where there is none. Raises AcceleratorError where no device can be used.
     """
-    found = find_library(root)
+    driver = find_library(root)
     opened: list[SupervisedInterpreter] = []
     held: list[tuple[Device, DeviceHeld]] = []
     refused: list[AcceleratorError] = []
     try:
-        for device in _devices(spec, found, compiled, runtime, threads, root, count):
+        for device in _devices(spec, driver, compiled, runtime, threads, root, count):
             if len(opened) == count:
                 break
             try:
@@ -113,17 +109,17 @@ def _measured(target: Target) -> str:
 
 def find_library(root: Union[Path, str] = "/") -> Library:
     """The library that can be loaded. Raises AcceleratorError."""
-    found = library.find(root)
-    if found is None:
+    driver = library.find(root)
+    if driver is None:
         raise AcceleratorError("libedgetpu.so.1, the Edge TPU library, is not installed", hint=checks.INSTALL)
-    if found.problem:
-        raise AcceleratorError(found.problem, hint=found.fix)
-    return found
+    if driver.problem:
+        raise AcceleratorError(driver.problem, hint=driver.fix)
+    return driver
 
 
 def _devices(
     spec: DelegateSpec,
-    found: Library,
+    driver: Library,
     compiled: Optional[Path],
     runtime: str,
     threads: int,
@@ -131,7 +127,7 @@ def _devices(
     count: int,
 ) -> Iterator[Device]:
     """Devices that `spec` allows, in the order in which they are to be tried."""
-    base = Target(found, "edgetpu", model=str(compiled) if compiled else None, runtime=runtime, threads=threads)
+    base = Target(driver, "edgetpu", model=str(compiled) if compiled else None, runtime=runtime, threads=threads)
     attached = discovery.find(root, held=False)
     if not attached:
         yield from _unlisted(spec, base, count)
@@ -185,7 +181,7 @@ def _look(device: Device, root: Union[Path, str]) -> None:
         raise AcceleratorError(f"{device.target.name} is not attached", hint=checks.PLUG_IN)
     if accelerator.holders:
         time.sleep(_PASSING_S)
-        others = holders.find(accelerator.node or "", Sysroot(root), but=(os.getpid(),))
+        others = holders_of(accelerator.node or "", Sysroot(root), but=(os.getpid(),))
         if others:
             raise DeviceHeld(f"{device.target.name} is used by {others[0]}", others[0].pid)
     obstacle = checks.obstacle(accelerator, root)

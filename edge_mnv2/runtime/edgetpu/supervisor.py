@@ -15,9 +15,9 @@ from typing import Optional, Union
 import numpy as np
 
 from edge_mnv2.errors import AcceleratorError, ModelError
-from edge_mnv2.runtime.edgetpu.failure import AcceleratorLost
+from edge_mnv2.runtime.edgetpu.contact import TpuInterpreter
+from edge_mnv2.runtime.edgetpu.library import AcceleratorLost
 from edge_mnv2.runtime.edgetpu.lock import DeviceHeld
-from edge_mnv2.runtime.edgetpu.remote import TpuInterpreter
 from edge_mnv2.runtime.interpreter import Interpreter, TensorSpec
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import pytest
 
 from edge_mnv2.runtime.edgetpu import library
 from edge_mnv2.runtime.edgetpu.checks import Check, checks
-from edge_mnv2.runtime.edgetpu.rights import Identity
+from edge_mnv2.runtime.edgetpu.discovery import Identity
 from tests.runtime.edgetpu import trees
 
 PI5 = "Raspberry Pi 5 Model B Rev 1.0\0"

@@ -15,10 +15,8 @@ import pytest
 
 from edge_mnv2.errors import AcceleratorError
 from edge_mnv2.runtime.edgetpu import library
-from edge_mnv2.runtime.edgetpu.contact import Target, Worker, probe
-from edge_mnv2.runtime.edgetpu.failure import AcceleratorLost, DeviceRefused
-from edge_mnv2.runtime.edgetpu.library import Library
-from edge_mnv2.runtime.edgetpu.remote import TpuInterpreter
+from edge_mnv2.runtime.edgetpu.contact import Target, TpuInterpreter, Worker, probe
+from edge_mnv2.runtime.edgetpu.library import AcceleratorLost, DeviceRefused, Library
 from edge_mnv2.runtime.interpreter import open_interpreter
 
 COMPILED = "models/mobilenet_v1_0.25_128_quant_edgetpu.tflite"
@@ -168,7 +166,7 @@ def test_the_device_is_put_down_at_the_end(tpu: pytest.MonkeyPatch, standin: Pat
 )
 def test_a_device_lost_in_use(tpu: pytest.MonkeyPatch, standin: Path, data: Path, fault: str, says: str) -> None:
     tpu.setenv("STANDIN", fault)
-    tpu.setattr("edge_mnv2.runtime.edgetpu.remote.STALL_S", 0.5)
+    tpu.setattr("edge_mnv2.runtime.edgetpu.contact.STALL_S", 0.5)
     lost = TpuInterpreter(target(standin, data / COMPILED))
     values = np.full(lost.inputs[0].shape, 3, np.uint8)
     with pytest.raises(AcceleratorLost) as caught:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnv2.runtime.edgetpu import discovery, presence
-from edge_mnv2.runtime.edgetpu.holders import Holder
+from edge_mnv2.runtime.edgetpu import choice, discovery
+from edge_mnv2.runtime.edgetpu.lock import Holder
 from tests.runtime.edgetpu import trees
 
 
@@ -13,7 +13,7 @@ def test_nothing_attached(tmp_path: Path) -> None:
     trees.write(tmp_path, "sys/bus/usb/devices/1-1/idVendor", "046d\n")
     trees.write(tmp_path, "sys/bus/usb/devices/1-1/idProduct", "0825\n")
     assert discovery.find(tmp_path) == []
-    assert presence.present(tmp_path) == []
+    assert choice.present(tmp_path) == []
     assert discovery.find(tmp_path / "empty") == []
 
 
@@ -83,7 +83,7 @@ def test_cards_come_first_and_are_counted_apart(tmp_path: Path) -> None:
     assert found[0].node == "/dev/apex_0" and found[0].temp_c == 48.5 and found[0].throttle_c == 85.0
     assert found[1].temp_c == 92.0
     assert found[0].rights.udev_rules == ("/usr/lib/udev/rules.d/60-gasket-dkms.rules",)
-    assert presence.present(tmp_path) == ["apex_0", "apex_1", "usb-2-1"]
+    assert choice.present(tmp_path) == ["apex_0", "apex_1", "usb-2-1"]
 
 
 @pytest.mark.parametrize(("status", "temp"), [("DEAD", "45000"), ("ALIVE", "-89700"), ("LAMED", "45000")])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnv2.runtime.edgetpu.pairs import DEFAULT_COMPILED
+from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED
 
 CPU = "mobilenet_v2_1.0_224_quant"
 

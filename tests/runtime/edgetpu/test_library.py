@@ -28,7 +28,7 @@ def test_the_loaders_cache_leads_to_odd_folders(tmp_path: Path, standin: Path) -
     trees.write(tmp_path, "etc/ld.so.cache", "")
     (tmp_path / "etc/ld.so.cache").write_bytes(cache)
     found = library.find(tmp_path, {})
-    assert found is not None and (found.path, found.found_by) == ("/opt/coral/libedgetpu.so.1", "ld.so.cache")
+    assert found is not None and (found.path, found.source) == ("/opt/coral/libedgetpu.so.1", "ld.so.cache")
 
 
 def test_variables_come_first_and_count_as_set_by_hand(tmp_path: Path, standin: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from edge_mnv2.errors import AcceleratorError, ModelError
 from edge_mnv2.runtime.edgetpu import opening, supervisor
+from edge_mnv2.runtime.edgetpu.choice import parse
 from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock
-from edge_mnv2.runtime.edgetpu.spec import parse
 from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 from edge_mnv2.runtime.interpreter import open_interpreter
 from tests.runtime.edgetpu import trees
@@ -72,7 +72,7 @@ class _Frames:
 def test_a_loss_costs_no_frame_and_the_device_comes_back(
     tpu: pytest.MonkeyPatch, data: Path, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    tpu.setattr("edge_mnv2.runtime.edgetpu.remote.STALL_S", 0.4)
+    tpu.setattr("edge_mnv2.runtime.edgetpu.contact.STALL_S", 0.4)
     tpu.setenv("STANDIN", fault)
     interpreter = _open(data)
     frames = _Frames(interpreter, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
-from edge_mnv2.runtime.edgetpu.rights import Identity
+from edge_mnv2.runtime.edgetpu.discovery import Identity
 
 USER = Identity(1000, frozenset({1000}), "maker")
 IN_PLUGDEV = Identity(1000, frozenset({1000, 46}), "maker")

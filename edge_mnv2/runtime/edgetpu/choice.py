@@ -1,19 +1,88 @@
-"""Which model runs where: a compiled model and its CPU twin, chosen by what was asked for and what is there."""
+"""What `--delegate` asks for, what is attached at a quick look, and which model runs where.
+
+Every start pays for this module, so it imports little.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Protocol, Union
 
-from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
-from edge_mnv2.runtime.edgetpu.presence import LIBRARY_VARIABLE, present
-from edge_mnv2.runtime.edgetpu.spec import DelegateSpec
+from edge_mnv2.board.sysroot import Sysroot
+from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
+
+_FORM = re.compile(r"edgetpu(?::(usb|pci))?(?::([0-9]{1,3}))?")
+
+
+@dataclass(frozen=True)
+class DelegateSpec:
+    """`mode` is "none", "auto" or "edgetpu"; `kind` ("usb", "pci") and `index` narrow the choice among several."""
+
+    mode: str
+    kind: Optional[str] = None
+    index: Optional[int] = None
+
+    @property
+    def required(self) -> bool:
+        """Whether an unusable accelerator is an error."""
+        return self.mode == "edgetpu"
+
+    @property
+    def option(self) -> str:
+        """The library's own `device` option: "", ":N", "usb", "usb:N", "pci", "pci:N"."""
+        return (self.kind or "") + ("" if self.index is None else f":{self.index}")
+
+    def __str__(self) -> str:
+        parts = [self.mode, self.kind, None if self.index is None else str(self.index)]
+        return ":".join(part for part in parts if part is not None)
+
+
+def parse(text: str) -> DelegateSpec:
+    """Read `none`, `auto` or `edgetpu[:N|:usb[:N]|:pci[:N]]`. Raises UsageError."""
+    wanted = text.strip().lower()
+    if wanted in ("none", "auto"):
+        return DelegateSpec(wanted)
+    match = _FORM.fullmatch(wanted)
+    if match is None:
+        raise UsageError(
+            f"--delegate {text}: no such delegate",
+            hint="none, auto, edgetpu, edgetpu:N, edgetpu:usb[:N], edgetpu:pci[:N]",
+        )
+    kind, index = match.groups()
+    return DelegateSpec("edgetpu", kind, None if index is None else int(index))
+
+
+USB_BEFORE_FIRMWARE = ("1a6e", "089a")
+USB_READY = ("18d1", "9302")
+
+_USB = "sys/bus/usb/devices"
+
+
+def present(root: Union[Path, str] = "/") -> list[str]:
+    """`port`s of what is attached, without rights and holders."""
+    system = Sysroot(root)
+    return system.names("sys/class/apex") + [f"usb-{Path(device).name}" for device in usb_devices(system)]
+
+
+def usb_devices(system: Sysroot) -> list[str]:
+    """Folders of sticks below the root, by bus and port."""
+    folders = [f"{_USB}/{name}" for name in system.names(_USB) if re.fullmatch(r"\d+-\d+(\.\d+)*", name)]
+    sticks = [folder for folder in folders if usb_id(system, folder) in (USB_BEFORE_FIRMWARE, USB_READY)]
+    return sorted(sticks, key=lambda folder: [int(part) for part in re.findall(r"\d+", Path(folder).name)])
+
+
+def usb_id(system: Sysroot, folder: str) -> tuple[Optional[str], Optional[str]]:
+    """(vendor, product) of a USB device as four hexadecimal digits each."""
+    return system.read(f"{folder}/idVendor"), system.read(f"{folder}/idProduct")
+
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +114,7 @@ class Twin:
     """The other of a pair: its name where one is known, the file where it is on this machine."""
 
     name: Optional[str] = None
-    found: Optional[Resolved] = None
+    model: Optional[Resolved] = None
 
 
 def worth_trying(root: Union[Path, str] = "/") -> bool:
@@ -56,8 +125,8 @@ def worth_trying(root: Union[Path, str] = "/") -> bool:
         return False
     from edge_mnv2.runtime.edgetpu import library
 
-    found = library.find(root)
-    return found is not None and found.by_hand
+    installed = library.find(root)
+    return installed is not None and installed.by_hand
 
 
 class Models(Protocol):
@@ -89,8 +158,8 @@ class Zoo:
 
     def twin(self, model: Resolved) -> Twin:
         name = model.entry.twin if model.entry is not None else None
-        found = self._found(name) if name is not None else None
-        return Twin(name, found) if found is not None else self._beside(model, name)
+        model_here = self._here(name) if name is not None else None
+        return Twin(name, model_here) if model_here is not None else self._beside(model, name)
 
     def fetch(self, name: str) -> Resolved:
         from edge_mnv2.zoo.pull import fetch
@@ -99,7 +168,7 @@ class Zoo:
         fetch(name)
         return resolve(name)
 
-    def _found(self, name: str) -> Optional[Resolved]:
+    def _here(self, name: str) -> Optional[Resolved]:
         try:
             return resolve(name)
         except ModelError as error:
@@ -112,9 +181,13 @@ class Zoo:
         path = model.path.with_name(other + model.path.suffix)
         if other == stem or (is_compiled and not stem.endswith(_SUFFIX)) or not path.is_file():
             return Twin(name)
-        found = self._found(str(Path(path).absolute()))
+        model_here = self._here(str(Path(path).absolute()))
         try:
-            return Twin(name, found) if found is not None and self.compiled(found) != is_compiled else Twin(name)
+            return (
+                Twin(name, model_here)
+                if model_here is not None and self.compiled(model_here) != is_compiled
+                else Twin(name)
+            )
         except ModelError as error:
             log.debug("%s", error)
             return Twin(name)
@@ -138,9 +211,9 @@ def choose(
     if not use_tpu:
         return Plan(model)
     twin = models.twin(model)
-    if twin.found is not None:
-        note = f"{twin.found.name} runs on the Edge TPU in place of {model.name}, its CPU twin"
-        return Plan(model if fall_back else None, twin.found, (note,))
+    if twin.model is not None:
+        note = f"{twin.model.name} runs on the Edge TPU in place of {model.name}, its CPU twin"
+        return Plan(model if fall_back else None, twin.model, (note,))
     if spec.required:
         return _compiled_twin_required(model, twin, models, fall_back)
     if twin.name is not None:
@@ -169,23 +242,23 @@ def _on_tpu(model: Resolved, spec: DelegateSpec, models: Models, fall_back: bool
     if not fall_back:
         return Plan(None, model)
     twin = models.twin(model)
-    if twin.found is None and twin.name is not None and spec.required:
+    if twin.model is None and twin.name is not None and spec.required:
         try:
             twin = Twin(twin.name, models.fetch(twin.name))
         except EdgeMnv2Error as error:
             log.debug("%s", error)
-    if twin.found is not None:
-        return Plan(twin.found, model)
+    if twin.model is not None:
+        return Plan(twin.model, model)
     wanted = f"edge-mnv2 pull {twin.name}" if twin.name else "put its CPU twin beside it, without _edgetpu in the name"
     return Plan(None, model, (f"no CPU model to go on with when the Edge TPU is lost: {wanted}",))
 
 
 def _without_tpu(model: Resolved, spec: DelegateSpec, models: Models) -> Plan:
     twin = models.twin(model)
-    if twin.found is not None:
+    if twin.model is not None:
         why = "no Edge TPU is in use" if spec.mode == "auto" else f"--delegate {spec}"
-        note = f"{model.name} is compiled for the Edge TPU; its CPU twin {twin.found.name} is used ({why})"
-        return Plan(twin.found, notes=(note,))
+        note = f"{model.name} is compiled for the Edge TPU; its CPU twin {twin.model.name} is used ({why})"
+        return Plan(twin.model, notes=(note,))
     hint = (
         f"edge-mnv2 pull {twin.name}, its CPU twin"
         if twin.name
@@ -212,3 +285,13 @@ def _fetched(name: str, models: Models, missing: Optional[ModelError]) -> Resolv
             f"the Edge TPU needs {name}, which is not on this device ({missing or error})",
             hint=f"edge-mnv2 pull {name}",
         ) from error
+
+
+def share_text(left_on_cpu: int, operators: Optional[int]) -> str:
+    """In words: `left_on_cpu` operators of a compiled graph run on the CPU; its CPU twin has `operators` (None: no twin
+    to count in; the compiler melts all that the TPU runs into one operator)."""
+    if operators is not None and operators >= left_on_cpu:
+        return f"the Edge TPU runs {operators - left_on_cpu} of {operators} operators"
+    if not left_on_cpu:
+        return "the Edge TPU runs the whole graph"
+    return f"the Edge TPU runs all but {left_on_cpu} operator{'s' if left_on_cpu > 1 else ''}"

@@ -10,9 +10,8 @@ from typing import Optional
 import pytest
 
 from edge_mnv2.errors import AcceleratorError, DownloadError, EdgeMnv2Error, ModelError
-from edge_mnv2.runtime.edgetpu import pairs
-from edge_mnv2.runtime.edgetpu.pairs import DEFAULT_COMPILED, Twin, Zoo, choose, worth_trying
-from edge_mnv2.runtime.edgetpu.spec import parse
+from edge_mnv2.runtime.edgetpu import choice
+from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED, Twin, Zoo, choose, parse, worth_trying
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved
 from tests.runtime.edgetpu import trees
@@ -139,10 +138,10 @@ def mirror(data: Path, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_registry_knows_the_pair(mirror: Path) -> None:
     zoo = Zoo()
     compiled = zoo.resolve(DEFAULT_COMPILED)
-    cpu = zoo.twin(compiled).found
+    cpu = zoo.twin(compiled).model
     assert cpu is not None and cpu.name == TPU_DEFAULT_CPU
     assert zoo.compiled(compiled) and not zoo.compiled(cpu)
-    back = zoo.twin(cpu).found
+    back = zoo.twin(cpu).model
     assert back is not None and back.name == DEFAULT_COMPILED
     assert not zoo.compiled(zoo.resolve(DEFAULT_MODEL)) and zoo.twin(zoo.resolve(DEFAULT_MODEL)) == Twin()
 
@@ -155,14 +154,14 @@ def test_files_beside_each_other_are_twins(data: Path, tmp_path: Path) -> None:
     cpu, compiled = zoo.resolve(str(tmp_path / "mine.tflite")), zoo.resolve(str(tmp_path / "mine_edgetpu.tflite"))
     assert zoo.compiled(compiled) and not zoo.compiled(cpu)
     for one, other in ((cpu, compiled), (compiled, cpu)):
-        found = zoo.twin(one).found
+        found = zoo.twin(one).model
         assert found is not None and found.path == other.path.absolute()
     (tmp_path / "mine.tflite").unlink()
-    assert zoo.twin(compiled).found is None
+    assert zoo.twin(compiled).model is None
     shutil.copy(tmp_path / "mine_edgetpu.tflite", tmp_path / "mine.tflite")
-    assert zoo.twin(compiled).found is None, "a second compiled file is no twin"
+    assert zoo.twin(compiled).model is None, "a second compiled file is no twin"
     (tmp_path / "mine.tflite").write_bytes(b"broken")
-    assert zoo.twin(compiled).found is None
+    assert zoo.twin(compiled).model is None
 
 
 def test_when_auto_tries(tmp_path: Path, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,5 +187,5 @@ def test_a_model_that_cannot_be_fetched_says_what_to_pull(isolated: Path, monkey
 
     monkeypatch.setattr("edge_mnv2.zoo.pull.fetch", offline)
     with pytest.raises(AcceleratorError, match=f"edge-mnv2 pull {DEFAULT_COMPILED}") as caught:
-        choose(None, parse("edgetpu"), True, pairs.Zoo())
+        choose(None, parse("edgetpu"), True, choice.Zoo())
     assert isinstance(caught.value.__cause__, DownloadError)
