@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "edge_mnv2"
 
 FLOORS = (
-    ("errors", "version", "paths", "files", "addresses", "signals", "html_report", "svg_chart"),
+    ("errors", "version", "paths", "files", "strict_yaml", "addresses", "signals", "html_report", "svg_chart"),
     ("settings", "board", "network", "tflite"),
     ("zoo", "datasets", "camera", "runtime", "builder", "inspect"),
     ("pipeline",),

@@ -31,7 +31,7 @@ from edge_mnv2.settings.schema import (
     check_thresholds,
 )
 from edge_mnv2.settings.store import is_path, load, packaged_places, places, read, unknown_profile
-from edge_mnv2.settings.strict_yaml import shown
+from edge_mnv2.strict_yaml import shown
 
 __all__ = ["Origin", "Settings", "chain", "environment_overrides", "load", "resolve", "resolve_profile"]
 

@@ -12,8 +12,8 @@ from typing import Any, NoReturn, Optional
 from edge_mnv2.errors import ProfileError
 from edge_mnv2.settings.kinds import Kind, why_not
 from edge_mnv2.settings.schema import HEADERS, KEYS, SECTIONS
-from edge_mnv2.settings.strict_yaml import Entry, Items, Node, Scalar, parse_yaml, read_yaml, shown
-from edge_mnv2.settings.strict_yaml import Mapping as YamlMapping
+from edge_mnv2.strict_yaml import Entry, Items, Node, Scalar, parse_yaml, read_yaml, shown
+from edge_mnv2.strict_yaml import Mapping as YamlMapping
 
 _TOP = ("extends", "description", *HEADERS, *SECTIONS)
 
@@ -69,7 +69,14 @@ class _FileReader:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self, root: YamlMapping, origin: str) -> ProfileFile:
+    def read(self, root: Optional[Node], origin: str) -> ProfileFile:
+        if root is None:
+            raise ProfileError(
+                f"{self._path}: the file is empty", hint="a profile has at least one key, such as extends: base"
+            )
+        if not isinstance(root, YamlMapping):
+            kind = "a list" if isinstance(root, Items) else f"the single value {shown(root.text)}"
+            self._fail(root.line, f"{kind} where a profile's keys belong", "write key: value lines")
         values: dict[str, Given] = {}
         headers: dict[str, dict[str, Any]] = {name: {} for name in HEADERS}
         extends = description = None

@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 from urllib.parse import urljoin, urlsplit
 
 from edge_mnv2.errors import ProfileError
-from edge_mnv2.zoo.fields import Fields
+from edge_mnv2.strict_yaml import Fields
 
 KINDS = ("model", "clip", "weights")
 TASKS = ("classification", "regression")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import EdgeMnv2Error, ProfileError
+from edge_mnv2.strict_yaml import read_plain
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import parse_entries
-from edge_mnv2.zoo.fields import read_yaml
 
 _UNPINNED = "0" * 64
 
@@ -43,7 +43,7 @@ def pin(path: Path) -> list[str]:
             handle.write("\n".join(lines))
     ours = path.resolve() == paths.packaged("models", "registry.yaml").resolve()
     where = (None, None) if ours else (str(path), f"{path.resolve().parent}/")
-    parse_entries(read_yaml(path, ProfileError), str(path), *where)
+    parse_entries(read_plain(path, ProfileError), str(path), *where)
     return changed
 
 

@@ -11,9 +11,9 @@ from typing import Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import DownloadError, ModelError, ProfileError
+from edge_mnv2.strict_yaml import read_plain
 from edge_mnv2.zoo import team
 from edge_mnv2.zoo.entry import Entry, parse_entries
-from edge_mnv2.zoo.fields import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _likeness(name: str, known: str) -> float:
 def packaged_entries() -> tuple[Entry, ...]:
     """The entries of the registry that ships with the package. Raises ProfileError."""
     path = paths.packaged("models", "registry.yaml")
-    return tuple(parse_entries(read_yaml(path, ProfileError), str(path)))
+    return tuple(parse_entries(read_plain(path, ProfileError), str(path)))
 
 
 def load(*, refresh: bool = False) -> Registry:

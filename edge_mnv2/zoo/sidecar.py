@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.errors import ModelError
+from edge_mnv2.strict_yaml import Fields, read_plain
 from edge_mnv2.zoo.entry import TASKS, Preprocess, parse_preprocess
-from edge_mnv2.zoo.fields import Fields, read_yaml
 from edge_mnv2.zoo.labels import read_labels
 
 
@@ -33,7 +33,7 @@ def read_sidecar(model: Path) -> Optional[Sidecar]:
     path = sidecar_path(model)
     if path == model or not path.is_file():
         return None
-    fields = Fields(read_yaml(path, ModelError) or {}, str(path), ModelError)
+    fields = Fields(read_plain(path, ModelError) or {}, str(path), ModelError)
     labels, task = fields.text_or_names("labels"), fields.text("task", TASKS)
     preprocess, unit = parse_preprocess(fields), fields.text("unit")
     fields.end()

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import DownloadError, ProfileError
+from edge_mnv2.strict_yaml import REGISTRY_BYTES, parse_plain, read_plain
 from edge_mnv2.zoo.entry import Entry, parse_entries, without_credentials
-from edge_mnv2.zoo.fields import MAX_BYTES, parse_yaml, read_yaml
 
 VARIABLE = "EDGE_MNV2_REGISTRY"
 
@@ -44,7 +44,7 @@ def read(*, refresh: bool = False) -> TeamRegistry:
     if not path.is_file():
         raise ProfileError(f"{VARIABLE}={address}: no such file", hint="give a registry's YAML file or its URL")
     path = path.resolve()
-    return TeamRegistry(parse_entries(read_yaml(path, ProfileError), str(path), str(path), f"{path.parent}/"))
+    return TeamRegistry(parse_entries(read_plain(path, ProfileError), str(path), str(path), f"{path.parent}/"))
 
 
 def _from_url(address: str, refresh: bool) -> TeamRegistry:
@@ -68,7 +68,7 @@ def _from_url(address: str, refresh: bool) -> TeamRegistry:
             f"the registry {shown} has not been fetched yet", hint="`edge-mnv2 models list` fetches it"
         )
     if data is not None:
-        found.entries = parse_entries(parse_yaml(data, shown, ProfileError), shown, shown, url)
+        found.entries = parse_entries(parse_plain(data, shown, ProfileError), shown, shown, url)
     return found
 
 
@@ -88,12 +88,12 @@ def _copy(path: Path, wanted: Optional[str]) -> Optional[bytes]:
 def _fetched(url: str, shown: str, wanted: Optional[str]) -> bytes:
     from edge_mnv2.zoo.web import read_small
 
-    data = read_small(url, MAX_BYTES)
+    data = read_small(url, REGISTRY_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if wanted is not None and found != wanted:
         raise DownloadError(f"{shown} is not the registry that {VARIABLE} pins: its sha256 is {found}")
     try:
-        parse_entries(parse_yaml(data, shown, ProfileError), shown, shown, url)
+        parse_entries(parse_plain(data, shown, ProfileError), shown, shown, url)
     except ProfileError as error:
         raise DownloadError(f"{shown} sent something that is no registry: {error}") from None
     return data

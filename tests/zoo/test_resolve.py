@@ -159,7 +159,7 @@ def test_a_sidecar_describes_a_model_of_ones_own(small: Path) -> None:
         ("preprocess: crop\n", "'preprocess' must be a mapping"),
         ("preprocess: {crop: true}\n", "preprocess: unknown key 'crop'"),
         ("- a\n", "not a mapping"),
-        ("labels: [a\n", "line"),
+        ("labels: [a\n", r"yaml:2: not YAML"),
         ("unit: 5\n", "'unit' must be text"),
     ],
 )
