@@ -265,17 +265,17 @@ def _plain(node: Optional[Node], name: str, error: type[EdgeMnv2Error]) -> Any:
 class Fields:
     """One mapping, taken key by key; `end` complains about what nobody took.
 
-    Each reader returns None for a key that is not there, and raises `error` naming `where` and the key for a value of
+    Each reader returns None for a key that is not there, and raises `error` naming `place` and the key for a value of
     another type.
     """
 
-    def __init__(self, values: Any, where: str, error: type[EdgeMnv2Error]) -> None:
+    def __init__(self, values: Any, place: str, error: type[EdgeMnv2Error]) -> None:
         if not isinstance(values, dict):
-            raise error(f"{where} is not a mapping of keys to values")
+            raise error(f"{place} is not a mapping of keys to values")
         self._values = dict(values)
         self._lines: dict[str, int] = getattr(values, "lines", {})
         self._known: list[str] = []
-        self.where = where
+        self.place = place
         self.error = error
 
     def _take(self, key: str) -> Any:
@@ -284,13 +284,13 @@ class Fields:
 
     def wrong(self, key: str, expected: str) -> EdgeMnv2Error:
         """The error for `key`, for checks of the caller's own."""
-        return self.error(f"{self.where}: '{key}' must be {expected}{self._line(key)}")
+        return self.error(f"{self.place}: '{key}' must be {expected}{self._line(key)}")
 
     def _line(self, key: str) -> str:
         return f" (line {self._lines[key]})" if key in self._lines else ""
 
     def missing(self, key: str) -> EdgeMnv2Error:
-        return self.error(f"{self.where}: '{key}' is missing")
+        return self.error(f"{self.place}: '{key}' is missing")
 
     def text(self, key: str, choices: Optional[Sequence[str]] = None) -> Optional[str]:
         value = self._take(key)
@@ -317,7 +317,7 @@ class Fields:
         return value
 
     def flag(self, key: str) -> bool:
-        """A boolean, False where it is not there."""
+        """A boolean, False place it is not there."""
         value = self._take(key)
         if value is not None and not isinstance(value, bool):
             raise self.wrong(key, "true or false")
@@ -359,5 +359,5 @@ class Fields:
         """Raises `error` for the first key that is not part of the schema."""
         for key in self._values:
             raise self.error(
-                f"{self.where}: unknown key '{key}'{self._line(key)}", hint=f"known: {', '.join(self._known)}"
+                f"{self.place}: unknown key '{key}'{self._line(key)}", hint=f"known: {', '.join(self._known)}"
             )

@@ -162,7 +162,7 @@ def parse_preprocess(fields: Fields) -> Preprocess:
     values = fields.mapping("preprocess")
     if values is None:
         return Preprocess()
-    inner = Fields(values, f"{fields.where}: preprocess", fields.error)
+    inner = Fields(values, f"{fields.place}: preprocess", fields.error)
     found = Preprocess(inner.text("resize", RESIZE), inner.numbers("mean", 3), inner.numbers("std", 3))
     inner.end()
     if found.std is not None and min(found.std) <= 0:
@@ -231,7 +231,7 @@ def _recipe(fields: Fields) -> dict[str, Any]:
     values = fields.mapping("recipe")
     if values is None:
         return {}
-    inner = Fields(values, f"{fields.where}: recipe", ProfileError)
+    inner = Fields(values, f"{fields.place}: recipe", ProfileError)
     found = {
         "weights": inner.text("weights", ("imagenet",)) or "imagenet",
         "resolution": inner.integer("resolution", 32) or 224,
@@ -246,7 +246,7 @@ def _input(fields: Fields) -> Optional[ModelInput]:
     values = fields.mapping("input")
     if values is None:
         return None
-    inner = Fields(values, f"{fields.where}: input", ProfileError)
+    inner = Fields(values, f"{fields.place}: input", ProfileError)
     shape, dtype = inner.sequence("shape"), inner.text("dtype", DTYPES)
     inner.end()
     if shape is None or dtype is None:
@@ -266,7 +266,7 @@ def _sources(fields: Fields, file: str, has_recipe: bool, base: Optional[str]) -
 
 
 def _source(fields: Fields, item: Any, base: Optional[str]) -> Source:
-    inner = Fields(item, f"{fields.where}: sources", ProfileError)
+    inner = Fields(item, f"{fields.place}: sources", ProfileError)
     package, beside = inner.text("package"), inner.text("beside")
     url, pip = inner.text("https") or inner.text("http"), inner.mapping("pip")
     inner.end()
@@ -284,7 +284,7 @@ def _source(fields: Fields, item: Any, base: Optional[str]) -> Source:
         if not _is_url(url):
             raise inner.wrong("https", "a URL with a host")
         return UrlSource(url)
-    wheel = Fields(pip, f"{inner.where}: pip", ProfileError)
+    wheel = Fields(pip, f"{inner.place}: pip", ProfileError)
     name, member = wheel.required_text("package"), wheel.required_text("member")
     wheel.end()
     if not _PINNED.fullmatch(name):
