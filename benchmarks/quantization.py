@@ -17,14 +17,12 @@ from unittest import mock
 
 import numpy as np
 
-from edge_mnv2.builder import quantization, ranges
-from edge_mnv2.builder.calibration import activation_ranges
-from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder import quantization
+from edge_mnv2.builder.calibration import activation_ranges, read_crops, shipped_ranges
 from edge_mnv2.builder.inference import Operation, operations
-from edge_mnv2.builder.integer_model import integer_model
-from edge_mnv2.builder.pictures import read_crops
 from edge_mnv2.builder.quantization import LOGIT_MARGIN, Ranges, activation_scales, quantize
 from edge_mnv2.builder.recipe import IMAGENET_ENTRY
+from edge_mnv2.builder.tflite_model import float_model, integer_model
 from edge_mnv2.builder.weights import read_weights
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
@@ -76,7 +74,7 @@ def main() -> None:
     network, weights = mobilenet_v2(), read_weights(Path(fetch(IMAGENET_ENTRY)))
     steps = operations(network, weights.tensors)
     reference = float_model(network, steps)
-    shipped = ranges.shipped(network, weights)
+    shipped = shipped_ranges(network, weights)
     crops = read_crops(options.calibration, SIZE).images
     noise = list(np.random.default_rng(1).integers(0, 256, (len(crops), SIZE, SIZE, 3), np.uint8))
     exact = logits(reference, pictures)

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_mnv2.builder.pickled import StoredTensor, load
 from edge_mnv2.errors import ModelError
+from edge_mnv2.files import content
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -59,7 +60,8 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return _readable(_state_dict(*_zip(data, name), name), name)
     if data[8:9] == b"{" and path.suffix in (".safetensors", ""):
         return _readable(_safetensors(data, name), name)
-    raise ModelError(f"{name} are {_kind(data)}", hint="a .pth state dict of PyTorch or a .safetensors file is needed")
+    kind = content(data[:512]) or "neither PyTorch's nor safetensors"
+    raise ModelError(f"{name} are {kind}", hint="a .pth state dict of PyTorch or a .safetensors file is needed")
 
 
 def _readable(tensors: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
@@ -70,29 +72,14 @@ def _readable(tensors: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray
     return tensors
 
 
-def _kind(data: bytes) -> str:
-    start = data[:512].lstrip().lower()
-    if not data:
-        return "empty"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the file itself"
-    if data[4:8] == b"TFL3":
-        return "a .tflite model, not trained weights"
-    if data.startswith(b"\x89HDF"):
-        return "an HDF5 file (Keras)"
-    return "neither PyTorch's nor safetensors"
-
-
 def _damaged(name: str, what: str) -> ModelError:
     return ModelError(f"{name} are damaged: {what}", hint="get the file again")
 
 
-_Content = Callable[[str], Any]
+_Contents = Callable[[str], Any]
 
 
-def _legacy(data: bytes, name: str) -> tuple[Any, _Content]:
+def _legacy(data: bytes, name: str) -> tuple[Any, _Contents]:
     stream = io.BytesIO(data)
     magic, protocol, system = (load(stream, name) for _ in range(3))
     if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL:
@@ -116,7 +103,7 @@ def _legacy(data: bytes, name: str) -> tuple[Any, _Content]:
     return value, contents.get
 
 
-def _zip(data: bytes, name: str) -> tuple[Any, _Content]:
+def _zip(data: bytes, name: str) -> tuple[Any, _Contents]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = {member.filename: member for member in archive.infolist()}
@@ -170,7 +157,7 @@ def _tensors_in(value: Any, depth: int = 0) -> list[StoredTensor]:
     return []
 
 
-def _state_dict(value: Any, content: _Content, name: str) -> dict[str, np.ndarray]:
+def _state_dict(value: Any, content: _Contents, name: str) -> dict[str, np.ndarray]:
     stored = _find_state_dict(value)
     if stored is None:
         raise ModelError(f"{name} hold no state dict", hint="save one with torch.save(model.state_dict(), FILE)")
@@ -188,7 +175,7 @@ def _find_state_dict(value: Any) -> Optional[dict[str, StoredTensor]]:
     return None
 
 
-def _tensor(key: str, tensor: StoredTensor, content: _Content, name: str) -> np.ndarray:
+def _tensor(key: str, tensor: StoredTensor, content: _Contents, name: str) -> np.ndarray:
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
     raw = content(storage.key)
     if raw is None or len(raw) != storage.count * _itemsize(storage.dtype):

@@ -1,8 +1,10 @@
-"""What quantization cost: the integer model beside the float model on the same pictures."""
+"""What quantization cost: the integer model beside the float model on the same pictures, and how long each takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -124,3 +126,38 @@ def _segmental_decibels(wanted: np.ndarray, got: np.ndarray) -> float:
         return _MOST_DECIBELS
     ratio = signal[alive] / np.maximum(noise[alive], signal[alive] * 1e-12)
     return float(np.clip(10 * np.log10(ratio), 0.0, _MOST_DECIBELS).mean())
+
+
+_REPEATS = 20
+
+
+def tflite_ms(model: bytes) -> float:
+    """Median milliseconds with one thread, after a warm-up."""
+    with open_interpreter(model) as interpreter:
+        spec = interpreter.inputs[0]
+        interpreter.set_input(np.zeros(spec.shape, spec.dtype))
+        return _median_ms(interpreter.invoke)
+
+
+def onnx_ms(model: bytes) -> Optional[float]:
+    """The same in ONNX Runtime, None where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options: Any = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    feed = {given.name: np.zeros(given.shape, np.uint8)}
+    return _median_ms(lambda: session.run(None, feed))
+
+
+def _median_ms(once: Callable[[], object]) -> float:
+    once()
+    times = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        once()
+        times.append(time.perf_counter() - began)
+    return round(statistics.median(times) * 1e3, 3)

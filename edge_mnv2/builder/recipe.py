@@ -9,22 +9,26 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2 import paths
-from edge_mnv2.builder import ranges
-from edge_mnv2.builder.calibration import activation_ranges
-from edge_mnv2.builder.comparison import Comparison, compare
-from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder.calibration import (
+    Crops,
+    activation_ranges,
+    ranges_document,
+    read_crops,
+    read_ranges,
+    rounded_ranges,
+    shipped_ranges,
+)
+from edge_mnv2.builder.comparison import Comparison, compare, onnx_ms, tflite_ms
 from edge_mnv2.builder.inference import Operation, operations
-from edge_mnv2.builder.integer_model import Numbers, integer_model, numbers
-from edge_mnv2.builder.latency import onnx_ms, tflite_ms
-from edge_mnv2.builder.pictures import Crops, read_crops
 from edge_mnv2.builder.report import BuildReport
 from edge_mnv2.builder.request import IMAGENET, BuildRequest
+from edge_mnv2.builder.tflite_model import QuantizedNetwork, float_model, integer_model, numbers
 from edge_mnv2.builder.weights import Weights, fit, read_weights
 from edge_mnv2.errors import LabelsError, ModelError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head, Network
-from edge_mnv2.zoo.companions import Files, companions, write_all
 from edge_mnv2.zoo.labels import read_labels
+from edge_mnv2.zoo.sidecar import companions, write_all
 
 IMAGENET_ENTRY = "torchvision-mobilenet_v2"
 
@@ -51,13 +55,13 @@ def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
     if request.calibration is not None:
         crops = read_crops(request.calibration, request.resolution)
     if request.ranges is not None:
-        found = ranges.read(request.ranges, network, weights)
+        found = read_ranges(request.ranges, network, weights)
     elif crops is not None:
         say(f"calibrating with {len(crops.images)} crops of {crops.pictures} pictures")
         regression = request.task == "regression"
-        found = ranges.rounded(activation_ranges(reference, trained.steps, crops.images, regression=regression))
+        found = rounded_ranges(activation_ranges(reference, trained.steps, crops.images, regression=regression))
     else:
-        found = ranges.shipped(network, weights)
+        found = shipped_ranges(network, weights)
     integers = numbers(network, trained.steps, found)
     model = integer_model(
         network, trained.steps, integers, input_dtype=request.input_dtype, output_dtype=request.output_dtype
@@ -70,7 +74,7 @@ def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
         return trained.finish(model, integers)
     pictures = [image for image, whole in zip(crops.images, crops.whole) if whole]
     compared = compare(reference, model, trained.steps, pictures, task=request.task)
-    kept = ranges.document(network, weights, found, crops.pictures, len(crops.images))
+    kept = ranges_document(network, weights, found, crops.pictures, len(crops.images))
     return trained.finish(model, integers, compared, crops, kept)
 
 
@@ -87,7 +91,7 @@ class _Trained:
     def finish(
         self,
         model: bytes,
-        integers: Optional[Numbers] = None,
+        integers: Optional[QuantizedNetwork] = None,
         compared: Optional[Comparison] = None,
         crops: Optional[Crops] = None,
         kept: Optional[str] = None,
@@ -97,7 +101,7 @@ class _Trained:
         if request.format == "onnx":
             model = self._onnx(integers)
         milliseconds = onnx_ms(model) if request.format == "onnx" else tflite_ms(model)
-        files: Files = []
+        files: list[tuple[Path, bytes]] = []
         if kept is not None:
             files.append((request.out.with_suffix(".ranges.json"), kept.encode()))
         origin = f"built by edge-mnv2 from {self.weights.source}, sha256 {self.weights.sha256}"
@@ -116,13 +120,13 @@ class _Trained:
             tuple(path for path, _ in files),
         )
         if request.report is not None:
-            from edge_mnv2.builder.report_page import report_page
+            from edge_mnv2.builder.report import report_page
 
             files.insert(0, (request.report, report_page(report).encode()))
         write_all(files)
         return report
 
-    def _onnx(self, integers: Optional[Numbers]) -> bytes:
+    def _onnx(self, integers: Optional[QuantizedNetwork]) -> bytes:
         from edge_mnv2.builder.onnx_model import onnx_model
 
         metadata = {"task": self.request.task, "weights_sha256": self.weights.sha256, "input": "RGB, uint8, NHWC"}

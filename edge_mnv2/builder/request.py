@@ -8,7 +8,7 @@ from typing import Optional
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.network.network import Head
-from edge_mnv2.zoo.companions import check_target
+from edge_mnv2.zoo.sidecar import check_target
 
 IMAGENET = "imagenet"
 """The weights that are known by name: torchvision's MobileNetV2, width 1.0, 1000 classes."""

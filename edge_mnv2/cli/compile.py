@@ -37,7 +37,7 @@ def compile(
     as_json: bool = JSON,
 ) -> None:
     """Compile a model for the Coral Edge TPU, with Google's compiler."""
-    from edge_mnv2.builder.edgetpu_session import compile_for_edgetpu
+    from edge_mnv2.builder.edgetpu_compile import compile_for_edgetpu
 
     document = compile_for_edgetpu(
         model, out, min_runtime_version=min_runtime_version, say=lambda line: log.info("%s", line)

@@ -41,8 +41,8 @@ def inspect(
 
 def _inspect_model(model: str, svg: Optional[Path], as_json: bool) -> None:
     from edge_mnv2.inspect import delegation, inspection
-    from edge_mnv2.inspect.graph_picture import model_picture
-    from edge_mnv2.inspect.inspection_document import model_document
+    from edge_mnv2.inspect.inspection import model_document
+    from edge_mnv2.inspect.picture import model_picture
     from edge_mnv2.zoo.resolve import resolve
 
     resolved = resolve(model)
@@ -54,8 +54,8 @@ def _inspect_model(model: str, svg: Optional[Path], as_json: bool) -> None:
 
 
 def _inspect_network(text: str, svg: Optional[Path], as_json: bool) -> None:
-    from edge_mnv2.inspect.graph_picture import network_picture
-    from edge_mnv2.inspect.inspection_document import network_document
+    from edge_mnv2.inspect.inspection import network_document
+    from edge_mnv2.inspect.picture import network_picture
     from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 
     width, resolution = _width_and_resolution(text)
@@ -108,7 +108,7 @@ def _model_text(document: dict[str, Any]) -> str:
 
 
 def _tensor_text(tensor: dict[str, Any]) -> str:
-    from edge_mnv2.inspect.graph_picture import shape_text
+    from edge_mnv2.inspect.picture import shape_text
 
     text = f"{shape_text(tensor['shape'])} {tensor['dtype']}  {tensor['name']}"
     if tensor["scale"] is not None:
@@ -159,8 +159,7 @@ def _compilable_text(document: dict[str, Any]) -> str:
 
 
 def _layers_text(document: dict[str, Any]) -> str:
-    from edge_mnv2.inspect.graph_picture import shape_text
-    from edge_mnv2.inspect.picture import scaled
+    from edge_mnv2.inspect.picture import scaled, shape_text
 
     total = document["macs"]
     several = document["subgraphs"] > 1
@@ -183,8 +182,7 @@ def _layers_text(document: dict[str, Any]) -> str:
 
 
 def _network_text(network: Network) -> str:
-    from edge_mnv2.inspect.graph_picture import shape_text
-    from edge_mnv2.inspect.picture import scaled
+    from edge_mnv2.inspect.picture import scaled, shape_text
     from edge_mnv2.network.network import stage_table
 
     rows = [

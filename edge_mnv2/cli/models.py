@@ -1,8 +1,9 @@
-"""`edge-mnv2 models list|show|verify|remove`."""
+"""`edge-mnv2 models list|show|verify|remove|pin`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Optional
 
 import typer
@@ -88,6 +89,28 @@ def remove(
     else:
         for path in removed:
             typer.echo(str(path))
+
+
+@models.command()
+def pin(
+    registry: Optional[Path] = typer.Argument(
+        None,
+        metavar="[REGISTRY]",
+        help="A team's registry.yaml; default: this checkout's.",
+        show_default=False,
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Write sha256 and size of the files beside a registry into it, for whoever keeps one."""
+    from edge_mnv2 import paths
+    from edge_mnv2.zoo import inventory
+
+    path = registry if registry is not None else paths.packaged("models", "registry.yaml")
+    changed = inventory.pin(path)
+    if as_json:
+        _document({"registry": str(path), "changed": changed})
+    else:
+        typer.echo(f"{path}: {', '.join(changed) if changed else 'unchanged'}")
 
 
 def _document(value: dict[str, Any]) -> None:

@@ -1,8 +1,6 @@
-"""Building blocks: MobileNetV2's inverted residual and what it is compared with.
+"""MobileNetV2's blocks: plain convolution, inverted residual with linear bottleneck, pooling, classifier.
 
-- ordinary residual and bottleneck residual: He et al. 2015, "Deep Residual Learning for Image Recognition", figure 5
-- depthwise separable convolution: Howard et al. 2017, "MobileNets", figure 3
-- inverted residual with linear bottleneck: Sandler et al. 2018, "MobileNetV2", table 1
+Source: Sandler et al. 2018, "MobileNetV2", table 1.
 """
 
 from __future__ import annotations
@@ -65,7 +63,8 @@ class Block:
         return elements(self.input) + elements(self.output)
 
 
-def _named(prefix: str, name: str) -> str:
+def named(prefix: str, name: str) -> str:
+    """`name` behind `prefix`, with a dot between them where there is a prefix."""
     return f"{prefix}.{name}" if prefix else name
 
 
@@ -73,23 +72,8 @@ def convolution(
     input: Shape, channels: int, kernel: int = 3, stride: int = 1, activation: str = "relu6", prefix: str = ""
 ) -> Block:
     """Plain convolution, batch normalization, activation; torchvision's names `PREFIX.0` and `PREFIX.1`."""
-    layer = Convolution(
-        _named(prefix, "0"), _named(prefix, "1"), input, channels, kernel, stride, activation=activation
-    )
+    layer = Convolution(named(prefix, "0"), named(prefix, "1"), input, channels, kernel, stride, activation=activation)
     return Block("conv2d 1x1" if kernel == 1 else "conv2d", (layer,))
-
-
-def depthwise_separable(
-    input: Shape, channels: int, stride: int = 1, activation: str = "relu6", prefix: str = ""
-) -> Block:
-    """Depthwise 3x3, then pointwise 1x1, both activated (MobileNetV1)."""
-    depthwise = Convolution(
-        _named(prefix, "0.0"), _named(prefix, "0.1"), input, input[2], 3, stride, input[2], activation
-    )
-    pointwise = Convolution(
-        _named(prefix, "1.0"), _named(prefix, "1.1"), depthwise.output, channels, 1, activation=activation
-    )
-    return Block("depthwise separable", (depthwise, pointwise))
 
 
 def inverted_residual(input: Shape, channels: int, stride: int = 1, expansion: int = 6, prefix: str = "") -> Block:
@@ -102,16 +86,16 @@ def inverted_residual(input: Shape, channels: int, stride: int = 1, expansion: i
     path: list[Layer] = []
     shape = input
     if expansion != 1:
-        path.append(Convolution(_named(prefix, "conv.0.0"), _named(prefix, "conv.0.1"), shape, inner, 1))
+        path.append(Convolution(named(prefix, "conv.0.0"), named(prefix, "conv.0.1"), shape, inner, 1))
         shape = path[-1].output
     step = len(path)
     path.append(
-        Convolution(_named(prefix, f"conv.{step}.0"), _named(prefix, f"conv.{step}.1"), shape, inner, 3, stride, inner)
+        Convolution(named(prefix, f"conv.{step}.0"), named(prefix, f"conv.{step}.1"), shape, inner, 3, stride, inner)
     )
     path.append(
         Convolution(
-            _named(prefix, f"conv.{step + 1}"),
-            _named(prefix, f"conv.{step + 2}"),
+            named(prefix, f"conv.{step + 1}"),
+            named(prefix, f"conv.{step + 2}"),
             path[-1].output,
             channels,
             1,
@@ -120,34 +104,6 @@ def inverted_residual(input: Shape, channels: int, stride: int = 1, expansion: i
     )
     same = stride == 1 and input[2] == channels
     return Block("bottleneck", tuple(path), () if same else None)
-
-
-def _shortcut(input: Shape, channels: int, stride: int, prefix: str) -> tuple[Layer, ...]:
-    if stride == 1 and input[2] == channels:
-        return ()
-    name = _named(prefix, "downsample")
-    return (Convolution(f"{name}.0", f"{name}.1", input, channels, 1, stride, activation="linear"),)
-
-
-def residual(input: Shape, channels: int, stride: int = 1, prefix: str = "") -> Block:
-    """Ordinary residual block: two 3x3 convolutions at full width; identity or a 1x1 projection as shortcut."""
-    first = Convolution(_named(prefix, "conv1"), _named(prefix, "bn1"), input, channels, 3, stride, activation="relu")
-    second = Convolution(_named(prefix, "conv2"), _named(prefix, "bn2"), first.output, channels, 3, activation="linear")
-    return Block("residual", (first, second), _shortcut(input, channels, stride, prefix), "relu")
-
-
-def bottleneck_residual(input: Shape, channels: int, stride: int = 1, reduction: int = 4, prefix: str = "") -> Block:
-    """Bottleneck residual block: wide, thin, wide. 1x1 to channels / `reduction`, 3x3 there, 1x1 back."""
-    inner = max(1, channels // reduction)
-    reduce = Convolution(_named(prefix, "conv1"), _named(prefix, "bn1"), input, inner, 1, activation="relu")
-    middle = Convolution(
-        _named(prefix, "conv2"), _named(prefix, "bn2"), reduce.output, inner, 3, stride, activation="relu"
-    )
-    restore = Convolution(
-        _named(prefix, "conv3"), _named(prefix, "bn3"), middle.output, channels, 1, activation="linear"
-    )
-    path = (reduce, middle, restore)
-    return Block("bottleneck residual", path, _shortcut(input, channels, stride, prefix), "relu")
 
 
 def global_average_pool(input: Shape) -> Block:

@@ -18,7 +18,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
-from edge_mnv2.builder.head import Familiarity, Linear, Unknown
+from edge_mnv2.builder.taught_head import Familiarity, Linear, Unknown
 from edge_mnv2.teach.imprint import class_means, unit
 
 KEPT = 0.965

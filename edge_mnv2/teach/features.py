@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_mnv2.builder.head import Linear
+from edge_mnv2.builder.taught_head import Linear
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_mnv2.builder.head import Linear
+from edge_mnv2.builder.taught_head import Linear
 from edge_mnv2.teach.losses import cross_entropy
 
 _FACTORS = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0)

@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
-from edge_mnv2.builder.head import head_alone
+from edge_mnv2.builder.taught_head import head_alone
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import graph
 

@@ -12,7 +12,7 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.builder.head import Linear
+from edge_mnv2.builder.taught_head import Linear
 from edge_mnv2.teach.features import Features
 from edge_mnv2.teach.imprint import choose_factor, imprint
 from edge_mnv2.teach.losses import cross_entropy, probabilities

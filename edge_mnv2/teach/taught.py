@@ -10,7 +10,7 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone, compiled_like
-from edge_mnv2.builder.head import Linear, Unknown, append_classifier, append_value
+from edge_mnv2.builder.taught_head import Linear, Unknown, append_classifier, append_value
 from edge_mnv2.datasets.lesson_pictures import REGRESSION
 from edge_mnv2.errors import ModelError
 from edge_mnv2.teach import imprint, softmax, values

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_mnv2.builder.head import Linear
+from edge_mnv2.builder.taught_head import Linear
 from edge_mnv2.teach.embedding import Layer
 from edge_mnv2.teach.optimizers import make
 

@@ -9,7 +9,6 @@ operator that makes the output. Field numbers are those of the TensorFlow Lite s
 from __future__ import annotations
 
 import mmap
-import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from edge_mnv2.errors import ModelError
+from edge_mnv2.files import LFS_POINTER, content
 from edge_mnv2.tflite.flatbuffer import Damaged, Flatbuffer, Table, verify
 from edge_mnv2.tflite.graph_check import CUSTOM, LAYOUTS, Operator, check_subgraph
 
@@ -91,26 +91,17 @@ def _check_onnx(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:
     # A protobuf message whose first field is the ONNX version, a small number.
     head = bytes(data[:2])
     if len(head) < 2 or head[0] != 8 or head[1] > 32:
-        is_tflite = bytes(data[4:8]) == b"TFL3"
-        what = "a TensorFlow Lite model under another name" if is_tflite else _what_it_is(bytes(data[:4096]))
-        raise ModelError(f"{name} is not an ONNX model: {what}")
+        raise ModelError(f"{name} is not an ONNX model: {_what_it_is(bytes(data[:4096]))}")
     return ModelFile(name, len(data), 1, (), None)
 
 
 def _what_it_is(head: bytes) -> str:
-    text = head.decode("utf-8", errors="ignore").lstrip("\ufeff \t\r\n")
-    if text[:1] == "<":
-        title = re.search(r"<title[^>]*>([^<]{1,80})", text, re.IGNORECASE)
-        return f"an HTML or XML page{f' ({title.group(1).strip()})' if title else ''}; a login page may have answered"
-    if text.startswith("version https://git-lfs"):
-        return "a Git LFS pointer, not the file itself; run `git lfs pull` where it came from"
-    if head[:2] == b"PK":
-        return "a zip archive; unpack it first"
-    if head[:2] == b"\x1f\x8b":
-        return "a gzip archive; unpack it first"
-    if head.strip(b"\0") == b"":
-        return "it begins with zeros; the copy did not finish"
-    return "its mark is missing"
+    what = content(head)
+    if what == LFS_POINTER:
+        return f"{what}; run `git lfs pull` where it came from"
+    if what is not None and "HTML" in what:
+        return f"{what}; a login page may have answered"
+    return what or "its mark is missing"
 
 
 def _walk(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:

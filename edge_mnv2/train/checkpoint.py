@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from edge_mnv2.errors import ModelError
-from edge_mnv2.zoo.companions import write_all
+from edge_mnv2.zoo.sidecar import write_all
 
 NAME = "checkpoint.pt"
 VERSION = 1

@@ -16,8 +16,8 @@ import torch
 from torch.nn import functional
 
 from edge_mnv2.builder.inference import INPUT, LOGITS, MEAN, STD, Operation, operations
-from edge_mnv2.builder.integer_model import numbers
 from edge_mnv2.builder.quantization import INPUT_ZERO, Affine
+from edge_mnv2.builder.tflite_model import numbers
 from edge_mnv2.network.network import Network
 
 _LEAST, _MOST = -128, 127

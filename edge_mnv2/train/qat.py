@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-from edge_mnv2.builder import ranges as range_files
-from edge_mnv2.builder.calibration import activation_ranges
-from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder.calibration import activation_ranges, ranges_document, read_crops, rounded_ranges
 from edge_mnv2.builder.inference import operations
-from edge_mnv2.builder.pictures import read_crops
+from edge_mnv2.builder.tflite_model import float_model
 from edge_mnv2.builder.weights import read_weights
 from edge_mnv2.train import checkpoint
 from edge_mnv2.train.course import Course
@@ -23,7 +21,7 @@ from edge_mnv2.train.optimizers import default_rate, make_optimizer, parameter_g
 from edge_mnv2.train.pictures import Batch
 from edge_mnv2.train.request import TrainRequest
 from edge_mnv2.train.simulation import Simulation
-from edge_mnv2.zoo.companions import write_all
+from edge_mnv2.zoo.sidecar import write_all
 
 NAME = "qat"
 WEIGHTS, RANGES = "qat.pth", "qat.ranges.json"
@@ -83,7 +81,5 @@ def export(simulation: Simulation, out: Path, pictures: int) -> None:
     """Write the weights and, for `build --ranges`, the activation ranges. Raises UsageError."""
     checkpoint.save(out / WEIGHTS, saved_state(simulation.module))
     weights = read_weights(out / WEIGHTS)
-    text = range_files.document(
-        simulation.module.network, weights, range_files.rounded(simulation.ranges), pictures, pictures
-    )
+    text = ranges_document(simulation.module.network, weights, rounded_ranges(simulation.ranges), pictures, pictures)
     write_all([(out / RANGES, text.encode())])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.zoo.companions import write_all
+from edge_mnv2.zoo.sidecar import write_all
 
 METRICS, CURVES, TENSORBOARD = "metrics.jsonl", "curves.html", "tensorboard"
 

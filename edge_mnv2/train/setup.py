@@ -23,7 +23,7 @@ from edge_mnv2.train.memory import check_batch
 from edge_mnv2.train.module import NetworkModule, load_tensors
 from edge_mnv2.train.pictures import Order, Pictures, make_loader
 from edge_mnv2.train.request import SCRATCH, TrainRequest
-from edge_mnv2.zoo.companions import write_all
+from edge_mnv2.zoo.sidecar import write_all
 
 _MOST_WORKERS = 8
 

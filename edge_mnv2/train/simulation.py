@@ -15,6 +15,7 @@ from typing import Optional
 import torch
 from torch.nn import functional
 
+from edge_mnv2.builder.calibration import rounded_ranges
 from edge_mnv2.builder.inference import INPUT, LOGITS, MEAN, STD
 from edge_mnv2.builder.quantization import (
     INPUT_SCALE,
@@ -25,7 +26,6 @@ from edge_mnv2.builder.quantization import (
     Affine,
     affine,
 )
-from edge_mnv2.builder.ranges import rounded
 from edge_mnv2.network.layers import NORM_EPSILON, Convolution, Layer, Linear
 from edge_mnv2.train.integers import IntegerNetwork
 from edge_mnv2.train.module import NetworkModule, tensors_of
@@ -64,7 +64,7 @@ class Simulation:
         """What the int8 file of the present weights and ranges answers."""
         if self._integers is None:
             network = self.module.network
-            self._integers = IntegerNetwork(network, tensors_of(self.module), rounded(self.ranges))
+            self._integers = IntegerNetwork(network, tensors_of(self.module), rounded_ranges(self.ranges))
         return self._integers(x)
 
     def straight_through(self, x: torch.Tensor) -> torch.Tensor:

@@ -9,16 +9,17 @@ import json
 import logging
 import random
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Callable, Optional
+from typing import TYPE_CHECKING, BinaryIO, Callable, Optional, TextIO
 
+from edge_mnv2.files import text_content
 from edge_mnv2.zoo import web
-from edge_mnv2.zoo.body import HEAD_BYTES, SNIFF_BYTES, describe
 from edge_mnv2.zoo.entry import without_credentials
-from edge_mnv2.zoo.web import Limits, Unreachable
+from edge_mnv2.zoo.web import HEAD_BYTES, SNIFF_BYTES, Limits, Unreachable
 
 if TYPE_CHECKING:
     import requests
@@ -33,6 +34,23 @@ _LONGEST_PAUSE_S = 15.0
 _MOST_SILENCES = 2
 _PEEK_S = 3.0
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+@contextlib.contextmanager
+def transfer_bar(name: str, stream: Optional[TextIO] = None) -> Iterator[Optional[ProgressCallback]]:
+    """What draws the transfer of `name` as one line of a terminal (stderr); None where that is no terminal."""
+    stream = sys.stderr if stream is None else stream
+    if not stream.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = ("{task.percentage:3.0f} %", DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(file=stream)
+    with Progress(TextColumn(name, markup=False), *columns, console=console, transient=True) as bar:
+        task = bar.add_task(name, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 class _Changed(Exception):
@@ -122,7 +140,7 @@ def _check_headers(response: requests.Response, expected: int) -> None:
         return
     length = response.headers.get("Content-Length", "")
     if length.isdigit() and int(length) != expected:
-        raise _foreign(response, _peek(response), int(length), expected)
+        raise _unexpected(response, _peek(response), int(length), expected)
 
 
 def _peek(response: requests.Response) -> bytes:
@@ -147,27 +165,27 @@ def _receive(
     progress: Optional[ProgressCallback],
 ) -> None:
     """Write the body behind `offset`. The first bytes of a whole body are looked at before `part` is touched."""
-    body = web.chunks(response, limits)
+    chunks = web.chunks(response, limits)
     pace = _Pace(limits)
     head = b""
     if offset == 0:
         while len(head) < min(SNIFF_BYTES, size):
-            chunk = next(body, b"")
+            chunk = next(chunks, b"")
             if not chunk:
                 break
             head += chunk
             pace.add(len(chunk))
-        if describe(head) is not None:
-            foreign = head + (_peek(response) if len(head) < HEAD_BYTES else b"")
-            raise _foreign(response, foreign, None, size)
+        if text_content(head) is not None:
+            unexpected = head + (_peek(response) if len(head) < HEAD_BYTES else b"")
+            raise _unexpected(response, unexpected, None, size)
     done = offset
     try:
         with _open(part, offset) as handle:
             _note(part, url, _validator(response))
-            for chunk in itertools.chain([head], pace.watched(body)):
+            for chunk in itertools.chain([head], pace.watched(chunks)):
                 done += len(chunk)
                 if done > size:
-                    raise _foreign(response, head, None, size, more=True)
+                    raise _unexpected(response, head, None, size, more=True)
                 handle.write(chunk)
                 if progress is not None:
                     progress(done, size)
@@ -190,10 +208,10 @@ def _open(part: Path, offset: int) -> BinaryIO:
     return handle
 
 
-def _foreign(
+def _unexpected(
     response: requests.Response, head: bytes, length: Optional[int], expected: int, *, more: bool = False
 ) -> Unreachable:
-    what = describe(head[:HEAD_BYTES])
+    what = text_content(head[:HEAD_BYTES])
     moved = web.redirected(response)
     if what is not None:
         portal = "; a login page of this network may have answered" if "HTML" in what else ""
@@ -238,8 +256,8 @@ class _Pace:
         self._bytes = 0
         self._started = time.monotonic()
 
-    def watched(self, body: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in body:
+    def watched(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
             self.add(len(chunk))
             yield chunk
 

@@ -1,15 +1,18 @@
-"""What of the registry is on this machine: listed, verified, removed. The rows are those of `--json`."""
+"""What of the registry is on this machine: listed, verified, removed, as rows of `--json`. Also pins a registry."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.errors import ModelError
+from edge_mnv2 import paths
+from edge_mnv2.errors import ModelError, ProfileError
+from edge_mnv2.strict_yaml import read_plain
 from edge_mnv2.zoo import cache
-from edge_mnv2.zoo.entry import Entry
-from edge_mnv2.zoo.progress import readable_bytes
+from edge_mnv2.zoo.digest import sha256_of
+from edge_mnv2.zoo.entry import Entry, parse_entries
 from edge_mnv2.zoo.pull import leftovers, removal_lock
 
 OURS = "edge-mnv2"
@@ -107,12 +110,14 @@ def remedy(verified: dict[str, Any]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of `models list` for a person."""
+    from rich.filesize import decimal
+
     teams = any(row["registry"] != OURS for row in rows)
     cells = []
     for row in rows:
         shape = "" if row["input"] is None else "x".join(str(n) for n in row["input"]["shape"][1:])
         line = [row["name"], row["task"] or row["kind"], f"{shape} {row['input']['dtype']}" if shape else "-"]
-        line += [readable_bytes(row["bytes"]) if row["bytes"] else "built", _place(row), _device(row), row["licence"]]
+        line += [decimal(row["bytes"]) if row["bytes"] else "built", _place(row), _device(row), row["licence"]]
         cells.append([*line, *([row["registry"]] if teams else [])])
     header = ["NAME", "TASK", "INPUT", "SIZE", "HERE", "RUNS ON", "LICENCE", *(["REGISTRY"] if teams else [])]
     return header, cells
@@ -142,3 +147,63 @@ def _device(row: dict[str, Any]) -> str:
     if row["kind"] != "model":
         return "-"
     return "cpu" if row["cpu"] == row["name"] else "edgetpu"
+
+
+def pin(path: Path) -> list[str]:
+    """Write sha256 and size of the files beside the registry `path` into it; the names of the entries that changed.
+
+    For whoever keeps a registry, ours or a team's. Entries whose file is not there stay as they are, and so do comments
+    and order. Raises ProfileError.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        changed = _pinned(path, lines)
+        if changed:
+            with paths.atomic_write(path, "w") as handle:
+                handle.write("\n".join(lines))
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"{path} cannot be read or written: {getattr(error, 'strerror', None) or error}") from error
+    ours = path.resolve() == paths.packaged("models", "registry.yaml").resolve()
+    origin = (None, None) if ours else (str(path), f"{path.resolve().parent}/")
+    parse_entries(read_plain(path, ProfileError), str(path), *origin)
+    return changed
+
+
+def _pinned(path: Path, lines: list[str]) -> list[str]:
+    """Pin each entry of `lines`, which are changed; the names of those that were not right."""
+    changed = []
+    for name, start, end in _blocks(lines):
+        block = lines[start:end]
+        file = next(
+            (m.group(1) for line in block if (m := re.fullmatch(r" +file: *([^ #]+).*", line))), f"{name}.tflite"
+        )
+        if not (path.parent / file).is_file():
+            continue
+        values = {
+            "sha256": sha256_of(path.parent / file, fresh=True),
+            "bytes": str((path.parent / file).stat().st_size),
+        }
+        updated = _with_values(block, values)
+        if updated != block:
+            lines[start:end] = updated
+            changed.append(name)
+    return changed
+
+
+def _blocks(lines: list[str]) -> list[tuple[str, int, int]]:
+    """(name, first line, line after the last) of each entry, last entry first: lines may be added on the way."""
+    starts = [
+        (m.group(1), row) for row, line in enumerate(lines) if (m := re.fullmatch(r"  ([\w.-]+):\s*(?:#.*)?", line))
+    ]
+    ends = [row for _, row in starts[1:]] + [len(lines)]
+    return [(name, row, end) for (name, row), end in zip(starts, ends)][::-1]
+
+
+def _with_values(block: list[str], values: dict[str, str]) -> list[str]:
+    for key, value in values.items():
+        rows = [row for row, line in enumerate(block) if re.match(rf"    {key}:", line)]
+        if rows:
+            block = [f"    {key}: {value}" if row == rows[0] else line for row, line in enumerate(block)]
+        else:
+            block = [block[0], f"    {key}: {value}", *block[1:]]
+    return block

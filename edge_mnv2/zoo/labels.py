@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from edge_mnv2.errors import LabelsError
+from edge_mnv2.files import LFS_POINTER, text_content
 
 BACKGROUND = "background"
 IMAGENET_WITH_BACKGROUND = 1001
@@ -113,11 +114,11 @@ def _decode(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise LabelsError(f"{name} is not UTF-8 text (line {line})", hint="save it as UTF-8, one name a line") from None
-    head = text[:512].lstrip().casefold()
-    if head.startswith(("<!doctype html", "<html", "<?xml")):
-        raise LabelsError(f"{name} is an HTML or XML page, not a label file")
-    if head.startswith("version https://git-lfs"):
-        raise LabelsError(f"{name} is a Git LFS pointer, not the file itself", hint="run `git lfs pull`")
+    what = text_content(text[:512].encode())
+    if what == LFS_POINTER:
+        raise LabelsError(f"{name} is {what}", hint="run `git lfs pull`")
+    if what is not None and what.startswith(("an HTML", "an XML")):
+        raise LabelsError(f"{name} is {what}, not a label file")
     odd = _NOT_TEXT.search(text)
     if odd:
         line = text[: odd.start()].count("\n") + 1

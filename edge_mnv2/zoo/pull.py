@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union
 from urllib.parse import urljoin
 
+from rich.filesize import decimal
+
 from edge_mnv2 import paths
 from edge_mnv2.errors import DownloadError, EdgeMnv2Error
 from edge_mnv2.zoo import cache, registry
 from edge_mnv2.zoo.digest import sha256_of
+from edge_mnv2.zoo.download import ProgressCallback, notes_path, transfer_bar
 from edge_mnv2.zoo.entry import Entry, FolderSource, PackageSource, PipSource, Source, UrlSource
-from edge_mnv2.zoo.progress import TerminalProgress, readable_bytes
 from edge_mnv2.zoo.web import Limits, Unreachable
 
 log = logging.getLogger(__name__)
 
-ProgressCallback = Callable[[int, int], None]
 Builder = Callable[[Entry, Path], None]
 """Builds an entry's recipe into a file. The zoo keeps recipes as data; who can build hands this in."""
 
@@ -113,15 +114,14 @@ def pull_all(
 ) -> Iterator[tuple[str, Union[Pulled, EdgeMnv2Error]]]:
     """`pull` for each name, with a progress line on a terminal; one that fails does not stop the others."""
     for name in names:
-        progress = TerminalProgress(name)
+        outcome: Union[Pulled, EdgeMnv2Error]
         try:
-            outcome: Union[Pulled, EdgeMnv2Error] = pull(known.get(name), progress=progress, limits=limits, build=build)
+            with transfer_bar(name) as progress:
+                outcome = pull(known.get(name), progress=progress, limits=limits, build=build)
         except EdgeMnv2Error as error:
             outcome = error
-        finally:
-            progress.close()
         if isinstance(outcome, Pulled):
-            size = readable_bytes(outcome.bytes)
+            size = decimal(outcome.bytes)
             if outcome.source == "build":
                 log.info("%s: %s, built", name, size)
             else:
@@ -304,8 +304,6 @@ def leftovers(target: Path) -> list[Path]:
 
 
 def _forget(part: Path) -> None:
-    from edge_mnv2.zoo.download import notes_path
-
     with contextlib.suppress(OSError):
         notes_path(part).unlink()
 
@@ -323,8 +321,7 @@ def _check_space(folder: Path, entry: Entry, part: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DownloadError(
-            f"cannot pull {entry.name}: it needs {readable_bytes(needed)}, and {readable_bytes(free)} are free in "
-            f"{folder}",
+            f"cannot pull {entry.name}: it needs {decimal(needed)}, and {decimal(free)} are free in {folder}",
             hint="remove models (`edge-mnv2 models remove NAME`) or set EDGE_MNV2_CACHE_DIR",
         )
 

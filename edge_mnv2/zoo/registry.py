@@ -12,7 +12,7 @@ from typing import Optional
 from edge_mnv2 import paths
 from edge_mnv2.errors import DownloadError, ModelError, ProfileError
 from edge_mnv2.strict_yaml import read_plain
-from edge_mnv2.zoo import team
+from edge_mnv2.zoo import team_registry
 from edge_mnv2.zoo.entry import Entry, parse_entries
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def load(*, refresh: bool = False) -> Registry:
     one of ours: with the same sha256 it adds its sources, else it is left out and said. Raises ProfileError.
     """
     entries = list(packaged_entries())
-    theirs = team.read(refresh=refresh)
+    theirs = team_registry.read(refresh=refresh)
     for entry in theirs.entries:
         row = next((row for row, ours in enumerate(entries) if ours.name == entry.name), None)
         if row is None:

@@ -1,12 +1,15 @@
-"""`NAME.yaml` beside `NAME.tflite`: labels, task and preprocessing of a model of the user's own."""
+"""`NAME.yaml` and `NAME.labels.txt` beside `NAME.tflite`: labels, task and preprocessing, read and written."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from edge_mnv2.errors import ModelError
+from edge_mnv2 import paths
+from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.strict_yaml import Fields, read_plain
 from edge_mnv2.zoo.entry import TASKS, Preprocess, parse_preprocess
 from edge_mnv2.zoo.labels import read_labels
@@ -39,3 +42,52 @@ def read_sidecar(model: Path) -> Optional[Sidecar]:
     fields.end()
     names = read_labels(path.parent / labels) if isinstance(labels, str) else labels
     return Sidecar(path, list(names) if names is not None else None, task, preprocess, unit)
+
+
+def companions(
+    model: Path,
+    origin: str,
+    *,
+    task: str,
+    labels: Optional[Sequence[str]] = None,
+    unit: Optional[str] = None,
+    preprocess: Preprocess = Preprocess(),
+) -> list[tuple[Path, bytes]]:
+    """Name and content of the label list and the sidecar of `model`; `origin` is the sidecar's first line."""
+    files: list[tuple[Path, bytes]] = []
+    lines = [f"# {' '.join(origin.split())}", f"task: {task}"]
+    if labels is not None:
+        path = model.with_suffix(".labels.txt")
+        files.append((path, ("\n".join(labels) + "\n").encode()))
+        lines.append(f"labels: {json.dumps(path.name)}")
+    if unit:
+        lines.append(f"unit: {json.dumps(unit)}")
+    shown = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(preprocess).items()
+        if value is not None
+    }
+    if shown:
+        lines.append(f"preprocess: {json.dumps(shown)}")
+    return [*files, (model.with_suffix(".yaml"), ("\n".join(lines) + "\n").encode())]
+
+
+def check_target(option: str, target: Path, suffix: str) -> None:
+    """Raises UsageError where `target` has another suffix or its folder is not there."""
+    if target.suffix != suffix:
+        raise UsageError(f"{option} {target}", hint=f"give a file name that ends in {suffix}")
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise UsageError(f"{option} {target} cannot be written", hint="name a file in a folder that exists")
+
+
+def write_all(files: Iterable[tuple[Path, bytes]]) -> list[Path]:
+    """Write each file whole or not at all, in order. Raises UsageError that names the one that cannot be written."""
+    written = []
+    for path, content in files:
+        try:
+            with paths.atomic_write(path) as handle:
+                handle.write(content)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+        written.append(path)
+    return written

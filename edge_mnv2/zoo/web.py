@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 
 from edge_mnv2 import __version__
 from edge_mnv2.errors import DownloadError
-from edge_mnv2.zoo.body import describe
+from edge_mnv2.files import text_content
 from edge_mnv2.zoo.entry import without_credentials
 
 if TYPE_CHECKING:
     import requests
 
+HEAD_BYTES = 64 << 10
+SNIFF_BYTES = 512
 _CHUNK = 64 << 10
 _LAST_RELEASE = datetime.date(2026, 1, 1)
 """A clock that stands before this is wrong."""
@@ -178,7 +180,7 @@ def _all(response: requests.Response, limit: int, limits: Limits) -> bytes:
     for chunk in chunks(response, limits):
         data += chunk
         if len(data) > limit:
-            raise Unreachable(f"more than {limit} bytes came back ({describe(data[:512]) or 'binary data'})")
+            raise Unreachable(f"more than {limit} bytes came back ({text_content(data[:512]) or 'binary data'})")
     expected = response.headers.get("Content-Length", "")
     if expected.isdigit() and len(data) != int(expected):
         raise Unreachable(f"{len(data)} of {expected} bytes came back")

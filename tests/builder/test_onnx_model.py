@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 
 from edge_mnv2 import paths
-from edge_mnv2.builder import ranges
-from edge_mnv2.builder.float_model import float_model
+from edge_mnv2.builder.calibration import shipped_ranges
 from edge_mnv2.builder.inference import operations
-from edge_mnv2.builder.integer_model import integer_model, numbers
 from edge_mnv2.builder.onnx_model import onnx_model
 from edge_mnv2.builder.recipe import build
 from edge_mnv2.builder.request import BuildRequest
+from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head, Network
@@ -83,7 +82,7 @@ def shipped(imagenet_weights: Path) -> tuple[bytes, bytes]:
 
     network, weights = mobilenet_v2(), read_weights(imagenet_weights)
     steps = operations(network, weights.tensors)
-    integers = numbers(network, steps, ranges.shipped(network, weights))
+    integers = numbers(network, steps, shipped_ranges(network, weights))
     return integer_model(network, steps, integers), onnx_model(network, steps, integers)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from edge_mnv2 import paths
-from edge_mnv2.builder.float_model import float_model
 from edge_mnv2.builder.inference import operations
 from edge_mnv2.builder.recipe import build
 from edge_mnv2.builder.request import BuildRequest
+from edge_mnv2.builder.tflite_model import float_model
 from edge_mnv2.builder.weights import read_weights
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError

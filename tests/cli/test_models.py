@@ -80,13 +80,12 @@ def test_remove_takes_the_file_and_what_belongs_to_it(data: Path) -> None:
 
 
 def test_a_teams_models_say_where_they_come_from(data: Path, tmp_path: Path) -> None:
-    from edge_mnv2.zoo import pin
-
     shutil.copyfile(data / "models" / f"{SMALL}.tflite", tmp_path / "parts.tflite")
     team = tmp_path / "registry.yaml"
     names = ", ".join(f"part {number}" for number in range(1001))
     team.write_text(f"models:\n  parts:\n    labels: [{names}]\n")
-    pin.pin(team)
+    assert edge_mnv2("models", "pin", str(team)).stdout == f"{team}: parts\n"
+    assert json.loads(edge_mnv2("models", "pin", str(team), "--json").stdout)["changed"] == []
     where = {"EDGE_MNV2_REGISTRY": str(team)}
     assert str(team) in edge_mnv2("models", "list", **where).stdout
     assert f"registry:    {team}" in edge_mnv2("models", "show", "parts", **where).stdout

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from edge_mnv2 import paths
-from edge_mnv2.builder.pictures import read_crops
-from edge_mnv2.network import comparison
+from edge_mnv2.builder.calibration import read_crops
 from edge_mnv2.network.layers import Convolution
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import costs, graph
+from tests.network import comparison
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "network.md").read_text(encoding="utf-8")
 PROSE = " ".join(DOCUMENT.split())

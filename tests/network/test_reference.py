@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.builder.float_model import float_model
 from edge_mnv2.builder.inference import MEAN, STD, operations
-from edge_mnv2.network import blocks, reference
+from edge_mnv2.builder.tflite_model import float_model
+from edge_mnv2.network import blocks
 from edge_mnv2.network.blocks import Block
 from edge_mnv2.network.layers import Shape
-from edge_mnv2.network.mobilenet_v1 import mobilenet_v1
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head, Network, Stage
 from edge_mnv2.runtime.interpreter import open_interpreter
-from tests.network import seeded
+from tests.network import compared_blocks, reference, seeded
+from tests.network.mobilenet_v1 import mobilenet_v1
 
 TORCH = json.loads((Path(__file__).parent / "torch_reference.json").read_text())
 IN = (7, 7, 8)
 BLOCKS = {
     "convolution": blocks.convolution(IN, 6, 3, 2),
-    "depthwise separable": blocks.depthwise_separable(IN, 6, 2),
-    "residual, identity": blocks.residual(IN, 8),
-    "residual, projection": blocks.residual(IN, 6, 2),
-    "bottleneck residual, identity": blocks.bottleneck_residual(IN, 8),
-    "bottleneck residual, projection": blocks.bottleneck_residual(IN, 12, 2),
+    "depthwise separable": compared_blocks.depthwise_separable(IN, 6, 2),
+    "residual, identity": compared_blocks.residual(IN, 8),
+    "residual, projection": compared_blocks.residual(IN, 6, 2),
+    "bottleneck residual, identity": compared_blocks.bottleneck_residual(IN, 8),
+    "bottleneck residual, projection": compared_blocks.bottleneck_residual(IN, 12, 2),
     "inverted residual, identity": blocks.inverted_residual(IN, 8),
     "inverted residual, stride 2": blocks.inverted_residual(IN, 6, 2),
     "inverted residual, expansion 1": blocks.inverted_residual(IN, 6, 1, 1),
@@ -116,7 +116,7 @@ def _with_ends(make: Callable[[Shape, str], list[Block]]) -> Network:
     return network_of(first, *inner, pool, blocks.classifier(pool.output, 4, "last"))
 
 
-@pytest.mark.parametrize("kind", [blocks.residual, blocks.bottleneck_residual])
+@pytest.mark.parametrize("kind", [compared_blocks.residual, compared_blocks.bottleneck_residual])
 def test_residual_blocks_run_in_litert_too(kind: Callable[..., Block]) -> None:
     def make(shape: Shape, prefix: str) -> list[Block]:
         same = kind(shape, shape[2], prefix=f"{prefix}.0")

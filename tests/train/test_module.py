@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `train`)")
 
-from edge_mnv2.builder.float_model import float_model  # noqa: E402
 from edge_mnv2.builder.inference import operations  # noqa: E402
+from edge_mnv2.builder.tflite_model import float_model  # noqa: E402
 from edge_mnv2.builder.weights import read_weights  # noqa: E402
 from edge_mnv2.camera.still import read_still  # noqa: E402
 from edge_mnv2.errors import DownloadError, UsageError  # noqa: E402

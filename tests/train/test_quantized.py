@@ -12,9 +12,9 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `train`)")
 
+from edge_mnv2.builder.calibration import rounded_ranges  # noqa: E402
 from edge_mnv2.builder.inference import operations  # noqa: E402
-from edge_mnv2.builder.integer_model import integer_model, numbers  # noqa: E402
-from edge_mnv2.builder.ranges import rounded  # noqa: E402
+from edge_mnv2.builder.tflite_model import integer_model, numbers  # noqa: E402
 from edge_mnv2.errors import UsageError  # noqa: E402
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
 from edge_mnv2.network.network import Head  # noqa: E402
@@ -76,7 +76,7 @@ def test_the_simulated_network_is_the_file(width: float, resolution: int, head: 
     with torch.inference_mode():
         found = torch.cat([simulation(tensor(images[start : start + 25])) for start in range(0, _PICTURES, 25)])
     steps = operations(network, tensors)
-    model = integer_model(network, steps, numbers(network, steps, rounded(ranges)))
+    model = integer_model(network, steps, numbers(network, steps, rounded_ranges(ranges)))
     with open_interpreter(model, xnnpack=False) as interpreter:
         spec, real = interpreter.outputs[0], file_answers(interpreter, images)
     simulated = np.rint(found.numpy() / spec.scale + spec.zero_point).astype(int)

@@ -403,7 +403,7 @@ def test_a_waiting_pull_takes_over_from_one_that_dies(
 
 
 def test_space_is_looked_at_before(server: FaultyServer, entry: Entry, limits: Limits) -> None:
-    with pytest.raises(DownloadError, match=r"it needs .* GB, and .* are free"):
+    with pytest.raises(DownloadError, match=r"it needs .* [GP]B, and .* are free"):
         pull.pull(replace(entry, bytes=10**17), limits=limits)
     assert not server.requests
 

@@ -10,7 +10,7 @@ import yaml
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import DownloadError, ModelError, ProfileError
-from edge_mnv2.zoo import pin, registry
+from edge_mnv2.zoo import inventory, registry
 from edge_mnv2.zoo.cache import entry_labels
 from edge_mnv2.zoo.entry import FolderSource, UrlSource, parse_entries
 from edge_mnv2.zoo.labels import fit_labels
@@ -38,8 +38,8 @@ def test_what_ships_is_whole_and_fits() -> None:
         assert entry.summary and entry.licence and entry.origin
         if entry.package_file is not None:
             path = paths.packaged("models", entry.package_file)
-            assert path.stat().st_size == entry.bytes, "run `python -m edge_mnv2.zoo.pin`"
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256, "run `python -m edge_mnv2.zoo.pin`"
+            assert path.stat().st_size == entry.bytes, "run `edge-mnv2 models pin`"
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256, "run `edge-mnv2 models pin`"
         if entry.kind == "model":
             assert entry.outputs is not None and entry.input is not None
             labels, _ = fit_labels(entry_labels(entry), entry.outputs, background=entry.background)
@@ -327,8 +327,8 @@ def test_pin_writes_what_the_files_are(tmp_path: Path, body: bytes, monkeypatch:
     text = "# ours\nmodels:\n  a:   # first\n    labels: [x]\n  b:\n    file: bee.tflite  # renamed\n    bytes: 5\n"
     text += "  c:\n    sha256: " + "c" * 64 + "\n    bytes: 7\n"
     (tmp_path / "registry.yaml").write_text(text)
-    assert sorted(pin.pin(tmp_path / "registry.yaml")) == ["a", "b"]
-    assert pin.pin(tmp_path / "registry.yaml") == []
+    assert sorted(inventory.pin(tmp_path / "registry.yaml")) == ["a", "b"]
+    assert inventory.pin(tmp_path / "registry.yaml") == []
     assert (tmp_path / "registry.yaml").read_text().startswith("# ours\nmodels:\n  a:   # first\n")
     monkeypatch.setenv("EDGE_MNV2_REGISTRY", str(tmp_path))
     entry = registry.load().get("b")

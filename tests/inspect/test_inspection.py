@@ -16,15 +16,15 @@ from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError
 from edge_mnv2.inspect import inspection
 from edge_mnv2.inspect.delegation import Delegation
-from edge_mnv2.inspect.graph_picture import model_picture, network_picture
-from edge_mnv2.inspect.inspection_document import model_document
-from edge_mnv2.network.blocks import residual
+from edge_mnv2.inspect.inspection import model_document
+from edge_mnv2.inspect.picture import model_picture, network_picture
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Network, Stage
 from edge_mnv2.runtime.interpreter import installed_runtimes
 from edge_mnv2.tflite import graph
 from edge_mnv2.tflite.ir import Graph, Operator, Subgraph, Tensor
 from edge_mnv2.zoo.resolve import Resolved
+from tests.network.compared_blocks import residual
 from tests.stubs import colour_model
 
 CPU_V2 = {"CONV_2D": 36, "DEPTHWISE_CONV_2D": 17, "ADD": 10, "AVERAGE_POOL_2D": 1, "RESHAPE": 1, "SOFTMAX": 1}

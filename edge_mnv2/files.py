@@ -1,4 +1,4 @@
-"""What a server sent instead of the file: said in words, from the first bytes of the body."""
+"""What a file is by its first bytes, for the message about one that is not what it should be."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ import html
 import re
 from typing import Optional
 
-HEAD_BYTES = 64 << 10
-SNIFF_BYTES = 512
+LFS_POINTER = "a Git LFS pointer, not the file itself"
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 _MARKUP = re.compile(r"(?:<\?xml[^>]*>|<!--.*?-->|\s)*<(!doctype html|html|head|body|meta|script|title)\b", re.I | re.S)
 _MOST_SHOWN = 80
+_BINARY = (
+    (0, b"PK", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"\x89HDF", "an HDF5 file"),
+    (4, b"TFL3", "a .tflite model"),
+    (0, b"\0" * 8, "zeros at its beginning: the copy did not finish"),
+)
 
 
-def describe(head: bytes) -> Optional[str]:
-    """The first bytes of a body in words ("an HTML page 'Sign in'"), None where they are no text."""
+def content(head: bytes) -> Optional[str]:
+    """The first bytes of a file in words ("a ZIP archive", "an HTML page 'Sign in'"), None for an unknown kind."""
+    for start, mark, words in _BINARY:
+        if head[start : start + len(mark)] == mark:
+            return words
+    return text_content(head)
+
+
+def text_content(head: bytes) -> Optional[str]:
+    """The first bytes of a text in words ("an HTML page 'Sign in'"), None where they are no text."""
     if not head:
         return "an empty body"
     text = _text(head)
@@ -23,7 +37,7 @@ def describe(head: bytes) -> Optional[str]:
         return None
     start = text.lstrip("\ufeff \t\r\n")
     if start.startswith("version https://git-lfs"):
-        return "a Git LFS pointer, not the file itself"
+        return LFS_POINTER
     if _MARKUP.match(start):
         title = _TITLE.search(text)
         name = " ".join(html.unescape(title.group(1)).split())[:_MOST_SHOWN] if title else ""

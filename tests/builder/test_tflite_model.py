@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 
 from edge_mnv2.builder.calibration import activation_ranges
-from edge_mnv2.builder.float_model import float_model
 from edge_mnv2.builder.inference import operations
-from edge_mnv2.builder.integer_model import integer_model, numbers
-from edge_mnv2.network import reference
+from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import graph
 from edge_mnv2.tflite.edgetpu_limits import verdict
-from tests.network import seeded
+from tests.network import reference, seeded
 
 PICTURES = [seeded.picture(64, seed) for seed in range(6)]
 

@@ -1,6 +1,6 @@
 """MobileNetV2's block beside those that it is compared with, by the same cost functions: the tables of docs/network.md.
 
-`python -m edge_mnv2.network.comparison` prints them.
+`python -m tests.network.comparison` prints them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from collections.abc import Callable, Sequence
 
 from edge_mnv2.network.blocks import (
     Block,
-    bottleneck_residual,
     classifier,
     convolution,
-    depthwise_separable,
     global_average_pool,
     inverted_residual,
-    residual,
 )
 from edge_mnv2.network.layers import Convolution, Shape
-from edge_mnv2.network.mobilenet_v1 import mobilenet_v1
 from edge_mnv2.network.mobilenet_v2 import BOTTLENECKS, LAST, STEM, mobilenet_v2
 from edge_mnv2.network.network import Network, Stage
+from tests.network.compared_blocks import bottleneck_residual, depthwise_separable, residual
+from tests.network.mobilenet_v1 import mobilenet_v1
 
 SIDE, THIN, EXPANSION = 14, 64, 6
 """Rows and columns, channels and expansion of MobileNetV2's longest stage, where single blocks are compared."""

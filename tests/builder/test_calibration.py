@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mnv2.builder.pictures import linear, read_crops, resized
+from edge_mnv2.builder.calibration import linear, read_crops, resized
 from edge_mnv2.errors import UsageError
 
 

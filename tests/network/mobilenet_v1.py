@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edge_mnv2.network.blocks import classifier, convolution, depthwise_separable, global_average_pool
+from edge_mnv2.network.blocks import classifier, convolution, global_average_pool
 from edge_mnv2.network.mobilenet_v2 import round_channels, width_text
 from edge_mnv2.network.network import Network, Stage
+from tests.network.compared_blocks import depthwise_separable
 
 SEPARABLES = (
     # channels at width 1, repeats, stride of the first

@@ -23,7 +23,7 @@ VERSION = "16.0.384591198"
 def standin(folder: Path) -> Path:
     """The stand-in as an executable named like the compiler."""
     target = folder / "edgetpu_compiler"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     target.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" -m {__name__} "$@"\n')
     target.chmod(0o755)
     return target
