@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
+from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import parse_bytes
 from edge_mnv2.outputs.live import DeviceUse, Facts, Live
@@ -140,7 +141,7 @@ class Outputs:
         self,
         loop: FrameLoop,
         facts: Facts,
-        source: Any,
+        source: FrameSource,
         describe: Describe,
         engines: DeviceUse,
         labels: Sequence[str],
@@ -158,8 +159,8 @@ class Outputs:
             self.live.attach(
                 loop,
                 facts,
-                source_state=lambda: getattr(source, "state", None),
-                reconnects=lambda: int(getattr(source, "reconnects", 0)),
+                source_state=lambda: source.state,
+                reconnects=lambda: source.reconnects,
                 write_errors=lambda: self.errors,
                 engines=engines,
             )

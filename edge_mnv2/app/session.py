@@ -217,7 +217,7 @@ class _Session:
         loop, source = self.loop, self.chosen.source if self.chosen else None
         lost = self.failed or (loop.lost if loop else None)
         write_errors = self.outputs.errors
-        bad_inputs = len(getattr(source, "errors", ()))
+        bad_inputs = len(source.errors) if source else 0
         statistics = loop.statistics if loop else Statistics()
         if lost is not None:
             code = lost.exit_code
@@ -250,7 +250,7 @@ class _Session:
             "rss_mb": rss,
             "max_temp_c": heat,
             "throttled": None if throttled is None else list(throttled),
-            "reconnects": int(getattr(chosen.source, "reconnects", 0)) if chosen else 0,
+            "reconnects": chosen.source.reconnects if chosen else 0,
             "tpu_losses": engines.tpu_losses if engines else 0,
             "engine_seconds": engines.seconds if engines else None,
             "write_errors": write_errors,
@@ -265,7 +265,7 @@ class _Session:
             self.loop.statistics,
             latest,
             dropped=self.loop.dropped,
-            state=getattr(self.chosen.source, "state", None),
+            state=self.chosen.source.state,
             note=note,
             classes=classes,
         )

@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
-
-from edge_mnv2.camera.frame import Frame, Granted, Source
-from edge_mnv2.camera.newest import Newest
-from edge_mnv2.camera.pump import NoFrames, call_within
+from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.handover import NewestItem
+from edge_mnv2.camera.live import Captured, LiveSource
+from edge_mnv2.camera.reader_thread import NoFrames, call_within
 from edge_mnv2.camera.settings import CameraSettings, Geometry
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
@@ -39,10 +38,9 @@ _PLAUSIBLE_AGE_NS = 2_000_000_000
 _SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 
 
-class CsiCamera(Source):
+class CsiCamera(LiveSource):
     """CSI camera number `number`, as `rpicam-hello --list-cameras` counts."""
 
-    live = True
     backoff = (0.3, 1.0)
 
     def __init__(self, number: int, settings: CameraSettings) -> None:
@@ -56,12 +54,12 @@ class CsiCamera(Source):
         self.settings = settings
         self.stall_s = settings.stall_s or max(STALL_S, 0 if settings.fps is None else 3 / settings.fps)
         self._camera: Any = None
-        self._slot: Optional[Newest[tuple[np.ndarray, int]]] = None
+        self._slot: Optional[NewestItem[Captured]] = None
 
     def open(self) -> None:
         self.close()
         picamera2, libcamera = import_picamera2()
-        slot = self._slot = Newest()
+        slot = self._slot = NewestItem(self.description)
         try:
             self._camera = call_within(
                 OPEN_S, f"opening {self.description}", lambda: self._started(picamera2, libcamera, slot), _shut
@@ -79,18 +77,13 @@ class CsiCamera(Source):
             self.close()
             raise _explained(self.description, error) from error
 
-    def read(self) -> Optional[Frame]:
+    @property
+    def closed(self) -> bool:
+        return self._slot is None
+
+    def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
         slot = self._slot
-        if slot is None:
-            return None
-        try:
-            taken = slot.take(self.stall_s)
-        except TimeoutError:
-            raise SourceLost(f"{self.description} has given no frame for {self.stall_s:.1f} s") from None
-        if taken is None:
-            return None
-        (pixels, captured_at), index = taken
-        return self._frame(pixels, "rgb", captured_at, index)
+        return None if slot is None else self._numbered(slot.take_within(self.stall_s, limit_s), "rgb")
 
     def close(self) -> None:
         slot, self._slot = self._slot, None
@@ -101,7 +94,7 @@ class CsiCamera(Source):
             with contextlib.suppress(SourceError):
                 call_within(CLOSE_S, f"closing {self.description}", lambda: _shut(camera), lambda _: None)
 
-    def _started(self, picamera2: Any, libcamera: Any, slot: Newest[tuple[np.ndarray, int]]) -> Any:
+    def _started(self, picamera2: Any, libcamera: Any, slot: NewestItem[Captured]) -> Any:
         camera = picamera2.Picamera2(self.number)
         try:
             self._configure(camera, libcamera)
@@ -150,14 +143,14 @@ class CsiCamera(Source):
             )
         self.granted = granted
 
-    def _completed(self, request: Any, slot: Newest[tuple[np.ndarray, int]]) -> None:
+    def _completed(self, request: Any, slot: NewestItem[Captured]) -> None:
         # An exception would end picamera2's thread, and the camera with it.
         try:
             if not slot.closed:
                 stamp = request.get_metadata().get("SensorTimestamp")
-                slot.put((request.make_array("main"), _monotonic(stamp)))
+                slot.add((request.make_array("main"), _monotonic(stamp)))
         except Exception as error:
-            slot.fail(SourceLost(f"{self.description}: a frame cannot be read: {error}"))
+            slot.finish(SourceLost(f"{self.description}: a frame cannot be read: {error}"))
 
 
 def make(spec: Spec, settings: CameraSettings) -> CsiCamera:

@@ -132,6 +132,8 @@ class Source:
 
     live = False
     paced = False
+    keeps_newest = False
+    """Whether the source itself keeps its newest frame for `take`; others are to be read without a pause."""
     backoff = (0.2, 1.0)
     """First and longest pause between attempts to open a lost source again, in seconds."""
 
@@ -151,6 +153,10 @@ class Source:
 
     def read(self) -> Optional[Frame]:
         raise NotImplementedError
+
+    def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
+        """`read` within `limit_s` seconds, where the source can do that: None when no frame came."""
+        return self.read()
 
     def close(self) -> None:
         raise NotImplementedError

@@ -19,10 +19,10 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.addresses import StreamUrl, redact
-from edge_mnv2.camera.frame import Frame, Granted, Source
+from edge_mnv2.camera.frame import Granted
 from edge_mnv2.camera.jpeg import JpegDecoder
+from edge_mnv2.camera.live import Captured, ThreadedSource
 from edge_mnv2.camera.multipart import Multipart
-from edge_mnv2.camera.pump import Pump
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.camera.stream import FIRST_S, OPEN_S, STALL_S
@@ -31,50 +31,26 @@ from edge_mnv2.errors import SourceError, SourceLost
 _CHUNK = 1 << 18
 _MAX_DAMAGED = 100
 
-Received = tuple[bytes, int]
-"""A JPEG file and when its last byte came, in monotonic nanoseconds."""
-
 
 class NotMjpeg(SourceError):
     """The address answers with something else that FFmpeg may be able to read."""
 
 
-class MjpegStream(Source):
+class MjpegStream(ThreadedSource):
     """`multipart/x-mixed-replace` of JPEG pictures from `url`."""
 
-    live = True
     backoff = (0.5, 15.0)
 
     def __init__(self, url: StreamUrl, settings: CameraSettings) -> None:
-        super().__init__(url.shown, settings.geometry())
-        self.stall_s = settings.stall_s or STALL_S
+        super().__init__(url.shown, settings.geometry(), settings.stall_s or STALL_S)
         self._url = url
         self._least_side = settings.least_side
-        self._pump: Optional[Pump[Received]] = None
 
     def open(self) -> None:
         self.close()
         self._decode = JpegDecoder(self._least_side)
         self.granted = Granted(format="MJPG", backend="mjpeg")
-        pump = self._pump = Pump(self.description, self._connect)
-        pump.start(OPEN_S + 1, FIRST_S)
-
-    def read(self) -> Optional[Frame]:
-        while (pump := self._pump) is not None and (taken := pump.take(self.stall_s)) is not None:
-            (jpeg, captured_at), index = taken
-            pixels = self._decoded(jpeg)
-            if pixels is not None:
-                return self._frame(pixels, "bgr", captured_at, index)
-            self._count_damage()
-        return None
-
-    def close(self) -> None:
-        pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.stop()
-
-    def _count_damage(self) -> None:
-        self.decode_errors += 1
+        self._start(self.description, self._connect, OPEN_S + 1, FIRST_S)
 
     def _decoded(self, jpeg: bytes) -> Optional[np.ndarray]:
         pixels = self._decode(jpeg)
@@ -87,7 +63,7 @@ class MjpegStream(Source):
         kind = answer.headers.get("Content-Type", "")
         name = kind.split(";")[0].strip().lower()
         if name.startswith("multipart/"):
-            return _Reader(answer, kind, self.description, self._count_damage)
+            return _Reader(answer, kind, self.description, self._decoded, self._count_damage)
         with contextlib.suppress(OSError):
             answer.close()
         if name.startswith("text/html"):
@@ -106,8 +82,16 @@ def make(spec: Spec, settings: CameraSettings) -> MjpegStream:
 
 
 class _Reader:
-    def __init__(self, answer: Any, content_type: str, name: str, damaged: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        answer: Any,
+        content_type: str,
+        name: str,
+        decode: Callable[[bytes], Optional[np.ndarray]],
+        damaged: Callable[[], None],
+    ) -> None:
         self._answer = answer
+        self._decode = decode
         self._damaged = damaged
         self._in_a_row = 0
         self._name = name
@@ -115,7 +99,7 @@ class _Reader:
         # A second descriptor of the same connection: shutting it down ends a read in another thread.
         self._socket = socket.socket(fileno=os.dup(answer.fileno()))
 
-    def read(self) -> Optional[Received]:
+    def read(self) -> Optional[Captured]:
         try:
             data = self._answer.read1(_CHUNK)
             now = time.monotonic_ns()
@@ -137,7 +121,10 @@ class _Reader:
             self._in_a_row += 1
             if self._in_a_row > _MAX_DAMAGED:
                 raise SourceLost(f"{self._name} gives only damaged pictures")
-        return None if newest is None else (newest, now)
+        pixels = None if newest is None else self._decode(newest)
+        if newest is not None and pixels is None:
+            self._damaged()
+        return None if pixels is None else (pixels, now)
 
     def release(self) -> None:
         self._answer.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from edge_mnv2.camera.frame import Frame, Source
+from edge_mnv2.camera.live import LiveSource
 from edge_mnv2.camera.pattern import loss_every
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.spec import Spec, parse
@@ -106,7 +107,7 @@ def open_source(
     *,
     give_up_s: Optional[float] = None,
     hurry: bool = False,
-) -> Union[Source, Watchdog]:
+) -> Source:
     """The source that `spec` names, not yet opened; live cameras and streams under a watchdog.
 
     With `hurry` the test pattern does not keep its rate. Nothing is opened here, but `demo` is fetched. Raises
@@ -165,10 +166,9 @@ def _named_backend(settings: CameraSettings) -> tuple[Optional[str], str]:
     return (settings.backend, "camera.backend") if settings.backend not in (None, "auto") else (None, "")
 
 
-class FirstThatFits(Source):
+class FirstThatFits(LiveSource):
     """Opens with the first backend that finds what it can read behind the address, and stays with that one."""
 
-    live = True
     backoff = (0.5, 15.0)
 
     def __init__(self, spec: Spec, settings: CameraSettings, backends: list[Backend]) -> None:
@@ -194,8 +194,12 @@ class FirstThatFits(Source):
             self._waiting = self._waiting[:1]
             return
 
-    def read(self) -> Optional[Frame]:
-        frame = self._source.read()
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
+        frame = self._source.take(limit_s)
         self.granted, self.decode_errors = self._source.granted, self._source.decode_errors
         return frame
 

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from edge_mnv2.camera.live import Captured
 from edge_mnv2.errors import SourceError, SourceLost
 
 # Read by OpenCV's own code at its first use of a backend; a user's values win.
@@ -18,9 +19,6 @@ _QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "SILENT"}
 _PLAUSIBLE_AGE_NS = 2_000_000_000
 _MAX_BUFFERS = 8
 """A loop, its workers and its outputs never hold more frames than this; others get memory of their own."""
-
-Captured = tuple[np.ndarray, int]
-"""BGR pixels HxWx3 uint8 and their capture time in monotonic nanoseconds."""
 
 
 def import_cv2() -> Any:
@@ -102,7 +100,7 @@ class FrameBuffers:
 
 
 class CaptureReader:
-    """Reads a live `cv2.VideoCapture` for the pump.
+    """Reads a live `cv2.VideoCapture`, in a thread of its own.
 
     `patience_s`: failed reads that take so long are a device that is slow or frozen, and are tried again; a shorter one
     means that the device is gone. `driver_clock`: the capture reports the buffer's time stamp. `decode` makes pixels of

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.addresses import StreamUrl, redact
-from edge_mnv2.camera.frame import Frame, Granted, Source
-from edge_mnv2.camera.opencv import Captured, CaptureReader, built_with, fourcc_text, import_cv2, positive
-from edge_mnv2.camera.pump import Pump
+from edge_mnv2.camera.frame import Frame, Granted
+from edge_mnv2.camera.live import ThreadedSource
+from edge_mnv2.camera.opencv import CaptureReader, built_with, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import SourceError
@@ -20,41 +20,26 @@ FIRST_S = 10.0
 STALL_S = 5.0
 
 
-class CaptureStream(Source):
-    """A live stream that OpenCV's backend number `api` opens by a text."""
+class CaptureStream(ThreadedSource):
+    """A live stream that OpenCV opens by a text; `backend` is OpenCV's name of what opens it."""
 
-    live = True
     backoff = (0.5, 15.0)
 
     def __init__(self, description: str, settings: CameraSettings, backend: str) -> None:
-        super().__init__(description, settings.geometry())
-        self.stall_s = settings.stall_s or STALL_S
+        super().__init__(description, settings.geometry(), settings.stall_s or STALL_S)
         self._backend = backend
-        self._pump: Optional[Pump[Captured]] = None
 
     def open(self) -> None:
         self.close()
-        pump = self._pump = Pump(self.description, self._connect)
         # A second more than the library's own limit, so that its answer, which says more, comes first.
-        pump.start(OPEN_S + 1, FIRST_S)
+        self._start(self.description, self._connect, OPEN_S + 1, FIRST_S)
 
-    def read(self) -> Optional[Frame]:
-        pump = self._pump
-        if pump is None:
-            return None
-        taken = pump.take(self.stall_s)
-        if taken is None:
-            return None
-        (pixels, captured_at), index = taken
-        if self.granted is not None and self.granted.width is None:
-            height, width = pixels.shape[:2]
+    def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
+        frame = super().take(limit_s)
+        if frame is not None and self.granted is not None and self.granted.width is None:
+            height, width = frame.pixels.shape[:2]
             self.granted = Granted(width, height, self.granted.fps, self.granted.format, self._backend)
-        return self._frame(pixels, "bgr", captured_at, index)
-
-    def close(self) -> None:
-        pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.stop()
+        return frame
 
     def _connect(self) -> CaptureReader:
         raise NotImplementedError
@@ -70,9 +55,6 @@ class CaptureStream(Source):
         )
         # Here a failed read is the end of the stream or the time limit: there is nothing to be patient for.
         return CaptureReader(capture, self.description, patience_s=float("inf"), damaged=self._count_damage)
-
-    def _count_damage(self) -> None:
-        self.decode_errors += 1
 
 
 class FfmpegStream(CaptureStream):

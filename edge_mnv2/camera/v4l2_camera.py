@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from edge_mnv2.camera import ioctl, v4l2
-from edge_mnv2.camera.frame import Frame, Granted, Source
+from edge_mnv2.camera.frame import Granted
 from edge_mnv2.camera.jpeg import JpegDecoder, reduction
-from edge_mnv2.camera.opencv import Captured, CaptureReader, fourcc_text, import_cv2, positive
-from edge_mnv2.camera.pump import Pump
+from edge_mnv2.camera.live import ThreadedSource
+from edge_mnv2.camera.opencv import CaptureReader, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import SourceError, SourceLost
@@ -30,22 +30,19 @@ OPEN_S = 8.0
 STALL_S = 2.0
 
 
-class V4l2Camera(Source):
+class V4l2Camera(ThreadedSource):
     """The camera at `path`: a node, an index, or a link below /dev/v4l."""
-
-    live = True
 
     def __init__(self, path: Union[str, int], settings: CameraSettings, root: Union[Path, str] = "/") -> None:
         path = str(Path(root) / f"dev/video{path}") if isinstance(path, int) else path
-        super().__init__(path, settings.geometry())
-        self.settings = settings
         # A camera that was asked for one frame in five seconds is not lost after two.
-        self.stall_s = settings.stall_s or max(STALL_S, 0 if settings.fps is None else 3 / settings.fps)
+        stall_s = settings.stall_s or max(STALL_S, 0 if settings.fps is None else 3 / settings.fps)
+        super().__init__(path, settings.geometry(), stall_s)
+        self.settings = settings
         self._path = path
         self._root = root
         self._identity: Optional[v4l2.Identity] = None
         self._neighbours: frozenset[str] = frozenset()
-        self._pump: Optional[Pump[Captured]] = None
 
     def open(self) -> None:
         self.close()
@@ -58,27 +55,11 @@ class V4l2Camera(Source):
                 f"{path} is a CSI camera ({info.name}), which gives no pictures by its number", hint="use --camera csi"
             )
         self.description = f"{path} ({info.name})"
-        pump = self._pump = Pump(path, lambda: self._connect(path, info))
-        pump.start(OPEN_S)
+        self._start(path, lambda: self._connect(path, info), OPEN_S)
         if self._identity is None:
             self._identity = info.identity
             here = None if info.identity is None else info.identity.place
             self._neighbours = v4l2.places(self._root) - {here}
-
-    def read(self) -> Optional[Frame]:
-        pump = self._pump
-        if pump is None:
-            return None
-        taken = pump.take(self.stall_s)
-        if taken is None:
-            return None
-        (pixels, captured_at), index = taken
-        return self._frame(pixels, "bgr", captured_at, index)
-
-    def close(self) -> None:
-        pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.stop()
 
     def _located(self) -> str:
         """Where the camera is now; after the first opening it is known by what it is, not by its index."""
@@ -128,9 +109,6 @@ class V4l2Camera(Source):
         if reduction(granted.width, granted.height, least_side) == 1:
             return None
         return JpegDecoder(least_side) if capture.set(cv2.CAP_PROP_CONVERT_RGB, 0) else None
-
-    def _count_damage(self) -> None:
-        self.decode_errors += 1
 
     def _read_back(self, cv2: Any, capture: Any, path: str) -> None:
         granted = Granted(

@@ -10,13 +10,17 @@ import random
 import threading
 import time
 from dataclasses import replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
 from edge_mnv2.camera.frame import Frame, Source
-from edge_mnv2.camera.pump import CLOSE_S, NoFrames
+from edge_mnv2.camera.live import LiveSource
+from edge_mnv2.camera.reader_thread import CLOSE_S, NoFrames, done_within, in_thread
 from edge_mnv2.errors import SourceError, SourceLost
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ class FrozenPicture(SourceLost):
     """Frames come, and all show the same."""
 
 
-class Watchdog:
+class Watchdog(LiveSource):
     """Wraps a live `source`. Frames that pass are numbered on over interruptions.
 
     `frozen_s`: seconds of pictures with equal bytes on a grid after which the source counts as lost, 0 for never.
@@ -38,8 +42,6 @@ class Watchdog:
     `warmup_frames` are thrown away after each opening. One thread reads; `close` may come from any other and ends a
     waiting `read` or `open` at once.
     """
-
-    live = True
 
     def __init__(
         self,
@@ -50,9 +52,9 @@ class Watchdog:
         warmup_frames: int = 0,
         backoff: Optional[tuple[float, float]] = None,
     ) -> None:
+        super().__init__(source.description)
         self.source = source
-        self.state = "ok"
-        self.reconnects = 0
+        self.keeps_newest = source.keeps_newest
         self._frozen_s = frozen_s
         self._give_up_s = give_up_s
         self._warmup_frames = warmup_frames
@@ -65,12 +67,7 @@ class Watchdog:
         self._moved_at = 0.0
         self._next = 0
         self._base = 0
-
-    def __getattr__(self, name: str) -> Any:
-        # description, granted, errors, error_count, decode_errors are the wrapped source's.
-        if name == "source":
-            raise AttributeError(name)
-        return getattr(self.source, name)
+        self._recovery: Optional[Future[Optional[Frame]]] = None
 
     def open(self) -> None:
         """Open the source for the first time: here an error is final. Raises SourceError."""
@@ -83,11 +80,18 @@ class Watchdog:
             if self.source.read() is None:
                 break
 
-    def read(self) -> Optional[Frame]:
-        """The next frame; None after `close`. Raises SourceError once it has given up."""
+    @property
+    def closed(self) -> bool:
+        return self._closing.is_set()
+
+    def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
+        """The newest frame; None after `limit_s` seconds and after `close`.
+
+        Raises SourceError once it has given up.
+        """
         while not self._closing.is_set():
             try:
-                frame = self.source.read() if self._lost_at is None else self._recovered()
+                frame = self.source.take(limit_s) if self._lost_at is None else self._recovered_within(limit_s)
                 if frame is None:
                     return None
                 self._watch(frame)
@@ -96,9 +100,16 @@ class Watchdog:
                     break
                 self._lose(error)
                 continue
+            finally:
+                self._copy_facts()
             self._next = self._base + frame.index + 1
             return replace(frame, index=self._base + frame.index)
         return None
+
+    def _copy_facts(self) -> None:
+        source = self.source
+        self.description, self.granted, self.view = source.description, source.granted, source.view
+        self.errors, self.error_count, self.decode_errors = source.errors, source.error_count, source.decode_errors
 
     def close(self) -> None:
         until = time.monotonic() + CLOSE_S + 1
@@ -109,19 +120,13 @@ class Watchdog:
             time.sleep(0.02)
             self.source.close()
 
-    def __enter__(self) -> Watchdog:
-        self.open()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def _open_source(self) -> bool:
         """Open the source; False where `close` came meanwhile."""
         self._opening = True
         try:
             if not self._closing.is_set():
                 self.source.open()
+                self._copy_facts()
             if self._closing.is_set():
                 self.source.close()
                 return False
@@ -146,6 +151,16 @@ class Watchdog:
         self._frozen = isinstance(error, FrozenPicture)
         self.state = "stalled"
         log.warning("%s: no results until it returns", error.message)
+
+    def _recovered_within(self, limit_s: Optional[float]) -> Optional[Frame]:
+        """`_recovered`, in a thread of its own where the caller cannot wait for it; None after `limit_s` seconds."""
+        if limit_s is None and self._recovery is None:
+            return self._recovered()
+        recovery = self._recovery = self._recovery or in_thread("recovery", self._recovered)
+        if not done_within(recovery, limit_s):
+            return None
+        self._recovery = None
+        return recovery.result()
 
     def _recovered(self) -> Optional[Frame]:
         """Open the source again and again; its first good frame, or None after `close`."""

@@ -1,4 +1,4 @@
-"""The thread that reads the source."""
+"""The newest frame of a source, or every frame of it, for those who classify: the one hand-over of a run."""
 
 from __future__ import annotations
 
@@ -9,64 +9,132 @@ from dataclasses import replace
 from typing import Optional
 
 from edge_mnv2.camera.frame import Frame, FrameSource
+from edge_mnv2.camera.handover import Handover
+from edge_mnv2.camera.live import LiveSource
 from edge_mnv2.errors import SourceError
-from edge_mnv2.pipeline.handoff import Handoff
+
+_QUEUE = 4
+_STOP_S = 2.0
 
 
-class Capture(threading.Thread):
-    """Reads `source` (already open) into `handoff` until its end, an error or `stop`.
+class Capture:
+    """Frames of `source` (already open), one `take` each.
 
+    A live source keeps its newest frame itself, and `take` gets it there. Everything else is read by a thread, which
+    hands over the newest frame, or with `lossless` each one; with `inline` (and `lossless`) `take` itself reads it.
     With `paced`, a frame that knows its place in a clip (`position_ns`) waits for its time, and is captured then. With
-    `repeat`, a source at its end is opened again. `on_read` gets the nanoseconds spent in each read.
+    `repeat`, a source at its end is opened again. `on_read` gets the nanoseconds spent waiting for each frame.
     """
 
     def __init__(
         self,
         source: FrameSource,
-        handoff: Handoff,
         *,
+        lossless: bool,
         paced: bool = True,
         repeat: bool = False,
+        inline: bool = False,
         on_read: Callable[[int], None] = lambda nanoseconds: None,
     ) -> None:
-        super().__init__(name="capture", daemon=True)
         self._source = source
-        self._handoff = handoff
+        self._lossless = lossless
         self._paced = paced
         self._repeat = repeat
         self._on_read = on_read
         self._halt = threading.Event()
         self._began: Optional[int] = None
-        self._count = 0
+        self._waited_ns = 0
+        self._next_index = 0
+        self._missed = 0
+        self._ended = False
+        self._live = source if isinstance(source, LiveSource) and source.keeps_newest else None
+        self._read_here: Optional[Iterator[Frame]] = None
+        self._handover: Handover[Frame] = Handover(_QUEUE if lossless else 0)
+        self._thread: Optional[threading.Thread] = None
+        if self._live is None:
+            if inline and lossless and not source.live:
+                self._read_here = self._frames()
+            else:
+                self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self.first_captured_at: Optional[int] = None
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Begin to read, where that takes a thread."""
+        if self._thread is not None:
+            self._thread.start()
+
+    def take(self, limit_s: float, paused: bool = False) -> Optional[Frame]:
+        """The next frame; None after `limit_s` seconds and at the end (see `ended`).
+
+        While `paused` there is none: what a live source gives meanwhile counts as dropped. Raises SourceError.
+        """
+        if paused and self._lossless:
+            self._halt.wait(limit_s)
+            return None
+        if self._live is not None:
+            frame = self._take_live(self._live, limit_s)
+        elif self._read_here is not None:
+            frame = next(self._read_here, None)
+            self._ended = frame is None
+        else:
+            frame = self._handover.take(limit_s)
+            self._ended = frame is None and self._handover.ended
+        if frame is not None and paused:
+            self._missed += 1
+            return None
+        return frame
+
+    @property
+    def ended(self) -> bool:
+        """Every frame is taken and none will come."""
+        return self._ended
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were captured and never classified."""
+        return self._missed + self._handover.dropped
+
+    def give_back(self, count: int) -> None:
+        """So many frames were taken and never classified."""
+        self._missed += count
+
+    def stop(self) -> None:
+        """Close the source, which makes a blocked read return, and end the thread. Nothing can be taken any more."""
+        self._halt.set()
+        self._handover.close()
+        self._source.close()
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
+
+    def _take_live(self, source: LiveSource, limit_s: float) -> Optional[Frame]:
+        before = time.monotonic_ns()
+        frame = source.take(limit_s)
+        self._waited_ns += time.monotonic_ns() - before
+        if frame is None:
+            self._ended = source.closed
+            return None
+        self._on_read(self._waited_ns)
+        self._waited_ns = 0
+        self._missed += frame.index - self._next_index
+        self._next_index = frame.index + 1
+        self.first_captured_at = self.first_captured_at or frame.captured_at
+        return frame
+
+    def _run(self) -> None:
         error: Optional[BaseException] = None
         try:
-            self._read_all()
+            for frame in self._frames():
+                if not self._handover.put(frame):
+                    return
         except Exception as caught:
             # Reading from a source that was closed to stop us fails in many ways; none of them matters then.
             if not self._halt.is_set():
                 error = caught
-        self._handoff.finish(error)
+        self._handover.finish(error)
 
-    def stop(self) -> None:
-        """Ask the thread to end; closing the source makes a blocked read return."""
-        self._halt.set()
-        self._handoff.discard()
-
-    def _read_all(self) -> None:
-        for frame in self.frames():
-            if not self._handoff.put(frame):
-                return
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames in order, read as they are asked for; `run` does that in a thread of its own.
-
-        Raises what the source raises.
-        """
-        read_any = False
-        last: Optional[int] = None
+    def _frames(self) -> Iterator[Frame]:
+        """The frames in order, read as they are asked for. Raises what the source raises."""
+        base = count = 0
         while not self._halt.is_set():
             before = time.monotonic_ns()
             frame = self._source.read()
@@ -74,30 +142,23 @@ class Capture(threading.Thread):
             if frame is None:
                 if not self._repeat:
                     return
-                if not read_any:
+                if count == base:
                     raise SourceError(f"{self._source.description} has no frames to repeat")
                 self._source.close()
                 if self._halt.is_set():
                     return
                 self._source.open()
-                self._began, read_any = None, False
+                # The source counts from 0 again; the run does not.
+                self._began, base = None, count
                 continue
-            read_any = True
             if self._paced and frame.position_ns is not None:
-                frame = self._wait_for_its_time(frame)
-            if self._source.live and last is not None and frame.index > last + 1:
-                # The source itself replaced frames that nobody had fetched yet.
-                self._handoff.dropped += frame.index - last - 1
-            last = frame.index
-            # A source that was opened again counts from 0 again; the run does not.
-            if frame.index != self._count:
-                frame = replace(frame, index=self._count)
-            self._count += 1
-            if self.first_captured_at is None:
-                self.first_captured_at = frame.captured_at
+                frame = self._at_its_time(frame)
+            frame = replace(frame, index=base + frame.index) if base else frame
+            count = frame.index + 1
+            self.first_captured_at = self.first_captured_at or frame.captured_at
             yield frame
 
-    def _wait_for_its_time(self, frame: Frame) -> Frame:
+    def _at_its_time(self, frame: Frame) -> Frame:
         position = frame.position_ns or 0
         now = time.monotonic_ns()
         if self._began is None:

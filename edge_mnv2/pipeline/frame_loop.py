@@ -15,14 +15,12 @@ from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.gate import SceneGate
-from edge_mnv2.pipeline.handoff import Handoff
 from edge_mnv2.pipeline.result import Engine, Result
 from edge_mnv2.pipeline.smoother import Smoother
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import Classified, Prediction
 
 _POLL_S = 0.1
-_CAPTURE_STOP_S = 2.0
 _FORGET_NS = 5_000_000_000
 """Without a result for so long, nothing counts as present."""
 
@@ -74,7 +72,6 @@ class FrameLoop:
         self.controls = controls or Controls(threshold, smooth)
         self._engines = list(engines)
         self._sinks = list(sinks)
-        self._source = source
         self._max_frames = max_frames
         self._duration_s = duration_s
         self._smoother = Smoother(self.controls.smooth)
@@ -86,12 +83,14 @@ class FrameLoop:
         self._health = health
         self._max_fps = max_fps
         self._stopping = threading.Event()
-        lossless = every_frame or not (source.live or getattr(source, "paced", False))
-        self.handoff = Handoff(lossless=lossless, paused=lambda: self.controls.paused)
         self._capture = Capture(
-            source, self.handoff, paced=not every_frame, repeat=repeat, on_read=self.statistics.capture.add
+            source,
+            lossless=every_frame or not (source.live or source.paced),
+            paced=not every_frame,
+            repeat=repeat,
+            inline=inline and len(self._engines) == 1,
+            on_read=self.statistics.capture.add,
         )
-        self._read_here = inline and lossless and not source.live and len(self._engines) == 1
         self._due = 0
         self._idle_since: Optional[int] = None
         self.lost: Optional[SourceError] = None
@@ -99,7 +98,7 @@ class FrameLoop:
     @property
     def dropped(self) -> int:
         """Frames that were captured and never classified."""
-        return self.handoff.dropped
+        return self._capture.dropped
 
     def add_sink(self, sink: ResultSink) -> None:
         """Give results to `sink` too (before `run`)."""
@@ -111,69 +110,44 @@ class FrameLoop:
 
     def run(self) -> str:
         """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
-        if not self._read_here:
-            self._capture.start()
+        self._capture.start()
         try:
-            if self._read_here:
-                return self._run_here(self._engines[0])
-            if len(self._engines) == 1:
-                return self._run_inline(self._engines[0])
-            return self._run_workers()
+            return self._run_one(self._engines[0]) if len(self._engines) == 1 else self._run_workers()
         except SourceError as error:
             self.lost = error
             return "source_lost"
         finally:
-            self._nothing_is_present()
+            self._all_gone()
             self._capture.stop()
-            self._source.close()
-            if not self._read_here:
-                self._capture.join(_CAPTURE_STOP_S)
 
-    def _run_here(self, engine: Engine) -> str:
-        frames = self._capture.frames()
+    def _run_one(self, engine: Engine) -> str:
         while True:
             if ended := self._why_end():
                 return ended
-            if self.controls.paused:
-                self._stopping.wait(_POLL_S)
-                self._idle()
-                continue
-            frame = next(frames, None)
-            if frame is None:
+            frame = self._capture.take(_POLL_S, self.controls.paused)
+            if frame is not None:
+                still = self._gate is not None and self._gate.still(frame)
+                self._deliver(engine, frame, None if still else engine.classify(frame.region, frame.order))
+            elif self._capture.ended:
                 return "eof"
-            self._classify(engine, frame)
-
-    def _run_inline(self, engine: Engine) -> str:
-        while True:
-            if ended := self._why_end():
-                return ended
-            frame = self.handoff.take(_POLL_S)
-            if frame is None:
-                if self.handoff.ended:
-                    return "eof"
+            else:
                 self._idle()
-                continue
-            self._classify(engine, frame)
-
-    def _classify(self, engine: Engine, frame: Frame) -> None:
-        still = self._gate is not None and self._gate.still(frame)
-        self._deliver(engine, frame, None if still else engine.classify(frame.region, frame.order))
 
     def _run_workers(self) -> str:
         # Imported here: one worker, the common case, pays nothing for many.
         from edge_mnv2.pipeline.workers import Workers
 
-        with Workers(self._engines, self.handoff, _POLL_S, self._gate) as workers:
+        with Workers(self._engines, self._capture, self.controls, _POLL_S, self._gate) as workers:
             while True:
                 if ended := self._why_end():
                     return ended
                 done = workers.next_in_order(_POLL_S)
-                if done is None:
-                    if workers.ended:
-                        return "eof"
+                if done is not None:
+                    self._deliver(self._engines[0], *done)
+                elif workers.ended:
+                    return "eof"
+                else:
                     self._idle()
-                    continue
-                self._deliver(self._engines[0], *done)
 
     def _why_end(self) -> str:
         if self._stopping.is_set():
@@ -214,7 +188,7 @@ class FrameLoop:
             latency_ns=finished - frame.captured_at,
             inference_ns=shown.inference_ns,
             fps=statistics.recent_fps(finished),
-            dropped=self.handoff.dropped,
+            dropped=self._capture.dropped,
             engine=shown.engine,
             temp_c=temperature,
             throttled=throttled,
@@ -240,10 +214,10 @@ class FrameLoop:
         if self._idle_since is None or self.controls.paused:
             self._idle_since = now
         elif now - self._idle_since > _FORGET_NS:
-            self._nothing_is_present()
+            self._all_gone()
             self._smoother.reset()
 
-    def _nothing_is_present(self) -> None:
+    def _all_gone(self) -> None:
         events: Sequence[Event] = self._decider.all_gone(self._index) if self._decider is not None else ()
         if events:
             for sink in self._sinks:

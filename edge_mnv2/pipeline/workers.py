@@ -7,23 +7,30 @@ from collections.abc import Sequence
 from typing import Optional
 
 from edge_mnv2.camera.frame import Frame
+from edge_mnv2.pipeline.capture import Capture
+from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.gate import SceneGate
-from edge_mnv2.pipeline.handoff import Handoff
 from edge_mnv2.pipeline.result import Engine
 from edge_mnv2.runtime.classifier import Classified
 
 
 class Workers:
-    """One thread an engine takes frames from `handoff`; `next_in_order` gives results in the order they were taken.
+    """One thread an engine takes frames from `capture`; `next_in_order` gives results in the order they were taken.
 
     A worker waits before it is more than a round ahead of the oldest unfinished frame, so that few results are held.
     A frame in which `gate` sees nothing move comes out with None: it shows what the one before it shows.
     """
 
     def __init__(
-        self, engines: Sequence[Engine], handoff: Handoff, poll_s: float, gate: Optional[SceneGate] = None
+        self,
+        engines: Sequence[Engine],
+        capture: Capture,
+        controls: Controls,
+        poll_s: float,
+        gate: Optional[SceneGate] = None,
     ) -> None:
-        self._handoff = handoff
+        self._capture = capture
+        self._controls = controls
         self._gate = gate
         self._poll_s = poll_s
         self._take_lock = threading.Lock()
@@ -50,13 +57,13 @@ class Workers:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join(5.0)
-        self._handoff.dropped += self._taken - self._delivered
+        self._capture.give_back(self._taken - self._delivered)
 
     @property
     def ended(self) -> bool:
         """Everything that was taken is delivered and nothing more will come."""
         with self._changed:
-            return self._handoff.ended and self._delivered == self._taken
+            return self._capture.ended and self._delivered == self._taken
 
     def next_in_order(self, timeout: float) -> Optional[tuple[Frame, Optional[Classified]]]:
         """The next frame with what was found in it, or None after `timeout` seconds. Raises what a worker met."""
@@ -81,14 +88,14 @@ class Workers:
                     if self._halt:
                         return
                 with self._take_lock:
-                    frame = self._handoff.take(self._poll_s)
+                    frame = self._capture.take(self._poll_s, self._controls.paused)
                     if frame is not None:
                         still = self._gate is not None and self._gate.still(frame)
                         with self._changed:
                             number = self._taken
                             self._taken += 1
                 if frame is None:
-                    if self._handoff.ended:
+                    if self._capture.ended:
                         return
                     continue
                 classified = None if still else engine.classify(frame.region, frame.order)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from edge_mnv2.camera.frame import Frame, Source
-from edge_mnv2.camera.newest import Newest
+from edge_mnv2.camera.handover import Handover
 from edge_mnv2.camera.open import open_source
-from edge_mnv2.camera.pump import NoFrames, Pump, call_within
+from edge_mnv2.camera.reader_thread import NoFrames, ReaderThread, call_within
 from edge_mnv2.camera.watchdog import PROOF_FRAMES, Watchdog, fingerprint
 from edge_mnv2.errors import SourceError, SourceLost
 
@@ -241,14 +241,13 @@ def _descriptors() -> int:
 
 
 def test_the_slot_holds_the_newest_only() -> None:
-    slot: Newest[int] = Newest()
+    slot: Handover[int] = Handover()
     assert slot.put(1) and slot.put(2)
-    assert slot.take(1) == (2, 1)
-    with pytest.raises(TimeoutError):
-        slot.take(0.01)
+    assert slot.take(1) == 2 and slot.dropped == 1
+    assert slot.take(0.01) is None and not slot.ended
     slot.put(3)
-    slot.fail(SourceLost("no more"))
-    assert slot.take(1) == (3, 2)
+    slot.finish(SourceLost("no more"))
+    assert slot.take(1) == 3
     with pytest.raises(SourceLost):
         slot.take(1)
     slot.close()
@@ -279,7 +278,7 @@ class Stuck:
 
 def test_a_reader_that_is_stuck_is_left_behind_and_released_later() -> None:
     reader = Stuck(after=1)
-    pump: Pump[int] = Pump("stuck", lambda: reader)
+    pump: ReaderThread[int] = ReaderThread("stuck", lambda: reader)
     pump.start(5)
     assert pump.take(1) is not None
     with pytest.raises(SourceLost, match="no frame"):
@@ -298,9 +297,9 @@ def test_opening_has_a_time_limit_and_says_what_it_waited_for() -> None:
         raise SourceError("late")
 
     with pytest.raises(SourceError, match="does not answer"):
-        Pump("silent", connect).start(0.2)
+        ReaderThread("silent", connect).start(0.2)
     never.set()
-    pump: Pump[int] = Pump("empty", lambda: reader)
+    pump: ReaderThread[int] = ReaderThread("empty", lambda: reader)
     threading.Timer(0.5, reader.free.set).start()
     with pytest.raises(NoFrames, match="gives no frames"):
         pump.start(0.2)
@@ -311,7 +310,7 @@ def test_errors_of_a_library_become_one_line_without_secrets() -> None:
         raise RuntimeError("cannot open rtsp://admin:hunter2@cam/x")
 
     with pytest.raises(SourceError) as caught:
-        Pump("cam", connect).start(5)
+        ReaderThread("cam", connect).start(5)
     assert "hunter2" not in str(caught.value) and "RuntimeError" in str(caught.value)
 
 

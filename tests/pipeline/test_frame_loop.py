@@ -24,6 +24,7 @@ class Scripted:
 
     description = "scripted"
     granted: Optional[Granted] = None
+    paced = False
 
     def __init__(self, count: int, fps: Optional[float] = None, lost_at: Optional[int] = None) -> None:
         self.live = fps is not None

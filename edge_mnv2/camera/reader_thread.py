@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import Callable, Generic, Optional, Protocol, TypeVar
+from typing import TYPE_CHECKING, Callable, Generic, Optional, Protocol, TypeVar
 
 from edge_mnv2.addresses import redact
-from edge_mnv2.camera.newest import Newest
+from edge_mnv2.camera.handover import NewestItem
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ class NoFrames(SourceLost):
 
 
 class Reader(Protocol[T_co]):
-    """An open device, used by the pump's thread alone; `interrupt` alone comes from another."""
+    """An open device, used by its own thread alone; `interrupt` alone comes from another."""
 
     def read(self) -> Optional[T_co]:
         """The next item, None where this one was unusable. Raises SourceError where there will be no more."""
@@ -43,13 +46,13 @@ class Reader(Protocol[T_co]):
         """Make a blocked `read` return soon, where the library can do that."""
 
 
-class Pump(Generic[T]):
-    """Runs `connect`, then the reader's `read` for ever, in a thread of its own."""
+class ReaderThread(Generic[T]):
+    """Runs `connect`, then the reader's `read` for ever, in a thread of its own that hands over the newest item."""
 
     def __init__(self, name: str, connect: Callable[[], Reader[T]]) -> None:
         self._name = name
         self._connect = connect
-        self._newest: Newest[T] = Newest()
+        self._newest: NewestItem[T] = NewestItem(name)
         self._reader: Optional[Reader[T]] = None
         self._thread: Optional[threading.Thread] = None
 
@@ -75,12 +78,9 @@ class Pump(Generic[T]):
             raise NoFrames(f"{self._name} opens but gives no frames ({limit_s + first_s:.1f} s)")
         raise SourceError(f"{self._name} does not answer ({limit_s:.1f} s)")
 
-    def take(self, limit_s: float) -> Optional[tuple[T, int]]:
-        """(newest item, its number); None once stopped. Raises SourceLost after `limit_s` seconds without one."""
-        try:
-            return self._newest.take(limit_s)
-        except TimeoutError:
-            raise SourceLost(f"{self._name} has given no frame for {limit_s:.1f} s") from None
+    def take(self, stall_s: float, limit_s: Optional[float] = None) -> Optional[tuple[T, int]]:
+        """As `NewestItem.take_within`."""
+        return self._newest.take_within(stall_s, limit_s)
 
     def stop(self, limit_s: float = CLOSE_S) -> bool:
         """End the thread; False where it is stuck in a call and was left behind."""
@@ -103,17 +103,40 @@ class Pump(Generic[T]):
             reader = self._reader = self._connect()
             while not self._newest.closed:
                 item = reader.read()
-                if item is not None and not self._newest.put(item):
+                if item is not None and not self._newest.add(item):
                     break
         except EdgeMnv2Error as error:
-            self._newest.fail(error)
+            self._newest.finish(error)
         except Exception as error:
             log.debug("%s", self._name, exc_info=True)
-            self._newest.fail(SourceLost(f"{self._name} failed: {type(error).__name__}: {redact(str(error))}"))
+            self._newest.finish(SourceLost(f"{self._name} failed: {type(error).__name__}: {redact(str(error))}"))
         finally:
             if reader is not None:
                 with contextlib.suppress(Exception):
                     reader.release()
+
+
+def in_thread(name: str, function: Callable[[], T]) -> Future[T]:
+    """`function()` in a daemon thread of its own."""
+    from concurrent.futures import Future
+
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+def done_within(future: Future[T], limit_s: Optional[float]) -> bool:
+    """Wait for `future` at most `limit_s` seconds."""
+    from concurrent.futures import wait
+
+    return bool(wait([future], limit_s).done)
 
 
 def call_within(limit_s: float, what: str, function: Callable[[], T], late: Callable[[T], object]) -> T:
@@ -122,32 +145,9 @@ def call_within(limit_s: float, what: str, function: Callable[[], T], late: Call
     Raises SourceError that says `what` where it takes more than `limit_s` seconds; the result, should there be
     one after all, then goes to `late`, which releases it.
     """
-    lock, done = threading.Lock(), threading.Event()
-    results: list[T] = []
-    failures: list[Exception] = []
-    abandoned = False
-
-    def run() -> None:
-        try:
-            result = function()
-        except Exception as error:
-            failures.append(error)
-            done.set()
-            return
-        with lock:
-            if not abandoned:
-                results.append(result)
-                done.set()
-                return
-        with contextlib.suppress(Exception):
-            late(result)
-
-    threading.Thread(target=run, name=what, daemon=True).start()
-    if not done.wait(limit_s):
-        with lock:
-            abandoned = not done.is_set()
-    if abandoned:
+    future = in_thread(what, function)
+    if not done_within(future, limit_s):
+        # An exception that comes too late interests nobody.
+        future.add_done_callback(lambda done: None if done.exception() else late(done.result()))
         raise SourceError(f"{what} takes more than {limit_s:.1f} s")
-    if failures:
-        raise failures[0]
-    return results[0]
+    return future.result()
