@@ -47,22 +47,22 @@ def choose_source(
         return open_source(spec, wanted, give_up_s=give_up_s, hurry=hurry)
 
     if camera == "first":
-        found = _first_camera()
-        if found is None:
+        first = _first_camera()
+        if first is None:
             raise SourceError(
                 "no camera found: looked for V4L2 devices (/dev/video*) and a CSI camera (picamera2)",
                 hint="plug one in and see `edge-mnv2 devices cameras`, or use --source demo",
             )
-        return ChosenSource(opened(found))
+        return ChosenSource(opened(first))
     if camera is not None:
         return ChosenSource(opened(camera))
     if source not in (None, "auto"):
         return ChosenSource(opened(str(source)))
     if settings.source not in (None, "auto"):
         return ChosenSource(opened(str(settings.source)))
-    found = _first_camera()
-    if found is not None:
-        return ChosenSource(opened(found), notes=[f"source: the first camera found, {found}"])
+    first = _first_camera()
+    if first is not None:
+        return ChosenSource(opened(first), notes=[f"source: the first camera, {first}"])
     try:
         return ChosenSource(opened("demo"), True, ["no camera found: classifying the demo clip instead"])
     except DownloadError as error:

@@ -122,8 +122,8 @@ def run(
 ) -> None:
     """Classify frames in real time, with FPS once a second on stderr."""
     from edge_mnv2.app.outputs import OutputRequest
-    from edge_mnv2.app.session import RunRequest
-    from edge_mnv2.app.session import run as run_session
+    from edge_mnv2.app.run import RunRequest
+    from edge_mnv2.app.run import run as run_session
     from edge_mnv2.settings.profile import resolve
 
     if on_tpu_loss not in ("cpu", "exit"):

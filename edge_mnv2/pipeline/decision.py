@@ -56,19 +56,19 @@ def rows_named(labels: Sequence[str], names: Iterable[str], what: str = "label")
     rows: list[int] = []
     for name in names:
         wanted = name.strip().casefold()
-        found = [
+        matching = [
             row
             for row, label in enumerate(labels)
             if wanted == label.casefold() or wanted in (part.strip().casefold() for part in label.split(","))
         ]
-        if not found:
-            raise UsageError(f"{what} '{name}' is none of the model's classes", hint="see the model's label list")
-        rows += found
+        if not matching:
+            raise UsageError(f"{what} '{name}' is not a class of the model", hint="see the model's label list")
+        rows += matching
     return rows
 
 
 OFF_SHARE = 0.7
-"""Where nothing else is said, `off` is so large a share of `on`."""
+"""Default for `off`: this fraction of `on`."""
 
 
 class Decider:

@@ -14,9 +14,8 @@ from edge_mnv2.errors import SourceError
 from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.decision import Decider, Event
-from edge_mnv2.pipeline.gate import SceneGate
-from edge_mnv2.pipeline.result import Engine, Result
-from edge_mnv2.pipeline.smoother import Smoother
+from edge_mnv2.pipeline.result import FrameClassifier, Result
+from edge_mnv2.pipeline.stages import SceneGate, Smoother
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import Classified, Prediction
 
@@ -39,7 +38,7 @@ Health = Callable[[], tuple[Optional[float], Optional[tuple[str, ...]]]]
 
 
 class FrameLoop:
-    """Runs `source` (open) through `engines` (one worker thread each; a single one works in the caller's thread).
+    """Runs `source` (open) through `classifiers` (a worker thread each; a single one works in the caller's thread).
 
     `run` returns why it ended: "eof", "max_frames", "duration", "signal" or "source_lost" (`lost` then holds the
     error). `stop` may be called from a signal handler or another thread. `controls` (else made of `threshold` and
@@ -51,7 +50,7 @@ class FrameLoop:
     def __init__(
         self,
         source: FrameSource,
-        engines: Sequence[Engine],
+        classifiers: Sequence[FrameClassifier],
         sinks: Sequence[ResultSink] = (),
         *,
         every_frame: bool = False,
@@ -70,7 +69,7 @@ class FrameLoop:
     ) -> None:
         self.statistics = statistics or Statistics()
         self.controls = controls or Controls(threshold, smooth)
-        self._engines = list(engines)
+        self._classifiers = list(classifiers)
         self._sinks = list(sinks)
         self._max_frames = max_frames
         self._duration_s = duration_s
@@ -88,7 +87,7 @@ class FrameLoop:
             lossless=every_frame or not (source.live or source.paced),
             paced=not every_frame,
             repeat=repeat,
-            inline=inline and len(self._engines) == 1,
+            inline=inline and len(self._classifiers) == 1,
             on_read=self.statistics.capture.add,
         )
         self._due = 0
@@ -112,7 +111,7 @@ class FrameLoop:
         """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
         self._capture.start()
         try:
-            return self._run_one(self._engines[0]) if len(self._engines) == 1 else self._run_workers()
+            return self._run_one(self._classifiers[0]) if len(self._classifiers) == 1 else self._run_workers()
         except SourceError as error:
             self.lost = error
             return "source_lost"
@@ -120,14 +119,14 @@ class FrameLoop:
             self._all_gone()
             self._capture.stop()
 
-    def _run_one(self, engine: Engine) -> str:
+    def _run_one(self, classifier: FrameClassifier) -> str:
         while True:
             if ended := self._why_end():
                 return ended
             frame = self._capture.take(_POLL_S, self.controls.paused)
             if frame is not None:
                 still = self._gate is not None and self._gate.still(frame)
-                self._deliver(engine, frame, None if still else engine.classify(frame.region, frame.order))
+                self._deliver(classifier, frame, None if still else classifier.classify(frame.region, frame.order))
             elif self._capture.ended:
                 return "eof"
             else:
@@ -137,13 +136,13 @@ class FrameLoop:
         # Imported here: one worker, the common case, pays nothing for many.
         from edge_mnv2.pipeline.workers import Workers
 
-        with Workers(self._engines, self._capture, self.controls, _POLL_S, self._gate) as workers:
+        with Workers(self._classifiers, self._capture, self.controls, _POLL_S, self._gate) as workers:
             while True:
                 if ended := self._why_end():
                     return ended
                 done = workers.next_in_order(_POLL_S)
                 if done is not None:
-                    self._deliver(self._engines[0], *done)
+                    self._deliver(self._classifiers[0], *done)
                 elif workers.ended:
                     return "eof"
                 else:
@@ -160,7 +159,7 @@ class FrameLoop:
                 return "duration"
         return ""
 
-    def _deliver(self, engine: Engine, frame: Frame, classified: Optional[Classified]) -> None:
+    def _deliver(self, classifier: FrameClassifier, frame: Frame, classified: Optional[Classified]) -> None:
         """`classified` is None where the frame shows what the one before it shows."""
         shown = classified or self._last
         assert shown is not None
@@ -170,7 +169,7 @@ class FrameLoop:
         scores = self._smoother(shown.scores)
         threshold = self.controls.threshold
         # A measured value has no threshold: it may be below zero.
-        top = tuple(one for one in self._best(engine, scores) if one.unit is not None or not one.score < threshold)
+        top = tuple(one for one in self._best(classifier, scores) if one.unit is not None or not one.score < threshold)
         wall_time = time.time()
         decider = self._decider
         events = tuple(decider(scores, wall_time, frame.index)) if decider is not None else ()
@@ -200,13 +199,13 @@ class FrameLoop:
             sink.write(result)
         self._hold_rate(finished)
 
-    def _best(self, engine: Engine, scores: np.ndarray) -> list[Prediction]:
+    def _best(self, classifier: FrameClassifier, scores: np.ndarray) -> list[Prediction]:
         """The best rows of those that may be reported."""
         if not self._hidden.size:
-            return engine.top(scores)
+            return classifier.top(scores)
         shown = scores.copy()
         shown[self._hidden] = -np.inf
-        return [one for one in engine.top(shown) if one.score != -np.inf]
+        return [one for one in classifier.top(shown) if one.score != -np.inf]
 
     def _idle(self) -> None:
         """No result came for a moment; when that lasts, what was present is not known to be there any more."""

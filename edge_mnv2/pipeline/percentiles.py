@@ -63,8 +63,5 @@ class Percentiles:
 
     def milliseconds(self, fractions: Sequence[float]) -> dict[str, Optional[float]]:
         """`{"p50": ms, ...}` for each fraction, rounded to a microsecond."""
-        found = {}
-        for fraction in fractions:
-            value = self.quantile(fraction)
-            found[f"p{round(fraction * 100)}"] = None if value is None else round(value / 1e6, 3)
-        return found
+        values = {f"p{round(fraction * 100)}": self.quantile(fraction) for fraction in fractions}
+        return {name: None if value is None else round(value / 1e6, 3) for name, value in values.items()}

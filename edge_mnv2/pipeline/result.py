@@ -44,7 +44,7 @@ class Result:
         return not self.top
 
 
-class Engine(Protocol):
+class FrameClassifier(Protocol):
     """What classifies: a `Classifier`, or something that watches over several."""
 
     def classify(self, pixels: np.ndarray, order: str = "rgb") -> Classified: ...

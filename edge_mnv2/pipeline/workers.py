@@ -9,13 +9,13 @@ from typing import Optional
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls
-from edge_mnv2.pipeline.gate import SceneGate
-from edge_mnv2.pipeline.result import Engine
+from edge_mnv2.pipeline.result import FrameClassifier
+from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.runtime.classifier import Classified
 
 
 class Workers:
-    """One thread an engine takes frames from `capture`; `next_in_order` gives results in the order they were taken.
+    """One thread a classifier takes frames from `capture`; `next_in_order` gives results in the order they were taken.
 
     A worker waits before it is more than a round ahead of the oldest unfinished frame, so that few results are held.
     A frame in which `gate` sees nothing move comes out with None: it shows what the one before it shows.
@@ -23,7 +23,7 @@ class Workers:
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        classifiers: Sequence[FrameClassifier],
         capture: Capture,
         controls: Controls,
         poll_s: float,
@@ -38,12 +38,12 @@ class Workers:
         self._done: dict[int, tuple[Frame, Optional[Classified]]] = {}
         self._taken = 0
         self._delivered = 0
-        self._most_ahead = 2 * len(engines)
+        self._most_ahead = 2 * len(classifiers)
         self._halt = False
         self._error: Optional[BaseException] = None
         self._threads = [
-            threading.Thread(target=self._work, args=(engine,), name=f"worker-{number}", daemon=True)
-            for number, engine in enumerate(engines)
+            threading.Thread(target=self._work, args=(classifier,), name=f"worker-{number}", daemon=True)
+            for number, classifier in enumerate(classifiers)
         ]
 
     def __enter__(self) -> Workers:
@@ -79,7 +79,7 @@ class Workers:
                 raise self._error
             return None
 
-    def _work(self, engine: Engine) -> None:
+    def _work(self, classifier: FrameClassifier) -> None:
         try:
             while True:
                 with self._changed:
@@ -98,7 +98,7 @@ class Workers:
                     if self._capture.ended:
                         return
                     continue
-                classified = None if still else engine.classify(frame.region, frame.order)
+                classified = None if still else classifier.classify(frame.region, frame.order)
                 with self._changed:
                     self._done[number] = (frame, classified)
                     self._changed.notify_all()

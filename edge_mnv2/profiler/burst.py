@@ -16,7 +16,7 @@ from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.spec import parse
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.percentiles import Percentiles
-from edge_mnv2.pipeline.result import Engine, Result
+from edge_mnv2.pipeline.result import FrameClassifier, Result
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.profiler.watch import own_seconds
 from edge_mnv2.runtime.classifier import Classified, simulated_inference_ns
@@ -51,7 +51,9 @@ class Feed:
             return f"test pattern {self.size[0]}x{self.size[1]}, without pause"
         return self.source.description
 
-    def loop(self, classifiers: Sequence[Engine], statistics: Optional[Statistics] = None, **more: Any) -> FrameLoop:
+    def loop(
+        self, classifiers: Sequence[FrameClassifier], statistics: Optional[Statistics] = None, **more: Any
+    ) -> FrameLoop:
         """The loop of `run` over this source, which has to be open."""
         endless = not self.waits
         return FrameLoop(self.source, classifiers, every_frame=endless, repeat=endless, statistics=statistics, **more)
@@ -134,7 +136,9 @@ def model_burst(interpreter: AnyInterpreter, seconds: float, least: int = LEAST_
             return times
 
 
-def loop_burst(classifiers: Sequence[Engine], feed: Feed, seconds: float, *, least: int = LEAST_FRAMES) -> Burst:
+def loop_burst(
+    classifiers: Sequence[FrameClassifier], feed: Feed, seconds: float, *, least: int = LEAST_FRAMES
+) -> Burst:
     """`seconds` of the frame loop, at least `least` frames for each engine; opens and closes the source.
 
     Raises what the source and the classifiers raise.

@@ -1,4 +1,6 @@
-"""The scene gate: while nothing moves, a frame gets the scores of the last inference instead of one of its own.
+"""Stages between the classifier and the result: the scene gate before it, the smoothing of scores after it.
+
+While nothing moves, a frame gets the scores of the last inference instead of one of its own (the scene gate).
 
 The change measure compares the mean brightness of the cells of a small grid with those of the last picture that was
 classified, so that a slow change adds up until it counts. Each cell averages 8x8 samples (each of them up to two by two
@@ -13,6 +15,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.camera.frame import Frame
+from edge_mnv2.errors import UsageError
 
 _CELLS = (16, 12)
 _SAMPLES = (128, 96)
@@ -63,3 +66,39 @@ class SceneGate:
         self._reference = cells.copy()
         self._taken_at = now
         return False
+
+
+class Smoother:
+    """`s = past * s + (1 - past) * scores`; `past` from 0 (off) to just under 1. The first scores are taken whole."""
+
+    def __init__(self, past: float = 0.0) -> None:
+        self._state: Optional[np.ndarray] = None
+        self.past = past
+
+    @property
+    def past(self) -> float:
+        """The weight of the past; it may be changed between two calls."""
+        return self._past
+
+    @past.setter
+    def past(self, past: float) -> None:
+        if not 0.0 <= past < 1.0:
+            raise UsageError(f"smoothing of {past}", hint="a number from 0 (off) up to, not including, 1")
+        self._past = past
+        if not past:
+            self.reset()
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Smoothed scores, float32, same shape. The result is valid until the next call."""
+        if not self._past:
+            return scores
+        if self._state is None:
+            self._state = scores.astype(np.float32)
+        else:
+            self._state *= np.float32(self._past)
+            self._state += np.float32(1 - self._past) * scores
+        return self._state
+
+    def reset(self) -> None:
+        """Forget the past, as after a camera was lost."""
+        self._state = None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from edge_mnv2.app.limits import HealthLimits
+from edge_mnv2.app.health_limits import HealthLimits
 from edge_mnv2.board.health import HealthSample
 from edge_mnv2.settings.schema import Health
 

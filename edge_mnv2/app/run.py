@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Optional
 
-from edge_mnv2.app.limits import HealthLimits
+from edge_mnv2.app.health_limits import HealthLimits
 from edge_mnv2.app.outputs import OutputRequest, Outputs
 from edge_mnv2.app.source_choice import ChosenSource, choose_source
 from edge_mnv2.board.cpus import usable_cpus
@@ -20,7 +20,7 @@ from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.status import status_text
 from edge_mnv2.pipeline.decision import Decider, rows_named
 from edge_mnv2.pipeline.frame_loop import FrameLoop
-from edge_mnv2.pipeline.gate import SceneGate
+from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import simulated_inference_ns
 from edge_mnv2.runtime.opening import Engines, open_engines

@@ -37,7 +37,7 @@ class HealthLimits:
         self._full_fps = 0.0
         self._slow_since: Optional[float] = None
         self._fine_since: Optional[float] = None
-        self._told_slow = False
+        self._slow = False
         self.max_fps: Optional[float] = None
 
     def update(self, sample: HealthSample, fps: Optional[float]) -> list[str]:
@@ -96,14 +96,14 @@ class HealthLimits:
         if fps < least:
             self._fine_since = None
             self._slow_since = now if self._slow_since is None else self._slow_since
-            if not self._told_slow and now - self._slow_since >= _SLOW_FOR_S:
-                self._told_slow = True
+            if not self._slow and now - self._slow_since >= _SLOW_FOR_S:
+                self._slow = True
                 why = f" ({explain(sample.throttled)})" if sample.throttled else ""
                 return f"{fps:.1f} frames a second, below min_fps {least:g}{why}"
             return None
         self._slow_since = None
         self._fine_since = now if self._fine_since is None else self._fine_since
-        if self._told_slow and now - self._fine_since >= _SLOW_FOR_S:
-            self._told_slow = False
+        if self._slow and now - self._fine_since >= _SLOW_FOR_S:
+            self._slow = False
             return f"{fps:.1f} frames a second, min_fps {least:g} is met again"
         return None

@@ -14,8 +14,8 @@ import pytest
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.pipeline.decision import Decider
 from edge_mnv2.pipeline.frame_loop import FrameLoop
-from edge_mnv2.pipeline.gate import SceneGate
 from edge_mnv2.pipeline.result import Result
+from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.runtime.classifier import Classifier
 from tests.pipeline.conftest import Collected
 from tests.stubs import BLUE, GREEN, RED, colour_model, solid
