@@ -11,23 +11,22 @@ set -eu
 
 root=${EDGE_MNV2_INSTALL_ROOT:-}
 here=$(cd "$(dirname "$0")" && pwd -P)
+# What is done in Python once there is one.
+parts=$here/install
 need_mb=600
 # What the newest LiteRT that this release knows is built for; pip would search long and then fail obscurely.
 newest_python=14
-# How pip says that it did not get through.
-no_connection='Temporary failure|Name or service|Network is unreachable|NewConnectionError|Connection (refused|broken|reset)'
-no_connection="$no_connection|Read timed out|ConnectTimeout|ProxyError|SSLError|CERTIFICATE_VERIFY"
 
 usage() {
     cat <<'END'
 usage: ./install.sh [options]            install, or upgrade what is installed
        ./install.sh --uninstall
-       ./install.sh --make-wheelhouse DIR --arch aarch64 --python 3.11
+       ./install.sh --make-kit DIR --arch aarch64 --python 3.11
 
   --prefix DIR         where the environment goes (default ~/.local/share/edge-mnv2)
   --bin DIR            where the command is linked (default ~/.local/bin)
   --python PROGRAM     the Python to build on (default: the system's)
-  --extras LIST        optional parts, such as web,mqtt; an upgrade keeps them; "none" drops them
+  --extras LIST        optional parts, such as window,record; an upgrade keeps them; "none" drops them
   --system-packages auto|yes|no
                        see the system's Python packages (picamera2, python3-opencv); auto: on Raspberry Pi, Jetson
                        and 32-bit Arm
@@ -40,10 +39,14 @@ usage: ./install.sh [options]            install, or upgrade what is installed
   --verbose            show what pip says
   --help
 
-Making a wheelhouse, on a PC with a network; then take DIR to the board and run `sh DIR/install.sh` there:
+For a board without a network, on a PC with one; then take DIR to the board and run `sh DIR/install.sh` there:
+  --make-kit DIR       packages, models, the demo clip, docs and this installer, with checksums
   --make-wheelhouse DIR
+                       the packages and this installer alone
   --arch NAME          aarch64 (64-bit Pi, Jetson), armv7l (32-bit Pi OS) or x86_64
   --python X.Y         the board's Python: 3.11 for Bookworm, 3.13 for Trixie, 3.10 for JetPack 6
+  --extras LIST        what is installed from it, beside what always is
+  --models LIST        what a kit holds beside the default model (default: demo; "none")
   --glibc X.Y          the board's C library, where it is older than is usual for that Python
 END
 }
@@ -87,8 +90,8 @@ run() {
 
 # ---------------------------------------------------------------------------------------------------- arguments
 
-prefix='' bin='' python='' extras='' extras_given='' system_packages=auto wheelhouse='' make_wheelhouse='' arch=''
-glibc='' edgetpu='' service='' dry_run='' uninstall='' verbose='' log='' work=''
+prefix='' bin='' python='' extras='' extras_given='' system_packages=auto wheelhouse='' make_kit='' complete='' arch=''
+models='' glibc='' edgetpu='' service='' dry_run='' uninstall='' verbose='' log='' work=''
 
 absolute() {
     case $1 in
@@ -113,14 +116,15 @@ while [ $# -gt 0 ]; do
         value=${option#*=}
         option=${option%%=*}
         ;;
-    --prefix | --bin | --python | --extras | --system-packages | --wheelhouse | --make-wheelhouse | --arch | --glibc)
+    --prefix | --bin | --python | --extras | --system-packages | --wheelhouse | --make-kit | --make-wheelhouse | --arch | \
+        --models | --glibc)
         [ $# -gt 0 ] || die 2 "$option needs a value" "see ./install.sh --help"
         value=$1
         shift
         ;;
     esac
     case $option in
-    --prefix | --bin | --python | --wheelhouse | --make-wheelhouse | --arch | --glibc)
+    --prefix | --bin | --python | --wheelhouse | --make-kit | --make-wheelhouse | --arch | --models | --glibc)
         [ -n "$value" ] || die 2 "$option needs a value" "see ./install.sh --help"
         ;;
     esac
@@ -133,7 +137,7 @@ while [ $# -gt 0 ]; do
         extras=$(printf '%s' "$value" | tr -d ' ')
         case $extras in
         none) extras='' ;;
-        *[!A-Za-z0-9,_-]*) die 2 "--extras $value" "a list such as web,mqtt" ;;
+        *[!A-Za-z0-9,_-]*) die 2 "--extras $value" "a list such as window,record" ;;
         esac
         ;;
     --system-packages)
@@ -143,7 +147,9 @@ while [ $# -gt 0 ]; do
         esac
         ;;
     --wheelhouse) wheelhouse=$(absolute "$value") ;;
-    --make-wheelhouse) make_wheelhouse=$(absolute "$value") ;;
+    --make-kit) make_kit=$(absolute "$value") complete=1 ;;
+    --make-wheelhouse) make_kit=$(absolute "$value") ;;
+    --models) models=$(printf '%s' "$value" | tr -d ' ') ;;
     --arch) arch=$value ;;
     --glibc) glibc=$value ;;
     --edgetpu)
@@ -167,7 +173,7 @@ done
 # What is left in "$@" came after `--` and belongs to `edge-mnv2 service install`.
 [ $# -eq 0 ] || [ -n "$service" ] || die 2 "unexpected $*" "arguments after -- belong to --service"
 
-[ -n "${HOME:-}" ] || [ -n "$prefix$make_wheelhouse" ] || die 2 "HOME is not set" "set it, or give --prefix and --bin"
+[ -n "${HOME:-}" ] || [ -n "$prefix$make_kit" ] || die 2 "HOME is not set" "set it, or give --prefix and --bin"
 : "${prefix:=${HOME:-}/.local/share/edge-mnv2}"
 : "${bin:=${HOME:-}/.local/bin}"
 current=$prefix/current
@@ -212,87 +218,6 @@ facts = [("py_minor", "%d.%d" % tuple(sys.version_info[:2])), ("py_full", "%d.%d
          ("sys_yaml", there("yaml"))]
 for name, text in facts:
     print("%s=\"%s\"" % (name, "".join(c for c in text if c.isalnum() or c in ".+-_")))
-'
-
-# What a wheel of ours asks for, in the environment of the machine that it is for, one requirement a line.
-# pip evaluates markers for the machine that it runs on, and as the kernel names it: it is wrong for a 32-bit system
-# on a 64-bit kernel, which is what 32-bit Raspberry Pi OS is on a Pi 4.
-requirements_code='
-import sys, zipfile
-from email.parser import Parser
-from pip._vendor.packaging.markers import default_environment
-from pip._vendor.packaging.requirements import Requirement
-from pip._vendor.packaging.utils import canonicalize_name
-
-def metadata(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
-        return Parser().parsestr(archive.read(name).decode("utf-8"))
-
-def environment(machine, python):
-    minor = ".".join(python.split(".")[:2])
-    target = dict(default_environment(), platform_machine=machine, python_version=minor, sys_platform="linux",
-                  python_full_version=python, platform_system="Linux", os_name="posix", implementation_name="cpython",
-                  platform_python_implementation="CPython", implementation_version=python)
-    return target
-
-def wanted(head, extras, target):
-    for text in head.get_all("Requires-Dist") or []:
-        requirement = Requirement(text)
-        if requirement.marker is None or any(
-            requirement.marker.evaluate(dict(target, extra=extra)) for extra in ["", *extras]
-        ):
-            requirement.marker = None
-            yield requirement
-'
-
-# Arguments: wheel, extras, machine, Python, names to leave out.
-own_requirements_code="$requirements_code"'
-wheel, extras, machine, python, without = sys.argv[1:]
-head = metadata(wheel)
-extras = [canonicalize_name(each) for each in extras.split(",") if each]
-known = [canonicalize_name(each) for each in head.get_all("Provides-Extra") or []]
-for extra in extras:
-    if extra not in known:
-        sys.exit("there is no extra " + extra + ": there are " + ", ".join(sorted(known)))
-target, own, todo, done = environment(machine, python), canonicalize_name(head["Name"]), list(extras), []
-while True:
-    found = list(wanted(head, todo, target))
-    inner = [canonicalize_name(each) for one in found if canonicalize_name(one.name) == own for each in one.extras]
-    inner = [each for each in inner if each not in todo]
-    if not inner:
-        break
-    todo += inner
-for one in found:
-    name = canonicalize_name(one.name)
-    if name != own and name not in without.split():
-        print(one)
-'
-
-# Arguments: folder, machine, Python, names to leave out, file with the first requirements. Prints what the wheels in
-# the folder still ask for, and nothing when they are complete.
-closure_code="$requirements_code"'
-import pathlib
-folder, machine, python, without, first = sys.argv[1:]
-target = environment(machine, python)
-heads = {}
-for wheel in sorted(pathlib.Path(folder).glob("*.whl")):
-    head = metadata(wheel)
-    heads[canonicalize_name(head["Name"])] = head
-todo = [Requirement(line) for line in pathlib.Path(first).read_text().split("\n") if line]
-asked, seen = {}, set()
-while todo:
-    one = todo.pop()
-    name = canonicalize_name(one.name)
-    if name in without.split() or (name, str(one)) in seen:
-        continue
-    seen.add((name, str(one)))
-    asked.setdefault(name, []).append(one)
-    if name in heads:
-        todo.extend(wanted(heads[name], list(one.extras), target))
-for name, ones in sorted(asked.items()):
-    if name not in heads:
-        print(name + ",".join(str(one.specifier) for one in ones if str(one.specifier)))
 '
 
 probe() {
@@ -583,18 +508,9 @@ begin() {
 # explain_pip WHAT: the last thing that pip complained of, and what it means.
 explain_pip() {
     [ -z "$verbose" ] || die 1 "$1 failed"
-    cause=$(grep -E '^ *(ERROR|error):' "$log" | tail -n 1 | sed 's/^ *//' | cut -c 1-300)
-    story="the whole story is in $log"
-    if grep -qi 'no space left' "$log"; then
-        die 1 "$1 failed: the disk is full" "make room, or choose another --prefix"
-    elif [ -n "$wheelhouse" ]; then
-        die 1 "$1 failed: $wheelhouse lacks something that this machine needs" "$cause" \
-            "fill it on a PC: ./install.sh --make-wheelhouse DIR --arch $machine --python $py_minor" "$story"
-    elif grep -qE "$no_connection" "$log"; then
-        die 7 "$1 failed: the package index could not be reached" "$cause" \
-            "without a network: --make-wheelhouse DIR on a PC, then --wheelhouse DIR here" "$story"
-    fi
-    die 1 "$1 failed" "${cause:-pip gave no reason}" "$story"
+    code=0
+    "$new/bin/python" "$parts/packages.py" explain "$log" "$1" "$wheelhouse" "$machine" "$py_minor" || code=$?
+    exit "$code"
 }
 
 pip() { run "$new/bin/python" -m pip "$@"; }
@@ -644,8 +560,8 @@ install_packages() {
         note "pip install --no-deps: $own_wheel"
         return
     fi
-    "$new/bin/python" -c "$own_requirements_code" "$own_wheel" "$extras" "$machine" "$py_full" "$left_out" \
-        >"$work/requirements.txt" 2>"$work/complaint" || die 2 "--extras $extras: $(tail -n 1 "$work/complaint")"
+    "$new/bin/python" "$parts/packages.py" requirements "$own_wheel" "$extras" "$machine" "$py_full" "$left_out" \
+        >"$work/requirements.txt" || exit 2
     say "$constraint" >"$work/constraints.txt"
     # Wheels only: a board would compile for hours where a wheel is missing. No bytecode ahead of time: most of it is
     # never used; what is used is compiled by doctor, below.
@@ -736,7 +652,7 @@ finish() {
     if [ $doctor_code = 0 ]; then say "Try: $shown run --source test"; fi
 }
 
-# A folder of wheels says what it is for.
+# A kit says what it is for, what it holds, and whether it came over whole.
 check_wheelhouse() {
     [ -n "$wheelhouse" ] || return 0
     [ -d "$wheelhouse" ] || die 2 "--wheelhouse $wheelhouse: no such folder"
@@ -744,11 +660,32 @@ check_wheelhouse() {
         die 2 "$wheelhouse is for $(paste -sd, "$wheelhouse/targets" | sed 's/,/, /g'); this is $machine $py_minor" \
             "fill one on a PC: ./install.sh --make-wheelhouse DIR --arch $machine --python $py_minor"
     fi
+    if [ -f "$wheelhouse/SHA256SUMS" ] && command -v sha256sum >/dev/null 2>&1; then
+        damaged=$(cd "$wheelhouse" && sha256sum -c --quiet SHA256SUMS 2>/dev/null | sed 's/: [^:]*$//' | paste -sd' ') || :
+        [ -z "$damaged" ] || die 1 "$wheelhouse: damaged or missing: $damaged" "copy the kit again"
+    fi
+    contents=$(grep -s "^$machine $py_minor extras=" "$wheelhouse/contents") || return 0
+    kit_models=${contents##* models=}
+    kit_extras=${contents##* extras=} && kit_extras=${kit_extras%% *}
+    if [ -z "$extras_given" ]; then extras=$kit_extras extras_given=1; fi
+}
+
+# The models of a kit go where `edge-mnv2 pull` puts those that it fetches.
+take_models() {
+    if [ -z "$kit_models" ] || [ "$kit_models" = none ]; then return; fi
+    names=$(printf '%s' "$kit_models" | tr , ' ')
+    if [ -n "$dry_run" ]; then
+        note "edge-mnv2 pull $names, from $wheelhouse/models"
+        return
+    fi
+    # shellcheck disable=SC2086
+    EDGE_MNV2_MIRROR=$wheelhouse/models "$command" pull $names >>"$log" 2>&1 ||
+        warn "these models of the kit could not be taken: $names (see $log)"
 }
 
 install_all() {
     started=$(date +%s)
-    python_given=$python
+    python_given=$python kit_models=''
     if [ -z "$wheelhouse" ] && [ -f "$here/targets" ] && [ ! -f "$here/pyproject.toml" ]; then wheelhouse=$here; fi
     look_at_machine
     choose_python
@@ -771,6 +708,7 @@ install_all() {
     fi
     if [ -n "$wheelhouse" ]; then note "packages     $wheelhouse, no network"; fi
     if [ -n "$extras" ]; then note "extras       $extras"; fi
+    if [ -n "$kit_models" ]; then note "models       $kit_models"; fi
     if [ -n "$old" ] && [ -n "$(version_of "$old")" ]; then note "in use       $(version_of "$old")"; fi
     if [ -n "$dry_run" ]; then say 'It would do this; nothing is changed now:'; fi
 
@@ -782,219 +720,21 @@ install_all() {
     install_packages
     if [ -z "$dry_run" ]; then say '[3/3] edge-mnv2 doctor'; fi
     check_and_switch
+    take_models
     finish
 }
 
-# ---------------------------------------------------------------------------------------------------- wheelhouse
+# ---------------------------------------------------------------------------------------------------- kits
 
-# A system of this Python has at least this C library: Bullseye, Ubuntu 22.04, Bookworm, Ubuntu 24.04, Trixie.
-usual_glibc() {
-    case $1 in
-    3.9) say 2.31 ;;
-    3.10) say 2.35 ;;
-    3.11) say 2.36 ;;
-    3.12) say 2.39 ;;
-    *) say 2.41 ;;
-    esac
-}
-
-fill_wheelhouse() {
-    target=$python
-    case $arch in
-    aarch64 | x86_64) py_range='3.9 to 3.14' ;;
-    armv7l) py_range='3.9 to 3.11' ;;
-    arm64) die 2 "--arch arm64" "it is called aarch64 here" ;;
-    '') die 2 "--make-wheelhouse needs --arch" "aarch64 (64-bit Pi, Jetson), armv7l (32-bit Pi OS) or x86_64" ;;
-    *) die 2 "--arch $arch" "aarch64, armv7l or x86_64" ;;
-    esac
-    case $arch-$target in
-    *-) die 2 "--make-wheelhouse needs --python" "the board's: 3.11 on Bookworm, 3.13 on Trixie, 3.10 on JetPack 6" ;;
-    armv7l-3.9 | armv7l-3.1[01]) ;;
-    aarch64-3.9 | aarch64-3.1[0-4] | x86_64-3.9 | x86_64-3.1[0-4]) ;;
-    *) die 2 "--python $target" "for $arch: $py_range" ;;
-    esac
-    : "${glibc:=$(usual_glibc "$target")}"
-    case $glibc in
-    2.[1-9][0-9]) ;;
-    *) die 2 "--glibc $glibc" "a version such as 2.31 (ldd --version on the board says it)" ;;
-    esac
-    python=''
+make_kit() {
+    target=$python python=''
     look_at_machine
     choose_python
-    if [ -n "$py_venv" ]; then :; else
+    [ -n "$py_venv" ] ||
         die 1 "$python cannot make virtual environments" "sudo apt install python3-venv, then run this again"
-    fi
-    [ -f "$here/pyproject.toml" ] || die 2 "$here does not hold the project" "run install.sh from a clone of it"
-
-    platforms=''
-    libc=${glibc#2.}
-    while [ "$libc" -ge 17 ]; do
-        platforms="$platforms --platform manylinux_2_${libc}_$arch"
-        libc=$((libc - 1))
-    done
-    platforms="$platforms --platform manylinux2014_$arch --platform linux_$arch"
-    left_out='' constraint='' from_apt=''
-    case $arch in
-    # No wheels of these on the main index: the board's apt has them.
-    armv7l)
-        left_out='numpy pillow pyyaml opencv-python-headless opencv-python'
-        from_apt='python3-numpy python3-pil python3-yaml python3-opencv'
-        ;;
-    # The board may have apt's numpy, and modules built against it.
-    aarch64) constraint=$(numpy_constraint "$target") ;;
-    esac
-
-    say "wheelhouse for $arch, Python $target, C library $glibc or newer${extras:+, with $extras}, in $make_wheelhouse"
-    if [ -n "$dry_run" ]; then
-        say 'It would do this; nothing is changed now:'
-        note "build edge-mnv2 from $here"
-        note "pip download its requirements for that machine${left_out:+, without $left_out}${constraint:+, with $constraint}"
-        note "copy install.sh to $make_wheelhouse"
-        return
-    fi
-    trap clean_up EXIT
-    trap stopped HUP INT TERM
-    mkdir -p "$make_wheelhouse" || die 2 "--make-wheelhouse $make_wheelhouse cannot be made"
-    work=$(mktemp -d "$make_wheelhouse/.work.XXXXXX")
-    log=$make_wheelhouse/make.log
-    : >"$log"
-    tool=$work/venv
-    run "$python" -m venv "$tool" || die 1 "$python could not make a virtual environment" "see $log"
-    new=$tool
-    mkdir "$work/wheels"
-    say '[1/2] building edge-mnv2'
-    pip wheel -q --no-deps -w "$work" "$here" || explain_pip "building edge-mnv2"
-    own_wheel=$(newest_own_wheel "$work")
-    "$tool/bin/python" -c "$own_requirements_code" "$own_wheel" "$extras" "$arch" "$target.0" "$left_out" \
-        >"$work/first.txt" 2>"$work/complaint" || die 2 "--extras $extras: $(tail -n 1 "$work/complaint")"
-    say "$constraint" >"$work/constraints.txt"
-    say '[2/2] fetching packages'
-    # shellcheck disable=SC2086
-    set -- -q --only-binary :all: --implementation cp --python-version "$target" --abi "cp$(printf '%s' "$target" | tr -d .)" \
-        --abi abi3 --abi none $platforms -d "$work/wheels" -c "$work/constraints.txt"
-    if [ -z "$left_out" ]; then
-        pip download "$@" -r "$work/first.txt" || explain_pip "fetching packages"
-    fi
-    # pip evaluates the markers of requirements for the machine that it runs on, and what apt provides must not be
-    # looked for: so the set is completed by hand.
-    rounds=0
-    while :; do
-        "$tool/bin/python" -c "$closure_code" "$work/wheels" "$arch" "$target.0" "$left_out" "$work/first.txt" \
-            >"$work/missing.txt" || die 1 "the requirements of the wheels could not be read"
-        [ -s "$work/missing.txt" ] || break
-        rounds=$((rounds + 1))
-        [ $rounds -le 20 ] || die 1 "the wheelhouse does not become complete: $(paste -sd' ' "$work/missing.txt")"
-        pip download "$@" --no-deps -r "$work/missing.txt" || explain_pip "fetching packages"
-    done
-    rm -f "$make_wheelhouse"/edge_mnv2-*.whl
-    mv -f "$own_wheel" "$work"/wheels/*.whl "$make_wheelhouse/"
-    printf '%s %s\n' "$arch" "$target" | cat - "$make_wheelhouse/targets" 2>/dev/null | sort -u >"$work/targets"
-    mv -f "$work/targets" "$make_wheelhouse/targets"
-    # Where this file already lies there, it is what it should be.
-    [ "$here" = "$make_wheelhouse" ] || cp "$here/install.sh" "$make_wheelhouse/install.sh"
-    rm -f "$log"
-    log=''
-    say "Done: $(find "$make_wheelhouse" -name '*.whl' | wc -l) wheels, $(du -sm "$make_wheelhouse" --exclude '.work.*' | cut -f1) MB."
-    if [ -n "$from_apt" ]; then say "The board also needs, from apt: $from_apt"; fi
-    say "On the board: sh $(basename "$make_wheelhouse")/install.sh"
-}
-
-# ---------------------------------------------------------------------------------------------------- Edge TPU
-
-udev_rules() {
-    cat <<'END'
-# Coral Edge TPU: the USB stick before and after its firmware is loaded, and the PCIe card.
-SUBSYSTEM=="usb", ATTRS{idVendor}=="1a6e", ATTRS{idProduct}=="089a", GROUP="plugdev", MODE="0660", TAG+="uaccess"
-SUBSYSTEM=="usb", ATTRS{idVendor}=="18d1", ATTRS{idProduct}=="9302", GROUP="plugdev", MODE="0660", TAG+="uaccess"
-SUBSYSTEM=="apex", GROUP="plugdev", MODE="0660", TAG+="uaccess"
-END
-}
-
-# as_root COMMAND...: once per line that needs it, shown before it is done.
-as_root() {
-    note "${sudo:+$sudo }$(as_words "$@")"
-    [ -z "$dry_run" ] || return 0
-    ${sudo:+$sudo} "$@" >/dev/null
-}
-
-setup_edgetpu() {
-    user=$(id -un)
-    sudo=sudo
-    if [ "$(id -u)" = 0 ]; then sudo=''; fi
-    rules=$root/etc/udev/rules.d/65-edge-mnv2-coral.rules
-    package=libedgetpu1-$edgetpu
-    other=libedgetpu1-max
-    if [ "$edgetpu" = max ]; then other=libedgetpu1-std; fi
-    say ''
-    say "Coral Edge TPU, $edgetpu clock:"
-    if [ "$edgetpu" = std ]; then
-        note "(--edgetpu=max is about twice the clock: faster, more power, and hot enough to burn and to need cooling)"
-    else
-        note "(the maximum clock: the stick gets hot enough to burn; keep it in moving air, or take --edgetpu=std)"
-    fi
-    todo=''
-    if dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed'; then
-        note "$package is installed"
-    elif apt-cache policy "$package" 2>/dev/null | grep -q 'Candidate: [^(]'; then
-        todo="$todo package"
-    else
-        note "$package is not in this machine's package sources: docs/edgetpu.md says where it comes from"
-        lacks_library=1
-    fi
-    udev_rules | cmp -s - "$rules" || todo="$todo rules"
-    # shellcheck disable=SC2086
-    case " $(id -Gn "$user") " in
-    *" plugdev "*) ;;
-    *) if [ -n "$sudo" ]; then todo="$todo group"; fi ;;
-    esac
-    if [ -z "$todo" ]; then
-        note "udev rules and group are in place: nothing to do"
-        return
-    fi
-    if [ -n "$sudo" ] && [ -z "$dry_run" ]; then
-        if ! command -v sudo >/dev/null 2>&1 || { [ ! -t 0 ] && ! sudo -n true 2>/dev/null; }; then
-            dry_run=1
-            warn "these need root, and sudo cannot ask for a password here; run them yourself:"
-            edgetpu_failed=1
-        else
-            note "these need root:"
-        fi
-    fi
-    case $todo in *package*)
-        # The two clocks are two packages that exclude each other.
-        if dpkg-query -W -f '${Status}' "$other" 2>/dev/null | grep -q 'install ok installed'; then
-            note "($other is installed and will be replaced)"
-        fi
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y "$package" ||
-            { warn "apt could not install $package" && edgetpu_failed=1; }
-        ;;
-    esac
-    case $todo in *rules*)
-        staged=${work:-/tmp}/65-edge-mnv2-coral.rules
-        if [ -n "$dry_run" ]; then
-            note "${sudo:+$sudo }tee $rules, with:"
-            udev_rules | sed 's/^/    /'
-        else
-            udev_rules >"$staged"
-            as_root mkdir -p "$(dirname "$rules")"
-            as_root install -m 644 "$staged" "$rules" || die 1 "$rules could not be written"
-        fi
-        # In a container there is no udev to tell.
-        if command -v udevadm >/dev/null 2>&1 && [ -z "$root" ]; then
-            as_root udevadm control --reload-rules || :
-            as_root udevadm trigger --subsystem-match=usb --subsystem-match=apex || :
-        fi
-        ;;
-    esac
-    case $todo in *group*)
-        getent group plugdev >/dev/null 2>&1 || as_root groupadd --system plugdev
-        as_root usermod -aG plugdev "$user" || edgetpu_failed=1
-        note "log out and in again: a new group counts from the next login on"
-        ;;
-    esac
-    if [ -z "$dry_run" ] && [ -z "$edgetpu_failed" ]; then
-        note "plug the stick out and in, then: edge-mnv2 doctor"
-    fi
+    set -- --into "$make_kit" --builder "$python" --arch "$arch" --python "$target" --glibc "$glibc" --extras "$extras" \
+        --models "${models:-demo}" --numpy "$(numpy_constraint "$target")"
+    "$python" -s "$parts/kit.py" "$@" ${complete:+--complete} ${dry_run:+--dry-run} ${verbose:+--verbose}
 }
 
 # ---------------------------------------------------------------------------------------------------- uninstalling
@@ -1033,19 +773,23 @@ remove_all() {
 
 # ---------------------------------------------------------------------------------------------------- the whole
 
-new='' doctor_code=0 edgetpu_failed='' lacks_library='' site_packages=''
+new='' doctor_code=0 edgetpu_code=0 site_packages=''
 
-if [ -n "$make_wheelhouse" ]; then
-    fill_wheelhouse
+[ -f "$parts/packages.py" ] || [ -n "$uninstall" ] ||
+    die 2 "$parts is missing" "install.sh needs the folder install beside it: copy both"
+if [ -n "$make_kit" ]; then
+    make_kit
     exit 0
 fi
-[ -z "$arch$glibc" ] || die 2 "--arch and --glibc belong to --make-wheelhouse"
+[ -z "$arch$glibc$models" ] || die 2 "--arch, --models and --glibc belong to --make-kit or --make-wheelhouse"
 if [ -n "$uninstall" ]; then
     remove_all
     exit 0
 fi
 install_all
-if [ -n "$edgetpu" ]; then setup_edgetpu; fi
+if [ -n "$edgetpu" ]; then
+    "$python" -s "$parts/edgetpu.py" --clock "$edgetpu" --root "${root:-/}" ${dry_run:+--dry-run} || edgetpu_code=$?
+fi
 if [ -n "$service" ]; then
     if [ -n "$dry_run" ] && [ ! -x "$command" ]; then
         note "$(as_words "$command" service install "$@")"
@@ -1056,5 +800,5 @@ if [ -n "$service" ]; then
         "$command" service install "$@"
     fi
 fi
-[ -z "$edgetpu_failed$lacks_library" ] || [ $doctor_code != 0 ] || exit 1
+[ $doctor_code != 0 ] || exit $edgetpu_code
 exit $doctor_code

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import platform
+import runpy
 import subprocess
 import sys
 import types
@@ -49,5 +50,9 @@ elif arguments[:2] == ["-m", "venv"]:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", *arguments[2:]], check=True)
     site = next(Path(arguments[-1]).glob("lib/python3*/site-packages"))
     (site / "pip_of_the_tests.pth").write_text(facts["pip"] + "\n")
+elif script := next((each for each in arguments if each.endswith(".py")), None):
+    sys.argv = arguments[arguments.index(script) :]
+    sys.path.insert(0, str(Path(script).parent))
+    runpy.run_path(script, run_name="__main__")
 else:
     raise SystemExit(f"not expected: {arguments}")

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,13 +19,21 @@ _FAKE_PYTHON = Path(__file__).with_name("fake_python.py")
 THIS_PYTHON = sys.version_info[:3]
 
 _COMMAND = """
-import sys, time
+import os, pathlib, sys, time
 def main():
     command = sys.argv[1]
     print("edge-mnv2 {version}:", *sys.argv[1:], flush=True)
     if command == "doctor":
         time.sleep({slow})
         sys.exit({doctor})
+    if command == "pull":
+        cache = os.environ.get("EDGE_MNV2_CACHE_DIR") or pathlib.Path.home() / ".cache/edge-mnv2"
+        cache = pathlib.Path(cache) / "models"
+        cache.mkdir(parents=True, exist_ok=True)
+        for name in sys.argv[2:]:
+            mirror = os.environ.get("EDGE_MNV2_MIRROR")
+            content = (pathlib.Path(mirror) / name).read_text() if mirror else "fetched"
+            (cache / name).write_text(content)
 """
 
 _BACKEND = """
@@ -184,4 +193,5 @@ def make_project(folder: Path, version: str = "1.0", **wheel: object) -> Path:
     )
     script = folder / "install.sh"
     script.write_bytes(INSTALL_SH.read_bytes())
+    shutil.copytree(INSTALL_SH.with_name("install"), folder / "install", dirs_exist_ok=True)
     return script

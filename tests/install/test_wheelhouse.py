@@ -92,7 +92,12 @@ def test_gathered(
         assert any(each.startswith(name) for each in wheels), (name, wheels)
     for name in missing:
         assert not any(each.startswith(name) for each in wheels), (name, wheels)
-    assert sorted(each.name for each in folder.iterdir() if each.suffix != ".whl") == ["install.sh", "targets"]
+    assert sorted(each.name for each in folder.iterdir() if each.suffix != ".whl") == [
+        "contents",
+        "install",
+        "install.sh",
+        "targets",
+    ]
     if said.startswith("python3"):
         assert said in done.stdout
 
@@ -134,6 +139,45 @@ def test_install_from_the_stick(pc: Machine, offers: dict[str, str], tmp_path: P
     done = board.install("--wheelhouse", str(stick), script=script)
     assert done.returncode == 2
     assert "no edge_mnv2-*.whl" in done.stderr
+
+
+def test_kit(pc: Machine, offers: dict[str, str], tmp_path: Path, pip: Path) -> None:
+    """Its extras and models are installed without being named again; what was damaged on the way is named."""
+    here, arch = f"{sys.version_info[0]}.{sys.version_info[1]}", platform.machine()
+    script = make_project(tmp_path / "clone", requires=REQUIRES, extras=["web", "all"])
+    (tmp_path / "clone/docs").mkdir()
+    (tmp_path / "clone/docs/page.md").write_text("a page")
+    kit = tmp_path / "kit"
+    arguments = ["--make-kit", str(kit), "--arch", arch, "--python", here, "--extras", "web", "--models", "demo,bird"]
+    before = pc.tree()
+    done = pc.install(*arguments, "--dry-run", script=script, environment=offers)
+    assert (done.returncode, pc.tree() == before, kit.exists()) == (0, True, False), done.stderr
+    assert "fetch demo, bird" in done.stdout
+
+    done = pc.install(*arguments, script=script, environment=offers)
+    assert done.returncode == 0, done.stderr
+    assert sorted(each.name for each in kit.iterdir() if each.suffix != ".whl") == [
+        "SHA256SUMS", "contents", "docs", "install", "install.sh", "models", "targets"
+    ]  # fmt: skip
+    assert sorted(each.name for each in (kit / "models").iterdir()) == ["bird", "demo"]
+
+    board = Machine(tmp_path / "board", pip=pip, uname=arch, glibc="2.41")
+    done = board.install("--dry-run", script=kit / "install.sh")
+    assert "pull demo bird" in done.stdout
+    done = board.install(script=kit / "install.sh")
+    assert done.returncode == 0, done.stderr
+    assert "edge-mnv2 1.0 with web" in done.stdout
+    assert next(board.prefix.glob("current/lib/python3*/site-packages/omega")).is_dir()
+    assert (board.home / ".cache/edge-mnv2/models/bird").read_text() == "fetched"
+
+    (kit / "models/bird").write_text("damaged")
+    (kit / "docs/page.md").unlink()
+    done = board.install(script=kit / "install.sh")
+    assert done.returncode == 1
+    assert "damaged or missing: docs/page.md models/bird" in done.stderr
+    # No wheel of the kit, and nothing of it is asked for twice.
+    done = pc.install("--make-kit", str(kit), "--arch", arch, "--python", "2.7", script=script)
+    assert (done.returncode, "--python 2.7" in done.stderr) == (2, True)
 
 
 def test_one_stick_for_two_boards(pc: Machine, offers: dict[str, str], tmp_path: Path) -> None:
