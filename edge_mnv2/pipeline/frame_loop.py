@@ -33,6 +33,8 @@ class ResultSink(Protocol):
     def write(self, result: Result) -> None: ...
 
 
+Swap = tuple[list[FrameClassifier], Optional[Decider], Optional[SceneGate], Callable[[], None]]
+
 Health = Callable[[], tuple[Optional[float], Optional[tuple[str, ...]]]]
 """The newest (temperature in degrees Celsius, throttling words), each None where unknown."""
 
@@ -77,7 +79,7 @@ class FrameLoop:
         self._decider = decider
         self._gate = gate
         self._last: Optional[Classified] = None
-        self._hidden = np.array(sorted(decider.hidden) if decider is not None else [], np.intp)
+        self._hidden = _hidden(decider)
         self._index = 0
         self._health = health
         self._max_fps = max_fps
@@ -91,6 +93,7 @@ class FrameLoop:
             on_read=self.statistics.capture.add,
         )
         self._due = 0
+        self._swap: Optional[Swap] = None
         self._idle_since: Optional[int] = None
         self.lost: Optional[SourceError] = None
 
@@ -107,11 +110,27 @@ class FrameLoop:
         """End the run soon, as SIGINT and SIGTERM do."""
         self._stopping.set()
 
+    def swap(
+        self,
+        classifiers: Sequence[FrameClassifier],
+        decider: Optional[Decider],
+        gate: Optional[SceneGate],
+        done: Callable[[], None],
+    ) -> None:
+        """Classify with `classifiers`, as many as before, from one of the next frames on; no frame is lost.
+
+        Any thread may call it. `done` is called in the loop's thread once no frame needs the former classifiers. A swap
+        that has not happened yet is replaced, and its `done` is never called.
+        """
+        if len(classifiers) != len(self._classifiers):
+            raise ValueError(f"{len(classifiers)} classifiers for {len(self._classifiers)} workers")
+        self._swap = (list(classifiers), decider, gate, done)
+
     def run(self) -> str:
         """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
         self._capture.start()
         try:
-            return self._run_one(self._classifiers[0]) if len(self._classifiers) == 1 else self._run_workers()
+            return self._run_one() if len(self._classifiers) == 1 else self._run_workers()
         except SourceError as error:
             self.lost = error
             return "source_lost"
@@ -119,10 +138,13 @@ class FrameLoop:
             self._all_gone()
             self._capture.stop()
 
-    def _run_one(self, classifier: FrameClassifier) -> str:
+    def _run_one(self) -> str:
         while True:
             if ended := self._why_end():
                 return ended
+            if self._swap is not None:
+                self._take_over()
+            classifier = self._classifiers[0]
             frame = self._capture.take(_POLL_S, self.controls.paused)
             if frame is not None:
                 still = self._gate is not None and self._gate.still(frame)
@@ -140,13 +162,28 @@ class FrameLoop:
             while True:
                 if ended := self._why_end():
                     return ended
+                if self._swap is not None and self._swap[0] is not workers.classifiers:
+                    workers.swap(self._swap[0], self._swap[2])
                 done = workers.next_in_order(_POLL_S)
                 if done is not None:
-                    self._deliver(self._classifiers[0], *done)
+                    frame, classified, classifier = done
+                    if self._swap is not None and classifier in self._swap[0]:
+                        self._take_over()
+                    self._deliver(classifier, frame, classified)
                 elif workers.ended:
                     return "eof"
                 else:
                     self._idle()
+
+    def _take_over(self) -> None:
+        """The former model's classes are gone, its scores and smoothing are forgotten."""
+        assert self._swap is not None
+        (classifiers, decider, gate, done), self._swap = self._swap, None
+        self._all_gone()
+        self._smoother.reset()
+        self._classifiers, self._decider, self._gate, self._last = classifiers, decider, gate, None
+        self._hidden = _hidden(decider)
+        done()
 
     def _why_end(self) -> str:
         if self._stopping.is_set():
@@ -233,3 +270,7 @@ class FrameLoop:
             self._stopping.wait(max(0, due - finished) / 1e9)
         else:
             self._due = finished
+
+
+def _hidden(decider: Optional[Decider]) -> np.ndarray:
+    return np.array(sorted(decider.hidden) if decider is not None else [], np.intp)

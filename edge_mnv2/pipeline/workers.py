@@ -13,6 +13,9 @@ from edge_mnv2.pipeline.result import FrameClassifier
 from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.runtime.classifier import Classified
 
+Done = tuple[Frame, Optional[Classified], FrameClassifier]
+"""A frame, what was found in it, and who looked."""
+
 
 class Workers:
     """One thread a classifier takes frames from `capture`; `next_in_order` gives results in the order they were taken.
@@ -35,15 +38,16 @@ class Workers:
         self._poll_s = poll_s
         self._take_lock = threading.Lock()
         self._changed = threading.Condition()
-        self._done: dict[int, tuple[Frame, Optional[Classified]]] = {}
+        self._done: dict[int, Done] = {}
+        self.classifiers = list(classifiers)
         self._taken = 0
         self._delivered = 0
         self._most_ahead = 2 * len(classifiers)
         self._halt = False
         self._error: Optional[BaseException] = None
         self._threads = [
-            threading.Thread(target=self._work, args=(classifier,), name=f"worker-{number}", daemon=True)
-            for number, classifier in enumerate(classifiers)
+            threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True)
+            for number in range(len(classifiers))
         ]
 
     def __enter__(self) -> Workers:
@@ -65,7 +69,7 @@ class Workers:
         with self._changed:
             return self._capture.ended and self._delivered == self._taken
 
-    def next_in_order(self, timeout: float) -> Optional[tuple[Frame, Optional[Classified]]]:
+    def next_in_order(self, timeout: float) -> Optional[Done]:
         """The next frame with what was found in it, or None after `timeout` seconds. Raises what a worker met."""
         with self._changed:
             if self._delivered not in self._done and self._error is None:
@@ -79,7 +83,12 @@ class Workers:
                 raise self._error
             return None
 
-    def _work(self, classifier: FrameClassifier) -> None:
+    def swap(self, classifiers: list[FrameClassifier], gate: Optional[SceneGate]) -> None:
+        """Frames that are taken from now on are classified by these; those taken before come out before."""
+        with self._take_lock:
+            self.classifiers, self._gate = classifiers, gate
+
+    def _work(self, worker: int) -> None:
         try:
             while True:
                 with self._changed:
@@ -89,6 +98,7 @@ class Workers:
                         return
                 with self._take_lock:
                     frame = self._capture.take(self._poll_s, self._controls.paused)
+                    classifier = self.classifiers[worker]
                     if frame is not None:
                         still = self._gate is not None and self._gate.still(frame)
                         with self._changed:
@@ -100,7 +110,7 @@ class Workers:
                     continue
                 classified = None if still else classifier.classify(frame.region, frame.order)
                 with self._changed:
-                    self._done[number] = (frame, classified)
+                    self._done[number] = (frame, classified, classifier)
                     self._changed.notify_all()
         except Exception as error:
             with self._changed:
