@@ -1,9 +1,10 @@
-"""How many CPUs this process may use: the board's, less what affinity and cgroup quotas take away."""
+"""How many CPUs this process may use: the board's, less what affinity and cgroup quotas take; which CPUs they are."""
 
 from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
@@ -157,3 +158,39 @@ def _cpuset(tree: Sysroot) -> Optional[int]:
                 counts.append(count)
                 break
     return min(counts) if counts else None
+
+
+_VECTOR = {
+    "sse4_1": "SSE4.1", "avx2": "AVX2", "avx512bw": "AVX-512", "avx_vnni": "AVX-VNNI", "avx512_vnni": "AVX512-VNNI",
+    "amx_int8": "AMX", "neon": "NEON", "asimd": "NEON", "asimddp": "dot product", "i8mm": "i8mm", "sve": "SVE",
+}  # fmt: skip
+"""Flags of `/proc/cpuinfo` that decide how fast integer kernels are, with the names that people use."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """`name` as the kernel has it (on Arm: implementer and part), `vector` its instructions for vectors of integers."""
+
+    name: str
+    vector: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.vector) or 'no vector instructions'})"
+
+
+def processor(root: Union[str, Path] = "/") -> Processor:
+    """The processor of `root`, its first core where they differ; the name is "unknown" where the tree does not tell."""
+    fields: dict[str, str] = {}
+    for line in (Sysroot(root).read("proc/cpuinfo") or "").splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip(), value.strip())
+    arm = [fields[key] for key in ("CPU implementer", "CPU part", "CPU variant", "CPU revision") if key in fields]
+    intel = " ".join(fields[key] for key in ("cpu family", "model", "stepping") if key in fields)
+    name = fields.get("model name", "")
+    if arm:
+        name = f"{name or 'Arm'} {' '.join(arm)}"
+    elif intel:
+        name = f"{name or 'x86'}, family {intel}"
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    return Processor(name or "unknown", tuple(dict.fromkeys(word for flag, word in _VECTOR.items() if flag in flags)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnv2.board.cpus import limits, resolve_threads, usable_cpus
+from edge_mnv2.board.cpus import limits, processor, resolve_threads, usable_cpus
 from tests.board.trees import Tree
 
 QUOTAS = [
@@ -102,3 +102,20 @@ def test_affinity_of_this_process() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "words"),
+    [
+        ("model name\t: Cortex-A76\nFeatures\t: fp asimd asimddp\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n",
+         "Cortex-A76 0x41 0xd0b (NEON, dot product)"),
+        ("Features\t: half thumb neon\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n", "Arm 0x41 0xd03 (NEON)"),
+        ("model name\t: Intel N100\ncpu family\t: 6\nmodel\t: 190\nflags\t: sse4_1 avx2 avx_vnni\n",
+         "Intel N100, family 6 190 (SSE4.1, AVX2, AVX-VNNI)"),
+        ("", "unknown (no vector instructions)"),
+    ],
+)  # fmt: skip
+def test_processor(tmp_path: Path, cpuinfo: str, words: str) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(cpuinfo)
+    assert str(processor(tmp_path)) == words
