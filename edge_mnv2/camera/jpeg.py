@@ -1,16 +1,37 @@
-"""JPEG pictures of a live camera, decoded no larger than they are needed.
+"""JPEG: decoded no larger than needed, and damage that no decoder reports.
 
 A JPEG decoder can leave out the finest coefficients and give a picture of a half, a quarter or an eighth of the size
 for a fraction of the time (libjpeg's scaled decoding): a model that looks at 224 pixels needs no 720 rows.
+
+A photo whose second half was lost in a power cut still decodes: libjpeg takes zeros or noise for data, and what is
+missing for grey, with warnings that neither Pillow nor OpenCV passes on. But the decoder then needs more or fewer
+bytes than a scan has, and that can be seen from outside, because it gives back the bytes that it has not used yet.
+Structure and markers are those of ITU-T T.81, annex B.
 """
 
 from __future__ import annotations
 
-from typing import Optional, Union
+import re
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
 from edge_mnv2.camera.opencv import import_cv2
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
+
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
+_DHT, _EOI, _SOS, _DRI = 0xC4, 0xD9, 0xDA, 0xDD
+_BASELINE = (0xC0, 0xC1)
+_HUFFMAN = (*_BASELINE, 0xC2)
+_FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))
+_PADDING = b"\xff\0" * 12
+"""Bits that are no code: the decoder reads up to eight bytes ahead of what it needs."""
+_FILLER = bytes(32)
+_PROBE = 12
+_TAIL = 24
 
 
 def reduction(width: int, height: int, least_side: Optional[int]) -> int:
@@ -43,3 +64,154 @@ class JpegDecoder:
             by = reduction(width, height, self._least_side)
             self._flags = cv2.IMREAD_COLOR if by == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{by}")
         return pixels
+
+
+class Structure:
+    """Where the scans of the JPEG file `data` are, and what its markers contradict.
+
+    `scans` are (first byte, end) of entropy-coded data. `damage` says what is wrong, None for nothing. `checkable`:
+    Huffman-coded, so that the length of each scan can be checked by decoding it.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.scans: list[tuple[int, int]] = []
+        self.damage: Optional[str] = None
+        self.checkable = False
+        self._interval = 0
+        self._size = (0, 0)
+        self._factors: dict[int, tuple[int, int]] = {}
+        # Symbols of the codes that are all zeros, of the AC tables.
+        self._zero_codes: dict[int, int] = {}
+        self._baseline = False
+        try:
+            self._walk(data)
+        except (IndexError, KeyError, ValueError):
+            self.damage = self.damage or "a segment is cut short"
+
+    def _walk(self, data: bytes) -> None:
+        place = 2
+        while self.damage is None:
+            place = data.index(b"\xff", place)
+            while data[place] == 0xFF:
+                place += 1
+            code = data[place]
+            place += 1
+            if code == _EOI:
+                return
+            if code == 0 or 0xD0 <= code <= 0xD7 or code == 1:
+                continue
+            length = int.from_bytes(data[place : place + 2], "big")
+            segment = data[place + 2 : place + length]
+            place += length
+            if code in _FRAMES:
+                self._frame(code, segment)
+            elif code == _DRI:
+                self._interval = int.from_bytes(segment[:2], "big")
+            elif code == _DHT:
+                self._huffman_tables(segment)
+            elif code == _SOS:
+                match = _END_OF_SCAN.search(data, place)
+                end = match.start() if match else len(data)
+                self.scans.append((place, end))
+                self._check_scan(data, place, end, segment)
+                if match is None:
+                    self.damage = self.damage or "its end is missing"
+                place = end
+
+    def _frame(self, code: int, segment: bytes) -> None:
+        self.checkable, self._baseline = code in _HUFFMAN, code in _BASELINE
+        height, width = (int.from_bytes(segment[at : at + 2], "big") for at in (1, 3))
+        self._size = width, height
+        for at in range(6, 6 + 3 * segment[5], 3):
+            self._factors[segment[at]] = segment[at + 1] >> 4, segment[at + 1] & 15
+
+    def _huffman_tables(self, segment: bytes) -> None:
+        at = 0
+        while at < len(segment):
+            if segment[at] & 0x10:
+                self._zero_codes[segment[at] & 15] = segment[at + 17]
+            at += 17 + sum(segment[at + 1 : at + 17])
+
+    def _check_scan(self, data: bytes, start: int, end: int, header: bytes) -> None:
+        # Where the code of zeros is no end of block, zeros fill blocks with coefficients that no picture has.
+        if self._baseline and any(self._zero_codes.values()) and data.find(_FILLER, start, end) >= 0:
+            self.damage = "a part of it was overwritten with zeros"
+        codes = [match[1][0] - 0xD0 for match in _RESTART.finditer(data, start, end)]
+        if not self._interval:
+            if codes:
+                self.damage = "a marker stands where none belongs"
+            return
+        # Restart markers count from 0 to 7 and come once an interval: where data were lost, some are missing.
+        if any(code != number % 8 for number, code in enumerate(codes)):
+            self.damage = "restart markers are missing"
+        elif len(codes) != (self._units([header[1 + 2 * number] for number in range(header[0])]) - 1) // self._interval:
+            self.damage = "parts of it are missing"
+
+    def _units(self, components: list[int]) -> int:
+        """Minimum coded units of a scan; one component alone is not interleaved, and its unit is a block."""
+        across, down = (max(sides) for sides in zip(*self._factors.values()))
+        own_across, own_down = self._factors[components[0]] if len(components) == 1 else (1, 1)
+        width, height = -(-self._size[0] * own_across // across), -(-self._size[1] * own_down // down)
+        return -(-width // 8) * -(-height // 8)
+
+
+def decode_checked(image: ImageFile.ImageFile, data: bytes) -> Optional[str]:
+    """Decode `image`, which Pillow opened from the JPEG file `data`, and say what is damaged; None for a whole picture.
+
+    `Image.draft` may have been called. Every scan is offered without its last bytes, which a whole one needs, and then
+    with some bytes more, which a whole one does not need.
+    """
+    from PIL import Image
+
+    structure = Structure(data)
+    if structure.damage is not None or not structure.checkable:
+        image.load()
+        return structure.damage
+    name, extents, _, arguments = image.tile[0]
+    image.load_prepare()
+    decoder = Image._getdecoder(image.mode, name, arguments, image.decoderconfig)
+    decoder.setimage(image.im, extents)
+    feed, damage = _Feed(decoder), None
+    view, place = memoryview(data), 0
+    for start, end in structure.scans:
+        probe = end - _TAIL
+        if probe > start:
+            feed(view[place:probe])
+            place = probe + _PROBE
+            # Every byte has to be fed, so no short cut: a list.
+            if max([feed(view[at : at + 1]) for at in range(probe, place)]) <= 1:
+                damage = "data are left over"
+        feed(view[place:end])
+        feed(_PADDING)
+        if max([feed(b"\0") for _ in range(_PROBE)]) > 0:
+            damage = damage or "picture data are missing"
+        place = end
+    feed(view[place:])
+    if feed.error:
+        damage = damage or "it cannot be decoded"
+    elif not feed.finished:
+        damage = damage or "its end is missing"
+    image.tile = []
+    image.load_end()
+    return damage
+
+
+class _Feed:
+    """Hands bytes to one of Pillow's decoders; each call gives back how many bytes wait to be used."""
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._waiting: Union[bytes, memoryview] = b""
+        self.finished = False
+        self.error = 0
+
+    def __call__(self, data: Union[bytes, memoryview]) -> int:
+        if self.finished:
+            return 0
+        waiting = b"".join((self._waiting, data)) if self._waiting else data
+        used, error = self._decoder.decode(waiting)
+        if used < 0:
+            self.finished, self.error, self._waiting = True, error, b""
+            return 0
+        self._waiting = bytes(waiting[used:])
+        return len(self._waiting)

@@ -12,26 +12,33 @@ Policy
 - CMYK, YCbCr: converted by formula; embedded colour profiles are not applied;
 - EXIF orientation: applied, whatever the format;
 - several frames (GIF, WebP, APNG, MPO, multi-page TIFF): the first;
-- 32-bit integer and float samples: refused, because the file does not say what is white.
+- 32-bit integer and float samples: refused, because the file does not say what is white;
+- a damaged picture is refused, also where its decoder would fill in what is missing;
+- a picture that needs more memory than is free is refused before it is decoded.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import stat
+import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Union
+from typing import IO, TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
-from edge_mnv2.camera import content
+from edge_mnv2.camera import content, jpeg
 from edge_mnv2.errors import SourceError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
+
+log = logging.getLogger(__name__)
 
 # EPS is left out on purpose: Pillow would start Ghostscript on a file of unknown origin.
 _FORMATS = {
@@ -47,11 +54,17 @@ _FORMATS = {
     "AVIF": "AvifImagePlugin",
 }
 _ORIENTATION = 0x0112
+_SURELY_FREE = 64 << 20
+_SHARE_OF_FREE = 0.75
+_STRIP_PIXELS = 1 << 20
+_FILLER = 256
 
 
-def read_still(path: Union[Path, str]) -> np.ndarray:
+def read_still(path: Union[Path, str], least_side: Optional[int] = None) -> np.ndarray:
     """The picture in file `path` as RGB uint8 HxWx3, upright, by the policy above.
 
+    `least_side`: whoever uses the picture needs a shorter side of so many pixels only; a JPEG is then decoded at a
+    half, a quarter or an eighth of its size, for a fraction of time and memory.
     Content decides, not the extension. Raises SourceError, whose message names the file, for everything that is not a
     whole, readable picture.
     """
@@ -63,7 +76,7 @@ def read_still(path: Union[Path, str]) -> np.ndarray:
         if not stat.S_ISREG(mode):
             raise SourceError(f"{path} is not a regular file")
         with path.open("rb") as file:
-            return _decode(path, file)
+            return _decode(path, file, least_side)
     except SourceError:
         raise
     except FileNotFoundError:
@@ -74,26 +87,32 @@ def read_still(path: Union[Path, str]) -> np.ndarray:
         raise SourceError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def list_stills(folder: Union[Path, str]) -> list[Path]:
+def _log_problem(problem: str) -> None:
+    log.warning("%s", problem)
+
+
+def list_stills(folder: Union[Path, str], report: Callable[[str], object] = _log_problem) -> list[Path]:
     """Files below `folder` that are pictures or claim to be, in natural order (`2.jpg` before `10.jpg`).
 
     Hidden entries are skipped, and so are files that neither look like a picture or clip nor have the extension of one.
-    A damaged picture, or a clip, is listed: reading it gives the error that its user should see.
-    Raises SourceError where the folder cannot be read.
+    A damaged picture, or a clip, is listed: reading it gives the error that its user should see. `report` is called
+    with a sentence for each folder below that cannot be read, or is a link and therefore not followed.
+    Raises SourceError where `folder` itself cannot be read.
     """
     folder = Path(folder)
     files: list[Path] = []
-    try:
-        for here, folders, names in os.walk(folder, onerror=_raise):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            files += [Path(here, name) for name in names if not name.startswith(".") and _listed(Path(here, name))]
-    except OSError as error:
-        raise SourceError(f"{folder} cannot be listed: {error.strerror or error}") from error
+
+    def unreadable(error: OSError) -> None:
+        if Path(str(error.filename)) == folder:
+            raise SourceError(f"{folder} cannot be listed: {error.strerror or error}") from error
+        report(f"{error.filename} cannot be listed: {error.strerror or error}")
+
+    for here, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for link in (Path(here, name) for name in folders if Path(here, name).is_symlink()):
+            report(f"{link} is a link to a folder, which is not followed: name that folder itself")
+        files += [Path(here, name) for name in names if not name.startswith(".") and _listed(Path(here, name))]
     return sorted(files, key=lambda path: [_natural(part) for part in path.relative_to(folder).parts])
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _natural(name: str) -> tuple:
@@ -114,7 +133,7 @@ def _listed(path: Path) -> bool:
         return False
 
 
-def _decode(path: Path, file: IO[bytes]) -> np.ndarray:
+def _decode(path: Path, file: IO[bytes], least_side: Optional[int]) -> np.ndarray:
     what = content.kind(file.read(content.HEAD_BYTES))
     if what == "empty":
         raise SourceError(f"{path} is empty (0 bytes)")
@@ -127,59 +146,122 @@ def _decode(path: Path, file: IO[bytes]) -> np.ndarray:
     if what is None:
         raise SourceError(f"{path} is not a picture that can be read")
     with warnings.catch_warnings():
-        # Pillow warns about odd metadata and very large pictures; what matters raises.
+        # Pillow warns about odd metadata; what matters raises.
         warnings.simplefilter("ignore")
         try:
-            return _rgb(path, _opened(file))
+            image = _opened(file)
+            if least_side is not None and image.format in ("JPEG", "MPO"):
+                image.draft(None, (least_side, least_side))
+            _check_memory(path, image)
+            damage = _load(image, file)
+            if damage is not None:
+                raise SourceError(f"{path} is damaged: {damage}")
+            return _rgb(path, image)
         except SourceError:
             raise
+        except MemoryError:
+            raise SourceError(f"{path} does not fit into the memory that is free") from None
         except Exception as error:
             # Damaged files raise nearly anything in a decoder (SyntaxError, struct.error, IndexError, ...).
             reason = str(error).replace(repr(file), "it").strip() or type(error).__name__
             raise SourceError(f"{path} is damaged or cut short: {reason}") from error
 
 
-def _opened(file: IO[bytes]) -> Image.Image:
+def _opened(file: IO[bytes]) -> ImageFile.ImageFile:
+    """The file as the one format of `_FORMATS` that it is in; unlike `Image.open`, without a limit of its own."""
     from PIL import Image, PngImagePlugin
 
-    known = []
+    file.seek(0)
+    prefix = file.read(16)
     for name, module in _FORMATS.items():
         try:
             importlib.import_module(f"PIL.{module}")
         except ImportError:  # AVIF came late
             continue
-        known += [name] if name in Image.OPEN else []
-    file.seek(0)
-    image = Image.open(file, formats=known)
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        # Decoding alone does not look at the checksums of the pixel data.
-        image.verify()
+        factory, accept = Image.OPEN.get(name, (None, None))
+        # A text is Pillow's reason to refuse.
+        if factory is None or (accept is not None and (not (answer := accept(prefix)) or isinstance(answer, str))):
+            continue
         file.seek(0)
-        image = Image.open(file, formats=known)
-    return image
+        try:
+            image: ImageFile.ImageFile = factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            # Decoding alone does not look at the checksums of the pixel data.
+            image.verify()
+            file.seek(0)
+            image = factory(file, "")
+        return image
+    raise ValueError("no picture format fits its first bytes")
 
 
-def _rgb(path: Path, image: Image.Image) -> np.ndarray:
-    from PIL import Image
+def _check_memory(path: Path, image: Image.Image) -> None:
+    """Refuse, before it is decoded, what would fill the memory: raises SourceError."""
+    width, height = image.size
+    # Pillow stores three channels in four bytes; beside it stands the array of the result.
+    needed = width * height * (len(image.getbands()) if len(image.getbands()) in (1, 4) else 4) + width * height * 3
+    if needed < _SURELY_FREE:
+        return
+    from edge_mnv2.board.memory import MemoryReader
+    from edge_mnv2.board.sysroot import Sysroot
 
+    free = MemoryReader(Sysroot("/")).read().available
+    if free is not None and needed >> 20 > free * _SHARE_OF_FREE:
+        raise SourceError(
+            f"{path} has {width}x{height} pixels, which need {needed >> 20} MB of memory; {free} MB are free",
+            hint="make the picture smaller",
+        )
+
+
+def _load(image: ImageFile.ImageFile, file: IO[bytes]) -> Optional[str]:
+    """Decode, and say what is damaged; None for a whole picture."""
+    if image.format in ("JPEG", "MPO"):
+        file.seek(0)
+        return jpeg.decode_checked(image, file.read())
+    if image.format in ("WEBP", "JPEG2000", "AVIF", "GIF"):
+        # What a power cut leaves of a file that has its full length. Compressed data never end so.
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _FILLER))
+        if size > 4 * _FILLER and not any(file.read(_FILLER)):
+            return "it ends in zeros"
     image.load()
+    return None
+
+
+def _rgb(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
     try:
         # Pillow turns a TIFF by itself, and only its newer versions take the tag away then.
         orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
     except Exception:  # broken metadata do not spoil the picture
         orientation = 1
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
-        return _upright(np.repeat(grey[:, :, np.newaxis], 3, axis=2), orientation)
-    if image.mode in ("I", "F"):
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if image.mode in ("I", "F") and not deep:
         raise SourceError(
             f"{path} has 32-bit samples, and the file does not say which value is white",
             hint="convert it to 8 or 16 bits",
         )
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    # In strips: converting the whole at once would hold three copies of it.
+    rows = max(1, _STRIP_PIXELS // max(1, width))
+    for top in range(0, height, rows):
+        strip = image if rows >= height else image.crop((0, top, width, min(height, top + rows)))
+        pixels[top : top + rows] = _deep_rgb(strip) if deep else _plain_rgb(strip)
+    return _upright(pixels, orientation)
+
+
+def _deep_rgb(image: Image.Image) -> np.ndarray:
+    return (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)[:, :, np.newaxis]
+
+
+def _plain_rgb(image: Image.Image) -> np.ndarray:
+    from PIL import Image
+
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return _upright(np.array(image if image.mode == "RGB" else image.convert("RGB")), orientation)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _upright(pixels: np.ndarray, orientation: object) -> np.ndarray:
