@@ -30,6 +30,7 @@ _FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0
 _PADDING = b"\xff\0" * 12
 """Bits that are no code: the decoder reads up to eight bytes ahead of what it needs."""
 _FILLER = bytes(32)
+_MAX_PARTS = 500
 _PROBE = 12
 _TAIL = 24
 
@@ -69,7 +70,7 @@ class JpegDecoder:
 class Structure:
     """Where the scans of the JPEG file `data` are, and what its markers contradict.
 
-    `scans` are (first byte, end) of entropy-coded data. `damage` says what is wrong, None for nothing. `checkable`:
+    `scans` are (first byte, end) of entropy-coded data, apart at restart markers. `damage` says what is wrong, None for nothing. `checkable`:
     Huffman-coded, so that the length of each scan can be checked by decoding it.
     """
 
@@ -112,7 +113,6 @@ class Structure:
             elif code == _SOS:
                 match = _END_OF_SCAN.search(data, place)
                 end = match.start() if match else len(data)
-                self.scans.append((place, end))
                 self._check_scan(data, place, end, segment)
                 if match is None:
                     self.damage = self.damage or "its end is missing"
@@ -136,7 +136,13 @@ class Structure:
         # Where the code of zeros is no end of block, zeros fill blocks with coefficients that no picture has.
         if self._baseline and any(self._zero_codes.values()) and data.find(_FILLER, start, end) >= 0:
             self.damage = "a part of it was overwritten with zeros"
-        codes = [match[1][0] - 0xD0 for match in _RESTART.finditer(data, start, end)]
+        restarts = list(_RESTART.finditer(data, start, end))
+        if len(restarts) <= _MAX_PARTS:
+            ends = [match.start() for match in restarts]
+            self.scans += zip([start, *(at + 2 for at in ends)], [*ends, end])
+        else:
+            self.scans.append((start, end))
+        codes = [match[1][0] - 0xD0 for match in restarts]
         if not self._interval:
             if codes:
                 self.damage = "a marker stands where none belongs"

@@ -16,13 +16,14 @@ from edge_mnv2.errors import SourceError
 class StillSource(Source):
     """One frame."""
 
-    def __init__(self, path: Path, geometry: Optional[Geometry] = None) -> None:
+    def __init__(self, path: Path, geometry: Optional[Geometry] = None, least_side: Optional[int] = None) -> None:
         super().__init__(str(path), geometry)
         self.path = path
+        self._least_side = least_side
         self._done = True
 
     def open(self) -> None:
-        self._pixels = read_still(self.path)
+        self._pixels = read_still(self.path, self._least_side)
         self._done = False
         height, width = self._pixels.shape[:2]
         self.granted = Granted(width, height, backend="still")
@@ -40,17 +41,18 @@ class StillSource(Source):
 class FolderSource(Source):
     """One frame for each picture below a folder, in natural order; one that cannot be read is reported and passed."""
 
-    def __init__(self, path: Path, geometry: Optional[Geometry] = None) -> None:
+    def __init__(self, path: Path, geometry: Optional[Geometry] = None, least_side: Optional[int] = None) -> None:
         super().__init__(str(path), geometry)
         self.path = path
+        self._least_side = least_side
         self._files: list[Path] = []
         self._open = False
 
     def open(self) -> None:
-        files = list_stills(self.path)
+        files = list_stills(self.path, self._report)
         if not files:
             raise SourceError(f"{self.path} holds no pictures")
-        self._files = files[::-1]
+        self._files, self._total = files[::-1], len(files)
         self._count = 0
         self._open = True
         self.granted = Granted(backend="folder")
@@ -59,7 +61,7 @@ class FolderSource(Source):
         while self._files:
             file = self._files.pop()
             try:
-                pixels = read_still(file)
+                pixels = read_still(file, self._least_side)
             except SourceError as error:
                 self._report(str(error))
                 continue
@@ -67,7 +69,7 @@ class FolderSource(Source):
             name = str(file.relative_to(self.path))
             return self._frame(pixels, "rgb", time.monotonic_ns(), self._count - 1, name=name)
         if self._open and self._count == 0:
-            raise SourceError(f"none of the {len(self.errors)} pictures in {self.path} can be read")
+            raise SourceError(f"none of the {self._total} pictures in {self.path} can be read")
         return None
 
     def close(self) -> None:
@@ -78,10 +80,10 @@ class FolderSource(Source):
 def make_still(spec: Spec, settings: CameraSettings) -> StillSource:
     """A picture's file."""
     assert spec.path is not None
-    return StillSource(spec.path, settings.geometry())
+    return StillSource(spec.path, settings.geometry(), settings.least_side)
 
 
 def make_folder(spec: Spec, settings: CameraSettings) -> FolderSource:
     """A folder of pictures."""
     assert spec.path is not None
-    return FolderSource(spec.path, settings.geometry())
+    return FolderSource(spec.path, settings.geometry(), settings.least_side)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import re
 import stat
@@ -57,14 +58,18 @@ _ORIENTATION = 0x0112
 _SURELY_FREE = 64 << 20
 _SHARE_OF_FREE = 0.75
 _STRIP_PIXELS = 1 << 20
+_LARGE = 4_000_000
+"""Pixels from which on a JPEG is decoded smaller."""
+_SPARE = 2.5
+"""How much larger than needed it still is then, so that the one resize that follows sees the same details."""
 _FILLER = 256
 
 
 def read_still(path: Union[Path, str], least_side: Optional[int] = None) -> np.ndarray:
     """The picture in file `path` as RGB uint8 HxWx3, upright, by the policy above.
 
-    `least_side`: whoever uses the picture needs a shorter side of so many pixels only; a JPEG is then decoded at a
-    half, a quarter or an eighth of its size, for a fraction of time and memory.
+    `least_side`: whoever uses the picture needs a shorter side of so many pixels only; a large JPEG is then decoded at
+    a half, a quarter or an eighth of its size, for a fraction of time and memory.
     Content decides, not the extension. Raises SourceError, whose message names the file, for everything that is not a
     whole, readable picture.
     """
@@ -150,8 +155,9 @@ def _decode(path: Path, file: IO[bytes], least_side: Optional[int]) -> np.ndarra
         warnings.simplefilter("ignore")
         try:
             image = _opened(file)
-            if least_side is not None and image.format in ("JPEG", "MPO"):
-                image.draft(None, (least_side, least_side))
+            if least_side is not None and image.format in ("JPEG", "MPO") and image.width * image.height > _LARGE:
+                side = math.ceil(_SPARE * least_side)
+                image.draft(None, (side, side))
             _check_memory(path, image)
             damage = _load(image, file)
             if damage is not None:

@@ -56,9 +56,10 @@ def fitted_pictures(paths: Sequence[Path], fits: Sequence[Fit], workers: int) ->
 def _fitted(path: Path, fits: Sequence[Fit]) -> Union[Fitted, SourceError]:
     from edge_mnv2.camera.still import read_still
 
+    # A preprocessor keeps its result until its next picture: a new one each time leaves the result to the consumer.
+    preprocessors = {fit: Preprocessor(fit.height, fit.width, fit.resize) for fit in fits}
     try:
-        pixels = read_still(path)
+        pixels = read_still(path, max(one.least_side for one in preprocessors.values()))
     except SourceError as error:
         return error
-    # A preprocessor keeps its result until its next picture: a new one each time leaves the result to the consumer.
-    return {fit: Preprocessor(fit.height, fit.width, fit.resize).to_rgb(pixels) for fit in fits}
+    return {fit: preprocessor.to_rgb(pixels) for fit, preprocessor in preprocessors.items()}

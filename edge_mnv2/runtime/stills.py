@@ -26,16 +26,19 @@ def classify_files(classifier: Classifier, paths: Iterable[str]) -> Iterator[Sti
     """Classify each file of `paths`; a folder stands for the pictures in it, in natural order."""
     for given in paths:
         folder = Path(given).is_dir()
+        problems: list[str] = []
         try:
-            files = [str(path) for path in list_stills(Path(given))] if folder else [given]
+            files = [str(path) for path in list_stills(Path(given), problems.append)] if folder else [given]
         except SourceError as error:
             yield StillResult(given, error=str(error))
             continue
-        if not files:
+        # A folder below that could not be read or followed is a failure of its own, and the others go on.
+        yield from (StillResult(given, error=problem) for problem in problems)
+        if not files and not problems:
             yield StillResult(given, error=f"{given}: no pictures in this folder")
         for file in files:
             try:
-                image = read_still(Path(file))
+                image = read_still(Path(file), classifier.least_side)
             except SourceError as error:
                 yield StillResult(file, error=str(error))
                 continue
