@@ -70,8 +70,8 @@ class JpegDecoder:
 class Structure:
     """Where the scans of the JPEG file `data` are, and what its markers contradict.
 
-    `scans` are (first byte, end) of entropy-coded data, apart at restart markers. `damage` says what is wrong, None for nothing. `checkable`:
-    Huffman-coded, so that the length of each scan can be checked by decoding it.
+    `scans` are (first byte, end) of entropy-coded data, taken apart at restart markers. `damage` says what is wrong,
+    None for nothing. `checkable`: Huffman-coded, so that the length of each scan can be checked by decoding it.
     """
 
     def __init__(self, data: bytes) -> None:
