@@ -58,12 +58,13 @@ def utf8_named(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_write(target: Path, mode: str = "wb") -> Iterator[IO]:
+def atomic_write(target: Path, mode: str = "wb", *, private: bool = False) -> Iterator[IO]:
     """Open a temporary file beside `target` and rename it over `target` when the block ends without an error.
 
-    The file appears whole or not at all; it is flushed to the disk before the rename. Raises OSError.
+    The file appears whole or not at all; it is flushed to the disk before the rename. With `private` its owner alone
+    can read it. Raises OSError.
     """
-    with _unnamed(Path(target), mode) as (handle, part):
+    with _unnamed(Path(target), mode, private) as (handle, part):
         yield handle
         _to_disk(handle)
         part.replace(target)
@@ -92,14 +93,15 @@ def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
 
 
 @contextlib.contextmanager
-def _unnamed(target: Path, mode: str) -> Iterator[tuple[IO, Path]]:
+def _unnamed(target: Path, mode: str, private: bool = False) -> Iterator[tuple[IO, Path]]:
     """A temporary file beside `target`, open, and its path; gone where the block ends with an error."""
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     try:
-        # mkstemp makes private files; what we write is as readable as any other file of the user.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)
+        if not private:
+            # mkstemp makes private files; what we write is as readable as any other file of the user.
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(descriptor, 0o666 & ~umask)
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle, Path(name)
     except BaseException:

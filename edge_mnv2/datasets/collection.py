@@ -1,0 +1,330 @@
+"""Pictures that a run collected because they are worth an answer, with the answers that people gave.
+
+A collection is a folder: `pictures/ID.jpg`, and `index.jsonl`, to which one line is appended for each event (collected,
+answered, deleted). A line that a power cut left unfinished is passed over. Everything is readable by its owner alone.
+Several processes may use one collection.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2 import paths
+from edge_mnv2.errors import UsageError
+
+LOOK_SIZE = 64
+"""Numbers that describe the look of a picture."""
+SAME_LOOK = 0.06
+"""Pictures whose looks are nearer than this (cosine distance) show the same scene."""
+
+_ID = re.compile(r"[0-9a-f]{16}")
+_MOST_WASTE = 4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a person said of a picture: the name of a class, None for none of the classes; `bad`: not worth teaching."""
+
+    label: Optional[str]
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class Item:
+    """One collected picture.
+
+    `why` names the reasons, `value` (0..1) says how much an answer is worth, `top` is what the model said as in a log
+    line, `model` the first 16 digits of its sha256, `t` when it was taken (ISO 8601, UTC), `bytes` the picture's size.
+    `look` is float32 (LOOK_SIZE,) of length 1, or None.
+    """
+
+    id: str
+    t: str
+    why: tuple[str, ...]
+    value: float
+    top: tuple[dict[str, Any], ...]
+    model: str
+    bytes: int
+    look: Optional[np.ndarray] = None
+    answer: Optional[Answer] = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON output; without the look."""
+        answer = None if self.answer is None else {"class": self.answer.label, "bad": self.answer.bad}
+        return {
+            "id": self.id,
+            "t": self.t,
+            "why": list(self.why),
+            "value": round(self.value, 3),
+            "top": list(self.top),
+            "model": self.model,
+            "bytes": self.bytes,
+            "answer": answer,
+        }
+
+
+class Collection:
+    """The collection in `folder`; made where it is not there yet, unless `create` is False.
+
+    Raises UsageError where the folder cannot be used. Any thread may call anything.
+    """
+
+    def __init__(self, folder: Path, *, create: bool = True) -> None:
+        self.folder = Path(folder)
+        self._index = self.folder / "index.jsonl"
+        self._lock_file = self.folder / ".lock"
+        self._pictures = self.folder / "pictures"
+        self._lock = threading.RLock()
+        self._items: dict[str, Item] = {}
+        self._read_to = self._lines = self._inode = 0
+        try:
+            if create:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._pictures.mkdir(mode=0o700, exist_ok=True)
+                for name in (self._index, self._lock_file):
+                    os.close(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+                self._tidy()
+            elif not self._index.is_file():
+                raise UsageError(f"{folder} is not a collection", hint="name a folder that `run --collect` has written")
+            self._refresh()
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be used for collected pictures: {error.strerror or error}",
+                hint="choose a folder that you can write to",
+            ) from None
+
+    def items(self) -> list[Item]:
+        """Every picture that is there, in the order of collection."""
+        with self._lock:
+            self._refresh()
+            return list(self._items.values())
+
+    def path(self, identity: str) -> Optional[Path]:
+        """The file of picture `identity`, None where there is no such picture."""
+        if not _ID.fullmatch(identity) or identity not in self._items:
+            return None
+        return self._pictures / f"{identity}.jpg"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pictures together."""
+        with self._lock:
+            return sum(item.bytes for item in self._items.values())
+
+    def novelty(self, look: np.ndarray) -> float:
+        """Cosine distance (0..2) of `look` to the nearest picture that is there; 1 where there is none."""
+        with self._lock:
+            looks = [item.look for item in self._items.values() if item.look is not None]
+        return float(1 - np.max(np.stack(looks) @ look)) if looks else 1.0
+
+    def add(
+        self,
+        jpeg: bytes,
+        *,
+        t: str,
+        why: Sequence[str],
+        value: float,
+        top: Sequence[dict[str, Any]],
+        model: str,
+        look: Optional[np.ndarray] = None,
+        quota: Optional[int] = None,
+    ) -> Optional[Item]:
+        """Keep a picture, whole or not at all; None where it is there already or worth less than what it would replace.
+
+        Above `quota` bytes the pictures of least value go, never one that was answered. Raises OSError.
+        """
+        identity = hashlib.sha256(jpeg).hexdigest()[:16]
+        item = Item(identity, t, tuple(why), value, tuple(top), model, len(jpeg), look)
+        with self._lock, self._exclusive():
+            self._refresh()
+            if identity in self._items or not self._make_room(item, quota):
+                return None
+            with paths.atomic_write(self._pictures / f"{identity}.jpg", private=True) as file:
+                file.write(jpeg)
+            self._append([_line(item)])
+        return item
+
+    def answer(self, identities: Iterable[str], answer: Optional[Answer]) -> list[str]:
+        """Note `answer` for these pictures (None takes answers back). Returns those that are there.
+
+        Raises OSError."""
+        with self._lock, self._exclusive():
+            self._refresh()
+            there = [identity for identity in identities if identity in self._items]
+            said = None if answer is None else {"class": answer.label, "bad": answer.bad}
+            self._append([{"id": identity, "answer": said} for identity in there])
+        return there
+
+    def delete(self, identities: Optional[Iterable[str]] = None) -> int:
+        """Delete these pictures, or all, and every trace of them in the index; how many there were. Raises OSError."""
+        with self._lock, self._exclusive():
+            self._refresh()
+            gone = list(self._items if identities is None else (one for one in identities if one in self._items))
+            for identity in gone:
+                del self._items[identity]
+            if gone:
+                self._rewrite()
+                self._unlink(gone)
+        return len(gone)
+
+    def _tidy(self) -> None:
+        """Pictures that a power cut left without their line in the index."""
+        with self._exclusive():
+            self._refresh()
+            for path in self._pictures.iterdir():
+                if path.suffix == ".part" or (_ID.fullmatch(path.stem) and path.stem not in self._items):
+                    path.unlink()
+
+    def _make_room(self, new: Item, quota: Optional[int]) -> bool:
+        if quota is None:
+            return True
+        spare = quota - new.bytes - sum(item.bytes for item in self._items.values())
+        leaving: list[str] = []
+        for item in sorted(self._items.values(), key=lambda item: item.value):
+            if spare >= 0:
+                break
+            if item.answer is None and item.value < new.value:
+                leaving.append(item.id)
+                spare += item.bytes
+        if spare < 0:
+            return False
+        # First the line and then the file: what a power cut leaves behind is tidied up at the next start.
+        self._append([{"id": identity, "deleted": True} for identity in leaving])
+        self._unlink(leaving)
+        return True
+
+    def _unlink(self, identities: Iterable[str]) -> None:
+        for identity in identities:
+            (self._pictures / f"{identity}.jpg").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """One process writes at a time."""
+        with self._lock_file.open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _append(self, lines: Sequence[dict[str, Any]]) -> None:
+        if not lines:
+            return
+        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        with self._index.open("r+b") as handle:
+            end = handle.seek(0, os.SEEK_END)
+            if end:
+                handle.seek(-1, os.SEEK_END)
+                # What a power cut left behind shall not spoil the next line.
+                data = data if handle.read(1) == b"\n" else b"\n" + data
+            handle.seek(0, os.SEEK_END)
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        self._refresh()
+        if self._lines > _MOST_WASTE * len(self._items) + 100:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """The index without what is over. Other processes notice that the file is another one."""
+        lines = [json.dumps(_line(item), ensure_ascii=False) + "\n" for item in self._items.values()]
+        with paths.atomic_write(self._index, private=True) as file:
+            file.write("".join(lines).encode())
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Read what was appended since, by whomever."""
+        with self._index.open("rb") as handle:
+            status = os.fstat(handle.fileno())
+            if status.st_size < self._read_to or status.st_ino != self._inode:
+                self._items, self._lines, self._read_to, self._inode = {}, 0, 0, status.st_ino
+            handle.seek(self._read_to)
+            data = handle.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read_to += len(whole)
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+                self._apply(json.loads(line))
+                self._lines += 1
+
+    def _apply(self, line: dict[str, Any]) -> None:
+        identity = line["id"]
+        if "t" in line:
+            if not _ID.fullmatch(identity):
+                return
+            self._items[identity] = Item(
+                identity,
+                str(line["t"]),
+                tuple(map(str, line["why"])),
+                float(line["value"]),
+                tuple(line["top"]),
+                str(line["model"]),
+                int(line["bytes"]),
+                _look(line.get("look")),
+            )
+        if line.get("deleted"):
+            self._items.pop(identity, None)
+        elif "answer" in line and identity in self._items:
+            said = line["answer"]
+            answer = None if said is None else Answer(said["class"], bool(said["bad"]))
+            self._items[identity] = replace(self._items[identity], answer=answer)
+
+
+def _line(item: Item) -> dict[str, Any]:
+    line = item.as_dict()
+    if item.look is not None:
+        line["look"] = base64.b64encode(item.look.astype(np.float16).tobytes()).decode()
+    return line
+
+
+def _look(text: Optional[str]) -> Optional[np.ndarray]:
+    if not text:
+        return None
+    try:
+        look = np.frombuffer(base64.b64decode(text, validate=True), np.float16).astype(np.float32)
+    except (binascii.Error, ValueError):
+        return None
+    return look if look.shape == (LOOK_SIZE,) and np.isfinite(look).all() else None
+
+
+def projected(embedding: np.ndarray) -> np.ndarray:
+    """The look of a picture: float32 (LOOK_SIZE,) of length 1 from an embedding of any size.
+
+    A fixed random projection keeps angles to about 1/sqrt(LOOK_SIZE) (Johnson and Lindenstrauss 1984).
+    """
+    look = _directions(embedding.size) @ embedding.astype(np.float32).reshape(-1)
+    return look / max(float(np.linalg.norm(look)), 1e-12)
+
+
+@functools.lru_cache(1)
+def _directions(size: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((LOOK_SIZE, size), dtype=np.float32)
+
+
+def side_by_side(items: Sequence[Item], near: float = 2 * SAME_LOOK) -> list[list[Item]]:
+    """`items` in groups of similar looks, the largest group first; inside a group the most valuable first."""
+    groups: list[list[Item]] = []
+    leaders = np.empty((0, LOOK_SIZE), np.float32)
+    for item in sorted(items, key=lambda item: -item.value):
+        if item.look is not None and len(leaders):
+            likeness = leaders @ item.look
+            best = int(np.argmax(likeness))
+            if 1 - likeness[best] < near:
+                groups[best].append(item)
+                continue
+        groups.append([item])
+        look = np.zeros(LOOK_SIZE, np.float32) if item.look is None else item.look
+        leaders = np.vstack([leaders, look[np.newaxis]])
+    return sorted(groups, key=len, reverse=True)
