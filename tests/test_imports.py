@@ -22,7 +22,7 @@ FLOORS = (
     ("profiler", "service", "doctor"),
     ("cli",),
     # What is made for the outside: the public API, `python -m edge_mnv2`, and names that scripts of users know.
-    ("__init__", "__main__", "loop"),
+    ("api", "loop", "__init__", "__main__"),
 )
 """The rooms (folders and single files of the package), lowest floor first."""
 

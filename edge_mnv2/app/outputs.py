@@ -38,6 +38,7 @@ class OutputRequest:
     log_keep: int = DEFAULT_KEEP
     min_free: Optional[str] = None
     show_status: bool = True
+    take_stdout: bool = True
     record: Optional[str] = None
     snapshots: Optional[str] = None
     snapshots_quota: Optional[str] = None
@@ -91,7 +92,8 @@ class Outputs:
                 stack.callback(self._web.close)
             log_file = LogFile(request.log, self._every, self._rotation, self._least_free) if request.log else None
             # Stdout is for results; what a plug-in or a library prints would stand between them.
-            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            if request.take_stdout:
+                stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             stack.callback(self._close_sinks)
             if log_file is not None:
                 self._log = self._isolate(log_file)

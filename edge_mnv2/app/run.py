@@ -83,7 +83,7 @@ def run(request: RunRequest) -> RunOutcome:
     with the summary.
     """
     signals = _Signals()
-    session = _Session(request)
+    session = Session(request)
     with on_signals(signals):
         try:
             with contextlib.ExitStack() as stack:
@@ -97,7 +97,9 @@ def run(request: RunRequest) -> RunOutcome:
     return session.outcome()
 
 
-class _Session:
+class Session:
+    """One run: `open`, `work`, then its `outcome`."""
+
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.loop: Optional[FrameLoop] = None
