@@ -10,9 +10,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 CASES = 90
 
 
+@pytest.mark.slow
 def test_damaged_files_never_end_the_process(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-m", "tests.builder.damaged_files", "0", str(CASES), str(log)]

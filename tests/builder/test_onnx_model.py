@@ -86,6 +86,7 @@ def shipped(imagenet_weights: Path) -> tuple[bytes, bytes]:
     return integer_model(network, steps, integers), onnx_model(network, steps, integers)
 
 
+@pytest.mark.slow
 def test_integers_give_the_same_top_class(shipped: tuple[bytes, bytes], data: Path) -> None:
     fit = Preprocessor(224, 224)
     rows = list(csv.DictReader((data / "imagenet-dev" / "torch_reference.csv").open()))[::5]
@@ -106,6 +107,7 @@ def test_runtime_runs_integers_from_end_to_end(shipped: tuple[bytes, bytes], tmp
     assert not {"Conv", "Add", "Clip", "GlobalAveragePool", "QuantizeLinear"} & set(kinds)
 
 
+@pytest.mark.slow
 def test_built_by_the_command(run: Run, photos: Path, tmp_path: Path) -> None:
     state = seeded.tensors(mobilenet_v2(0.35, 96, 3).state_dict_shapes())
     weights = seeded.write_safetensors(tmp_path / "w.safetensors", state)

@@ -40,6 +40,7 @@ def test_the_shipped_model_is_rebuilt_byte_for_byte(imagenet_weights: Path, tmp_
     assert (tmp_path / "x.tflite").read_bytes() == shipped
 
 
+@pytest.mark.slow
 def test_float_equals_torch_and_int8_agrees_with_float(imagenet_weights: Path, data: Path) -> None:
     network = mobilenet_v2()
     reference = float_model(network, operations(network, read_weights(imagenet_weights).tensors))

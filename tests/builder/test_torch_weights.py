@@ -64,6 +64,7 @@ def test_float_logits_are_torchs(case: tuple[dict[str, Any], Path], tmp_path: Pa
         np.testing.assert_allclose(interpreter.output()[0], one["logits"], atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_integers_are_the_same_in_both_runtimes(case: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
     one, weights = case
     size, folder = one["resolution"], tmp_path / "pictures"

@@ -221,6 +221,7 @@ def test_damaged_clips_give_frames_or_one_line(tmp_path: Path, capfd: pytest.Cap
     assert read and refused and out == "" and err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "frames"), [("bigbuckbunny.mp4", 132), ("bikes.mp4", 250), ("Megamind.avi", 270)])
 def test_reference_clips_are_whole(data: Path, name: str, frames: int) -> None:
     with open_source(str(data / "video" / name)) as source:

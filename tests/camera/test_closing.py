@@ -56,11 +56,13 @@ def closed_while_read(spec: object, rounds: int = 30) -> None:
     assert done.returncode == 0, (done.returncode, done.stderr[-500:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "Megamind.avi", "bikes.mp4"])
 def test_clips(name: str, data: Path) -> None:
     closed_while_read(data / "video" / name)
 
 
+@pytest.mark.slow
 def test_other_sources(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for number in range(30):
@@ -70,6 +72,7 @@ def test_other_sources(tmp_path: Path) -> None:
     closed_while_read("test")
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_inside_a_clip_is_whole(tmp_path: Path) -> None:
     path = clip(tmp_path / "noise.avi")
     for frames in (1, 2, 5):

@@ -85,6 +85,7 @@ def test_no_camera_and_busy_camera_say_so(monkeypatch: pytest.MonkeyPatch) -> No
         open_source("csi").open()
 
 
+@pytest.mark.slow
 def test_a_frozen_camera_is_lost_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = picamera2_standin.installed(monkeypatch, scene())
     with open_source("csi", CameraSettings(fps=100, stall_s=0.3, warmup_frames=0)) as source:

@@ -27,6 +27,7 @@ class Lags:
         self.seen.append((result.uptime_s, (result.finished_at - self.server.sent[number]) / 1e6))
 
 
+@pytest.mark.slow
 def test_a_slow_board_does_not_fall_behind_a_fast_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     """EDGE_MNV2_LAG_SECONDS=60 for the long one. A queue would be seconds behind at the end of five."""
     monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "100")

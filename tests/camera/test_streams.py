@@ -187,6 +187,7 @@ def test_nothing_but_damage_is_a_loss() -> None:
         source.open()
 
 
+@pytest.mark.slow
 def test_a_slow_reader_gets_the_newest_picture() -> None:
     with MjpegServer(fps=60) as server, open_source(server.url) as source:
         for _ in range(15):
@@ -203,6 +204,7 @@ def bursts(connection: int) -> Iterator[bytes]:
     return (jpeg(100 * connection + number) for number in range(30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["silence", "end"])
 def test_a_stream_that_stops_is_reconnected(after: str) -> None:
     with MjpegServer(bursts, after=after, fps=100) as server:
@@ -217,6 +219,7 @@ def test_a_stream_that_stops_is_reconnected(after: str) -> None:
         assert indices == sorted(set(indices))
 
 
+@pytest.mark.slow
 def test_rtsp_that_stops_is_reconnected_over_tcp() -> None:
     with RtspServer(30, credentials=f"admin:{SECRET}") as server:
         address = server.url.replace("rtsp://", f"rtsp://admin:{SECRET}@")
@@ -227,6 +230,7 @@ def test_rtsp_that_stops_is_reconnected_over_tcp() -> None:
         assert not any("RTP/AVP;" in request or "RTP/AVP/UDP" in request for request in server.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rtsp", "http"])
 def test_a_silent_server_costs_less_than_ten_seconds(kind: str) -> None:
     with Server() as server:
@@ -244,6 +248,7 @@ def test_nobody_listens(kind: str) -> None:
         open_source(f"{kind}://127.0.0.1:{server.port}/x").open()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rtsp", "http"])
 @pytest.mark.parametrize("state", ["opening", "waiting", "lost"])
 def test_close_from_another_thread_ends_every_wait(kind: str, state: str) -> None:

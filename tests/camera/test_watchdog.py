@@ -122,6 +122,7 @@ def test_giving_up_breaks_off_a_long_opening() -> None:
         source.read()
 
 
+@pytest.mark.slow
 def test_a_picture_that_stands_still_is_lost_until_it_changes() -> None:
     still = [*range(100, 105), *[7] * 40]
     script = Script(iter_slowly(still), iter_slowly([7] * 40), iter_slowly([7, 7, 7, 8, 9, 10]))
@@ -289,6 +290,7 @@ def test_a_reader_that_is_stuck_is_left_behind_and_released_later() -> None:
     assert reader.released.wait(5)
 
 
+@pytest.mark.slow
 def test_opening_has_a_time_limit_and_says_what_it_waited_for() -> None:
     never, reader = threading.Event(), Stuck(after=0)
 

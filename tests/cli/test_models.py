@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from edge_mnv2.zoo import cache, registry
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from tests.cli.test_pull import SMALL, edge_mnv2
@@ -45,6 +47,7 @@ def test_show_tells_licence_and_origin() -> None:
     assert SMALL in wrong.stderr
 
 
+@pytest.mark.slow
 def test_verify_hashes_what_is_here(data: Path) -> None:
     done = edge_mnv2("models", "verify", "--json")
     assert done.returncode == 0, done.stderr
@@ -79,6 +82,7 @@ def test_remove_takes_the_file_and_what_belongs_to_it(data: Path) -> None:
     assert "ships with edge-mnv2" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_teams_models_say_where_they_come_from(data: Path, tmp_path: Path) -> None:
     shutil.copyfile(data / "models" / f"{SMALL}.tflite", tmp_path / "parts.tflite")
     team = tmp_path / "registry.yaml"

@@ -21,6 +21,7 @@ _CONTRACT = {"board", "settings", "model_ms", "stages_ms", "end_to_end_ms", "fps
 _RANKS = {"p50", "p95", "p99"}
 
 
+@pytest.mark.slow
 def test_the_json_document(run: Run, stub: Path) -> None:
     code, out, err = run("profile", "--model", stub, "--sweep", "--duration", 1, "--json")
     assert code == 0 and "Traceback" not in err
@@ -43,6 +44,7 @@ def test_the_json_document(run: Run, stub: Path) -> None:
     assert sizes == [(640, 480), (1280, 720), (1920, 1080)]
 
 
+@pytest.mark.slow
 def test_a_person_reads_a_table(run: Run, stub: Path) -> None:
     code, out, err = run("profile", "--model", stub, "--sweep", "--ops", "--duration", 1, "--goal", "throughput")
     assert code == 0
@@ -56,6 +58,7 @@ def test_a_person_reads_a_table(run: Run, stub: Path) -> None:
     assert "comparing" in err and "best: " in err
 
 
+@pytest.mark.slow
 def test_a_saved_profile_is_what_run_uses(
     run: Run, stub: Path, isolated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +81,7 @@ def test_a_saved_profile_is_what_run_uses(
     assert run("devices", "check", path)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goal", ["latency", "throughput", "power"])
 def test_goals(run: Run, stub: Path, goal: str) -> None:
     code, out, _ = run("profile", "--model", stub, "--sweep", "--goal", goal, "--duration", 0.5, "--json")
@@ -97,6 +101,7 @@ def test_goals(run: Run, stub: Path, goal: str) -> None:
     assert worst["ratio"] >= 1
 
 
+@pytest.mark.slow
 def test_pinned_to_one_cpu_it_says_why_there_is_one_thread(stub: Path, tmp_path: Path) -> None:
     cpu = min(os.sched_getaffinity(0))
     online = os.sysconf("SC_NPROCESSORS_ONLN")
@@ -133,6 +138,7 @@ def _climb(tree: trees.Tree, process: subprocess.Popen, said: list[str]) -> None
                 tree.write("sys/devices/platform/soc/soc:firmware/get_throttled", "e0006")
 
 
+@pytest.mark.slow
 def test_a_soak_on_a_board_that_gets_hot(stub: Path, tmp_path: Path) -> None:
     tree = trees.pi_4(tmp_path / "board").zone(0, "cpu-thermal", 60_000)
     tree.write("sys/devices/platform/soc/soc:firmware/get_throttled", "0")
@@ -168,6 +174,7 @@ def test_a_soak_on_a_board_that_gets_hot(stub: Path, tmp_path: Path) -> None:
     assert "frequency-capped, throttled" in chart[: chart.index("</svg>")]
 
 
+@pytest.mark.slow
 def test_a_soak_that_is_stopped_keeps_what_it_has(stub: Path) -> None:
     with start("--model", stub, "--duration", 0.3, "--soak", 600, "--json") as process:
         assert process.stderr is not None and process.stdout is not None

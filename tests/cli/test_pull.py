@@ -46,6 +46,7 @@ def test_from_a_mirror_then_from_the_cache(data: Path) -> None:
     assert plain.stdout == f"{SMALL}\t{first['path']}\n"
 
 
+@pytest.mark.slow
 def test_every_model_from_a_mirror_classifies_with_the_right_labels(data: Path) -> None:
     done = edge_mnv2("pull", "--all", "--json", EDGE_MNV2_MIRROR=str(data / "models"))
     assert done.returncode == 0, done.stderr
@@ -97,6 +98,7 @@ def test_a_download_that_fails_is_one_line_and_exit_7(
         assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_retries_and_patience_are_the_users_choice(
     server: FaultyServer,
     body: bytes,
@@ -111,6 +113,7 @@ def test_retries_and_patience_are_the_users_choice(
     assert done.returncode == 7
 
 
+@pytest.mark.slow
 def test_progress_is_for_terminals_only(server: FaultyServer, body: bytes, tmp_path: Path) -> None:
     registry = team_registry(tmp_path, body, f"{server.url}/parts.tflite")
     server.answer = in_turn(slow(body, 0.6), whole(body))

@@ -82,6 +82,7 @@ def test_every_frame_of_a_clip_in_its_order(run: Run, stub: Path, clip: Path, tm
     assert summary["source"] == str(clip) and summary["model"] == "colours.tflite" and summary["fallback"] is False
 
 
+@pytest.mark.slow
 def test_a_clip_is_paced_like_a_camera(run: Run, stub: Path, clip: Path) -> None:
     code, out, _ = run("run", "--model", stub, "--source", clip, "--json")
     summary = json.loads(out)
@@ -99,6 +100,7 @@ def test_workers_keep_the_order(run: Run, stub: Path, clip: Path, tmp_path: Path
     assert [row["label"] for row in rows] == ["red"] * 10 + ["green"] * 10 + ["blue"] * 10
 
 
+@pytest.mark.slow
 def test_a_slow_model_drops_frames_and_keeps_them_fresh(run: Run, stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "100")
     code, out, err = run("run", "--model", stub, "--source", "test:320x240@30", "--duration", "3", "--json")
@@ -118,6 +120,7 @@ def test_log_to_stdout_is_nothing_but_json_lines(stub: Path) -> None:
     assert len(out.splitlines()) == 5 and "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_with_its_summary(stub: Path, number: signal.Signals) -> None:
     with process("run", "--model", stub, "--source", "test", "--json") as running:
@@ -133,6 +136,7 @@ def test_a_signal_ends_the_run_with_its_summary(stub: Path, number: signal.Signa
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_hangup_under_nohup_changes_nothing(stub: Path) -> None:
     ended = subprocess.Popen(
         [
@@ -348,6 +352,7 @@ def test_thresholds_out_of_order_are_found_by_the_check(run: Run, tmp_path: Path
     assert run("devices", "check", profile)[0] == 0
 
 
+@pytest.mark.slow
 def test_pages_of_a_source_whose_name_is_not_utf8(stub: Path, clip: Path) -> None:
     pytest.importorskip("aiohttp")
     pytest.importorskip("prometheus_client")

@@ -42,6 +42,7 @@ def cpu_seconds(*command: str) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+@pytest.mark.slow
 def test_help_costs_little_more_than_typer() -> None:
     rounds = [cpu_seconds("-m", "edge_mnv2", "--help") / cpu_seconds("-c", "import typer") for _ in range(5)]
     assert statistics.median(rounds) <= 3, rounds

@@ -44,6 +44,7 @@ def shell(redirection: str, *arguments: object, **environment: str) -> subproces
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("coerced", ["1", "0"])
 def test_results_can_be_written_in_every_locale(stub: Path, pictures: Path, locale: str, coerced: str) -> None:
@@ -88,6 +89,7 @@ def test_a_closed_stdout_that_nothing_is_written_to(stub: Path) -> None:
     assert done.returncode == 0 and b"3 frames" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [">&-", ">/dev/full"])
 @pytest.mark.parametrize(
     "arguments",

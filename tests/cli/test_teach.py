@@ -56,6 +56,7 @@ def picture(path: Path, colour: tuple[int, int, int], seed: int = 0) -> None:
     Image.fromarray(np.clip(np.array(colour) + grains, 0, 255).astype(np.uint8)).save(path)
 
 
+@pytest.mark.slow
 def test_taught_and_run(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     out, page = tmp_path / "mine.tflite", tmp_path / "mine.html"
     code, said, notes = run("teach", pets, "--model", small, "--out", out, "--report", page, "--json")
@@ -163,6 +164,7 @@ def test_a_class_called_unknown(run: Run, pets: Path, tmp_path: Path) -> None:
     assert code == 2 and "cannot be called 'Unknown'" in notes
 
 
+@pytest.mark.slow
 def test_adding_a_class_and_pictures(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.tflite"
     assert run("teach", pets, "--model", small, "--out", out)[0] == 0
@@ -196,6 +198,7 @@ def test_the_environment_of_run(
     assert json.loads(said)["backbone"]["model"] == "mobilenet_v1_0.25_128_quant"
 
 
+@pytest.mark.slow
 def test_a_taught_model_as_backbone(run: Run, pets: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first.tflite", tmp_path / "second.tflite"
     assert run("teach", pets, "--out", first)[0] == 0
@@ -228,6 +231,7 @@ def test_models_that_cannot_be_taught(run: Run, data: Path, pets: Path, tmp_path
     assert code == 2 and "cannot be written" in notes
 
 
+@pytest.mark.slow
 def test_warnings(run: Run, small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "p"
     for number in range(24):
@@ -282,6 +286,7 @@ def test_other_classes_in_other_light(run: Run, pets: Path, tmp_path: Path) -> N
     assert code == 0 and "brightness" not in said
 
 
+@pytest.mark.slow
 def test_pictures_from_a_pattern_and_a_folder(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "m.tflite", tmp_path / "kept"
     arguments = ("--class", "left", "--class", "right", "--model", small, "--out", out)
@@ -305,6 +310,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
+@pytest.mark.slow
 def test_interrupted_pictures_are_kept(small: Path, tmp_path: Path) -> None:
     kept, out = tmp_path / "kept", tmp_path / "m.tflite"
     arguments = ["teach", kept, "--camera", "test:320x240@30", "--class", "a", "--class", "b", "--shots", "500"]
@@ -321,6 +327,7 @@ def test_interrupted_pictures_are_kept(small: Path, tmp_path: Path) -> None:
     assert not list(kept.rglob("*.part")) and not out.exists()
 
 
+@pytest.mark.slow
 def test_a_key_starts_each_class(small: Path, tmp_path: Path) -> None:
     kept, out = tmp_path / "kept", tmp_path / "m.tflite"
     arguments = ["teach", kept, "--camera", "test:320x240@30", "--class", "a", "--class", "b", "--shots", "1"]
@@ -348,6 +355,7 @@ def test_a_key_starts_each_class(small: Path, tmp_path: Path) -> None:
     assert len(list(kept.rglob("*.jpg"))) == 2 and out.exists()
 
 
+@pytest.mark.slow
 def test_a_backbone_that_cannot_tell_the_unknown_says_so(run: Run, data: Path, tmp_path: Path) -> None:
     folder = kinds(data, tmp_path / "two", only=("bird", "food"))
     model = data / "models" / "mobilenet_v2_1.0_224_inat_bird_quant.tflite"

@@ -277,6 +277,7 @@ def test_a_model_that_is_not_there(run: Any, name: str) -> None:
     assert (code, out, len(err.splitlines())) == (3, "", 1)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_described_or_refused(data: Path, tmp_path: Path) -> None:
     """Cut, flipped, shortened in the middle: every output of what is accepted can be written."""
     from edge_mnv2.cli.inspect import _model_text

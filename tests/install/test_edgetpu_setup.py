@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.runtime.edgetpu.discovery import rules_for, usb_rules
 from tests.install.machine import Machine, make_wheel
@@ -28,6 +30,7 @@ def prepared(
     return machine
 
 
+@pytest.mark.slow
 def test_nothing_without_being_asked(tmp_path: Path, pip: Path) -> None:
     machine = prepared(tmp_path, pip)
     make_wheel(tmp_path / "wheels", "edge-mnv2")
@@ -48,6 +51,7 @@ def test_dry_run(tmp_path: Path, pip: Path) -> None:
     assert "libedgetpu1-max" in machine.install("--edgetpu=max", "--dry-run").stdout
 
 
+@pytest.mark.slow
 def test_done_once(tmp_path: Path, pip: Path) -> None:
     machine = prepared(tmp_path, pip)
     make_wheel(tmp_path / "wheels", "edge-mnv2")
@@ -72,6 +76,7 @@ def test_done_once(tmp_path: Path, pip: Path) -> None:
     assert not (tmp_path / "as-root").exists()
 
 
+@pytest.mark.slow
 def test_library_not_to_be_had(tmp_path: Path, pip: Path) -> None:
     machine = prepared(tmp_path, pip, candidate="(none)", groups="maker plugdev")
     make_wheel(tmp_path / "wheels", "edge-mnv2")
@@ -82,6 +87,7 @@ def test_library_not_to_be_had(tmp_path: Path, pip: Path) -> None:
     assert "apt-get" not in (tmp_path / "as-root").read_text()
 
 
+@pytest.mark.slow
 def test_no_password_to_be_asked_for(tmp_path: Path, pip: Path) -> None:
     machine = prepared(tmp_path, pip, sudo=False)
     make_wheel(tmp_path / "wheels", "edge-mnv2")

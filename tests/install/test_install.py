@@ -27,6 +27,7 @@ def call(machine: Machine, *arguments: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_install_upgrade_roll_back_and_remove(machine: Machine, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     make_wheel(wheels, "alpha")
@@ -91,6 +92,7 @@ def test_install_upgrade_roll_back_and_remove(machine: Machine, tmp_path: Path) 
     assert "nothing to remove" in done.stdout
 
 
+@pytest.mark.slow
 def test_first_install_with_faults_stays_for_repair(machine: Machine, tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     make_wheel(wheels, "edge-mnv2", doctor=1)
@@ -103,6 +105,7 @@ def test_first_install_with_faults_stays_for_repair(machine: Machine, tmp_path: 
     assert call(machine, "run") == "edge-mnv2 2.0: run\n"
 
 
+@pytest.mark.slow
 def test_interrupted(machine: Machine, tmp_path: Path) -> None:
     script = make_project(tmp_path / "clone")
     assert machine.install(script=script).returncode == 0
@@ -133,6 +136,7 @@ def test_interrupted(machine: Machine, tmp_path: Path) -> None:
     assert call(machine, "run") == "edge-mnv2 1.0: run\n"
 
 
+@pytest.mark.slow
 def test_odd_places_and_pip_settings(machine: Machine, tmp_path: Path) -> None:
     """Blanks in paths; `user = true` and `target` in pip's settings, which forbid or divert what we do."""
     script = make_project(tmp_path / "my clone's folder")
@@ -147,6 +151,7 @@ def test_odd_places_and_pip_settings(machine: Machine, tmp_path: Path) -> None:
     assert not prefix.exists()
 
 
+@pytest.mark.slow
 def test_packages_of_the_user_do_not_come_before_those_of_the_system(machine: Machine, tmp_path: Path) -> None:
     make_wheel(tmp_path / "wheels", "edge-mnv2")
     done = machine.install("--system-packages", "yes", "--wheelhouse", str(tmp_path / "wheels"))
@@ -161,6 +166,7 @@ def test_packages_of_the_user_do_not_come_before_those_of_the_system(machine: Ma
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.mark.slow
 def test_what_the_system_has_is_not_installed_again(tmp_path: Path, pip: Path) -> None:
     system = {"numpy": "1.24.2", "cv2": "4.6.0"}
     machine = Machine(tmp_path / "pi", model="Raspberry Pi 4 Model B", system=system, pip=pip)
@@ -177,6 +183,7 @@ def test_what_the_system_has_is_not_installed_again(tmp_path: Path, pip: Path) -
     assert [each.name for each in site.glob("numpy-*")] in ([], ["numpy-1.26.4.dist-info"])
 
 
+@pytest.mark.slow
 def test_service_and_environment_still_in_use(machine: Machine, tmp_path: Path) -> None:
     script = make_project(tmp_path / "clone")
     done = machine.install("--service", "--", "--camera", "/dev/video 0", script=script)
@@ -207,6 +214,7 @@ def test_service_and_environment_still_in_use(machine: Machine, tmp_path: Path) 
         assert machine.venvs() == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_unreachable_index(machine: Machine, tmp_path: Path) -> None:
     environment = {
         "PIP_NO_INDEX": "0",

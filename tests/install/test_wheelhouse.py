@@ -46,6 +46,7 @@ def offers(tmp_path: Path) -> dict[str, str]:
     return {"PIP_FIND_LINKS": str(folder)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "held", "missing", "said"),
     [
@@ -102,6 +103,7 @@ def test_gathered(
         assert said in done.stdout
 
 
+@pytest.mark.slow
 def test_install_from_the_stick(pc: Machine, offers: dict[str, str], tmp_path: Path, pip: Path) -> None:
     here, arch = f"{sys.version_info[0]}.{sys.version_info[1]}", platform.machine()
     script = make_project(tmp_path / "clone", requires=REQUIRES, extras=["web", "all"])
@@ -180,6 +182,7 @@ def test_kit(pc: Machine, offers: dict[str, str], tmp_path: Path, pip: Path) -> 
     assert (done.returncode, "--python 2.7" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_one_stick_for_two_boards(pc: Machine, offers: dict[str, str], tmp_path: Path) -> None:
     stick = tmp_path / "stick"
     for version, arch, python in (("1.0", "aarch64", "3.11"), ("1.1", "armv7l", "3.11")):

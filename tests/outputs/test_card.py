@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.outputs.test_rotation import small_disk
 
 
@@ -27,6 +29,7 @@ def last_frame(log: Path) -> int:
     return -1
 
 
+@pytest.mark.slow
 def test_inference_never_stops(stub: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "card", "1m") as card, (tmp_path / "said").open("w+") as said:
         log = card / "log.jsonl"

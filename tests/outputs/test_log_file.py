@@ -98,6 +98,7 @@ def test_a_full_device_is_said_once_and_counted(caplog: pytest.LogCaptureFixture
     assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
 
 
+@pytest.mark.slow
 def test_writing_resumes_when_it_can(caplog: pytest.LogCaptureFixture) -> None:
     class Flaky:
         name = "flaky"
@@ -124,6 +125,7 @@ def test_writing_resumes_when_it_can(caplog: pytest.LogCaptureFixture) -> None:
     assert flaky.written == [1] and sink.errors == 1
 
 
+@pytest.mark.slow
 def test_a_stuck_sink_does_not_hold_the_loop() -> None:
     class Stuck:
         name = "stuck"

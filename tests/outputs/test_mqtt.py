@@ -145,6 +145,7 @@ def test_state_events_presence_and_home_assistant(broker: Broker) -> None:
     assert not late.of("lab/cam1/event")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [5, 3])
 def test_an_outage_loses_no_order_and_repeats_nothing(tmp_path: Path, version: int) -> None:
     """Events ten times a second while the broker is killed three times, each time in the middle of the traffic."""
@@ -185,6 +186,7 @@ def test_an_outage_loses_no_order_and_repeats_nothing(tmp_path: Path, version: i
     assert len({one["id"] for one in listener.of("cam/event")}) == len(frames)
 
 
+@pytest.mark.slow
 def test_events_do_not_hurry_the_state(broker: Broker) -> None:
     """Fifty results a second with an event each: states keep their interval, and the last one comes all the same."""
     listener = Listener(broker.port)
@@ -212,6 +214,7 @@ def test_events_do_not_hurry_the_state(broker: Broker) -> None:
     assert [one["frame"] for one in listener.of("cam/event")] == list(range(120))
 
 
+@pytest.mark.slow
 def test_without_a_broker_little_is_kept_and_the_rest_counted(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -226,6 +229,7 @@ def test_without_a_broker_little_is_kept_and_the_rest_counted(caplog: pytest.Log
     assert len([one for one in caplog.records if "cannot be reached" in one.message]) == 1
 
 
+@pytest.mark.slow
 def test_a_broker_that_comes_later_gets_what_waited(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
     sink = MqttSink(parse(f"mqtt://127.0.0.1:{broker.port}/cam?discovery=no"))
@@ -293,6 +297,7 @@ def test_a_run_says_goodbye_and_ends_in_time(broker: Broker, tmp_path: Path) -> 
     assert kinds.count("appeared") == kinds.count("gone"), "what was present at the end is said to be gone"
 
 
+@pytest.mark.slow
 def test_credentials_and_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -80,6 +80,7 @@ def start(manager: Manager, watchdog_s: float, *options: object, **environment: 
     )
 
 
+@pytest.mark.slow
 def test_ready_alive_stalled_alive_stopping(manager: Manager, stub: Path) -> None:
     """A camera that falls silent: the process lives and says how it is, and does not feed the watchdog."""
     stalled, again = threading.Event(), threading.Event()
@@ -119,6 +120,7 @@ def test_ready_alive_stalled_alive_stopping(manager: Manager, stub: Path) -> Non
             process.communicate()
 
 
+@pytest.mark.slow
 def test_slow_inferences_feed_at_their_own_rate(stub: Path) -> None:
     manager = Manager(f"@edge-mnv2-test-{os.getpid()}")
     options = ["--source", "test", "--model", stub, "--max-frames", 4]
@@ -134,6 +136,7 @@ def test_slow_inferences_feed_at_their_own_rate(stub: Path) -> None:
         manager.close()
 
 
+@pytest.mark.slow
 def test_a_pause_is_no_stall(manager: Manager) -> None:
     paused = threading.Event()
     notice = ServiceNotice(manager.address, 0.2)

@@ -122,6 +122,7 @@ def test_a_plug_in_gets_everything(run: Callable[..., Any], plugins: Path, stub:
     assert counted == {"results": 9, "events": 6, "labels": ["red", "green", "blue"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["pipe", "exit", "interrupt", "generator", "begin"])
 def test_whatever_a_plug_in_raises_is_said_once_and_counted(
     run: Callable[..., Any], plugins: Path, stub: Path, what: str

@@ -79,6 +79,7 @@ def seconds_between(first: dict[str, Any], last: dict[str, Any]) -> float:
     return float(last["uptime_s"] - first["uptime_s"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 20 * CUTS)
 def test_power_cuts_at_any_moment(stub: Path, tmp_path: Path) -> None:
     """The log is whole but for its last line, the video plays to the last second, pictures are whole, and the next

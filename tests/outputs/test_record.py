@@ -136,6 +136,7 @@ def test_a_clip_that_is_repeated_goes_on(tmp_path: Path) -> None:
     assert len(times) == 60 and times == sorted(times) and times[-1] == pytest.approx(2.95, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_fragment_not_the_video(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     noise = np.random.default_rng(0)
     with small_disk(tmp_path / "card", "2m") as card:

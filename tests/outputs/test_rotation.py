@@ -154,6 +154,7 @@ def test_rotated_logs_make_room_before_the_floor_is_reached(tmp_path: Path, monk
         assert lines_of(card / "log.jsonl")[-1] == 5999 and len(list(card.iterdir())) > 3
 
 
+@pytest.mark.slow
 def test_a_card_that_fills_and_is_emptied_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with small_disk(tmp_path / "card") as card:
         ballast = card / "ballast"
@@ -184,6 +185,7 @@ def test_a_card_that_fills_and_is_emptied_again(tmp_path: Path, caplog: pytest.L
     assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
 
 
+@pytest.mark.slow
 def test_a_card_that_becomes_read_only_and_writable_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with small_disk(tmp_path / "card") as card:
         sink = Isolated(LogFile(str(card / "log.jsonl"), rotation=Rotation.parse("100kB")))
@@ -201,6 +203,7 @@ def test_a_card_that_becomes_read_only_and_writable_again(tmp_path: Path, caplog
         assert lines_of(card / "log.jsonl") == [0, 10]
 
 
+@pytest.mark.slow
 def test_a_run_survives_a_card_without_room(tmp_path: Path) -> None:
     """Log on a full card: the run ends as asked for, with every frame, and says it once."""
     model = tmp_path / "colours.tflite"

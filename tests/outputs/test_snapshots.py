@@ -73,6 +73,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
             SnapshotSink(str(folder))
 
 
+@pytest.mark.slow
 def test_the_page_keeps_a_picture_on_the_board(tmp_path: Path) -> None:
     model = stub_at(tmp_path)
     folder = tmp_path / "pictures"

@@ -53,6 +53,7 @@ class Terminal:
 _MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_status_in_place(stub: Path) -> None:
     terminal = Terminal(stub, "--web", "0", TERM="xterm-256color")
     terminal.read(lambda drawn: drawn.count("FPS") >= 4)
@@ -69,6 +70,7 @@ def test_a_terminal_gets_a_status_in_place(stub: Path) -> None:
     assert terminal.drawn.rstrip().endswith("(signal)") and "\x1b[?25h" in terminal.drawn, "the cursor is back"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TERM": "unknown"}])
 def test_a_terminal_that_cannot_move_gets_lines(stub: Path, environment: dict[str, str]) -> None:
     terminal = Terminal(stub, "--duration", "2.5", **environment)
@@ -77,12 +79,14 @@ def test_a_terminal_that_cannot_move_gets_lines(stub: Path, environment: dict[st
     assert 1 <= terminal.drawn.count("FPS |") <= 3
 
 
+@pytest.mark.slow
 def test_no_color_is_honoured_on_a_terminal(stub: Path) -> None:
     terminal = Terminal(stub, "--duration", "1.5", TERM="xterm-256color", NO_COLOR="1")
     terminal.read()
     assert terminal.process.wait(10) == 0 and not re.search(r"\x1b\[3[0-9]m|\x1b\[38;", terminal.drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_stalled_terminal_stops_nothing(stub: Path) -> None:
     """Nobody reads the terminal: its buffer fills, results go on."""
@@ -97,6 +101,7 @@ def test_a_stalled_terminal_stops_nothing(stub: Path) -> None:
     assert terminal.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing(stub: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "edge_mnv2", "-q", "run", "--model", str(stub), "--source", "test", "--duration", "1.5"],

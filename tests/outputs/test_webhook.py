@@ -94,6 +94,7 @@ def test_each_event_is_posted_with_who_and_what(service: Service) -> None:
     assert first["model"] == "birds" and first["host"] and first["start"].endswith("Z")
 
 
+@pytest.mark.slow
 def test_a_service_that_is_down_gets_everything_later_and_in_order(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -121,6 +122,7 @@ def test_what_is_refused_is_lost_and_the_next_goes(
     assert len([one for one in caplog.records if str(answer) in one.message]) == 1
 
 
+@pytest.mark.slow
 def test_an_end_in_the_middle_of_an_outage_is_soon_and_counts(service: Service) -> None:
     service.answers = ["hang"]
     sink = WebhookSink(service.url)

@@ -74,6 +74,7 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_window_shows_the_picture_and_moves(display: tuple[str, Path], stub: Path) -> None:
     name, picture = display
     environment = {"DISPLAY": name, "SDL_VIDEODRIVER": "x11"}
@@ -92,6 +93,7 @@ def test_the_window_shows_the_picture_and_moves(display: tuple[str, Path], stub:
     assert run.returncode == 0 and out == "" and "pygame" not in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_keys(stub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Real key events of SDL, without a screen."""
     import pygame

@@ -175,6 +175,7 @@ def test_many_runs_leave_no_thread_behind(model: Classifier) -> None:
     assert threading.active_count() <= before + 1
 
 
+@pytest.mark.slow
 def test_a_highest_rate_is_held_and_the_rest_dropped(model: Classifier) -> None:
     ended, loop, results = run(Scripted(100, fps=100), [model], max_fps=lambda: 10.0)
     assert ended == "eof" and len(results) + loop.dropped == 100

@@ -62,6 +62,7 @@ def test_a_slow_change_adds_up() -> None:
     assert 4 <= inferences <= 8
 
 
+@pytest.mark.slow
 def test_scores_are_used_again_for_so_long_only() -> None:
     gate = SceneGate(refresh_s=2.0)
     inferred = [at for at in np.arange(0, 10, 0.1) if not gate.still(frame(scene(), at))]

@@ -25,6 +25,7 @@ def _models(tpu: pytest.MonkeyPatch, data: Path) -> None:
     tpu.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.0)
 
 
+@pytest.mark.slow
 def test_it_says_which_to_use_for_what(run: Run, tmp_path: Path) -> None:
     report = tmp_path / "out.html"
     asked = ("profile", "--sweep", "--threads", 1, "--duration", 2, "--save", "here", "--report", report)
@@ -51,6 +52,7 @@ def test_it_says_which_to_use_for_what(run: Run, tmp_path: Path) -> None:
     assert (code, summary["device"], summary["delegate"]) == (0, "here", winner)
 
 
+@pytest.mark.slow
 def test_with_the_tpu_asked_for_only_it_is_measured(run: Run) -> None:
     code, out, err = run("profile", "--delegate", "edgetpu", "--duration", 0.5, "--json")
     assert code == 0, err
@@ -58,6 +60,7 @@ def test_with_the_tpu_asked_for_only_it_is_measured(run: Run) -> None:
     assert document["settings"]["delegate"] == "edgetpu:0" and document["model_ms"]["p50"] > 0
 
 
+@pytest.mark.slow
 def test_a_tpu_that_refuses_leaves_the_cpu(run: Run, tpu: pytest.MonkeyPatch) -> None:
     tpu.setenv("STANDIN", "absent")
     code, out, err = run("profile", "--sweep", "--threads", 1, "--workers", 1, "--duration", 0.5, "--json")

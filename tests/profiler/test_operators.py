@@ -10,6 +10,7 @@ from edge_mnv2.profiler.operators import measure
 from edge_mnv2.zoo.resolve import resolve
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_default_model_add_up_to_the_whole() -> None:
     path = resolve("mobilenet_v2_1.0_224_int8").path
     found, facts = measure(path, seconds=1.5), inspect(path)

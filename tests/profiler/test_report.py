@@ -108,6 +108,7 @@ async def _shows_its_charts(page: Tab) -> None:
     assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+@pytest.mark.slow
 def test_in_a_browser(found: Profiled, tmp_path: Path) -> None:
     chromium()
     target = tmp_path / "out.html"

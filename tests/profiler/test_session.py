@@ -40,6 +40,7 @@ def test_each_stage_is_measured_apart(stub: Path) -> None:
     assert document["expected"] is None, "a colour model has no published figure"
 
 
+@pytest.mark.slow
 def test_several_models_are_swept(stub: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.tflite"
     other.write_bytes(stub.read_bytes())
@@ -55,6 +56,7 @@ def test_several_models_are_swept(stub: Path, tmp_path: Path) -> None:
         profile(Request(_settings(stub), [str(stub), "nobody's"], sweep=True, seconds=1))
 
 
+@pytest.mark.slow
 def test_saved_again_and_again_it_extends_the_packaged_one(stub: Path, tmp_path: Path) -> None:
     root = trees.pi_4(tmp_path / "pi").root
     for name in ("here", "here", "there"):
@@ -89,6 +91,7 @@ def _inference_ms() -> float:
         return min(classifier.classify(np.zeros((224, 224, 3), np.uint8)).inference_ns for _ in range(5)) / 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("milliseconds", "board", "verdict", "causes"),
     [
@@ -123,6 +126,7 @@ def test_the_verdict_on_a_board_of_this_kind(
     assert any("simulated" in note for note in document["notes"])
 
 
+@pytest.mark.slow
 def test_a_camera_is_asked_for_sizes_and_the_best_is_saved(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_mnv2.profiler.sweep.CAMERA_BURST_S", 0.4)
     # A pattern with a rate and no size stands for a camera: it waits for its frames and gives every size.

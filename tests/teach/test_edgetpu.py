@@ -63,6 +63,7 @@ def test_the_head_runs_behind_the_accelerator(run, data: Path, tmp_path: Path, s
         assert np.array_equal(interpreter.output(), answered)
 
 
+@pytest.mark.slow
 def test_another_backbone_is_refused(run, data: Path, tmp_path: Path, small: Path) -> None:
     folder, out = imprinting(data, tmp_path / "pets"), tmp_path / "mine.tflite"
     compiled = tmp_path / "extractor_edgetpu.tflite"

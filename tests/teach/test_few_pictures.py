@@ -11,6 +11,7 @@ from edge_mnv2.tflite import graph
 from tests.teach.lessons import CORAL, OURS, imprinting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["softmax", "imprint"])
 @pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
 def test_all_held_out_pictures_are_right(run, data: Path, tmp_path: Path, model: str, head: str) -> None:

@@ -23,6 +23,7 @@ from edge_mnv2.teach.taught import Taught
 from tests.teach.lessons import CORAL, OURS, kinds, taught
 
 
+@pytest.mark.slow
 def test_integers_and_floats_agree(fifteen_kinds: Taught) -> None:
     metrics = document(fifteen_kinds, "kinds.tflite", "", [])["metrics"]
     assert len(fifteen_kinds.held) == 45
@@ -33,6 +34,7 @@ def test_integers_and_floats_agree(fifteen_kinds: Taught) -> None:
     assert set(lesson.truth[~lesson.held_out]) == set(range(15))
 
 
+@pytest.mark.slow
 def test_as_good_as_logistic_regression(fifteen_kinds: Taught) -> None:
     from sklearn.linear_model import LogisticRegression
 
@@ -45,6 +47,7 @@ def test_as_good_as_logistic_regression(fifteen_kinds: Taught) -> None:
     assert np.mean(logits[held].argmax(axis=1) == lesson.truth[held]) >= wanted - 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adagrad", "rmsprop", "adam"])
 def test_every_optimizer_learns(fifteen_kinds: Taught, optimizer: str) -> None:
     lesson, learn, held = fifteen_kinds.lesson, fifteen_kinds.taught, fifteen_kinds.held
@@ -55,6 +58,7 @@ def test_every_optimizer_learns(fifteen_kinds: Taught, optimizer: str) -> None:
     assert np.mean(head(embeddings[held]).argmax(axis=1) == truth[held]) > 0.85
 
 
+@pytest.mark.slow
 def test_same_seed_same_model(data: Path, tmp_path: Path) -> None:
     folder = kinds(data, tmp_path / "pets", only=("cat", "snake", "fish"))
     models = [taught(Request(folder, seed=seed)).model for seed in (3, 3, 4)]
@@ -87,6 +91,7 @@ def _kept(one: Taught) -> np.ndarray:
     return one.answers.scores[one.held].argmax(axis=1) != one.lesson.rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
 def test_what_was_never_shown_is_unknown(
     data: Path, tmp_path: Path, fifteen_kinds: Taught, strangers: dict[str, list[np.ndarray]], model: str
@@ -106,6 +111,7 @@ def test_what_was_never_shown_is_unknown(
     assert np.mean(one.unknown.familiarity(one.layer.real(codes)) < at_95) >= 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "only", [("bird", "food", "insect"), ("dog", "cat"), ("fish", "food", "insect", "monkey", "snake")]
 )

@@ -19,6 +19,7 @@ from tests.teach.gauges import HIGH, LOW, gauges, level, tank
 from tests.teach.lessons import CORAL, OURS, taught
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
 def test_a_dial_is_read(data: Path, tmp_path: Path, dials: Path, model: str) -> None:
     one = taught(Request(dials, model=model if model == OURS else str(data / "models" / model), unit="bar"))
@@ -39,6 +40,7 @@ def test_a_dial_is_read(data: Path, tmp_path: Path, dials: Path, model: str) -> 
             assert value == pytest.approx(float(one.answers.scores[place, 0]), abs=0.012 * (HIGH - LOW))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
 def test_a_level_is_read(data: Path, tmp_path: Path, model: str) -> None:
     levels = gauges(data, tmp_path / "levels", level)
@@ -74,6 +76,7 @@ def test_steps_come_to_where_the_closed_form_is(lesson: Lesson, optimizer: str) 
     assert np.abs(closed(embeddings) - stepped(embeddings)).max() < 0.02 * (HIGH - LOW)
 
 
+@pytest.mark.slow
 def test_the_command_and_evaluate(run, data: Path, tmp_path: Path) -> None:
     folder = gauges(data, tmp_path / "tank", tank, count=24, backgrounds=1)
     out = tmp_path / "tank.tflite"
@@ -99,6 +102,7 @@ def test_the_command_and_evaluate(run, data: Path, tmp_path: Path) -> None:
     assert json.loads(said)["rmse"] < 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
 @pytest.mark.parametrize(("low", "high"), [(990.0, 1030.0), (7.5, 77.5), (-100.0, -50.0), (1.5, 3.5)])
 def test_a_range_that_is_clear_of_zero(data: Path, tmp_path: Path, model: str, low: float, high: float) -> None:
@@ -117,6 +121,7 @@ def test_a_range_that_is_clear_of_zero(data: Path, tmp_path: Path, model: str, l
     assert value == pytest.approx(low + float(rows[0][1]) * (high - low) / 100, abs=0.15 * (high - low))
 
 
+@pytest.mark.slow
 def test_values_in_file_names(run, data: Path, tmp_path: Path) -> None:
     folder = gauges(data, tmp_path / "tank", tank, count=12, backgrounds=1)
     for line in (folder / "labels.csv").read_text().splitlines()[1:]:

@@ -187,6 +187,7 @@ def test_no_model_at_all(content: bytes) -> None:
         graph.read(content, "things.tflite")
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_one_line_never_a_traceback(data: Path) -> None:
     """Cuts and changed bytes, most of them where the tables are; whatever is still readable can be written."""
     chance = random.Random(5)

@@ -15,6 +15,7 @@ CASES = 1500
 BATCH = 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", installed_runtimes())
 def test_damaged_models_never_end_the_process(runtime: str, data: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"

@@ -152,6 +152,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BAD)
 def test_a_bad_answer_is_named_and_replaces_nothing(
     fault: str, server: FaultyServer, entry: Entry, body: bytes, limits: Limits
@@ -228,6 +229,7 @@ def _in_chunks(handler: Handler, body: bytes) -> None:
     handler.wfile.write(b"0\r\n\r\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOOD)
 def test_a_server_that_recovers(case: str, server: FaultyServer, entry: Entry, body: bytes, limits: Limits) -> None:
     server.answer = GOOD[case](body)
@@ -336,6 +338,7 @@ def test_a_mirror_that_is_not_there_does_not_matter(
     assert pull.pull(entry, limits=limits).path.read_bytes() == body
 
 
+@pytest.mark.slow
 def test_fifty_pulls_at_once_download_once(server: FaultyServer, body: bytes, tmp_path: Path, isolated: Path) -> None:
     server.answer = slow(body, 1.0)
     registry = team_registry(tmp_path, body, f"{server.url}/parts.tflite")
@@ -468,6 +471,7 @@ PIP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PIP)
 def test_a_member_of_a_wheel_by_the_users_own_pip(
     case: str, body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ def _post(served: Served, path: str = "api/lesson") -> tuple[int, dict[str, Any]
         return error.code, json.load(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "width", "height", "phone"), [("desktop", 1280, 900, False), ("phone", 390, 844, True)]
 )
@@ -79,6 +80,7 @@ async def _taught(page: Tab, folder: Path, name: str) -> None:
         await page.screenshot(Path(_SHOTS) / f"taught-{name}.png")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_pressed_is_said(tmp_path: Path, stub: Path) -> None:
     with serving(stub, "--source", "test", "--web", "0") as run:
         assert _post(run) == (404, {"error": "nothing is taught here: edge-mnv2 teach --camera --web does"})

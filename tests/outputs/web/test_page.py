@@ -89,6 +89,7 @@ async def _hidden_tab_costs_nothing(page: Tab, served: Served) -> None:
     raise AssertionError("the hidden tab still gets pictures")
 
 
+@pytest.mark.slow
 def test_phone_and_desktop(stub: Path, tmp_path: Path) -> None:
     chromium()
 
@@ -115,6 +116,7 @@ def test_phone_and_desktop(stub: Path, tmp_path: Path) -> None:
         asyncio.run(visit(served))
 
 
+@pytest.mark.slow
 def test_the_token_page_lets_in(stub: Path, tmp_path: Path) -> None:
     chromium()
 

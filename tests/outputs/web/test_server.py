@@ -193,6 +193,7 @@ def test_paths_lead_nowhere_else(served: Served, path: str) -> None:
     assert b"root:" not in got and b"import " not in got and b"Traceback" not in got
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("request_", "statuses"),
     [
@@ -217,6 +218,7 @@ def test_oversized_and_broken_requests_are_refused(served: Served, request_: byt
     assert ask(served, "/healthz")[0] == 200
 
 
+@pytest.mark.slow
 def test_a_request_that_never_ends_is_ended(served: Served) -> None:
     """Slow headers, a slow body, nothing at all: three connections at once."""
     begun = [
@@ -250,6 +252,7 @@ def test_a_request_that_never_ends_is_ended(served: Served) -> None:
     assert ended == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_too_many_connections_do_not_keep_the_next_out_for_good(served: Served) -> None:
     many = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(300)]
     time.sleep(0.5)
@@ -268,6 +271,7 @@ def test_too_many_connections_do_not_keep_the_next_out_for_good(served: Served) 
 PRIVATE = ("/", "/api/state", "/api/stream", "/metrics", "/snapshot.jpg", "/stream.mjpg", "/nothing")
 
 
+@pytest.mark.slow
 def test_a_token_is_asked_for_and_no_guessing(stub: Path) -> None:
     with serving(stub, "--source", "test", "--web", "0.0.0.0:0", "--web-token", "s3same &?") as served:
         assert "with the token" in served.said and "s3same" not in served.said
@@ -296,6 +300,7 @@ def test_a_token_is_asked_for_and_no_guessing(stub: Path) -> None:
         assert ask(served, "/api/state", Cookie=pair)[0] == 200
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_fills_no_log(stub: Path) -> None:
     """Whoever can reach the port can send anything: it is refused, and nothing of it is said."""
     head = b"GET /api/state HTTP/1.1\r\nHost: x\r\n"
@@ -315,6 +320,7 @@ def test_what_cannot_be_read_fills_no_log(stub: Path) -> None:
     assert "Traceback" not in said and not [line for line in said.splitlines() if "rror" in line]
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_ends_its_page_at_once(stub: Path) -> None:
     with serving(stub, "--source", "test", "--web", "0") as served:
         viewers = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(3)]

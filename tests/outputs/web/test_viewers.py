@@ -11,6 +11,8 @@ import time
 import urllib.request
 from typing import Any
 
+import pytest
+
 from tests.outputs.web.conftest import Served, serving
 
 
@@ -57,6 +59,7 @@ def fps(served: Served, seconds: float) -> float:
     return float((state(served)["frames"] - before) / (time.monotonic() - began))
 
 
+@pytest.mark.slow
 def test_viewers_cost_the_frames_nothing_and_memory_stays() -> None:
     ratios, memory, received = [], [], []
     with serving("mobilenet_v2_1.0_224_int8", "--source", "test", "--web", "0") as served:

@@ -47,6 +47,7 @@ def _longest_gap_s(lines: list[dict[str, Any]]) -> float:
     return max(later - earlier for earlier, later in zip(times, times[1:]))
 
 
+@pytest.mark.slow
 def test_two_hundred_frames_on_the_device(tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tpu.setenv("STANDIN_LOG", str(tmp_path / "events"))
     with _process("run", "--delegate", "edgetpu", "--source", "test", "--max-frames", 200, "--json") as process:
@@ -87,6 +88,7 @@ def test_unusable_at_the_start(run: Run, tpu: pytest.MonkeyPatch, fault: str, sa
     assert err.count("no Edge TPU: ") == 1 and says in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "hang_s"), [("error@30", 0), ("hang@30=60", 60), ("abort@30", 0)])
 def test_a_loss_during_a_run(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path, fault: str, hang_s: int) -> None:
     tpu.setenv("STANDIN", fault)
@@ -104,6 +106,7 @@ def test_a_loss_during_a_run(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path, 
         assert _longest_gap_s(lines) < hang_s / 4
 
 
+@pytest.mark.slow
 def test_a_device_that_comes_back_is_used_again(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gone, log = tmp_path / "gone", tmp_path / "log.jsonl"
     gone.touch()
@@ -132,6 +135,7 @@ def test_a_device_that_comes_back_is_used_again(run: Run, tpu: pytest.MonkeyPatc
     assert min(summary["engine_seconds"].values()) > 0
 
 
+@pytest.mark.slow
 def test_the_figures_tell_of_losses_and_of_time_on_each_engine(tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     pytest.importorskip("prometheus_client")
@@ -171,6 +175,7 @@ def test_on_tpu_loss_exit(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert len(_lines(log)) == 7
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_device_hangs(tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tpu.setenv("STANDIN", "hang@20=300")
     log = tmp_path / "log.jsonl"
@@ -185,6 +190,7 @@ def test_sigterm_while_the_device_hangs(tpu: pytest.MonkeyPatch, tmp_path: Path)
     assert json.loads(out)["ended"] == "signal"
 
 
+@pytest.mark.slow
 def test_the_second_run_says_who_has_the_device(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     log = tmp_path / "first.jsonl"
     with _process("run", "--delegate", "edgetpu", "--source", "test", "--log", log, "--json") as first:

@@ -203,6 +203,7 @@ def _ends(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["stuck", "hang@2=60"])
 def test_the_worker_ends_with_its_parent_whatever_it_is_doing(
     tpu: pytest.MonkeyPatch, standin: Path, data: Path, fault: str

@@ -68,6 +68,7 @@ class _Frames:
         return engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["error@6", "hang@6=30", "abort@6", "segv@6"])
 def test_a_loss_costs_no_frame_and_the_device_comes_back(
     tpu: pytest.MonkeyPatch, data: Path, caplog: pytest.LogCaptureFixture, fault: str
@@ -91,6 +92,7 @@ def test_a_loss_costs_no_frame_and_the_device_comes_back(
     interpreter.close()
 
 
+@pytest.mark.slow
 def test_a_device_that_stays_away_is_asked_for_with_growing_patience(
     tpu: pytest.MonkeyPatch, data: Path, tmp_path: Path
 ) -> None:
@@ -217,6 +219,7 @@ def test_a_device_that_another_program_holds(tpu: pytest.MonkeyPatch, data: Path
     opened.close()
 
 
+@pytest.mark.slow
 def test_a_stick_that_is_pulled_is_not_asked_for_until_it_shows_again(
     tpu: pytest.MonkeyPatch, data: Path, tmp_path: Path
 ) -> None:
