@@ -48,7 +48,7 @@ def as_event(event: Event) -> dict[str, Any]:
     }
 
 
-def _entry(one: Prediction) -> dict[str, Any]:
+def as_entry(one: Prediction) -> dict[str, Any]:
     entry: dict[str, Any] = {"label": one.label, "index": one.index, "score": round(one.score, 4)}
     return entry if one.unit is None else {**entry, "unit": one.unit}
 
@@ -63,7 +63,7 @@ def as_record(result: Result) -> dict[str, Any]:
         "t": timestamp(result.wall_time),
         "uptime_s": round(result.uptime_s, 3),
         "frame": result.frame.index,
-        "top": [_entry(one) for one in result.top],
+        "top": [as_entry(one) for one in result.top],
         "latency_ms": round(result.latency_ns / 1e6, 3),
         "inference_ms": None if result.gated else round(result.inference_ns / 1e6, 3),
         "fps": round(result.fps, 2),

@@ -206,7 +206,8 @@ class FrameLoop:
         scores = self._smoother(shown.scores)
         threshold = self.controls.threshold
         # A measured value has no threshold: it may be below zero.
-        top = tuple(one for one in self._best(classifier, scores) if one.unit is not None or not one.score < threshold)
+        ranked = tuple(self._best(classifier, scores))
+        top = tuple(one for one in ranked if one.unit is not None or not one.score < threshold)
         wall_time = time.time()
         decider = self._decider
         events = tuple(decider(scores, wall_time, frame.index)) if decider is not None else ()
@@ -231,6 +232,8 @@ class FrameLoop:
             events=events,
             present=decider.present_labels if decider is not None else (),
             gated=classified is None,
+            ranked=ranked,
+            raw_row=None if scores is shown.scores else int(np.argmax(shown.scores)),
         )
         for sink in self._sinks:
             sink.write(result)

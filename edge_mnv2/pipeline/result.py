@@ -16,7 +16,8 @@ from edge_mnv2.runtime.classifier import Classified, Prediction
 class Result:
     """One classified frame. Times are monotonic nanoseconds, `wall_time` is seconds since 1970 (UTC).
 
-    `top` is what passed smoothing and threshold, best first. `latency_ns` runs from capture to result. `fps` counts
+    `top` is what passed smoothing and threshold, best first; `ranked` is the same before the threshold, and `raw_row`
+    the best row of this frame alone, before smoothing. `latency_ns` runs from capture to result. `fps` counts
     the results of the last second, `dropped` the frames that were captured and never classified so far. `events` is
     what appeared or went with this result, `present` the labels of what is present now, the oldest first. `gated`:
     nothing moved, the scores are those of the last inference, and `inference_ns` is what that one took.
@@ -37,6 +38,8 @@ class Result:
     events: tuple[Event, ...] = ()
     present: tuple[str, ...] = ()
     gated: bool = False
+    ranked: tuple[Prediction, ...] = ()
+    raw_row: Optional[int] = None
 
     @property
     def unsure(self) -> bool:
