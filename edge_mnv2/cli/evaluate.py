@@ -16,7 +16,7 @@ from edge_mnv2.cli.table import aligned
 from edge_mnv2.errors import PARTIAL, SourceError
 
 if TYPE_CHECKING:
-    from edge_mnv2.datasets.dataset import Dataset
+    from edge_mnv2.datasets.labelled_pictures import Dataset
     from edge_mnv2.evaluate.evaluation import Outcome
 
 _CONFUSIONS = 10
@@ -46,20 +46,20 @@ def evaluate(
 ) -> None:
     """Measure a model on pictures with known answers."""
     from edge_mnv2.board.cpus import resolve_threads
-    from edge_mnv2.evaluate.session import Request, run
+    from edge_mnv2.evaluate.evaluation_run import EvaluationRequest, run
     from edge_mnv2.runtime.opening import chosen_resize
     from edge_mnv2.settings.profile import resolve
 
     overrides = setting_overrides(context)
     settings = resolve(None, overrides)
-    engine = None
+    accelerator = None
     if delegate is not None and delegate != "none":
-        # The decoders fit the pictures: the engine must take them as they come.
-        engine = resolve(None, {**overrides, "preprocess.resize": ("stretch", "command line")})
+        # The decoders fit the pictures: the classifier must take them as they come.
+        accelerator = resolve(None, {**overrides, "preprocess.resize": ("stretch", "command line")})
     count, said = resolve_threads(settings.runtime.threads)
     if said:
         _note(said)
-    request = Request(
+    request = EvaluationRequest(
         folder,
         settings.runtime.model,
         against,
@@ -67,7 +67,7 @@ def evaluate(
         resize=chosen_resize(settings),
         runtime=settings.runtime.backend,
         threads=count,
-        engine=engine,
+        accelerator=accelerator,
         csv=csv,
         html=html,
     )
@@ -109,7 +109,7 @@ def _failed(outcome: Outcome, say: Callable[[str], None]) -> None:
 
 
 def _text(document: dict[str, Any], unit: str) -> str:
-    from edge_mnv2.evaluate.document import MEASURES
+    from edge_mnv2.evaluate.evaluation_document import MEASURES
 
     against = document["against"]
     models = [document, *([against] if against is not None else [])]

@@ -15,7 +15,7 @@ from edge_mnv2.cli.table import aligned
 from edge_mnv2.errors import PARTIAL, UsageError
 
 if TYPE_CHECKING:
-    from edge_mnv2.train.course import Course, Position
+    from edge_mnv2.train.training_loop import Position, TrainingPhase
 
 _STOPPED = 130
 _MOST = 256
@@ -73,16 +73,15 @@ def train(
 ) -> None:
     """Train or fine-tune the whole network on a workstation."""
     values = {name: value for name, value in locals().items() if name not in ("context", "as_json")}
-    from edge_mnv2.train.request import TrainRequest
-    from edge_mnv2.train.requirement import require_torch
+    from edge_mnv2.train.training_request import TrainRequest, require_torch
 
     values.update(workers=_count("--workers", workers, 0), threads=_count("--threads", threads, 1))
     request = TrainRequest(**values)
     require_torch()
-    from edge_mnv2.train.session import train as run
+    from edge_mnv2.train.training_run import train as run
 
     chosen = [name for name in values if given(context, name) is not None]
-    document = run(request, say=_say, watcher=_Progress(), given=chosen)
+    document = run(request, say=_say, watcher=_Progress(), chosen=chosen)
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _text(document))
     if document["ended"] == "signal":
         _say(f"stopped: edge-mnv2 train {folder} --out {out} --resume goes on from here")
@@ -112,17 +111,17 @@ class _Progress:
         self._live = sys.stderr.isatty()
         self._shown = 0.0
 
-    def step(self, course: Course, at: Position, steps: int, seconds_left: Optional[float]) -> None:
+    def step(self, phase: TrainingPhase, at: Position, steps: int, seconds_left: Optional[float]) -> None:
         if not self._live or time.monotonic() - self._shown < 0.2:
             return
         self._shown = time.monotonic()
         left = f", {_duration(seconds_left)} left" if seconds_left is not None else ""
-        loss = f", loss {at.loss_sum / at.seen:.4f}" if at.seen else ""
-        text = f"{course.name} epoch {at.epoch + 1}/{course.epochs}, step {at.step}/{steps}{loss}{left}"
+        loss = f", loss {phase.objective.over(at.sums):.4f}" if at.sums.pictures else ""
+        text = f"{phase.name} epoch {at.epoch + 1}/{phase.epochs}, step {at.step}/{steps}{loss}{left}"
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 
-    def epoch(self, entry: dict[str, Any], course: Course, seconds_left: float) -> None:
+    def epoch(self, entry: dict[str, Any], phase: TrainingPhase, seconds_left: float) -> None:
         if self._live:
             sys.stderr.write("\r\x1b[K")
         measures = ", ".join(
@@ -130,16 +129,24 @@ class _Progress:
         )
         best = ", the best so far" if entry["best"] else ""
         _say(
-            f"{course.name} epoch {entry['epoch']}/{course.epochs}: loss {entry['train_loss']:.4f}, "
+            f"{phase.name} epoch {entry['epoch']}/{phase.epochs}: loss {entry['train_loss']:.4f}, "
             f"validation {measures}{best} ({entry['seconds']:.1f} s, {_duration(seconds_left)} left)"
         )
 
 
-_MEASURES = (("loss", "loss"), ("top1", "top-1"), ("rmse", "RMSE"), ("mae", "MAE"))
+_MEASURES = (
+    ("loss", "loss"),
+    ("top1", "top-1"),
+    ("macro_f1", "macro-F1"),
+    ("rmse", "RMSE"),
+    ("mae", "MAE"),
+    ("mape", "MAPE"),
+)
+_SHARES = ("top1", "top5", "balanced_top1", "macro_f1", "mape", "agreement")
 
 
 def _shown(key: str, value: float) -> str:
-    return f"{value:.1%}" if key in ("top1", "top5", "agreement") else f"{value:.4g}"
+    return f"{value:.1%}" if key in _SHARES else f"{value:.4g}"
 
 
 def _duration(seconds: float) -> str:
@@ -155,7 +162,7 @@ def _text(document: dict[str, Any]) -> str:
     ]
     rows += [
         [title, _shown(key, document[key])]
-        for key, title in (("top1", "top-1"), ("top5", "top-5"), ("rmse", "RMSE"), ("mae", "MAE"))
+        for key, title in (("top1", "top-1"), ("top5", "top-5"), *_MEASURES[2:])
         if document[key] is not None
     ]
     lines = [aligned(rows)]

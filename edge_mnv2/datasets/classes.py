@@ -68,13 +68,16 @@ class Classes:
 
 class ClassNames:
     """Finds the class that a text means: a label, a part of a label between commas, a wnid (`n02123045`) where the
-    classes are ImageNet's, or the class index itself. Case, accents' encoding and `_` for a blank do not matter."""
+    classes are ImageNet's, or the class index itself. Case, accents' encoding and `_` for a blank matter only between
+    labels that differ in nothing else."""
 
     def __init__(self, classes: Classes) -> None:
         self._classes = classes
+        self._exact: dict[str, set[int]] = {}
         self._whole: dict[str, set[int]] = {}
         self._parts: dict[str, set[int]] = {}
         for index, label in enumerate(classes.labels):
+            self._exact.setdefault(label, set()).add(index)
             self._whole.setdefault(_key(label), set()).add(index)
             for part in label.split(","):
                 self._parts.setdefault(_key(part), set()).add(index)
@@ -83,12 +86,12 @@ class ClassNames:
     def find(self, text: str) -> int:
         """The class index. Raises UsageError where the text means no class or more than one."""
         key = _key(text)
-        for table in (self._whole, self._parts):
-            found = table.get(key, set())
-            if len(found) == 1:
-                return next(iter(found))
-            if found:
-                indices = ", ".join(str(index) for index in sorted(found))
+        for table, name in ((self._exact, text), (self._whole, key), (self._parts, key)):
+            matches = table.get(name, set())
+            if len(matches) == 1:
+                return next(iter(matches))
+            if matches:
+                indices = ", ".join(str(index) for index in sorted(matches))
                 raise UsageError(f"'{text}' means more than one class ({indices})", hint="use the class index instead")
         wnid = self._by_wnid(text)
         if wnid is not None:

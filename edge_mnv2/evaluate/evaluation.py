@@ -1,23 +1,44 @@
-"""One pass of one or two models over a data set."""
+"""One pass of one or two models over a data set.
+
+Threads decode and fit pictures ahead: decoders release Python's lock, so all cores work, and only small fitted pictures
+wait, never whole photographs.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Optional, Union
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 
 from edge_mnv2.datasets.classes import Classes
-from edge_mnv2.datasets.dataset import Dataset, Example
+from edge_mnv2.datasets.labelled_pictures import REGRESSION, Dataset, Example, Truth
 from edge_mnv2.errors import SourceError, UsageError
 from edge_mnv2.evaluate.metrics import Answer, rank_of
-from edge_mnv2.evaluate.pictures import Fit, fitted_pictures
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.preprocess import Preprocessor
 
-REGRESSION = "regression"
 Answered = Union[Answer, tuple[float, ...]]
+
+
+class Fit(NamedTuple):
+    """How a model wants its pictures: a resize policy, and the size of its input in pixels."""
+
+    resize: str
+    height: int
+    width: int
+
+
+Fitted = dict[Fit, np.ndarray]
+"""The picture as a model sees it: RGB uint8 height x width x 3."""
+
+_AHEAD = 4
 
 
 @dataclass
@@ -53,7 +74,7 @@ class Subject:
         """What a data set must hold for this model: its classes, or a value for each of its outputs."""
         return self.classes if self.classes is not None else self.classifier.labels
 
-    def answer(self, image: np.ndarray, truth: Union[int, tuple[float, ...]]) -> Answered:
+    def answer(self, image: np.ndarray, truth: Truth) -> Answered:
         """Classify one fitted picture and note the answer."""
         result = self.classifier.classify(image)
         scores = result.scores
@@ -149,3 +170,36 @@ def evaluate(
             on_outcome(outcome)
     evaluation.duration_s = time.monotonic() - started
     return evaluation
+
+
+def fitted_pictures(paths: Sequence[Path], fits: Sequence[Fit], workers: int) -> Iterator[Union[Fitted, SourceError]]:
+    """For each path in order its picture fitted in each of `fits`, or the error that names the file.
+
+    `workers` threads decode ahead of the consumer; each holds one whole photograph at a time.
+    """
+    remaining = iter(paths)
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[Union[Fitted, SourceError]]] = deque()
+        try:
+            for path in itertools.islice(remaining, workers * _AHEAD):
+                waiting.append(pool.submit(_fitted, path, fits))
+            while waiting:
+                picture = waiting.popleft().result()
+                for path in itertools.islice(remaining, 1):
+                    waiting.append(pool.submit(_fitted, path, fits))
+                yield picture
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _fitted(path: Path, fits: Sequence[Fit]) -> Union[Fitted, SourceError]:
+    from edge_mnv2.camera.still import read_still
+
+    # A preprocessor keeps its result until its next picture: a new one each time leaves the result to the consumer.
+    preprocessors = {fit: Preprocessor(fit.height, fit.width, fit.resize) for fit in fits}
+    try:
+        pixels = read_still(path, max(one.least_side for one in preprocessors.values()))
+    except SourceError as error:
+        return error
+    return {fit: preprocessor.to_rgb(pixels) for fit, preprocessor in preprocessors.items()}

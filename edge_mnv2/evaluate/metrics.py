@@ -88,6 +88,23 @@ def balanced_accuracy(classes: Sequence[ClassAccuracy]) -> Optional[float]:
     return sum(entry.top1 for entry in classes) / len(classes) if classes else None
 
 
+def balanced_recall(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean over the classes of `truth` of the share that was predicted right; both int (pictures,)."""
+    return float(np.mean([np.mean(predicted[truth == index] == index) for index in np.unique(truth)]))
+
+
+def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean of 2 right / (true + predicted) over all classes that are true or predicted somewhere; both int (pictures,).
+
+    scikit-learn's `f1_score(average="macro")`.
+    """
+    scores = []
+    for index in np.union1d(truth, predicted):
+        of_class, called = truth == index, predicted == index
+        scores.append(2 * np.sum(of_class & called) / (of_class.sum() + called.sum()))
+    return float(np.mean(scores))
+
+
 def confusion(answers: Iterable[Answer]) -> list[tuple[int, int, int]]:
     """(true class, predicted class, pictures), non-zero cells only, the most frequent first."""
     cells = Counter((answer.truth, answer.predicted) for answer in answers)
@@ -137,8 +154,8 @@ def regression_errors(truth: Sequence[float], predicted: Sequence[float]) -> Opt
     """Mean squared, root mean squared, mean absolute and mean absolute percentage error. None without values."""
     if not truth:
         return None
-    wanted, given = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
-    off = np.abs(given - wanted)
+    wanted, answered = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
+    off = np.abs(answered - wanted)
     with np.errstate(over="ignore", invalid="ignore"):
         mse = float(np.mean(off**2))
     some = wanted != 0

@@ -1,14 +1,17 @@
-"""The state of a run in one file, so that a run which was killed goes on as if nothing had happened."""
+"""The state of a run in one file: a killed run continues from it, bit for bit."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 
-from edge_mnv2.errors import ModelError
+from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.train.training_request import TrainRequest
 from edge_mnv2.zoo.sidecar import write_all
 
 NAME = "checkpoint.pt"
@@ -49,3 +52,38 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def earlier_run(
+    request: TrainRequest, chosen: Collection[str], say: Callable[[str], None]
+) -> tuple[Optional[dict[str, Any]], TrainRequest]:
+    """The checkpoint to go on from, and the request with what the earlier run was asked for.
+
+    A field in `chosen` that differs from the earlier run's, or a folder that holds a run without --resume, raises
+    UsageError.
+    """
+    path = request.out / NAME
+    if not path.is_file():
+        if request.resume:
+            say(f"{request.out} holds no checkpoint yet: beginning anew")
+        return None, request
+    if not request.resume:
+        raise UsageError(f"{request.out} holds a run already", hint="--resume goes on with it, or name another --out")
+    state = load(path)
+    asked = state["request"]
+    for name, value in request.decisive().items():
+        if name in chosen and name in asked and value != asked[name]:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{option} {value}: the run in {request.out} began with {_shown(asked[name])}",
+                hint="leave the option out, or name another --out",
+            )
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if hasattr(request, name)}
+    if "threads" not in chosen:
+        # Sums are rounded differently where they are cut into other pieces.
+        changes["threads"] = state["threads"]
+    return state, dataclasses.replace(request, **changes)
+
+
+def _shown(value: Any) -> str:
+    return "its default" if value is None else str(Path(value) if isinstance(value, Path) else value)

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: a device, a network with weights, batches."""
+"""What a run needs before its first step: a device, a network with weights, a batch that fits into memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import torch
 
 from edge_mnv2.board.cpus import usable_cpus
@@ -15,21 +16,26 @@ from edge_mnv2.builder.recipe import IMAGENET_ENTRY
 from edge_mnv2.builder.request import IMAGENET
 from edge_mnv2.builder.weights import Weights, read_weights
 from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.network.layers import Convolution, elements
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
-from edge_mnv2.network.network import Head
-from edge_mnv2.train.augment import Augmentation
-from edge_mnv2.train.data import TrainingData
-from edge_mnv2.train.memory import check_batch
+from edge_mnv2.network.network import Head, Network
+from edge_mnv2.train.batches import Order, Pictures, make_loader
 from edge_mnv2.train.module import NetworkModule, load_tensors
-from edge_mnv2.train.pictures import Order, Pictures, make_loader
-from edge_mnv2.train.request import SCRATCH, TrainRequest
+from edge_mnv2.train.training_data import Augmentation, TrainingData
+from edge_mnv2.train.training_request import SCRATCH, TrainRequest
 from edge_mnv2.zoo.sidecar import write_all
 
 _MOST_WORKERS = 8
 
+_ACTIVATIONS = 3
+"""Tensors that a convolution, its normalization and its activation function hold for the backward pass."""
+
+_FLOAT = 4
+_RESERVE = 0.85
+
 
 def choose_device(request: TrainRequest, say: Callable[[str], None]) -> torch.device:
-    """CUDA where there is one and nobody asked for the CPU. Sets the number of threads. Raises UsageError."""
+    """CUDA if it is available and the CPU was not asked for. Sets the number of threads. Raises UsageError."""
     usable = usable_cpus()
     if request.threads is not None and request.threads > usable:
         say(f"{request.threads} threads asked for, {usable} CPUs are usable: using {usable}")
@@ -70,6 +76,9 @@ def open_module(
         check_batch(network, request.batch, available << 20 if available is not None else None)
     module = NetworkModule(network)
     if weights is not None:
+        for name, values in weights.tensors.items():
+            if not np.isfinite(values).all():
+                raise ModelError(f"weights {weights.source}: '{name}' holds NaN or infinity", hint="give other weights")
         load_tensors(module, weights.tensors, classifier=weights.outputs == data.outputs)
     if request.task == "regression":
         _begin_at_mean(module, data)
@@ -107,6 +116,31 @@ def _begin_at_mean(module: NetworkModule, data: TrainingData) -> None:
         classifier.bias.fill_(float(values.mean()))
 
 
+def picture_bytes(network: Network) -> int:
+    """About the bytes that one picture of a batch takes in a training step."""
+    values = sum(
+        elements(layer.output) * (_ACTIVATIONS if isinstance(layer, Convolution) else 1) for layer in network.layers()
+    )
+    return values * _FLOAT
+
+
+def check_batch(network: Network, batch: int, available: Optional[int]) -> None:
+    """Raises UsageError if `batch` needs more than `available` bytes; None: not known.
+
+    Without this a machine would swap, or end the process without a word.
+    """
+    if available is None:
+        return
+    each = picture_bytes(network)
+    fits = int(available * _RESERVE) // each
+    if batch > max(2, fits):
+        raise UsageError(
+            f"--batch {batch} at {network.input[0]} pixels needs about {batch * each / 2**30:.1f} GB, "
+            f"{available / 2**30:.1f} GB are free",
+            hint=f"--batch {max(2, fits)} would fit",
+        )
+
+
 class Loaders:
     """Batches for training and for validation; `teacher_size` adds views for a teacher."""
 
@@ -122,9 +156,9 @@ class Loaders:
             # On a CPU every core is training already.
             workers = min(_MOST_WORKERS, usable_cpus()) if device.type == "cuda" else 0
         self.train = make_loader(pictures, order, workers, pinned=pinned)
-        kept = Pictures(data.validation, request.resolution)
+        held_out = Pictures(data.validation, request.resolution)
         in_turn = Order(len(data.validation), request.batch, shuffle=False)
-        self.validation = make_loader(kept, in_turn, workers, pinned=pinned)
+        self.validation = make_loader(held_out, in_turn, workers, pinned=pinned)
 
 
 def write_labels(out: Path, data: TrainingData) -> None:

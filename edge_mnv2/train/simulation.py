@@ -1,8 +1,8 @@
 """The integer model for training: every rounding of the int8 file, with gradients that pass through it.
 
 Folding, ranges, scales, the first layer that takes pixels and the correction of biases are those of
-`build.quantization`, so that what is trained here is what `build` writes; `integers` computes the same without
-gradients, bit for bit. The gradient of a rounding is taken as 1 (Bengio, Leonard and Courville 2013, "Estimating or
+`build.quantization`, so that what is trained here is what `build` writes; `integer_network` computes the same without
+gradients. The gradient of a rounding is taken as 1 (Bengio, Leonard and Courville 2013, "Estimating or
 Propagating Gradients Through Stochastic Neurons"); that of a value beyond its range is 0.
 """
 
@@ -27,7 +27,7 @@ from edge_mnv2.builder.quantization import (
     affine,
 )
 from edge_mnv2.network.layers import NORM_EPSILON, Convolution, Layer, Linear
-from edge_mnv2.train.integers import IntegerNetwork
+from edge_mnv2.train.integer_network import IntegerNetwork
 from edge_mnv2.train.module import NetworkModule, tensors_of
 
 FEATURES = "features"

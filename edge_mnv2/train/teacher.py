@@ -58,11 +58,11 @@ def _from_weights(path: Path, classes: Sequence[str], resolution: int, device: t
 def _from_model(name: str, classes: Sequence[str], threads: int) -> Teacher:
     from edge_mnv2.runtime.opening import open_classifier
 
-    classifier, found, _ = open_classifier(name, None, threads=threads, resize="stretch")
+    classifier, resolved, _ = open_classifier(name, None, threads=threads, resize="stretch")
     if classifier.task != "classification":
         raise ModelError(f"--teacher {name} measures a value, it knows no classes")
     _check_count(name, classifier.outputs, classes)
-    if found.labels is not None and [label.casefold() for label in classifier.labels] != [
+    if resolved.labels is not None and [label.casefold() for label in classifier.labels] != [
         label.casefold() for label in classes
     ]:
         pair = next((a, b) for a, b in zip(classifier.labels, classes) if a.casefold() != b.casefold())
@@ -70,7 +70,7 @@ def _from_model(name: str, classes: Sequence[str], threads: int) -> Teacher:
     height, width = classifier.input_size
     if height != width:
         raise ModelError(f"--teacher {name} takes pictures of {width}x{height}, not square ones")
-    return Teacher(found.name, height, lambda pixels: _logits(classifier, pixels))
+    return Teacher(resolved.name, height, lambda pixels: _logits(classifier, pixels))
 
 
 def _logits(classifier: Classifier, pixels: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,8 @@ from typing import Optional
 
 import numpy as np
 import pytest
-
 from edge_mnv2.datasets.lesson_pictures import read_pictures
+
 from edge_mnv2.errors import UsageError
 from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.labels import read_labels

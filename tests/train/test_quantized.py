@@ -19,15 +19,15 @@ from edge_mnv2.errors import UsageError  # noqa: E402
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
 from edge_mnv2.network.network import Head  # noqa: E402
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter  # noqa: E402
-from edge_mnv2.train.course import Course  # noqa: E402
-from edge_mnv2.train.integers import quantized_multiplier, requantized  # noqa: E402
+from edge_mnv2.train.integer_network import quantized_multiplier, requantized  # noqa: E402
 from edge_mnv2.train.module import NetworkModule, load_tensors, normalized  # noqa: E402
 from edge_mnv2.train.qat import calibrated  # noqa: E402
-from edge_mnv2.train.request import TrainRequest  # noqa: E402
-from edge_mnv2.train.session import train  # noqa: E402
 from edge_mnv2.train.simulation import Simulation  # noqa: E402
+from edge_mnv2.train.training_loop import TrainingPhase  # noqa: E402
+from edge_mnv2.train.training_request import TrainRequest  # noqa: E402
+from edge_mnv2.train.training_run import train  # noqa: E402
 from tests.network import seeded  # noqa: E402
-from tests.train.test_session import TINY, Quiet, colours, run, same_weights, seeded_weights  # noqa: E402
+from tests.train.test_training_run import TINY, Quiet, colours, run, same_weights, seeded_weights  # noqa: E402
 
 __all__ = ["colours", "seeded_weights"]
 
@@ -113,8 +113,8 @@ class Interrupted(Exception):
 
 
 class StopsWithinQat(Quiet):
-    def epoch(self, entry: dict[str, Any], course: Course, seconds_left: float) -> None:
-        if course.name == "qat":
+    def epoch(self, entry: dict[str, Any], phase: TrainingPhase, seconds_left: float) -> None:
+        if phase.name == "qat":
             raise Interrupted
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edge_mnv2.datasets.classes import Classes
-from edge_mnv2.datasets.dataset import read_dataset
+from edge_mnv2.datasets.labelled_pictures import read_dataset
 from edge_mnv2.errors import EdgeMnv2Error
 
 CLASSES = Classes.of(["background", "cat, tabby", "dog"])
@@ -51,7 +51,7 @@ def test_tables_of_every_dialect(tmp_path: Path, text: str) -> None:
         (b"file,class_index\na.png,-1\n", 2, "class index -1"),
         (b"file,class_index\na.png\n", 2, "line 2: class_index is missing"),
         (b"file,class_index\n,1\n", 2, "line 2: file is missing"),
-        (b"file,class_index\na.png,0\na.png,1\n", 2, "line 3: a.png was given another class_index"),
+        (b"file,class_index\na.png,0\na.png,1\n", 2, "line 3: a.png has another class_index"),
         (b"file,label\na.png,horse\n", 2, "line 2: 'horse' is no class"),
         (b"file,class_index\n\xff\xfe.png,0\n", 2, "not UTF-8"),
         (b"file,class_index\n" + b"a" * 200_000 + b",0\n", 2, "no CSV file"),

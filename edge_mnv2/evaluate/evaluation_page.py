@@ -2,26 +2,92 @@
 
 from __future__ import annotations
 
+import heapq
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any, Optional
 
+import numpy as np
+
 from edge_mnv2 import html_report
-from edge_mnv2.evaluate import figures
-from edge_mnv2.evaluate.charts import reliability, scatter
-from edge_mnv2.evaluate.document import MEASURES, Document
-from edge_mnv2.evaluate.mistakes import Mistake
+from edge_mnv2.evaluate import report_charts
+from edge_mnv2.evaluate.evaluation import Outcome, Subject
+from edge_mnv2.evaluate.evaluation_document import MEASURES, Document
+from edge_mnv2.evaluate.metrics import Answer
+from edge_mnv2.evaluate.report_charts import reliability, scatter
 from edge_mnv2.html_report import section, table
 
 MATRIX_CLASSES = 25
 """A confusion matrix with more classes than this cannot be read: the most frequent confusions are listed instead."""
 
 _CONFUSIONS = 30
+_JPEG_QUALITY = 80
 
 _STYLE = """
 svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.bar,.point{fill:var(--bar)}.point{fill-opacity:.6}
 .guide{stroke:var(--soft);stroke-dasharray:4 4;fill:none}.grid{stroke:var(--line)}.axis{stroke:var(--soft);fill:none}
 """
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """`weight` orders them (confidence, or absolute error); `jpeg` is the picture as the model saw it."""
+
+    weight: float
+    name: str
+    truth: str
+    answer: str
+    jpeg: bytes
+
+
+class Mistakes:
+    """Keeps the `most` weightiest mistakes of the first model, whatever the size of the data set."""
+
+    def __init__(self, subject: Subject, most: int = 12) -> None:
+        self._subject = subject
+        self._most = most
+        self._heap: list[Mistake] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Look at one picture's outcome."""
+        if outcome.error is not None or outcome.image is None:
+            return
+        answer, truth = outcome.answers[0], outcome.example.truth
+        classes = self._subject.classes
+        if isinstance(answer, Answer) and classes is not None:
+            if answer.rank == 0:
+                return
+            weight = answer.confidence
+            texts = (classes.name(answer.truth), f"{classes.name(answer.predicted)} {answer.confidence:.0%}")
+        else:
+            truths = truth if isinstance(truth, tuple) else ()
+            weight = max((abs(a - b) for a, b in zip(answer, truths)), default=0.0)
+            texts = (_values(truths), _values(answer))
+        if len(self._heap) == self._most and weight <= self._heap[0].weight:
+            return
+        mistake = Mistake(weight, outcome.example.name, *texts, _jpeg(outcome.image))
+        if len(self._heap) < self._most:
+            heapq.heappush(self._heap, mistake)
+        else:
+            heapq.heapreplace(self._heap, mistake)
+
+    def worst(self) -> list[Mistake]:
+        """The weightiest first."""
+        return sorted(self._heap, reverse=True)
+
+
+def _values(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    target = io.BytesIO()
+    Image.fromarray(image).save(target, "JPEG", quality=_JPEG_QUALITY)
+    return target.getvalue()
 
 
 def page(
@@ -47,7 +113,7 @@ def page(
     if document["failed"]:
         rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
         sections.append(section(f"Pictures that could not be read ({len(rows)})", table(["file", "reason"], rows)))
-    return html_report.page(title, "\n".join(sections), figures.STYLE + _STYLE)
+    return html_report.page(title, "\n".join(sections), report_charts.STYLE + _STYLE)
 
 
 _CALIBRATION = (
@@ -85,7 +151,7 @@ def _mistakes(document: Document, mistakes: Sequence[Mistake]) -> str:
     if not mistakes:
         return ""
     regression = document["task"] == "regression"
-    sheet = figures.sheet(figures.Figure(one.name, one.answer, one.truth, one.jpeg) for one in mistakes)
+    sheet = report_charts.sheet(report_charts.Figure(one.name, one.answer, one.truth, one.jpeg) for one in mistakes)
     title = "Furthest off" if regression else "Most confident mistakes"
     return section(title, sheet, "Each picture as the model saw it.")
 
@@ -103,7 +169,7 @@ def _confusion(document: Document) -> str:
 
 def _matrix(document: Document, classes: dict[int, str]) -> str:
     cells = {(cell["class_index"], cell["predicted_index"]): cell["images"] for cell in document["confusion"]}
-    return figures.matrix(classes, classes, cells)
+    return report_charts.matrix(classes, classes, cells)
 
 
 def _per_class(document: Document) -> str:

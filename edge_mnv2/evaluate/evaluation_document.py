@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict
 from typing import Any, Optional
 
+import numpy as np
+
 from edge_mnv2.datasets.classes import Classes
 from edge_mnv2.evaluate.evaluation import Evaluation, Subject
 from edge_mnv2.evaluate.metrics import (
@@ -14,6 +16,7 @@ from edge_mnv2.evaluate.metrics import (
     balanced_accuracy,
     calibration,
     confusion,
+    macro_f1,
     per_class,
     percentiles,
     regression_errors,
@@ -27,6 +30,7 @@ MEASURES = (
     ("top1", "top-1", "share"),
     ("top5", "top-5", "share"),
     ("balanced_top1", "top-1, mean over classes", "share"),
+    ("macro_f1", "macro-F1", "share"),
     ("expected_calibration_error", "expected calibration error", "share"),
     ("mse", "MSE", "square"),
     ("rmse", "RMSE", "value"),
@@ -82,15 +86,17 @@ def _measures(subject: Subject, evaluation: Evaluation, brief: bool = False) -> 
 
 def _accuracy(answers: list[Answer], classes: Classes, brief: bool) -> Document:
     error, bins = calibration(answers)
-    found: Document = {"top1": top_k_accuracy(answers, 1), "top5": top_k_accuracy(answers, 5)}
+    measured: Document = {"top1": top_k_accuracy(answers, 1), "top5": top_k_accuracy(answers, 5)}
     each = per_class(answers)
-    found["balanced_top1"] = balanced_accuracy(each)
-    found["expected_calibration_error"] = error
+    measured["balanced_top1"] = balanced_accuracy(each)
+    truth, predicted = (np.array([getattr(answer, name) for answer in answers]) for name in ("truth", "predicted"))
+    measured["macro_f1"] = macro_f1(truth, predicted) if answers else None
+    measured["expected_calibration_error"] = error
     if brief:
-        return found
-    found["calibration"] = [asdict(entry) for entry in bins]
-    found["per_class"] = [{"label": classes.name(entry.class_index), **asdict(entry)} for entry in each]
-    found["confusion"] = [
+        return measured
+    measured["calibration"] = [asdict(entry) for entry in bins]
+    measured["per_class"] = [{"label": classes.name(entry.class_index), **asdict(entry)} for entry in each]
+    measured["confusion"] = [
         {
             "class_index": truth,
             "predicted_index": predicted,
@@ -100,7 +106,7 @@ def _accuracy(answers: list[Answer], classes: Classes, brief: bool) -> Document:
         }
         for truth, predicted, count in confusion(answers)
     ]
-    return found
+    return measured
 
 
 def _errors(subject: Subject, evaluation: Evaluation) -> Document:
@@ -109,16 +115,16 @@ def _errors(subject: Subject, evaluation: Evaluation) -> Document:
     for number, name in enumerate(names):
         truth = [example.truth[number] for example in evaluation.examples if not isinstance(example.truth, int)]
         errors = regression_errors(truth, [answer[number] for answer in subject.answers])
-        measured = asdict(errors) if errors else dict.fromkeys(_ERRORS)
-        outputs.append({"name": name, **{key: _finite(value) for key, value in measured.items()}})
-    found: Document = {"top1": None, "top5": None}
+        figures = asdict(errors) if errors else dict.fromkeys(_ERRORS)
+        outputs.append({"name": name, **{key: _finite(value) for key, value in figures.items()}})
+    measured: Document = {"top1": None, "top5": None}
     for measure in _ERRORS:
         values = [entry[measure] for entry in outputs]
         # Over several outputs the mean, unknown where one of them is.
-        found[measure] = None if None in values else sum(values) / len(values)
+        measured[measure] = None if None in values else sum(values) / len(values)
     if len(outputs) > 1:
-        found["outputs"] = outputs
-    return found
+        measured["outputs"] = outputs
+    return measured
 
 
 def _difference(first: Subject, second: Subject) -> Optional[float]:

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from edge_mnv2.errors import SourceError, UsageError
-from edge_mnv2.train.augment import Augmentation
-from edge_mnv2.train.data import TrainingData, class_weights, read_training_data
+from edge_mnv2.train.training_data import Augmentation, TrainingData, class_weights, read_training_data
 
 
 def picture(path: Path, colour: int = 0) -> None:
@@ -95,7 +94,7 @@ def test_missing_folders_and_tables_that_contradict_themselves(tmp_path: Path) -
         read(tmp_path / "none")
     picture(tmp_path / "1.png")
     (tmp_path / "labels.csv").write_text("file,label\n1.png,a\n1.png,b\n")
-    with pytest.raises(UsageError, match=r"line 3: 1.png was given another label before"):
+    with pytest.raises(UsageError, match=r"line 3: 1.png has another label further up"):
         read(tmp_path)
     (tmp_path / "labels.csv").write_text("file,value\n1.png,2\n")
     with pytest.raises(UsageError, match="--task regression learns the value"):

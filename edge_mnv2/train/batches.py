@@ -1,4 +1,4 @@
-"""Pictures as batches: decoded by the project's one policy, augmented for training, preprocessed as on the board for
+"""Batches of pictures: decoded by the one reader of stills, augmented for training, preprocessed as on the board for
 validation. What comes depends on (seed, epoch, picture) alone, never on the number of workers or on where a run began.
 """
 
@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edge_mnv2.camera.still import read_still
-from edge_mnv2.datasets.dataset import Example
+from edge_mnv2.datasets.labelled_pictures import Example, Truth
 from edge_mnv2.errors import SourceError
 from edge_mnv2.runtime.preprocess import Preprocessor
-from edge_mnv2.train.augment import Augmentation
+from edge_mnv2.train.training_data import Augmentation
 
 _CACHE_BYTES = 256 << 20
 """Decoded pictures that each process keeps."""
@@ -39,7 +39,7 @@ class Batch:
 @dataclass(frozen=True)
 class _Sample:
     views: list[np.ndarray]
-    truth: Union[int, tuple[float, ...]]
+    truth: Truth
 
 
 class Pictures(Dataset):
@@ -63,7 +63,7 @@ class Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, key: tuple[int, int]) -> Union[_Sample, tuple[str, str]]:
+    def __getitem__(self, key: tuple[int, int]) -> _Sample | tuple[str, str]:
         epoch, position = key
         example = self.examples[position]
         try:
@@ -77,13 +77,13 @@ class Pictures(Dataset):
         return _Sample(views, example.truth)
 
     def _decoded(self, position: int) -> np.ndarray:
-        found = self._cache.get(position)
-        if found is None:
-            found = read_still(self.examples[position].path)
-            if self._cached + found.nbytes <= _CACHE_BYTES:
-                self._cache[position] = found
-                self._cached += found.nbytes
-        return found
+        pixels = self._cache.get(position)
+        if pixels is None:
+            pixels = read_still(self.examples[position].path)
+            if self._cached + pixels.nbytes <= _CACHE_BYTES:
+                self._cache[position] = pixels
+                self._cached += pixels.nbytes
+        return pixels
 
 
 class Order(Sampler):
@@ -111,7 +111,7 @@ class Order(Sampler):
             yield [(self.epoch, int(position)) for position in part]
 
 
-def collate(samples: Sequence[Union[_Sample, tuple[str, str]]]) -> Batch:
+def collate(samples: Sequence[_Sample | tuple[str, str]]) -> Batch:
     """One batch of what could be read."""
     good = [sample for sample in samples if isinstance(sample, _Sample)]
     failures = tuple(sample for sample in samples if not isinstance(sample, _Sample))

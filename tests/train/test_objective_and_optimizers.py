@@ -9,10 +9,24 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `train`)")
 
 from edge_mnv2.errors import UsageError  # noqa: E402
-from edge_mnv2.train.losses import LOSSES, check_loss, make_loss, mape, rmse  # noqa: E402
-from edge_mnv2.train.objective import Objective, Scale, distillation  # noqa: E402
-from edge_mnv2.train.optimizers import OPTIMIZERS, make_optimizer, parameter_groups, set_rate  # noqa: E402
-from edge_mnv2.train.schedule import SCHEDULES, rate_at  # noqa: E402
+from edge_mnv2.train.objective import (  # noqa: E402
+    LOSSES,
+    Objective,
+    Scale,
+    check_loss,
+    distillation,
+    make_loss,
+    mape,
+    rmse,
+)
+from edge_mnv2.train.optimizers import (  # noqa: E402
+    OPTIMIZERS,
+    SCHEDULES,
+    make_optimizer,
+    parameter_groups,
+    rate_at,
+    set_rate,
+)
 
 TORCHS: dict[str, Callable] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05),

@@ -24,9 +24,10 @@ from edge_mnv2.builder.request import BuildRequest  # noqa: E402
 from edge_mnv2.builder.weights import read_weights  # noqa: E402
 from edge_mnv2.errors import ModelError, SourceError, TrainingError, UsageError  # noqa: E402
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
-from edge_mnv2.train.memory import check_batch, out_of_memory, picture_bytes  # noqa: E402
-from edge_mnv2.train.request import TrainRequest  # noqa: E402
-from edge_mnv2.train.session import train  # noqa: E402
+from edge_mnv2.train.setup import check_batch, picture_bytes  # noqa: E402
+from edge_mnv2.train.training_loop import out_of_memory  # noqa: E402
+from edge_mnv2.train.training_request import TrainRequest  # noqa: E402
+from edge_mnv2.train.training_run import train  # noqa: E402
 from tests.network import seeded  # noqa: E402
 
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 60), "red": (220, 30, 40)}
@@ -39,10 +40,10 @@ class Quiet:
     def epoch(self, *_: Any) -> None: ...
 
 
-def run(folder: Path, out: Path, lines: list[str] | None = None, given: tuple = (), **fields: Any) -> dict[str, Any]:
+def run(folder: Path, out: Path, lines: list[str] | None = None, chosen: tuple = (), **fields: Any) -> dict[str, Any]:
     said = lines if lines is not None else []
     request = TrainRequest(folder, out, **{**TINY, **fields})
-    return train(request, say=said.append, watcher=Quiet(), given=given)
+    return train(request, say=said.append, watcher=Quiet(), chosen=chosen)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_a_folder_with_a_run_is_not_overwritten_and_resuming_keeps_what_was_aske
     with pytest.raises(UsageError, match="holds a run already: --resume"):
         run(colours, out)
     with pytest.raises(UsageError, match=r"--width 0\.5: the run in .* began with 0\.35"):
-        run(colours, out, resume=True, width=0.5, given=("width",))
+        run(colours, out, resume=True, width=0.5, chosen=("width",))
     before = (out / "last.pth").read_bytes()
     document = run(colours, out, resume=True)
     assert document["epochs"] == 8 and (out / "last.pth").read_bytes() == before
@@ -173,16 +174,16 @@ def test_a_folder_with_a_run_is_not_overwritten_and_resuming_keeps_what_was_aske
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(colours: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"loss is no finite number any more in epoch \d+, step \d+") as caught:
+    with pytest.raises(TrainingError, match=r"loss is not finite any more in epoch \d+, step \d+") as caught:
         run(colours, tmp_path / "out", epochs=30, optimizer="sgd", learning_rate=1e30, schedule="constant")
-    assert "--learning-rate 1e+29" in str(caught.value) and caught.value.exit_code == 1
+    assert "--learning-rate 0.1" in str(caught.value) and caught.value.exit_code == 1
     good = tmp_path / "good"
     run(colours, good, epochs=1)
     kept = (good / "best.pth").read_bytes()
     state = torch.load(good / "checkpoint.pt", weights_only=True)
     state["request"]["epochs"], state["request"]["learning_rate"] = 3, 1e30
     torch.save(state, good / "checkpoint.pt")
-    with pytest.raises(TrainingError, match="the best network, of epoch 1, is kept"):
+    with pytest.raises(TrainingError, match="the best network is that of epoch 1"):
         run(colours, good, resume=True)
     assert (good / "best.pth").read_bytes() == kept
 

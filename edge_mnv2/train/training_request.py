@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -68,8 +70,6 @@ class TrainRequest:
 
 def check(request: TrainRequest) -> None:
     """Raises UsageError for a value that is out of range or that does not go with another."""
-    from edge_mnv2.train.augment import Augmentation
-
     if request.task not in ("classification", "regression"):
         raise UsageError(f"--task {request.task}", hint="classification or regression")
     for option, value, least in (
@@ -106,6 +106,8 @@ def check(request: TrainRequest) -> None:
             f"the imagenet weights exist for width 1.0 only, not {request.width:g}",
             hint="--weights none begins from scratch",
         )
+    from edge_mnv2.train.training_data import Augmentation
+
     Augmentation.parse(request.augment, request.least_area)
     if request.out.exists() and not request.out.is_dir():
         raise UsageError(f"--out {request.out} is a file", hint="name a folder")
@@ -113,10 +115,23 @@ def check(request: TrainRequest) -> None:
 
 def check_names(request: TrainRequest) -> None:
     """`check` for what needs PyTorch to be known: losses, optimizers, schedules."""
-    from edge_mnv2.train.losses import check_loss, default_loss
-    from edge_mnv2.train.optimizers import check_optimizer
-    from edge_mnv2.train.schedule import check_schedule
+    from edge_mnv2.train.objective import check_loss, default_loss
+    from edge_mnv2.train.optimizers import check_optimizer, check_schedule
 
     check_optimizer(request.optimizer)
     check_schedule(request.schedule)
     check_loss(request.loss or default_loss(request.task), request.task, request.label_smoothing)
+
+
+def require_torch() -> None:
+    """Raises UsageError where PyTorch is not installed or does not start."""
+    hint = "training needs PyTorch, on a workstation: pip install 'edge-mnv2[train]'"
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("PyTorch is not installed", hint=hint)
+    # Waiting threads sleep instead of spinning: beside other work on the same cores, spinning made a step thirty times
+    # slower, and sleeping costs nothing that can be measured. The variable is read at the import.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UsageError(f"PyTorch does not start ({error})", hint=hint) from error

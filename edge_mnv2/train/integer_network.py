@@ -1,4 +1,4 @@
-"""The int8 file's arithmetic in PyTorch, bit for bit: the integers of `build`, multiplied and rounded as the plain
+"""The int8 file's arithmetic in PyTorch: the integers of `build`, multiplied and rounded as the plain
 kernels of TensorFlow Lite do it. With it a network is validated as the board will run it, in batches.
 
 Requantization is Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
