@@ -23,10 +23,10 @@ import numpy as np
 
 from edge_mnv2.camera.still import list_stills, read_still
 from edge_mnv2.teach.embedding import Embedder
-from edge_mnv2.teach.lesson import Request, learn
-from edge_mnv2.teach.measure import answers
-from edge_mnv2.teach.nothing import noise
-from edge_mnv2.teach.taught import Taught, teach
+from edge_mnv2.teach.head_fitting import Taught, answers, teach
+from edge_mnv2.teach.lesson import learn
+from edge_mnv2.teach.lesson_request import LessonRequest
+from edge_mnv2.teach.open_set import noise
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import resolve
 
@@ -60,7 +60,7 @@ def lesson(photos: Path, kinds: dict[str, str], chosen: tuple[str, ...], model: 
                 place = Path(work) / kind
                 place.mkdir(exist_ok=True)
                 (place / name).symlink_to((photos / name).resolve())
-        request = Request(Path(work), model=model, seed=seed, holdout=HELD_OUT)
+        request = LessonRequest(Path(work), model=model, seed=seed, holdout=HELD_OUT)
         seen, embedder = learn(request, lambda line: None, lambda done, total: None)
         with embedder:
             return teach(seen)

@@ -15,9 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edge_mnv2.teach.document import document
-from edge_mnv2.teach.lesson import Request, learn
-from edge_mnv2.teach.taught import teach
+from edge_mnv2.teach.head_fitting import teach
+from edge_mnv2.teach.lesson import learn
+from edge_mnv2.teach.lesson_document import document
+from edge_mnv2.teach.lesson_request import LessonRequest
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -30,7 +31,7 @@ INSTRUMENTS = {"dial": dial, "level": level, "level behind glass": tank}
 def measured(data: Path, draw: Draw, model: str, pictures: int, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as work:
         folder = gauges(data, Path(work), draw, count=pictures, seed=seed)
-        lesson, embedder = learn(Request(folder, model=model), lambda line: None, lambda done, total: None)
+        lesson, embedder = learn(LessonRequest(folder, model=model), lambda line: None, lambda done, total: None)
         with embedder:
             metrics = document(teach(lesson), "value.tflite", "", [])["metrics"]
     return {

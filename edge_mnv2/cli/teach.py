@@ -21,9 +21,8 @@ from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
 if TYPE_CHECKING:
     from edge_mnv2.camera.frame import FrameSource
     from edge_mnv2.outputs.live import Live
-    from edge_mnv2.teach.capture import Plan
-    from edge_mnv2.teach.guide import Guide
-    from edge_mnv2.teach.lesson import Request
+    from edge_mnv2.teach.guided_capture import Guide, Plan
+    from edge_mnv2.teach.lesson import LessonRequest
 
 _SAY_EVERY_S = 5.0
 _INTERRUPTED = 130
@@ -96,16 +95,16 @@ def teach(
         web = None
     from edge_mnv2.board.cpus import resolve_threads
     from edge_mnv2.settings.profile import resolve
-    from edge_mnv2.teach.guide import Guide
-    from edge_mnv2.teach.lesson import Request
-    from edge_mnv2.teach.session import ready, run
+    from edge_mnv2.teach.guided_capture import Guide
+    from edge_mnv2.teach.lesson import LessonRequest
+    from edge_mnv2.teach.teach_run import ready, run
 
     settings = resolve(None, setting_overrides(context))
     count, said = resolve_threads(settings.runtime.threads)
     if said:
         _say(said)
     folder = folder or Path("taught")
-    request = Request(
+    request = LessonRequest(
         folder,
         out,
         model,
@@ -130,7 +129,7 @@ def teach(
     with _on_page(guide, web, web_token, web_open) as live:
         if camera is not None and classes:
             from edge_mnv2.app.source_choice import choose_source
-            from edge_mnv2.teach.capture import Plan
+            from edge_mnv2.teach.guided_capture import Plan
 
             plan = Plan(classes, shots, countdown_s=countdown)
             _take(request, choose_source(None, camera, settings.camera).source, plan, guide, live)
@@ -171,11 +170,11 @@ def _on_page(guide: Guide, web: Optional[str], token: Optional[str], everyone: b
         server.close()
 
 
-def _take(request: Request, source: FrameSource, plan: Plan, guide: Guide, live: Optional[Live]) -> None:
+def _take(request: LessonRequest, source: FrameSource, plan: Plan, guide: Guide, live: Optional[Live]) -> None:
     """Take pictures into the folder of `request`. Ends the command where it is interrupted."""
     from edge_mnv2.outputs.live import Facts
     from edge_mnv2.runtime.opening import open_classifier
-    from edge_mnv2.teach.capture import Session
+    from edge_mnv2.teach.guided_capture import GuidedCapture
 
     line = Line()
     if live is not None:
@@ -186,7 +185,7 @@ def _take(request: Request, source: FrameSource, plan: Plan, guide: Guide, live:
     if live is not None:
         keys["press the page's button"] = guide.pressed
     with open_classifier(request.model, top_k=3)[0] as classifier, source:
-        session = Session(
+        capture = GuidedCapture(
             source,
             request.folder,
             plan,
@@ -198,7 +197,7 @@ def _take(request: Request, source: FrameSource, plan: Plan, guide: Guide, live:
             guide=guide,
         )
         try:
-            session.run()
+            capture.run()
         except KeyboardInterrupt:
             taken = sum(guide.taken.values())
             folder = request.folder

@@ -143,12 +143,11 @@ def _natural(part: str) -> tuple[int, str]:
 
 def _from_table(table: Path, answers: Answers, choices: Sequence[str]) -> Dataset:
     columns, rows = read_table(table)
-    classes = answers if isinstance(answers, Classes) else None
-    names = ClassNames(classes) if classes is not None else None
-    if classes is not None:
-        wanted: tuple[str, ...] = (class_column(table, columns, choices),)
+    wanted: tuple[str, ...]
+    if isinstance(answers, Classes):
+        classes, names, wanted = answers, ClassNames(answers), (class_column(table, columns, choices),)
     else:
-        wanted = value_columns(table, columns, list(answers))  # type: ignore[call-overload]
+        classes, names, wanted = None, None, value_columns(table, columns, answers)
 
     def truth_of(row: dict[str, str]) -> Truth:
         missing = [column for column in ("file", *wanted) if not row.get(column)]
@@ -160,7 +159,8 @@ def _from_table(table: Path, answers: Answers, choices: Sequence[str]) -> Datase
             return classes.check(whole_number(row["class_index"]))
         return names.find(row[wanted[0]])
 
-    examples, truths = [], {}
+    examples = []
+    truths: dict[str, Truth] = {}
     for line, row in rows:
         try:
             truth = truth_of(row)

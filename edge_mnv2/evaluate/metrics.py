@@ -168,3 +168,14 @@ def percentiles(milliseconds: Sequence[float], *ranks: int) -> dict[str, Optiona
     if not milliseconds:
         return {f"p{rank}": None for rank in ranks}
     return {f"p{rank}": float(value) for rank, value in zip(ranks, np.percentile(milliseconds, ranks))}
+
+
+def wilson(right: int, count: int, z: float = 1.96) -> Optional[tuple[float, float]]:
+    """The 95 % interval of a share (Wilson, 1927). None without pictures."""
+    if not count:
+        return None
+    share = right / count
+    middle = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    whole = 1 + z * z / count
+    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)

@@ -88,9 +88,9 @@ def top_predictions(scores: np.ndarray, labels: Sequence[str], k: int) -> list[P
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """`exp(x - max) / sum(exp(x - max))` in float32."""
-    shifted = np.exp(logits - logits.max())
-    return shifted / shifted.sum()
+    """`exp(x - max) / sum(exp(x - max))` over the last axis, in the dtype of `logits`."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 class Classifier:

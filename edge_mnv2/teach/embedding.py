@@ -68,7 +68,7 @@ class Embedder:
 
     def __init__(
         self,
-        found: Resolved,
+        model: Resolved,
         *,
         operators: Optional[Sequence[int]] = None,
         maps: bool = False,
@@ -80,21 +80,21 @@ class Embedder:
 
         Raises ModelError where the model has no embedding.
         """
-        model = _read(found)
-        places = list(operators or (layers(model) if maps else [_POOL]))
-        backbones = [cut(_read(found), found.name, None if place == _POOL else place) for place in places]
+        whole = _read(model)
+        places = list(operators or (layers(whole) if maps else [_POOL]))
+        backbones = [cut(_read(model), model.name, None if place == _POOL else place) for place in places]
         self.layers: list[Layer] = []
         for place, backbone in zip(places, backbones):
             start = sum(layer.size for layer in self.layers)
             shape = tuple(backbone.embedding.shape[1:])
             self.layers.append(Layer(place, start, shape, backbone.scale, backbone.zero_point))
         if len(backbones) == 1:
-            model = backbones[0].graph
+            whole = backbones[0].graph
         else:
-            keep_only(model, [model.main.operators[place].outputs[0] for place in places])
-        self._interpreter = open_interpreter(graph.write(model), runtime=runtime, threads=threads)
+            keep_only(whole, [whole.main.operators[place].outputs[0] for place in places])
+        self._interpreter = open_interpreter(graph.write(whole), runtime=runtime, threads=threads)
         spec = self._interpreter.inputs[0]
-        self._writer = InputWriter(spec, found.preprocess.mean, found.preprocess.std)
+        self._writer = InputWriter(spec, model.preprocess.mean, model.preprocess.std)
         self._fit = Preprocessor(self._writer.height, self._writer.width, resize, self._writer.channels)
         self.runtime = self._interpreter.runtime
 
@@ -129,13 +129,13 @@ class Embedder:
         self.close()
 
 
-def read_backbone(found: Resolved, layer: Layer) -> Backbone:
+def read_backbone(model: Resolved, layer: Layer) -> Backbone:
     """The backbone of a model file, cut anew behind `layer`. Raises ModelError."""
-    return cut(_read(found), found.name, None if layer.operator == _POOL else layer.operator)
+    return cut(_read(model), model.name, None if layer.operator == _POOL else layer.operator)
 
 
-def _read(found: Resolved) -> graph.Graph:
-    return graph.read(found.path.read_bytes(), found.name)
+def _read(model: Resolved) -> graph.Graph:
+    return graph.read(model.path.read_bytes(), model.name)
 
 
 def vary(pixels: np.ndarray, count: int, random: np.random.Generator) -> Iterator[np.ndarray]:

@@ -1,34 +1,42 @@
-"""From a folder of pictures to a taught model file."""
+"""A lesson: pictures as embeddings with their truths.
+
+A taught model's file remembers them, so that it can be extended without the old pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.datasets.dataset import TABLE
-from edge_mnv2.datasets.lesson_pictures import (
+from edge_mnv2.datasets.label_table import TABLE
+from edge_mnv2.datasets.labelled_pictures import (
     CLASSIFICATION,
     REGRESSION,
-    Picture,
-    PictureSet,
+    Dataset,
+    Example,
     class_folders,
     digest,
-    read_pictures,
 )
 from edge_mnv2.errors import ModelError, SourceError, UsageError
-from edge_mnv2.teach import nothing
 from edge_mnv2.teach.embedding import Embedder, Layer
-from edge_mnv2.teach.memory import Memory, recall
-from edge_mnv2.teach.optimizers import OPTIMIZERS
-from edge_mnv2.teach.split import hold_out, hold_out_values
+from edge_mnv2.teach.lesson_request import LessonRequest, check, hold_out, hold_out_values, read_lesson
+from edge_mnv2.teach.open_set import negative_pictures
+from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
-HEADS = ("softmax", "imprint")
+KEY = "edge-mnv2.taught"
+"""The model's metadata entry that remembers its lesson."""
+
+_FORMAT = 1
+_ARRAYS = ("codes", "picture", "truth", "held_out")
+
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
@@ -42,36 +50,43 @@ _MANY_MEASURED = (80, 160)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to teach. None: by the pictures, by the model that is extended, or the usual."""
+class LessonMemory:
+    """`about` says what was taught (task, head, classes, backbone). `codes` (pictures, size) are the embeddings in the
+    backbone's integers, variations included; `picture` is the picture that each belongs to, and one a picture are
+    `truth` (class or value), `held_out` and `names`."""
 
-    folder: Path
-    out: Optional[Path] = None
-    model: Optional[str] = None
-    task: Optional[str] = None
-    head: Optional[str] = None
-    optimizer: Optional[str] = None
-    holdout: float = 0.2
-    seed: int = 0
-    add: Optional[Path] = None
-    variations: bool = True
-    unknown: Optional[bool] = None
-    unit: Optional[str] = None
-    compiled: Optional[Path] = None
-    resize: Optional[str] = None
-    runtime: str = "auto"
-    threads: int = 1
+    about: dict[str, Any]
+    codes: np.ndarray
+    picture: np.ndarray
+    truth: np.ndarray
+    held_out: np.ndarray
+    names: Sequence[str]
+    digests: Sequence[str]
+
+    def packed(self) -> bytes:
+        """The content of the model's metadata entry `KEY`: the length of a JSON header, the header, the arrays."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        header = {
+            "format": _FORMAT,
+            "about": self.about,
+            "names": list(self.names),
+            "digests": list(self.digests),
+            "arrays": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
+        }
+        text = json.dumps(header).encode()
+        content = b"".join(array.tobytes() for array in arrays.values())
+        return len(text).to_bytes(4, "little") + text + zlib.compress(content, 6)
 
 
 @dataclass
 class Lesson:
-    """Everything that was seen. Arrays have one entry a picture, except `codes` and `picture`: one an embedding.
+    """Pictures, embeddings and truths. Arrays have one entry a picture, except `codes` and `picture`: one an embedding.
 
     The first embedding of a picture is of the picture as it is. `layers` says what a row of `codes` holds.
     """
 
-    request: Request
-    found: Resolved
+    request: LessonRequest
+    backbone: Resolved
     resize: str
     task: str
     head: str
@@ -86,8 +101,8 @@ class Lesson:
     paths: list[Optional[Path]]
     hashes: list[int]
     brightness: list[float]
-    nothing: np.ndarray
-    """`codes` of pictures that show nothing (none for a value)."""
+    negatives: np.ndarray
+    """`codes` of pictures without any object (none for a value)."""
     failures: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -104,30 +119,16 @@ class Lesson:
         """Places in `codes` of every embedding of `pictures`."""
         return np.flatnonzero(np.isin(self.picture, pictures))
 
-    def memory(self, about: dict[str, Any], layer: Layer) -> Memory:
-        """What the file shall remember: the embeddings of the layer that its head reads."""
+    def memory(self, about: dict[str, Any], layer: Layer) -> LessonMemory:
+        """What the file remembers: the embeddings of the layer that its head reads."""
         codes, picture = layer.of(self.codes), self.picture
         if self.task == REGRESSION:
             # Maps are large; their variations are not worth the room.
             codes, picture = codes[self.first], np.arange(len(self.truth))
-        return Memory(about, codes, picture, self.truth, self.held_out, self.names, self.digests)
+        return LessonMemory(about, codes, picture, self.truth, self.held_out, self.names, self.digests)
 
 
-def check(request: Request) -> None:
-    """Raises UsageError for what cannot be asked for."""
-    if request.head is not None and request.head not in HEADS:
-        raise UsageError(f"--head {request.head}", hint=f"one of {', '.join(HEADS)}")
-    if request.optimizer is not None and request.optimizer not in ("closed", *OPTIMIZERS):
-        raise UsageError(f"--optimizer {request.optimizer}", hint=f"one of {', '.join(('closed', *OPTIMIZERS))}")
-    if not 0 <= request.holdout < 1:
-        raise UsageError(f"--holdout {request.holdout:g}", hint="a share from 0 to below 1")
-    try:
-        (request.unit or "").encode()
-    except UnicodeEncodeError:
-        raise UsageError("--unit is no text in UTF-8") from None
-
-
-def learn(request: Request, say: Say, progress: Progress) -> tuple[Lesson, Embedder]:
+def learn(request: LessonRequest, say: Say, progress: Progress) -> tuple[Lesson, Embedder]:
     """Read and embed the pictures; `progress` is called with pictures done and their number.
 
     The caller closes the embedder. Raises as `read_pictures`, `resolve` and `recall`.
@@ -135,23 +136,23 @@ def learn(request: Request, say: Say, progress: Progress) -> tuple[Lesson, Embed
     check(request)
     before = recall(request.add) if request.add is not None else None
     about = before.about if before is not None else {}
-    pictures = read_pictures(request.folder, _task(request, about), 1 if before is not None else 2)
+    pictures = read_lesson(request.folder, _task(request, about), extending=before is not None)
     if before is not None and pictures.task != about["task"]:
         raise UsageError(f"--add {request.add} is a {about['task']}, and {request.folder} holds a {pictures.task}")
-    found = _backbone(request, about)
-    resize = request.resize or about.get("resize") or found.preprocess.resize or "crop"
+    backbone = _backbone(request, about)
+    resize = request.resize or about.get("resize") or backbone.preprocess.resize or "crop"
     if resize != about.get("resize", resize):
         raise UsageError(
             f"--resize {resize}: --add {request.add} was taught with {about['resize']}", hint="leave --resize out"
         )
-    if request.out is not None and request.out.exists() and request.out.samefile(found.path):
+    if request.out is not None and request.out.exists() and request.out.samefile(backbone.path):
         raise UsageError(f"--out {request.out} is the backbone itself", hint="give another name")
     unknown = about.get("unknown", True) if request.unknown is None else request.unknown
     request = replace(request, unit=request.unit or about.get("unit"), unknown=unknown)
     for note in pictures.notes:
         say(note)
     embedder = Embedder(
-        found,
+        backbone,
         operators=about.get("operators"),
         # A compiled extractor ends in the average pool; maps cannot be had from it.
         maps=pictures.task == REGRESSION and request.compiled is None and before is None,
@@ -160,13 +161,13 @@ def learn(request: Request, say: Say, progress: Progress) -> tuple[Lesson, Embed
         threads=request.threads,
     )
     try:
-        return _embed(request, pictures, found, resize, embedder, before, say, progress), embedder
+        return _embed(request, pictures, backbone, resize, embedder, before, say, progress), embedder
     except BaseException:
         embedder.close()
         raise
 
 
-def _task(request: Request, about: dict[str, Any]) -> Optional[str]:
+def _task(request: LessonRequest, about: dict[str, Any]) -> Optional[str]:
     """What the pictures are for, None where they say so themselves. Raises UsageError where they cannot extend."""
     if request.task is not None or not about or (request.folder / TABLE).is_file():
         return request.task
@@ -178,28 +179,28 @@ def _task(request: Request, about: dict[str, Any]) -> Optional[str]:
     return str(about["task"])
 
 
-def _backbone(request: Request, about: dict[str, Any]) -> Resolved:
+def _backbone(request: LessonRequest, about: dict[str, Any]) -> Resolved:
     taught_on = about.get("backbone", {})
     name = request.model or DEFAULT_MODEL
     if taught_on and request.model is None:
         name = taught_on["path"] if Path(taught_on["path"]).is_file() else taught_on["model"]
-    found = resolve(name)
-    if taught_on and found.sha256 != taught_on["sha256"]:
+    backbone = resolve(name)
+    if taught_on and backbone.sha256 != taught_on["sha256"]:
         raise ModelError(
             f"--add {request.add} was taught on {taught_on['model']} with sha256 {taught_on['sha256'][:12]}, "
-            f"and {name} now has {found.sha256[:12]}",
+            f"and {name} now has {backbone.sha256[:12]}",
             hint="give the old backbone with --model, or teach again from all pictures",
         )
-    return found
+    return backbone
 
 
 def _embed(
-    request: Request,
-    pictures: PictureSet,
-    found: Resolved,
+    request: LessonRequest,
+    pictures: Dataset,
+    backbone: Resolved,
     resize: str,
     embedder: Embedder,
-    before: Optional[Memory],
+    before: Optional[LessonMemory],
     say: Say,
     progress: Progress,
 ) -> Lesson:
@@ -219,12 +220,12 @@ def _embed(
     failures: list[tuple[str, str]] = []
     random = np.random.default_rng(request.seed)
     variations = 0
-    total = len(pictures.pictures)
+    total = len(pictures.examples)
     if request.variations:
         variations = _VARIATIONS if total <= _MANY else 1
         if pictures.task == REGRESSION:
             variations = (_VARIATIONS, 1, 0)[sum(total > many for many in _MANY_MEASURED)]
-    for number, one in enumerate(pictures.pictures):
+    for number, one in enumerate(pictures.examples):
         progress(number, total)
         try:
             content = digest(one.path)
@@ -241,7 +242,7 @@ def _embed(
         place = len(truth)
         codes += [sample.codes, *sample.variations]
         picture += [place] * (1 + len(sample.variations))
-        truth.append(renumbered[int(one.truth)] if pictures.task == CLASSIFICATION else one.truth)
+        truth.append(renumbered[int(one.value)] if pictures.classes else one.value)
         names.append(one.name)
         digests.append(content)
         paths.append(one.path)
@@ -262,7 +263,7 @@ def _embed(
     head = request.head or about.get("head") or "softmax"
     return Lesson(
         request,
-        found,
+        backbone,
         resize,
         pictures.task,
         head if pictures.task == CLASSIFICATION else "linear",
@@ -277,21 +278,16 @@ def _embed(
         paths,
         hashes,
         brightness,
-        _of_nothing(embedder, pictures.task),
+        np.array([embedder.codes(one) for one in (negative_pictures() if pictures.classes else [])]),
         failures,
     )
 
 
-def _of_nothing(embedder: Embedder, task: str) -> np.ndarray:
-    shown = nothing.pictures() if task == CLASSIFICATION else []
-    return np.array([embedder.codes(one) for one in shown])
-
-
 def _same_again(
-    place: int, one: Picture, truth: list[float], names: list[str], classes: tuple[str, ...], renumbered: list[int]
+    place: int, one: Example, truth: list[float], names: list[str], classes: tuple[str, ...], renumbered: list[int]
 ) -> None:
-    """Raises UsageError where a picture that was taught before is now something else."""
-    now = renumbered[int(one.truth)] if classes else one.truth
+    """Raises UsageError if a picture that was taught before now has another truth."""
+    now = renumbered[int(one.value)] if classes else one.value
     if now == truth[place]:
         return
     was, becomes = (classes[int(known)] if classes else f"{known:g}" for known in (truth[place], now))
@@ -302,7 +298,7 @@ def _same_again(
 
 
 def _check_left(
-    request: Request, task: str, classes: tuple[str, ...], truth: np.ndarray, failures: list[tuple[str, str]]
+    request: LessonRequest, task: str, classes: tuple[str, ...], truth: np.ndarray, failures: list[tuple[str, str]]
 ) -> None:
     if not len(truth):
         raise SourceError(f"{request.folder}: none of its {len(failures)} pictures could be read")
@@ -318,3 +314,33 @@ def _check_left(
     for row, name in enumerate(classes):
         if not np.any(truth == row):
             raise SourceError(f"none of the pictures of class '{name}' could be read")
+
+
+def recall(path: Path) -> LessonMemory:
+    """The memory of the taught model `path`. Raises ModelError where it has none."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"--add {path} cannot be read: {error.strerror or error}") from error
+    packed = graph.read(content, str(path)).metadata.get(KEY)
+    if packed is None:
+        raise ModelError(
+            f"--add {path}: this model remembers no lesson", hint="give a file that `teach` wrote as extendable"
+        )
+    try:
+        end = 4 + int.from_bytes(packed[:4], "little")
+        header = json.loads(packed[4:end])
+        if header["format"] != _FORMAT:
+            raise ModelError(f"--add {path} was taught by another version of edge-mnv2", hint="teach it again")
+        values, start, arrays = zlib.decompress(packed[end:]), 0, {}
+        for name, (dtype, shape) in header["arrays"].items():
+            count = int(np.prod(shape, dtype=np.int64))
+            arrays[name] = np.frombuffer(values, dtype, count, start).reshape(shape)
+            start += arrays[name].nbytes
+        return LessonMemory(about=header["about"], names=header["names"], digests=header["digests"], **arrays)
+    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        if isinstance(error, ModelError):
+            raise
+        hint = "teach it again from its pictures"
+        raise ModelError(f"--add {path}: what it remembers is damaged", hint=hint) from error

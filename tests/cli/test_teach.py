@@ -17,9 +17,9 @@ from typing import Optional
 
 import numpy as np
 import pytest
-from edge_mnv2.datasets.lesson_pictures import read_pictures
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.teach.lesson_request import read_lesson
 from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.labels import read_labels
 from tests.teach.lessons import kinds
@@ -487,9 +487,9 @@ def test_how_a_value_is_read_from_a_name(tmp_path: Path, name: str, value: Optio
         picture(tmp_path / f"{stem}.png", (40, 40, 40), len(stem))
     if value is None:
         with pytest.raises(UsageError, match="does not begin with its value"):
-            read_pictures(tmp_path, "regression")
+            read_lesson(tmp_path, "regression")
     else:
-        assert {one.truth for one in read_pictures(tmp_path, "regression").pictures} == {0.0, value}
+        assert {one.value for one in read_lesson(tmp_path, "regression").examples} == {0.0, value}
 
 
 @pytest.mark.timeout(60)

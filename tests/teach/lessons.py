@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_mnv2 import paths
-from edge_mnv2.teach.lesson import Request, learn
-from edge_mnv2.teach.taught import Taught, teach
+from edge_mnv2.teach.head_fitting import Taught, teach
+from edge_mnv2.teach.lesson import learn
+from edge_mnv2.teach.lesson_request import LessonRequest
 
 OURS = str(paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite"))
 CORAL = ("mobilenet_v2_1.0_224_quant.tflite", "tf2_mobilenet_v2_1.0_224_ptq.tflite")
@@ -34,7 +35,7 @@ def kinds(data: Path, folder: Path, only: tuple[str, ...] = ()) -> Path:
     return folder
 
 
-def taught(request: Request) -> Taught:
+def taught(request: LessonRequest) -> Taught:
     """Taught as `request` says, without writing anything."""
     lesson, embedder = learn(replace(request, model=request.model or OURS), lambda said: None, lambda done, total: None)
     with embedder:

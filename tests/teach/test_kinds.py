@@ -13,13 +13,12 @@ from edge_mnv2.builder.backbone import Backbone
 from edge_mnv2.builder.taught_head import Linear
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
-from edge_mnv2.teach.document import document
+from edge_mnv2.teach.class_head import choose, fit
 from edge_mnv2.teach.embedding import Embedder
-from edge_mnv2.teach.familiar import calibrate
-from edge_mnv2.teach.lesson import Request
-from edge_mnv2.teach.nothing import noise
-from edge_mnv2.teach.softmax import choose, fit
-from edge_mnv2.teach.taught import Taught
+from edge_mnv2.teach.head_fitting import Taught
+from edge_mnv2.teach.lesson_document import document
+from edge_mnv2.teach.lesson_request import LessonRequest
+from edge_mnv2.teach.open_set import calibrate, noise
 from tests.teach.lessons import CORAL, OURS, kinds, taught
 
 
@@ -61,7 +60,7 @@ def test_every_optimizer_learns(fifteen_kinds: Taught, optimizer: str) -> None:
 @pytest.mark.slow
 def test_same_seed_same_model(data: Path, tmp_path: Path) -> None:
     folder = kinds(data, tmp_path / "pets", only=("cat", "snake", "fish"))
-    models = [taught(Request(folder, seed=seed)).model for seed in (3, 3, 4)]
+    models = [taught(LessonRequest(folder, seed=seed)).model for seed in (3, 3, 4)]
     assert models[0] == models[1] != models[2]
 
 
@@ -98,7 +97,7 @@ def test_what_was_never_shown_is_unknown(
 ) -> None:
     one = fifteen_kinds
     if model != OURS:
-        one = taught(Request(kinds(data, tmp_path / "kinds"), model=str(data / "models" / model), holdout=0.25))
+        one = taught(LessonRequest(kinds(data, tmp_path / "kinds"), model=str(data / "models" / model), holdout=0.25))
     called = _called_unknown(one, tmp_path / "one.tflite", strangers)
     assert np.mean(_kept(one)) >= 0.95
     assert all(called["black"]) and np.mean(called["noise"]) >= 0.8
@@ -106,7 +105,7 @@ def test_what_was_never_shown_is_unknown(
     # At the threshold that keeps just so many: other photographs alone.
     assert one.unknown is not None
     at_95 = np.quantile(one.unknown.familiarity(one.embeddings[one.held]), 0.05)
-    with Embedder(one.lesson.found) as embedder:
+    with Embedder(one.lesson.backbone) as embedder:
         codes = np.stack([embedder.codes(picture) for picture in strangers["others"]])
     assert np.mean(one.unknown.familiarity(one.layer.real(codes)) < at_95) >= 0.8
 
@@ -118,7 +117,7 @@ def test_what_was_never_shown_is_unknown(
 def test_what_was_never_shown_is_unknown_to_few_kinds(
     data: Path, tmp_path: Path, strangers: dict[str, list[np.ndarray]], only: tuple[str, ...]
 ) -> None:
-    one = taught(Request(kinds(data, tmp_path / "kinds", only), holdout=0.25))
+    one = taught(LessonRequest(kinds(data, tmp_path / "kinds", only), holdout=0.25))
     called = _called_unknown(one, tmp_path / "one.tflite", strangers)
     assert all(called["black"]) and np.mean(called["noise"]) >= 0.8
     assert np.mean(called["others"]) >= 0.75

@@ -9,10 +9,11 @@ import pytest
 
 from edge_mnv2.builder.backbone import cut, layers
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.teach.imprint import imprint, left_out_cosines, unit
-from edge_mnv2.teach.measure import wilson
-from edge_mnv2.teach.optimizers import OPTIMIZERS, make
-from edge_mnv2.teach.split import hold_out, hold_out_values, near_duplicates
+from edge_mnv2.evaluate.metrics import wilson
+from edge_mnv2.teach.class_head import imprint, left_out_cosines, unit
+from edge_mnv2.teach.lesson_document import near_duplicates
+from edge_mnv2.teach.lesson_request import hold_out, hold_out_values
+from edge_mnv2.teach.linear_fit import OPTIMIZERS, make_optimizer
 from edge_mnv2.tflite import graph
 from tests.stubs import colour_model
 from tests.teach.lessons import OURS
@@ -68,7 +69,7 @@ def test_imprinting_is_the_mean_direction() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_find_the_bottom_of_a_round_bowl(name: str) -> None:
-    step, rate = make(name)
+    step, rate = make_optimizer(name)
     place, bottom = np.array([1.0, -2.0]), np.array([0.3, 0.1])
     for number in range(300):
         place = place + step(place - bottom, rate * 0.5 * (1 + np.cos(np.pi * number / 300)))
@@ -77,7 +78,7 @@ def test_optimizers_find_the_bottom_of_a_round_bowl(name: str) -> None:
 
 def test_an_unknown_optimizer() -> None:
     with pytest.raises(UsageError, match="momentum"):
-        make("lbfgs")
+        make_optimizer("lbfgs")
 
 
 def test_where_backbones_end(data: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
-from edge_mnv2.teach import values
-from edge_mnv2.teach.document import document
+from edge_mnv2.teach import value_head
 from edge_mnv2.teach.embedding import Layer
-from edge_mnv2.teach.lesson import Lesson, Request, learn
+from edge_mnv2.teach.lesson import Lesson, learn
+from edge_mnv2.teach.lesson_document import document
+from edge_mnv2.teach.lesson_request import LessonRequest
 from edge_mnv2.tflite import graph
 from tests.teach.gauges import HIGH, LOW, gauges, level, tank
 from tests.teach.lessons import CORAL, OURS, taught
@@ -22,7 +23,7 @@ from tests.teach.lessons import CORAL, OURS, taught
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
 def test_a_dial_is_read(data: Path, tmp_path: Path, dials: Path, model: str) -> None:
-    one = taught(Request(dials, model=model if model == OURS else str(data / "models" / model), unit="bar"))
+    one = taught(LessonRequest(dials, model=model if model == OURS else str(data / "models" / model), unit="bar"))
     metrics = document(one, "dial.tflite", "", [])["metrics"]
     assert len(one.held) == 12
     assert metrics["rmse"] < 0.05 * (HIGH - LOW)
@@ -44,7 +45,7 @@ def test_a_dial_is_read(data: Path, tmp_path: Path, dials: Path, model: str) -> 
 @pytest.mark.parametrize("model", [OURS, *CORAL], ids=["ours", "quant", "ptq"])
 def test_a_level_is_read(data: Path, tmp_path: Path, model: str) -> None:
     levels = gauges(data, tmp_path / "levels", level)
-    one = taught(Request(levels, model=model if model == OURS else str(data / "models" / model)))
+    one = taught(LessonRequest(levels, model=model if model == OURS else str(data / "models" / model)))
     metrics = document(one, "level.tflite", "", [])["metrics"]
     assert metrics["rmse"] < (0.06 if "ptq" in model else 0.05) * (HIGH - LOW)
     assert metrics["largest_difference_of_range"] < 0.01
@@ -55,14 +56,16 @@ def test_smoothing_is_its_own_transpose() -> None:
     layer = Layer(0, 0, (5, 4, 2), 1.0, 0)
     random = np.random.default_rng(0)
     maps, weights = random.normal(size=(3, 40)), random.normal(size=(1, 40))
-    smooth = values._smooth(maps, layer, 2)
-    np.testing.assert_allclose(smooth @ weights[0], maps @ values._smooth(weights, layer, 2)[0])
+    smooth = value_head._smooth(maps, layer, 2)
+    np.testing.assert_allclose(smooth @ weights[0], maps @ value_head._smooth(weights, layer, 2)[0])
     assert smooth.std() < 0.5 * maps.std()
 
 
 @pytest.fixture(scope="module")
 def lesson(dials: Path) -> Lesson:
-    found, embedder = learn(Request(dials, model=OURS, variations=False), lambda said: None, lambda done, total: None)
+    found, embedder = learn(
+        LessonRequest(dials, model=OURS, variations=False), lambda said: None, lambda done, total: None
+    )
     embedder.close()
     return found
 
@@ -71,8 +74,10 @@ def lesson(dials: Path) -> Lesson:
 def test_steps_come_to_where_the_closed_form_is(lesson: Lesson, optimizer: str) -> None:
     layer = next(layer for layer in lesson.layers if layer.size == 14 * 14 * 64)
     embeddings = layer.real(lesson.codes)
-    choice = values.Choice(layer, smoothing=1, power=3, decay=1e-5, error=0.0)
-    closed, stepped = (values.fit(embeddings, lesson.truth, choice, optimizer=name) for name in ("closed", optimizer))
+    choice = value_head.Choice(layer, smoothing=1, power=3, decay=1e-5, error=0.0)
+    closed, stepped = (
+        value_head.fit(embeddings, lesson.truth, choice, optimizer=name) for name in ("closed", optimizer)
+    )
     assert np.abs(closed(embeddings) - stepped(embeddings)).max() < 0.02 * (HIGH - LOW)
 
 
@@ -110,7 +115,7 @@ def test_a_range_that_is_clear_of_zero(data: Path, tmp_path: Path, model: str, l
     table = folder / "labels.csv"
     rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
     table.write_text("file,value\n" + "".join(f"{name},{low + float(v) * (high - low) / 100}\n" for name, v in rows))
-    one = taught(Request(folder, model=model if model == OURS else str(data / "models" / model)))
+    one = taught(LessonRequest(folder, model=model if model == OURS else str(data / "models" / model)))
     metrics = document(one, "tank.tflite", "", [])["metrics"]
     assert metrics["rmse"] < 0.06 * (high - low) and metrics["largest_difference_of_range"] < 0.01
     path = tmp_path / "tank.tflite"

@@ -278,7 +278,8 @@ def test_running_out_of_memory_tries_what_would_fit() -> None:
     assert tried == [32, 16, 8]
 
 
-def test_signals_end_a_run_with_a_checkpoint(colours: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_run_with_a_checkpoint(colours: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "edge_mnv2", "train", str(colours), "--out", str(out), "--epochs", "500"]
     for name, value in TINY.items():
@@ -286,11 +287,12 @@ def test_signals_end_a_run_with_a_checkpoint(colours: Path, tmp_path: Path) -> N
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (out / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     answer, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume goes on from here" in said
     document = json.loads(answer)
     assert document["ended"] == "signal" and document["epochs"] >= 1
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["positions"]["float"]["epoch"] >= 1
 
 
 def test_the_picture_size_in_memory_is_of_the_right_order() -> None:

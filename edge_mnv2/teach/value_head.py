@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_mnv2.builder.taught_head import Linear
 from edge_mnv2.teach.embedding import Layer
-from edge_mnv2.teach.optimizers import make
+from edge_mnv2.teach.linear_fit import make_optimizer
 
 STEPS = 300
 _DECAYS = 10.0 ** np.arange(-6, 0.01, 0.5)
@@ -51,7 +51,7 @@ def choose(layers: Sequence[Layer], codes: np.ndarray, values: np.ndarray) -> Ch
     order = np.argsort(values, kind="stable")
     # Neighbours in value go to different folds, so that each fold covers the range.
     folds = [order[number::_FOLDS] for number in range(min(_FOLDS, len(order)))]
-    found = []
+    choices = []
     for layer in fitting:
         for smoothing in _SMOOTHINGS if _is_map(layer) else (0,):
             inputs = _smooth(layer.real(codes), layer, smoothing)
@@ -61,8 +61,8 @@ def choose(layers: Sequence[Layer], codes: np.ndarray, values: np.ndarray) -> Ch
                     errors += _left_out_errors(inputs, values, layer, left_out, power)
                 place = int(np.argmin(errors))
                 error = float(np.sqrt(errors[place] / len(values)))
-                found.append(Choice(layer, smoothing, power, float(_DECAYS[place]), error))
-    return min(found, key=lambda choice: choice.error)
+                choices.append(Choice(layer, smoothing, power, float(_DECAYS[place]), error))
+    return min(choices, key=lambda choice: choice.error)
 
 
 def fit(embeddings: np.ndarray, values: np.ndarray, choice: Choice, *, optimizer: str = "closed") -> Linear:
@@ -82,8 +82,8 @@ def fit(embeddings: np.ndarray, values: np.ndarray, choice: Choice, *, optimizer
     if size <= 0:
         return Linear(np.zeros((1, embeddings.shape[1])), np.array([mean]))
     squares, vectors = np.linalg.eigh(products / size)
-    kept = squares > squares[-1] * _LEAST_SQUARE
-    squares, vectors = squares[kept], vectors[:, kept]
+    used = squares > squares[-1] * _LEAST_SQUARE
+    squares, vectors = squares[used], vectors[:, used]
     slopes = np.sqrt(squares) * (vectors.T @ (values - mean)) / np.sqrt(len(values))
     # Along these axes the normal equations are one division each.
     along = slopes / (squares + choice.decay)
@@ -168,7 +168,7 @@ def _descend(squares: np.ndarray, slopes: np.ndarray, decay: float, optimizer: s
     """The same minimum by steps, in units in which the second derivative is 1 everywhere."""
     units = 1 / np.sqrt(squares + decay)
     size = float(np.linalg.norm(slopes * units)) or 1.0
-    step, first_rate = make(optimizer)
+    step, first_rate = make_optimizer(optimizer)
     weights = np.zeros_like(slopes)
     for number in range(STEPS):
         gradient = ((squares + decay) * weights - slopes) * units / size

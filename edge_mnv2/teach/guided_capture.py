@@ -1,14 +1,15 @@
-"""Guided taking of pictures: one class after the other, by a countdown or a key; what was taken stays."""
+"""Guided taking of pictures: one class after the other, by a countdown or a key; the pictures stay if it is ended."""
 
 from __future__ import annotations
 
 import io
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -16,20 +17,79 @@ from edge_mnv2.camera.frame import Frame, FrameSource
 from edge_mnv2.errors import SourceError, UsageError
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.runtime.classifier import Prediction
-from edge_mnv2.teach.guide import Guide
 
 Say = Callable[[str], None]
 Key = Callable[[], Optional[str]]
-"""What was typed since the last call, a whole line; None where nothing was. It never waits."""
+"""The whole line typed since the last call, or None. It never waits."""
 
 See = Callable[[np.ndarray], Sequence[Prediction]]
 """What is in an RGB uint8 picture HxWx3, best first."""
 
 Watch = Callable[[Frame, Sequence[Prediction]], None]
-"""Is given each frame with what was last seen."""
+"""Receives each frame with the last predictions."""
 
 _LOOK_EVERY_S = 0.4
 _QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state of a guided lesson: "starting", "waiting" (for a press), "taking", "learning", "done" or "failed".
+
+    `label` is the class it is about, `done` of `total` pictures are learned from, `lines` say what came of it.
+    """
+
+    phase: str
+    label: Optional[str] = None
+    done: int = 0
+    total: int = 0
+    lines: tuple[str, ...] = ()
+
+
+class Guide:
+    """`taken` counts the pictures of each class. One thread moves the guide on; others read `document` and `press`."""
+
+    def __init__(self, classes: Sequence[str], shots: int) -> None:
+        self.taken: dict[str, int] = dict.fromkeys(classes, 0)
+        self._shots = shots
+        self._step = Step("starting")
+        self._pressed = threading.Event()
+
+    def ask(self, name: str) -> None:
+        """Class `name` is next: it begins with a press."""
+        self._pressed.clear()
+        self._step = Step("waiting", name)
+
+    def take(self, name: str) -> None:
+        """Pictures of class `name` are being taken."""
+        self._step = Step("taking", name)
+
+    def learn(self, done: int, total: int) -> None:
+        """`done` of `total` pictures are learned from."""
+        self._step = Step("learning", done=done, total=total)
+
+    def end(self, lines: Sequence[str], *, failed: bool = False) -> None:
+        """What came of it, in words."""
+        self._step = Step("failed" if failed else "done", lines=tuple(lines))
+
+    def press(self) -> bool:
+        """Begin with the class that waits; False if none does."""
+        waits = self._step.phase == "waiting"
+        if waits:
+            self._pressed.set()
+        return waits
+
+    def pressed(self) -> Optional[str]:
+        """An empty line after a press since the last call, else None."""
+        if not self._pressed.is_set():
+            return None
+        self._pressed.clear()
+        return ""
+
+    def document(self) -> dict[str, Any]:
+        """The step, the wanted pictures a class, and `taken` as a list of labels and pictures."""
+        taken = [{"label": label, "pictures": count} for label, count in self.taken.items()]
+        return {**asdict(self._step), "shots": self._shots, "taken": taken}
 
 
 @dataclass(frozen=True)
@@ -53,7 +113,7 @@ class Plan:
             raise UsageError(f"--shots {self.shots}", hint="at least 1")
 
 
-class Session:
+class GuidedCapture:
     """Takes the pictures of `plan` from an open `source` into `folder`/CLASS/. `guide` says how far it is."""
 
     def __init__(
@@ -80,7 +140,7 @@ class Session:
         self.guide = guide or Guide(plan.classes, plan.shots)
 
     def run(self) -> None:
-        """Raises SourceError where the source ends before every class has a picture, and where none can be kept."""
+        """Raises SourceError if the source ends before every class has a picture, UsageError if none can be written."""
         for number, name in enumerate(self._plan.classes):
             taken = self.guide.taken
             # What was typed or pressed before the question is no answer.
@@ -89,7 +149,7 @@ class Session:
             first = self._wait(name)
             self.guide.take(name)
             while first is not None and taken[name] < self._plan.shots:
-                self._keep(name, first)
+                self._save(name, first)
                 self._show(f"{name}: {taken[name]} of {self._plan.shots}{self._sees()}")
                 first = self._next(first) if taken[name] < self._plan.shots else first
             if first is None:
@@ -156,7 +216,7 @@ class Session:
         best = next(iter(self._seen), None)
         return "" if best is None else f"; sees {best.label.partition(',')[0]} {best.score:.0%}"
 
-    def _keep(self, name: str, frame: Frame) -> None:
+    def _save(self, name: str, frame: Frame) -> None:
         from PIL import Image
 
         content = io.BytesIO()

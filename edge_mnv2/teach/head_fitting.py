@@ -10,15 +10,14 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone, compiled_like
-from edge_mnv2.builder.taught_head import Linear, Unknown, append_classifier, append_value
-from edge_mnv2.datasets.lesson_pictures import REGRESSION
+from edge_mnv2.builder.taught_head import Linear, Unknown, append_classifier, append_value, head_alone
+from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import ModelError
-from edge_mnv2.teach import imprint, softmax, values
+from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.teach import class_head, value_head
 from edge_mnv2.teach.embedding import Layer, read_backbone
-from edge_mnv2.teach.familiar import calibrate
-from edge_mnv2.teach.lesson import Lesson
-from edge_mnv2.teach.measure import Answers, answers
-from edge_mnv2.teach.memory import KEY
+from edge_mnv2.teach.lesson import KEY, Lesson
+from edge_mnv2.teach.open_set import calibrate
 from edge_mnv2.tflite import graph
 
 _MOST_MEMORY = 8 << 20
@@ -27,6 +26,28 @@ _MARGIN = 0.1
 
 CURVE_DRAWS = 3
 _CURVE = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """`scores` (pictures, rows) as the model gives them, "unknown" included; `logits` of the taught classes alone."""
+
+    scores: np.ndarray
+    logits: Optional[np.ndarray] = None
+
+
+def answers(backbone: Backbone, codes: np.ndarray, *, logits: bool = True, runtime: str = "auto") -> Answers:
+    """What the appended head answers to embeddings `codes` (pictures, size), dequantized, by the integer kernels."""
+    also = ("logits",) if logits else ()
+    outputs: list[list[np.ndarray]] = [[], []]
+    with open_interpreter(graph.write(head_alone(backbone, *also)), runtime=runtime) as interpreter:
+        spec = interpreter.inputs[0]
+        for code in codes:
+            interpreter.set_input(code.reshape(spec.shape))
+            interpreter.invoke()
+            for place, output in enumerate(interpreter.outputs):
+                outputs[place].append(output.dequantize(interpreter.output(place)).reshape(-1))
+    return Answers(np.stack(outputs[0]), np.stack(outputs[1]) if logits else None)
 
 
 @dataclass(frozen=True)
@@ -103,8 +124,8 @@ def teach(lesson: Lesson) -> Taught:
         compiled = graph.write(over.graph)
     fitted.append(cut)
     codes = layer.of(lesson.codes[lesson.first])
-    found = answers(cut, codes, logits=lesson.task != REGRESSION, runtime=lesson.request.runtime)
-    cut.graph.description = f"{lesson.found.name} taught {lesson.rows} rows by edge-mnv2"
+    measured = answers(cut, codes, logits=lesson.task != REGRESSION, runtime=lesson.request.runtime)
+    cut.graph.description = f"{lesson.backbone.name} taught {lesson.rows} rows by edge-mnv2"
     remembered = lesson.memory(about(lesson, layer), layer).packed()
     extendable = len(remembered) <= _MOST_MEMORY
     if extendable:
@@ -117,7 +138,7 @@ def teach(lesson: Lesson) -> Taught:
         fitted.unknown,
         graph.write(cut.graph),
         fitted.embeddings,
-        found,
+        measured,
         fitted.settings,
         extendable,
         compiled,
@@ -128,13 +149,13 @@ def teach(lesson: Lesson) -> Taught:
 def _fit_value(lesson: Lesson) -> _Fitted:
     taught, own = np.flatnonzero(~lesson.held_out), lesson.first
     places = lesson.places(taught)
-    choice = values.choose(lesson.layers, lesson.codes[own][taught], lesson.truth[taught])
+    choice = value_head.choose(lesson.layers, lesson.codes[own][taught], lesson.truth[taught])
     layer = choice.layer
-    cut = read_backbone(lesson.found, layer)
+    cut = read_backbone(lesson.backbone, layer)
     embeddings = layer.real(lesson.codes[own])
     optimizer = lesson.request.optimizer or "closed"
     truth = lesson.truth[lesson.picture[places]]
-    head = values.fit(layer.real(lesson.codes[places]), truth, choice, optimizer=optimizer)
+    head = value_head.fit(layer.real(lesson.codes[places]), truth, choice, optimizer=optimizer)
     settings = {
         "optimizer": optimizer,
         "weight_decay": choice.decay,
@@ -155,7 +176,7 @@ def _fit_value(lesson: Lesson) -> _Fitted:
 def _fit_classes(lesson: Lesson) -> _Fitted:
     taught = np.flatnonzero(~lesson.held_out)
     layer = lesson.layers[0]
-    cut = read_backbone(lesson.found, layer)
+    cut = read_backbone(lesson.backbone, layer)
     real = layer.real(lesson.codes).astype(np.float64)
     embeddings = real[lesson.first]
     head, settings = _class_head(lesson, real, taught)
@@ -164,7 +185,7 @@ def _fit_classes(lesson: Lesson) -> _Fitted:
         places = lesson.places(taught)
         picture = lesson.picture[places]
         truth = lesson.truth[picture].astype(int)
-        unknown = calibrate(cut, real[places], picture, truth, lesson.rows, layer.real(lesson.nothing))
+        unknown = calibrate(cut, real[places], picture, truth, lesson.rows, layer.real(lesson.negatives))
 
     def append(target: Backbone) -> None:
         append_classifier(target, head, real[lesson.places(taught)], unknown)
@@ -190,13 +211,13 @@ def about(lesson: Lesson, layer: Layer) -> dict[str, Any]:
         "resize": lesson.resize,
         "unit": lesson.request.unit,
         "unknown": lesson.request.unknown,
-        "backbone": {**backbone(lesson), "path": str(lesson.found.path.resolve())},
+        "backbone": {**backbone(lesson), "path": str(lesson.backbone.path.resolve())},
     }
 
 
 def backbone(lesson: Lesson) -> dict[str, str]:
     """The backbone's name and sha256."""
-    return {"model": lesson.found.name, "sha256": lesson.found.sha256}
+    return {"model": lesson.backbone.name, "sha256": lesson.backbone.sha256}
 
 
 def _class_head(lesson: Lesson, real: np.ndarray, taught: np.ndarray) -> tuple[Linear, dict[str, Any]]:
@@ -206,13 +227,13 @@ def _class_head(lesson: Lesson, real: np.ndarray, taught: np.ndarray) -> tuple[L
     own = real[lesson.first[taught]]
     own_truth = lesson.truth[taught].astype(int)
     if lesson.head == "imprint":
-        factor = imprint.choose_factor(own, own_truth, lesson.rows)
-        return imprint.imprint(real[places], truth, lesson.rows, factor), {"optimizer": "closed", "factor": factor}
+        factor = class_head.choose_factor(own, own_truth, lesson.rows)
+        return class_head.imprint(real[places], truth, lesson.rows, factor), {"optimizer": "closed", "factor": factor}
     if optimizer == "closed":
         # Cross-entropy has no closed form; the optimizer's name is the regression's.
         optimizer = "momentum"
-    choice = softmax.choose(own, own_truth, lesson.rows, optimizer=optimizer, seed=seed)
-    head = softmax.fit(real[places], truth, lesson.rows, choice, optimizer=optimizer, seed=seed)
+    choice = class_head.choose(own, own_truth, lesson.rows, optimizer=optimizer, seed=seed)
+    head = class_head.fit(real[places], truth, lesson.rows, choice, optimizer=optimizer, seed=seed)
     loss = None if np.isnan(choice.loss) else round(choice.loss, 4)
     return head, {
         "optimizer": optimizer,
@@ -262,19 +283,21 @@ def _refit(taught: Taught, some: np.ndarray) -> Linear:
     places = lesson.places(some)
     embeddings, truth = taught.layer.real(lesson.codes[places]), lesson.truth[lesson.picture[places]]
     if lesson.task == REGRESSION:
-        choice = values.Choice(
+        value_choice = value_head.Choice(
             taught.layer, settings["smoothing"], settings["screening"], settings["weight_decay"], 0.0
         )
-        return values.fit(embeddings, truth, choice)
+        return value_head.fit(embeddings, truth, value_choice)
     rows = truth.astype(int)
     if lesson.head == "imprint":
-        return imprint.imprint(embeddings, rows, lesson.rows, settings["factor"])
-    found = softmax.Choice(settings["weight_decay"], settings["steps"], 0.0, settings["factor"])
-    return softmax.fit(embeddings, rows, lesson.rows, found, optimizer=settings["optimizer"], seed=lesson.request.seed)
+        return class_head.imprint(embeddings, rows, lesson.rows, settings["factor"])
+    choice = class_head.Choice(settings["weight_decay"], settings["steps"], 0.0, settings["factor"])
+    return class_head.fit(
+        embeddings, rows, lesson.rows, choice, optimizer=settings["optimizer"], seed=lesson.request.seed
+    )
 
 
 def _score(head: Linear, taught: Taught, places: np.ndarray, truth: np.ndarray, regression: bool) -> float:
-    found = head(taught.embeddings[places])
+    predicted = head(taught.embeddings[places])
     if regression:
-        return float(np.sqrt(np.mean((found[:, 0] - truth[places]) ** 2)))
-    return float(np.mean(found.argmax(axis=1) == truth[places]))
+        return float(np.sqrt(np.mean((predicted[:, 0] - truth[places]) ** 2)))
+    return float(np.mean(predicted.argmax(axis=1) == truth[places]))

@@ -1,6 +1,9 @@
-"""Softmax regression: cross-entropy with weight decay, early stopping, and the decay chosen by cross-validation.
+"""Heads for classes.
 
-It may begin at the imprinted head, to which the decay then pulls back: with one picture a class that head remains.
+`softmax`: cross-entropy with weight decay, early stopping, and the decay chosen by cross-validation. It may start from
+the imprinted head, to which the decay then pulls back: with one picture a class that head remains.
+
+`imprint`: a class's weights are the mean of its embeddings (Qi, Brown and Lowe, 2018).
 """
 
 from __future__ import annotations
@@ -13,10 +16,8 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.builder.taught_head import Linear
-from edge_mnv2.teach.features import Features
-from edge_mnv2.teach.imprint import choose_factor, imprint
-from edge_mnv2.teach.losses import cross_entropy, probabilities
-from edge_mnv2.teach.optimizers import make
+from edge_mnv2.runtime.classifier import softmax
+from edge_mnv2.teach.linear_fit import Features, make_optimizer
 
 DECAYS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
 STEPS = 300
@@ -25,6 +26,8 @@ _BATCH = 1024
 _FOLDS = 4
 _PATIENCE = 6
 _MANY = 500
+_FACTORS = (5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0)
+_USUAL = 20.0
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,9 @@ def _folds(truth: np.ndarray, seed: int) -> list[np.ndarray]:
         if len(members) > 1:
             number[members] = (np.arange(len(members)) + random.integers(_FOLDS)) % _FOLDS
     folds = [np.flatnonzero(number == fold) for fold in range(_FOLDS)]
-    found = [fold for fold in folds if len(fold) and _leaves_all(truth, fold)]
+    usable = [fold for fold in folds if len(fold) and _leaves_all(truth, fold)]
     # Of many pictures one fold says enough.
-    return found[:1] if len(truth) > _MANY else found
+    return usable[:1] if len(truth) > _MANY else usable
 
 
 def _leaves_all(truth: np.ndarray, fold: np.ndarray) -> bool:
@@ -141,7 +144,7 @@ def _descend(
     # A softmax's second derivative is at most half the inputs' (Böhning, 1992), and these are uncorrelated: measured in
     # units of that bound along each axis, the problem is round and a step of 1 is safe.
     units = 1 / np.sqrt(0.5 * np.mean(inputs**2, axis=0) + decays)
-    step, first_rate = make(optimizer)
+    step, first_rate = make_optimizer(optimizer)
     random = np.random.default_rng(seed)
     parameters = np.zeros((rows, rank + 1))
     curve = []
@@ -151,7 +154,7 @@ def _descend(
             some, offset, target = inputs[batch], start[batch], wanted[batch]
         else:
             some, offset, target = inputs, start, wanted
-        difference = probabilities(offset + some @ parameters.T) - target
+        difference = softmax(offset + some @ parameters.T) - target
         gradient = (difference.T @ some / len(some) + parameters * decays) * units
         rate = first_rate * 0.5 * (1 + np.cos(np.pi * number / STEPS))
         parameters = parameters + step(gradient, rate) * units
@@ -162,3 +165,58 @@ def _descend(
                 # From its best the loss only rises: what the remaining steps would give is of no interest.
                 return parameters[:, :-1], parameters[:, -1], curve + curve[-1:] * (steps // _EVERY - len(curve))
     return parameters[:, :-1], parameters[:, -1], curve
+
+
+def cross_entropy(logits: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of -log p(true class); `truth` holds rows, int."""
+    highest = logits.max(axis=1)
+    total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
+    return float(np.mean(total - logits[np.arange(len(truth)), truth]))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Each row at length one; a row of zeros stays."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
+
+
+def imprint(embeddings: np.ndarray, truth: np.ndarray, rows: int, factor: float) -> Linear:
+    """The head whose logits are `factor` times the cosine with each class's mean embedding.
+
+    A division by the picture's own length would not change which class is best: the usual length stands in for it, so
+    that the graph stays linear.
+    """
+    wide = embeddings.astype(np.float64)
+    length = float(np.mean(np.linalg.norm(wide, axis=1))) or 1.0
+    prototypes = class_means(unit(wide), truth, rows)
+    return Linear(prototypes * (factor / length), np.zeros(rows))
+
+
+def class_means(units: np.ndarray, truth: np.ndarray, rows: int) -> np.ndarray:
+    """Mean of each class's rows of `units`, at length one."""
+    return unit(class_sums(units, truth, rows))
+
+
+def class_sums(units: np.ndarray, truth: np.ndarray, rows: int) -> np.ndarray:
+    """Sum of each class's rows of `units` (zeros for a class without any)."""
+    return np.stack([units[truth == row].sum(axis=0) for row in range(rows)])
+
+
+def left_out_cosines(units: np.ndarray, truth: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """(pictures, rows) cosines with the means of the others, and which pictures have others of their class."""
+    sums = class_sums(units, truth, rows)
+    cosines = units @ unit(sums).T
+    own = sums[truth] - units
+    several = np.bincount(truth, minlength=rows)[truth] > 1
+    cosines[np.arange(len(units)), truth] = np.sum(unit(own) * units, axis=1)
+    return cosines, several
+
+
+def choose_factor(embeddings: np.ndarray, truth: np.ndarray, rows: int) -> float:
+    """The factor under which pictures left out in turn are most likely; the usual one where too few can be left out.
+
+    `embeddings` holds one a picture: variations of a picture would say that all is certain.
+    """
+    cosines, several = left_out_cosines(unit(embeddings.astype(np.float64)), truth, rows)
+    if several.sum() < 2 * rows:
+        return _USUAL
+    return min(_FACTORS, key=lambda factor: cross_entropy(factor * cosines[several], truth[several]))

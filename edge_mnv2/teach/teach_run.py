@@ -1,16 +1,86 @@
-"""A taught model's files: NAME.tflite with NAME.labels.txt, NAME.yaml (what `run` reads) and NAME.json beside it."""
+"""A call of `teach`: embed the pictures, fit the head, measure it, write the files.
+
+NAME.tflite, and beside it NAME.labels.txt, NAME.yaml (what `run` reads) and NAME.json.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Optional
 
-from edge_mnv2.datasets.lesson_pictures import CLASSIFICATION, UNKNOWN, labels_text, printable
+from edge_mnv2.datasets.label_table import TABLE
+from edge_mnv2.datasets.labelled_pictures import CLASSIFICATION, REGRESSION, class_folders, printable
 from edge_mnv2.errors import UsageError
 from edge_mnv2.paths import write_together
-from edge_mnv2.teach.document import Document
-from edge_mnv2.teach.taught import Taught
+from edge_mnv2.teach.head_fitting import Taught, teach
+from edge_mnv2.teach.lesson import Progress, Say, learn
+from edge_mnv2.teach.lesson_document import Document, document, warnings
+from edge_mnv2.teach.lesson_request import UNKNOWN, LessonRequest, check, check_names, labels_text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The written files, the model last, and their figures."""
+
+    taught: Taught
+    document: Document
+    written: list[Path]
+
+
+def default_out(request: LessonRequest) -> Path:
+    """The model that is extended, else a file in this folder called as the folder of pictures."""
+    return request.add or Path(request.folder.resolve().name + ".tflite")
+
+
+def ready(request: LessonRequest, report: Optional[Path] = None, classes: Sequence[str] = ()) -> LessonRequest:
+    """`request` with the file that it writes. Raises UsageError for what is known to be wrong before any picture is
+    looked at, or taken of `classes`."""
+    out = request.out or default_out(request)
+    check(request)
+    check_out(out)
+    if report is not None:
+        check_report(report, out)
+    if classes:
+        if request.task == REGRESSION:
+            raise UsageError("--class teaches classes, and --task says regression", hint="leave one of them out")
+        if len(classes) < 2 and request.add is None and not _taken_before(request.folder, classes):
+            raise UsageError(f"one class only, '{classes[0]}'", hint="add a --class of what it is to be told from")
+        check_names(tuple(classes))
+        if (request.folder / TABLE).is_file():
+            raise UsageError(
+                f"{request.folder / TABLE} says what is taught, and new pictures are not in it",
+                hint="take them into another folder",
+            )
+    return replace(request, out=out)
+
+
+def _taken_before(folder: Path, classes: Sequence[str]) -> bool:
+    """`folder` has pictures of another class."""
+    return folder.is_dir() and any(other.name not in classes for other in class_folders(folder))
+
+
+def run(request: LessonRequest, say: Say, progress: Progress, report: Optional[Path] = None) -> Outcome:
+    """Teach as `request` says. Files appear whole or not at all; nothing is written where it fails.
+
+    Raises UsageError, SourceError, ModelError.
+    """
+    request = ready(request, report)
+    out = request.out
+    assert out is not None
+    lesson, embedder = learn(request, say, progress)
+    with embedder:
+        say(f"learning from {len(lesson.truth) - int(lesson.held_out.sum())} of them")
+        taught = teach(lesson)
+        facts = document(taught, out.name, embedder.runtime, warnings(taught, embedder))
+        more = []
+        if report is not None:
+            from edge_mnv2.teach.lesson_page import page
+
+            more.append((report, page(taught, facts, embedder).encode()))
+    return Outcome(taught, facts, write(taught, out, facts, more))
 
 
 def check_out(out: Path) -> None:
@@ -61,7 +131,7 @@ def write(taught: Taught, out: Path, document: Document, more: Sequence[tuple[Pa
         sidecar.append(f"unit: {json.dumps(lesson.request.unit, ensure_ascii=False)}")
     preprocess = [f"resize: {lesson.resize}"]
     for key in ("mean", "std"):
-        values = getattr(lesson.found.preprocess, key)
+        values = getattr(lesson.backbone.preprocess, key)
         if values is not None:
             preprocess.append(f"{key}: {json.dumps(values)}")
     sidecar.append(f"preprocess: {{{', '.join(preprocess)}}}")

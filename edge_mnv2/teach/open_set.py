@@ -1,4 +1,4 @@
-"""How familiar a picture must be to be called one of the taught classes.
+"""Open-set recognition: how similar a picture must be to the taught ones to be called one of their classes.
 
 What a picture is compared by is the evidence that the backbone's own classifier finds in it: of its many published
 classes only those count that stand out by more than `_STANDS_OUT` standard deviations of its logits, and the vector of
@@ -19,13 +19,13 @@ import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
 from edge_mnv2.builder.taught_head import Familiarity, Linear, Unknown
-from edge_mnv2.teach.imprint import class_means, unit
+from edge_mnv2.teach.class_head import class_means, unit
 
-KEPT = 0.965
+RECALL = 0.965
 """The share of taught pictures, left out in turn, that must stay known. Of new ones it is then about 0.95: what is
 chosen by these pictures suits them better than others."""
 
-TOLD = 0.8
+REJECTED = 0.8
 """The share of pictures that show nothing which a rule must call unknown."""
 
 _STANDS_OUT = 1.75
@@ -33,7 +33,7 @@ _LEAST_CLASSES = 100
 """A classifier with fewer classes tells too little of what else there is."""
 _AWAY = 0.5
 """How much counts what speaks for classes that were not taught."""
-_FOREIGN = 0.25
+_UNRELATED = 0.25
 """A published class less familiar than this begins to count among those."""
 _STEEPNESS = 6.0
 """Logits by which "unknown" leads where nothing taught is seen at all."""
@@ -46,6 +46,10 @@ _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
 _TURNS = 20
 
+_SIDE = 224
+_GRAINS = (1, 4, 16, 56)
+_GREYS = (0, 60, 128, 200, 255)
+
 
 def calibrate(
     backbone: Backbone,
@@ -53,12 +57,12 @@ def calibrate(
     picture: np.ndarray,
     truth: np.ndarray,
     rows: int,
-    nothing: np.ndarray,
+    negatives: np.ndarray,
 ) -> Unknown:
     """The rule for "unknown" from the taught `embeddings` (samples, size).
 
     `picture` (samples,) says which picture each is of, its own first and then its variations, `truth` (samples,) int
-    its class. `nothing` are embeddings of pictures that show nothing: where the published classifier takes many of them
+    its class. `negatives` are embeddings of pictures without any object: if the published classifier takes many of them
     for something taught (it may know birds only), the embeddings themselves are compared, if that is better.
     """
     some = _some(picture, truth)
@@ -66,10 +70,10 @@ def calibrate(
     compared = embeddings[some], picture[some], truth[some], rows
     evidence = _evidence(backbone, own)
     rule = _rule(evidence, *compared)
-    if evidence is None or (share := told(rule, nothing)) >= TOLD:
+    if evidence is None or (share := rejected(rule, negatives)) >= REJECTED:
         return rule
     by_embedding = _rule(None, *compared)
-    return by_embedding if told(by_embedding, nothing) > share else rule
+    return by_embedding if rejected(by_embedding, negatives) > share else rule
 
 
 def _rule(
@@ -80,7 +84,7 @@ def _rule(
     return Unknown(Familiarity(evidence, shown.prototypes()), threshold, _STEEPNESS / threshold)
 
 
-def told(rule: Unknown, embeddings: np.ndarray) -> float:
+def rejected(rule: Unknown, embeddings: np.ndarray) -> float:
     """The share of `embeddings` that `rule` calls unknown."""
     return float(np.mean(rule.familiarity(embeddings) < rule.threshold))
 
@@ -137,35 +141,52 @@ class _Shown:
         own = np.unique(self._picture, return_index=True)[1]
         own = own[np.argsort(self._truth[own], kind="stable")]
         gram = self._units @ self._units.T
-        found = []
+        parts = []
         for turn in range(min(_TURNS, len(own))):
             asked = own[turn::_TURNS]
-            kept = np.flatnonzero(~np.isin(self._picture, self._picture[asked]))
-            asked = asked[np.isin(self._truth[asked], self._truth[kept])]
+            used = np.flatnonzero(~np.isin(self._picture, self._picture[asked]))
+            asked = asked[np.isin(self._truth[asked], self._truth[used])]
             if not len(asked):
                 continue
-            means, away = self._fit(kept)
+            means, away = self._fit(used)
             to_means = self._units[asked] @ means.T
-            products = (gram[np.ix_(asked, kept)] + to_means[:, self._truth[kept]]) / 2
-            found.append(products.max(axis=1) - self._units[asked] @ away)
-        return np.concatenate(found) if found else np.zeros(0)
+            products = (gram[np.ix_(asked, used)] + to_means[:, self._truth[used]]) / 2
+            parts.append(products.max(axis=1) - self._units[asked] @ away)
+        return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _fit(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of some samples: the class means (rows, size), and the direction (size,) of what was not taught."""
-        truth = self._truth[kept]
-        means = class_means(self._units[kept], truth, self._rows)
+        truth = self._truth[used]
+        means = class_means(self._units[used], truth, self._rows)
         if self._typical is None or self._near is None:
             return means, np.zeros(self._units.shape[1], np.float32)
         to_means = self._typical @ means.T
-        familiar = ((self._near[:, kept] + to_means[:, truth]) / 2).max(axis=1)
-        foreign = np.clip(1 - familiar / _FOREIGN, 0, 1)
-        return means, _AWAY * unit(foreign @ self._typical)
+        familiar = ((self._near[:, used] + to_means[:, truth]) / 2).max(axis=1)
+        unrelated = np.clip(1 - familiar / _UNRELATED, 0, 1)
+        return means, _AWAY * unit(unrelated @ self._typical)
 
 
 def _threshold(familiarity: np.ndarray, usual: float) -> float:
-    """The quantile that keeps `KEPT`; the fewer pictures, the more the usual threshold counts."""
+    """The quantile that keeps `RECALL`; the fewer pictures, the more the usual threshold counts."""
     if len(familiarity) == 0:
         return usual
-    measured = max(float(np.quantile(familiarity, 1 - KEPT)), _LEAST)
+    measured = max(float(np.quantile(familiarity, 1 - RECALL)), _LEAST)
     weight = min(1.0, (len(familiarity) / _ENOUGH) ** 2)
     return weight * measured + (1 - weight) * min(measured, usual)
+
+
+def negative_pictures(seed: int = 0) -> list[np.ndarray]:
+    """RGB uint8 224x224x3: noise in grains of 1 to 56 pixels, a dark sensor's noise, plain grey, a gradient."""
+    random = np.random.default_rng(seed)
+    shown = [noise(random, grain) for grain in _GRAINS]
+    shown.append(random.integers(0, 6, (_SIDE, _SIDE, 3), dtype=np.uint8))
+    shown += [np.full((_SIDE, _SIDE, 3), grey, np.uint8) for grey in _GREYS]
+    ramp = np.linspace(0, 255, _SIDE).astype(np.uint8)
+    shown.append(np.repeat(np.tile(ramp, (_SIDE, 1))[:, :, np.newaxis], 3, axis=2))
+    return shown
+
+
+def noise(random: np.random.Generator, grain: int, height: int = _SIDE, width: int = _SIDE) -> np.ndarray:
+    """RGB uint8 of about that size: squares of `grain` pixels, each of a colour of its own."""
+    grains = random.integers(0, 256, (height // grain, width // grain, 3), dtype=np.uint8)
+    return np.kron(grains, np.ones((grain, grain, 1), np.uint8))

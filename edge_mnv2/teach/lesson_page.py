@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from edge_mnv2 import html_report
-from edge_mnv2.datasets.lesson_pictures import REGRESSION, UNKNOWN
+from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import SourceError
-from edge_mnv2.evaluate import figures
-from edge_mnv2.evaluate.charts import scatter
+from edge_mnv2.evaluate import report_charts
+from edge_mnv2.evaluate.report_charts import scatter
 from edge_mnv2.html_report import section, table
-from edge_mnv2.svg_chart import STYLE
-from edge_mnv2.teach.document import Document
+from edge_mnv2.runtime.classifier import softmax
+from edge_mnv2.svg_chart import STYLE, fragment, options
 from edge_mnv2.teach.embedding import Embedder
-from edge_mnv2.teach.losses import probabilities
-from edge_mnv2.teach.taught import Taught
+from edge_mnv2.teach.head_fitting import Taught
+from edge_mnv2.teach.lesson_document import Document
+from edge_mnv2.teach.lesson_request import UNKNOWN
 
 _PICTURES = 12
 
@@ -32,8 +34,6 @@ _STYLE = """
 
 def page(taught: Taught, document: Document, embedder: Embedder) -> str:
     """The page of `document`."""
-    from edge_mnv2.teach.curve_chart import curve_chart
-
     regression = taught.lesson.task == REGRESSION
     sections = [_summary(document)]
     if document["warnings"]:
@@ -52,12 +52,14 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
     sections.append(_sheet(taught, embedder))
     if len(document["learning_curve"]) > 1:
         sections.append(
-            section("Would more pictures help?", curve_chart(document["learning_curve"], regression), _CURVE)
+            section("Would more pictures help?", _curve_chart(document["learning_curve"], regression), _CURVE)
         )
     if document["failed"]:
         rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
         sections.append(section(f"Pictures that could not be read ({len(rows)})", table(["file", "reason"], rows)))
-    return html_report.page(f"What {document['model']} was taught", "\n".join(sections), STYLE + figures.STYLE + _STYLE)
+    return html_report.page(
+        f"What {document['model']} was taught", "\n".join(sections), STYLE + report_charts.STYLE + _STYLE
+    )
 
 
 _CURVE = "Where the line of the held-out pictures still rises (for an error: falls), more pictures help."
@@ -98,24 +100,24 @@ def _matrix(taught: Taught, document: Document) -> str:
     rows = dict(enumerate(taught.lesson.classes))
     columns = {**rows, len(rows): UNKNOWN} if taught.unknown is not None else rows
     cells = {(cell["row"], cell["predicted_row"]): cell["images"] for cell in document["metrics"]["confusion"]}
-    return figures.matrix(rows, columns, cells)
+    return report_charts.matrix(rows, columns, cells)
 
 
 def _sheet(taught: Taught, embedder: Embedder) -> str:
     """The held-out pictures (without any: the taught ones) that the head is least sure of, or furthest off with."""
-    shown: list[figures.Figure] = []
+    shown: list[report_charts.Figure] = []
     for place, answer in _confusing(taught):
         path = taught.lesson.paths[place]
         picture = _thumbnail(path, embedder) if path is not None else None
         if picture is not None:
             truth = _named(taught, taught.lesson.truth[place])
-            shown.append(figures.Figure(taught.lesson.names[place], answer, truth, picture))
+            shown.append(report_charts.Figure(taught.lesson.names[place], answer, truth, picture))
         if len(shown) == _PICTURES:
             break
-    where = "held-out" if len(taught.held) else "taught"
+    part = "held-out" if len(taught.held) else "taught"
     title = "Furthest off" if taught.lesson.task == REGRESSION else "Most confusing pictures"
-    note = f"Of the {where} pictures, as the model saw them; the answer in bold."
-    return section(title, figures.sheet(shown), note)
+    note = f"Of the {part} pictures, as the model saw them; the answer in bold."
+    return section(title, report_charts.sheet(shown), note)
 
 
 def _confusing(taught: Taught) -> list[tuple[int, str]]:
@@ -126,7 +128,7 @@ def _confusing(taught: Taught) -> list[tuple[int, str]]:
         order = np.argsort(-np.abs(scores[:, 0] - truth))
         return [(int(places[at]), _named(taught, float(scores[at, 0]))) for at in order]
     assert taught.answers.logits is not None
-    sure = probabilities(taught.answers.logits[places].astype(float))
+    sure = softmax(taught.answers.logits[places].astype(float))
     order = np.argsort(sure[np.arange(len(places)), truth.astype(int)], kind="stable")
     names = [*taught.lesson.classes, UNKNOWN]
     return [(int(places[at]), f"{names[int(scores[at].argmax())]} {scores[at].max():.0%}") for at in order]
@@ -150,3 +152,18 @@ def _thumbnail(path: Path, embedder: Embedder) -> Optional[bytes]:
     target = io.BytesIO()
     Image.fromarray(pixels).save(target, "JPEG", quality=80)
     return target.getvalue()
+
+
+def _curve_chart(points: Sequence[dict[str, Any]], regression: bool) -> str:
+    """Held-out and taught accuracy (or error) over the number of pictures."""
+    import pygal
+
+    chart = pygal.XY(
+        dots_size=4,
+        x_title="pictures in all" if regression else "pictures a class",
+        y_title="error (RMSE)" if regression else "accuracy",
+        **options(height=340),
+    )
+    for name, key in (("held out", "held_out"), ("taught", "taught")):
+        chart.add(name, [(point["pictures"], point[key]) for point in points])
+    return fragment(chart, "Learning curve")
