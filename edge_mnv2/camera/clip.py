@@ -1,21 +1,25 @@
 """Video files through OpenCV's FFmpeg.
 
 Policy: frames carry their real time stamps (variable frame rates stay variable); a rotation tag is applied, so that a
-phone's video stands upright; a clip that gives fewer frames than it promises is reported with both numbers.
+phone's video stands upright, and a mirrored one is not; a frame that cannot be decoded is counted and passed over; a
+clip that gives fewer frames than it promises is reported with both numbers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
+
 from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.camera import content
-from edge_mnv2.camera.containers import Mp4Facts, empty_avi_frames, has_lost_packets, read_mp4
+from edge_mnv2.camera.containers import Mp4Facts, empty_avi_frames, has_lost_packets, read_mp4, why_unreadable
 from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.opencv import FrameBuffers, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.reader_thread import CLOSE_S
@@ -24,13 +28,21 @@ from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import SourceError
 from edge_mnv2.paths import utf8_named
 
+log = logging.getLogger(__name__)
+
 _MAX_FPS = 1000.0
 _TAIL_S = 1.0
 """Where the frame count is the container's duration times its rate, sound may last longer than the pictures."""
 
 
+_MAX_DAMAGED = 250
+"""After so many reads in a row without a picture it is the end: OpenCV does not tell an end from a damaged frame."""
+
+
 class ClipSource(Source):
     """A video file, one frame after the other; pacing is the reader's business."""
+
+    paced = True
 
     def __init__(self, path: Path, geometry: Optional[Geometry] = None, description: Optional[str] = None) -> None:
         super().__init__(description or str(path), geometry)
@@ -46,13 +58,16 @@ class ClipSource(Source):
         with _readable_name(self.path) as name:
             capture = _opened(cv2, name)
         if not capture.isOpened():
-            raise SourceError(f"{self.path} cannot be read as a video", hint="it may be damaged, or cut short")
+            problem, hint = why_unreadable(self.path, head)
+            raise SourceError(f"{self.path} {problem}", hint=hint)
         # Turned by us, because OpenCV's versions turn to different sides.
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         facts = read_mp4(self.path) if head[4:8] == b"ftyp" else Mp4Facts()
-        self._upright = Geometry(facts.rotation)
+        self._head, self._upright = head, Geometry(facts.rotation, facts.flip)
+        if facts.hdr:
+            log.warning("%s is HDR video: its colours are not converted, so classes may be missed", self.path)
         self._cv2, self._capture, self._buffers = cv2, capture, FrameBuffers()
-        self._count = self._regular = 0
+        self._count = self._regular = self._unreadable = 0
         self._first_ns = self._last_ns = 0
         fps = positive(capture.get(cv2.CAP_PROP_FPS))
         # OpenCV 4.6 takes a transport stream's clock of 90 kHz for its frame rate.
@@ -79,13 +94,10 @@ class ClipSource(Source):
             capture = self._capture
             if capture is None:
                 return None
-            try:
-                ok, pixels = capture.read(self._buffers.take())
-            except self._cv2.error:  # a damaged frame that changes its size, in OpenCV 4
-                ok = False
+            pixels = self._next_picture(capture)
             if self._capture is None:  # closed meanwhile: neither an end nor damage
                 return None
-            if not ok:
+            if pixels is None:
                 self._ended()
                 return None
             self._buffers.learn(pixels)
@@ -93,6 +105,19 @@ class ClipSource(Source):
         frame = self._frame(self._upright.turn(pixels), "bgr", time.monotonic_ns(), self._count, position)
         self._count += 1
         return frame
+
+    def _next_picture(self, capture: Any) -> Optional[np.ndarray]:
+        for failures in range(_MAX_DAMAGED):
+            try:
+                ok, pixels = capture.read(self._buffers.take())
+            except self._cv2.error:  # a damaged frame that changes its size, in OpenCV 4
+                ok, pixels = False, None
+            if self._capture is None:
+                return None
+            if ok:
+                self._unreadable += failures
+                return pixels
+        return None
 
     def close(self) -> None:
         capture, self._capture = self._capture, None
@@ -120,8 +145,9 @@ class ClipSource(Source):
 
     def _ended(self) -> None:
         if self._count == 0:
-            raise SourceError(f"{self.path} holds no picture that can be decoded")
-        expected = self._expected()
+            problem, hint = why_unreadable(self.path, self._head)
+            raise SourceError(f"{self.path} {problem}: no picture can be decoded", hint=hint)
+        expected = max(self._expected(), self._count + self._unreadable)
         if expected > self._count:
             self.decode_errors = expected - self._count
             self._report(f"{self.path} is damaged or cut short: {self._count} of {expected} frames could be read")

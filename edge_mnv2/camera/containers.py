@@ -24,16 +24,32 @@ _PACKET = 188
 _SYNC = 0x47
 _NULL_PID = 0x1FFF
 _BLOCK = _PACKET << 15
-_TURNS = {(1, 0, 0, 1): 0, (0, 1, -1, 0): 90, (-1, 0, 0, -1): 180, (0, -1, 1, 0): 270}
+_TURNS = {
+    (1, 0, 0, 1): (0, ""),
+    (0, 1, -1, 0): (90, ""),
+    (-1, 0, 0, -1): (180, ""),
+    (0, -1, 1, 0): (270, ""),
+    (-1, 0, 0, 1): (0, "h"),
+    (1, 0, 0, -1): (0, "v"),
+    (0, 1, 1, 0): (90, "h"),
+    (0, -1, -1, 0): (270, "h"),
+}
+CODECS = {"av01": "AV1", "hvc1": "H.265", "hev1": "H.265", "avc1": "H.264", "vp09": "VP9", "apch": "ProRes"}
+_HDR = (16, 18)
+"""Transfer characteristics of ITU-T H.273: PQ and HLG."""
 
 
 @dataclass(frozen=True)
 class Mp4Facts:
-    """`rotation`: degrees clockwise that make the picture upright. `trimmed_s`: how long it plays where an edit list
-    says which part of the frames is shown; None without one."""
+    """`rotation` (degrees clockwise) and then `flip` make the picture upright. `trimmed_s`: how long it plays where an
+    edit list says which part of the frames is shown; None without one. `codecs`: the pictures' codecs, as four letters;
+    empty where there are other tracks only. `hdr`: brightness by another curve than a classifier was trained on."""
 
     rotation: int = 0
+    flip: str = ""
     trimmed_s: Optional[float] = None
+    codecs: tuple[str, ...] = ()
+    hdr: bool = False
 
 
 def read_mp4(path: Path) -> Mp4Facts:
@@ -42,15 +58,18 @@ def read_mp4(path: Path) -> Mp4Facts:
         with path.open("rb") as file:
             index = _movie_box(file)
         trimmed = None
-        rotation = 0
+        turn, codecs, hdr = (0, ""), [], False
         for kind, content in _boxes(index):
             if kind == b"mvhd" and b"elst" in index:
                 trimmed = _duration_s(content)
-            elif kind == b"trak":
-                rotation = _rotation(content) or rotation
+            elif kind == b"trak" and _holds_pictures(content):
+                turn = _turn(content)
+                codecs += _codecs(content)
+                at = content.find(b"colrnclx")
+                hdr = hdr or (at >= 0 and int.from_bytes(content[at + 10 : at + 12], "big") in _HDR)
     except (OSError, struct.error):
         return Mp4Facts()
-    return Mp4Facts(rotation, trimmed)
+    return Mp4Facts(*turn, trimmed, tuple(codecs), hdr)
 
 
 def _movie_box(file: IO[bytes]) -> bytes:
@@ -89,16 +108,54 @@ def _duration_s(mvhd: bytes) -> Optional[float]:
     return duration / scale if scale else None
 
 
-def _rotation(trak: bytes) -> int:
-    """8.3.2: the matrix of a picture track, in degrees; 0 for other tracks and for anything but quarter turns."""
-    matrix, pictures = (1, 0, 0, 1), False
+def _turn(trak: bytes) -> tuple[int, str]:
+    """8.3.2: the matrix of a track as (degrees, flip); upright for anything but quarter turns and mirrors."""
     for kind, content in _boxes(trak):
         if kind == b"tkhd":
             a, b, _, c, d = struct.unpack_from(">5i", content, 52 if content[:1] == b"\1" else 40)
-            matrix = tuple(round(value / 65536) for value in (a, b, c, d))
-        elif kind == b"mdia":
-            pictures = any(inner == b"hdlr" and what[8:12] == b"vide" for inner, what in _boxes(content))
-    return _TURNS.get(matrix, 0) if pictures else 0
+            a, b, c, d = (round(value / 65536) for value in (a, b, c, d))
+            return _TURNS.get((a, b, c, d), (0, ""))
+    return 0, ""
+
+
+def _inside(data: bytes, *path: bytes) -> bytes:
+    """The content of the box at `path`, empty where there is none."""
+    for name in path:
+        data = next((content for kind, content in _boxes(data) if kind == name), b"")
+    return data
+
+
+def _holds_pictures(trak: bytes) -> bool:
+    return _inside(trak, b"mdia", b"hdlr")[8:12] == b"vide"
+
+
+def _codecs(trak: bytes) -> list[str]:
+    """8.5.2: the sample entries of a track."""
+    entries = _inside(trak, b"mdia", b"minf", b"stbl", b"stsd")[8:]
+    return [kind.decode("latin-1") for kind, _ in _boxes(entries)]
+
+
+def why_unreadable(path: Path, head: bytes) -> tuple[str, Optional[str]]:
+    """(what is wrong, what to do) with a video that cannot be decoded; `head` is the first bytes of the file."""
+    hint = "convert it to H.264: ffmpeg -i FILE -c:v libx264 OUT.mp4"
+    if head[4:8] == b"ftyp":
+        facts = read_mp4(path)
+        with path.open("rb") as file:
+            index = _movie_box(file)
+        if facts.codecs:
+            names = ", ".join(CODECS.get(codec, codec) for codec in facts.codecs)
+            return f"is {names} video, which cannot be decoded here", hint
+        if not index:
+            return "has no index: the recording was not finished", "recover it, or record in another format"
+        return "has sound but no pictures", None
+    if head[:4] == b"\x1aE\xdf\xa3":
+        with path.open("rb") as file:
+            start = file.read(1 << 16)
+        if b"V_" not in start and b"A_" in start:
+            return "has sound but no pictures", None
+        if b"V_AV1" in start:
+            return "is AV1 video, which cannot be decoded here", hint
+    return "cannot be read as a video", "it may be damaged, or cut short"
 
 
 def empty_avi_frames(path: Path) -> int:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
+from urllib.parse import unquote
 
 from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.camera import content
@@ -88,7 +89,10 @@ def _test(text: str) -> Spec:
 
 def _address(text: str) -> Spec:
     if text.lower().startswith("file://"):
-        return _path(text[len("file://") :])
+        place = text[len("file://") :]
+        # RFC 8089: an empty host or localhost. A name that holds a bare % or is no address is taken as it stands.
+        place = place[len("localhost") :] if place.startswith("localhost/") else place
+        return _path(place if Path(place).exists() else unquote(place))
     _check_text(text)
     url = StreamUrl.parse(text)
     if url.scheme not in SCHEMES:

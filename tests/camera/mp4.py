@@ -59,7 +59,12 @@ def edited(data: bytes, edits: dict[bytes, Edit], extra: Optional[dict[bytes, by
 
 def rotated(data: bytes, degrees: int) -> bytes:
     """With a rotation tag: a player turns the pictures clockwise by `degrees`."""
-    a, b, c, d = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
+    return with_matrix(data, {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees])
+
+
+def with_matrix(data: bytes, matrix: tuple[int, ...]) -> bytes:
+    """With the matrix (a, b, c, d) of ISO/IEC 14496-12, 8.3.2, which turns and mirrors."""
+    a, b, c, d = matrix
 
     def tag(body: bytes) -> bytes:
         matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)

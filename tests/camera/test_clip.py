@@ -237,3 +237,101 @@ def test_the_demo_is_fetched_and_called_demo(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(pull, "fetch", lambda name, **more: tmp_path / "bikes.mp4")
     with open_source("demo") as source:
         assert source.description == "demo" and len(read_all(source)) == 5
+
+
+# Damage in the middle, and what cannot be decoded
+
+
+def decodable(path: Path) -> int:
+    """Frames that FFmpeg's own libraries decode, going on over errors."""
+    av = pytest.importorskip("av")
+    count = 0
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            try:
+                count += len(packet.decode())
+            except av.FFmpegError:
+                continue
+    return count
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), [("mp4", "mp4v"), ("avi", "MJPG"), ("avi", "XVID"), ("mkv", "MJPG")])
+@pytest.mark.parametrize("spots", [1, 5, 50])
+def test_damaged_spots_end_nothing(tmp_path: Path, suffix: str, fourcc: str, spots: int) -> None:
+    whole = bytearray(mp4.write_clip(tmp_path / f"a.{suffix}", pictures(250, 320, 240), fourcc))
+    dice = random.Random(spots)
+    for _ in range(spots):
+        at, size = dice.randrange(len(whole) // 8, len(whole) * 9 // 10 - 200), dice.choice([16, 64, 200])
+        whole[at : at + size] = dice.randbytes(size)
+    (tmp_path / f"b.{suffix}").write_bytes(whole)
+    with open_source(str(tmp_path / f"b.{suffix}")) as source:
+        frames = read_all(source)
+    assert len(frames) >= 0.95 * decodable(tmp_path / f"b.{suffix}")
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    if len(frames) < 250 and suffix != "mkv":
+        assert source.decode_errors == 250 - len(frames) and "frames could be read" in source.errors[0]
+
+
+def test_a_frame_of_nonsense_is_counted_and_passed(tmp_path: Path) -> None:
+    whole = bytearray(mp4.write_clip(tmp_path / "a.avi", pictures(), "MJPG"))
+    starts = [at for at in range(len(whole)) if whole[at : at + 3] == b"\xff\xd8\xff"]
+    for number in (20, 21, 40):
+        whole[starts[number] : starts[number] + 700] = random.Random(1).randbytes(700)
+    (tmp_path / "a.avi").write_bytes(whole)
+    with open_source(str(tmp_path / "a.avi")) as source:
+        frames = read_all(source)
+    assert len(frames) == 57 and source.decode_errors == 3 and source.error_count == 1
+    assert frames[-1].position_ns == pytest.approx(59 * 50e6, abs=2e6), "a gap keeps its time"
+
+
+def codec(name: bytes) -> mp4.Edit:
+    return lambda content: (content[:12] + name + content[16:]).replace(b"esds", b"free")
+
+
+@pytest.mark.parametrize(
+    ("edits", "says"),
+    [
+        ({b"stsd": codec(b"av01")}, "is AV1 video, which cannot be decoded here.*H.264"),
+        ({b"stsd": codec(b"zzzz")}, "is zzzz video, which cannot be decoded here"),
+        ({b"hdlr": lambda content: content[:8] + b"soun" + content[12:]}, "has sound but no pictures"),
+    ],
+)
+def test_videos_without_a_decoder_say_so(tmp_path: Path, edits: dict, says: str) -> None:
+    whole = mp4.write_clip(tmp_path / "a.mp4", pictures(20), "mp4v")
+    (tmp_path / "a.mp4").write_bytes(mp4.edited(whole, edits))
+    with pytest.raises(SourceError, match=says), open_source(str(tmp_path / "a.mp4")) as source:
+        source.read()
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [((-1, 0, 0, 1), (0, -1)), ((1, 0, 0, -1), (-1, 0)), ((0, 1, 1, 0), (0, 0)), ((0, -1, -1, 0), (-1, -1))],
+)
+def test_mirrored_videos_are_turned_back(tmp_path: Path, matrix: tuple[int, ...], corner: tuple[int, int]) -> None:
+    picture = np.zeros((120, 160, 3), np.uint8)
+    picture[..., 0] = 255
+    picture[:40, :40] = (0, 0, 255)
+    whole = mp4.write_clip(tmp_path / "a.mp4", [picture] * 5, "mp4v")
+    (tmp_path / "a.mp4").write_bytes(mp4.with_matrix(whole, matrix))
+    with open_source(str(tmp_path / "a.mp4")) as source:
+        image = source.read().image
+    assert image.shape[:2] == ((160, 120) if matrix[0] == 0 else (120, 160))
+    assert near(image[corner], (0, 0, 255), 60) and not near(image[-1 - corner[0], -1 - corner[1]], (0, 0, 255), 60)
+
+
+def test_hdr_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = mp4.write_clip(tmp_path / "a.mp4", pictures(5), "mp4v")
+    colours = mp4.box(b"colr", b"nclx" + bytes((0, 9, 0, 16, 0, 9, 0)))
+    (tmp_path / "a.mp4").write_bytes(mp4.edited(whole, {}, {b"stbl": colours}))
+    with open_source(str(tmp_path / "a.mp4")) as source:
+        assert source.read() is not None
+    assert "HDR" in caplog.text
+
+
+def test_addresses_of_files_are_decoded(tmp_path: Path) -> None:
+    (tmp_path / "my clips").mkdir()
+    mp4.write_clip(tmp_path / "my clips/a.avi", pictures(3), "MJPG")
+    mp4.write_clip(tmp_path / "100%.avi", pictures(3), "MJPG")
+    for address in (f"{tmp_path}/my%20clips/a.avi", f"localhost{tmp_path}/my%20clips/a.avi", f"{tmp_path}/100%.avi"):
+        with open_source(f"file://{address}") as source:
+            assert len(read_all(source)) == 3

@@ -90,6 +90,19 @@ def test_a_clip_is_paced_like_a_camera(run: Run, stub: Path, clip: Path) -> None
     assert summary["frames"] + summary["dropped"] == 30
 
 
+@pytest.mark.slow
+def test_a_clip_on_a_slow_board_keeps_its_own_time(
+    run: Run, stub: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "200")
+    code, out, _ = run("run", "--model", stub, "--source", clip, "--json")
+    summary = json.loads(out)
+    assert code == 0 and summary["duration_s"] < 2.5 and summary["dropped"] > 15
+    assert summary["frames"] + summary["dropped"] == 30 and summary["frame_age_ms"]["p95"] < 100
+    code, out, _ = run("run", "--model", stub, "--source", clip, "--every-frame", "--json")
+    assert json.loads(out)["frames"] == 30 and json.loads(out)["duration_s"] > 5
+
+
 def test_workers_keep_the_order(run: Run, stub: Path, clip: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     code, out, _ = run(
