@@ -9,50 +9,43 @@ from typing import Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, option
-from edge_mnv2.cli.table import aligned
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import JSON, flag, option
+from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import UsageError
+from edge_mnv2.settings.kinds import File, Number, Numbers, Whole
 
 log = logging.getLogger(__name__)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(build)
-
-
 def build(
-    out: Optional[Path] = option("--out", help="The model file to write.", metavar="FILE"),
+    out: Optional[Path] = option("out", "The model file to write.", File()),
     weights: str = option(
-        "--weights",
-        help="imagenet (default), or a .pth or .safetensors file.",
-        metavar="imagenet|FILE",
-        default="imagenet",
+        "weights", "imagenet, or a .pth or .safetensors file.", default="imagenet", metavar="imagenet|FILE"
     ),
-    width: Optional[float] = option("--width", help="Width multiplier; default: what the weights have."),
-    resolution: int = option("--resolution", help="Input size in pixels (default 224).", default=224),
-    classes: Optional[int] = option("--classes", help="Outputs; default: what the weights have.", min=1),
-    labels: Optional[Path] = option("--labels", help="The classes' names, one a line.", metavar="FILE"),
+    width: Optional[float] = option("width", "Width multiplier; default: what the weights have.", Number()),
+    resolution: int = option("resolution", "Input size in pixels.", Whole(), default=224),
+    classes: Optional[int] = option("classes", "Outputs; default: what the weights have.", Whole(1)),
+    labels: Optional[Path] = option("labels", "The classes' names, one a line.", File()),
     calibration: Optional[Path] = option(
-        "--calibration", help="Pictures like those that the model will see, for new ranges.", metavar="DIR"
+        "calibration", "Pictures like those that the model will see, for new ranges.", File("DIR")
     ),
     ranges: Optional[Path] = option(
-        "--ranges", help="Ranges that a calibration or `train --qat` wrote for these weights.", metavar="FILE"
+        "ranges", "Ranges that a calibration or `train --qat` wrote for these weights.", File()
     ),
-    task: str = option("--task", help="classification (default) or regression.", default="classification"),
-    bounds: Optional[str] = option(
-        "--bounds", help="A regression's least and greatest value; default: linear.", metavar="LOW,HIGH"
+    task: str = option("task", "classification or regression.", default="classification"),
+    bounds: Optional[tuple[float, float]] = option(
+        "bounds",
+        "A regression's least and greatest value; default: linear.",
+        Numbers("LOW", "HIGH", low=-1e30, high=1e30),
     ),
-    unit: Optional[str] = option("--unit", help="A regression's unit, for people."),
-    floating: bool = option("--float", help="A float model instead of a full-integer one.", default=False),
-    target: str = option("--target", help="cpu (default), or edgetpu to check its limits too.", default="cpu"),
-    format: str = option("--format", help="tflite (default), or onnx (extra onnx).", default="tflite"),
-    input_type: str = option("--input-type", help="Of an integer .tflite: uint8 (default) or int8.", default="uint8"),
-    output_type: str = option(
-        "--output-type", help="Of an integer .tflite: int8 (default) or float32.", default="int8"
-    ),
-    report: Optional[Path] = option(
-        "--report", help="Write a page with each layer's signal to noise.", metavar="FILE.html"
-    ),
+    unit: Optional[str] = option("unit", "A regression's unit, for people."),
+    floating: bool = flag("float", "A float model instead of a full-integer one."),
+    target: str = option("target", "cpu, or edgetpu to check its limits too.", default="cpu"),
+    format: str = option("format", "tflite, or onnx (extra onnx).", default="tflite"),
+    input_type: str = option("input-type", "Of an integer .tflite: uint8 or int8.", default="uint8"),
+    output_type: str = option("output-type", "Of an integer .tflite: int8 or float32.", default="int8"),
+    report: Optional[Path] = option("report", "Write a page with each layer's signal to noise.", File("FILE.html")),
     as_json: bool = JSON,
 ) -> None:
     """Build a .tflite or .onnx model from trained weights, and say what quantization cost."""
@@ -71,7 +64,7 @@ def build(
         calibration=calibration,
         ranges=ranges,
         task=task,
-        bounds=_bounds(bounds),
+        bounds=bounds,
         unit=unit,
         floating=floating,
         target=target,
@@ -85,16 +78,6 @@ def build(
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(_in_words(document))
-
-
-def _bounds(text: Optional[str]) -> Optional[tuple[float, float]]:
-    if text is None:
-        return None
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise UsageError(f"--bounds {text}", hint="two numbers, such as 0,100") from None
-    return low, high
 
 
 def _in_words(report: dict[str, Any]) -> str:
@@ -120,3 +103,12 @@ def _in_words(report: dict[str, Any]) -> str:
         cells = [[f"{layer['snr_db']:.1f}", f"{layer['saturation']:.2%}", layer["name"]] for layer in worst]
         lines += ["", "the noisiest layers", aligned(cells, ["dB", "values cut", "layer"], right=(0, 1))]
     return "\n".join(lines)
+
+
+COMMAND = Command(
+    build,
+    examples=(
+        "edge-mnv2 build --out model.tflite",
+        "edge-mnv2 build --weights best.pth --labels labels.txt --calibration photos/ --out model.tflite",
+    ),
+)

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edge_mnv2.cli.options import JSON, option, setting_overrides
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import JSON, MODEL, argument, settings
 from edge_mnv2.errors import PARTIAL, SourceError
 
-
-def register(app: typer.Typer) -> None:
-    app.command()(classify)
+if TYPE_CHECKING:
+    from edge_mnv2.settings.profile import Settings
 
 
 def classify(
-    context: typer.Context,
-    images: list[str] = typer.Argument(
-        ..., metavar="IMAGE...", help="Pictures, or folders of pictures.", show_default=False
-    ),
-    model: Optional[str] = option("--model", help="A name from `models list`, or a .tflite file.", metavar="NAME|PATH"),
-    labels: Optional[str] = option("--labels", help="A label file for the model.", metavar="FILE"),
-    resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
-    top_k: Optional[str] = option("--top-k", help="How many classes to name (default 5).", metavar="K"),
-    threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
-    runtime: Optional[str] = option("--runtime", help="auto, litert, tflite-runtime, or onnxruntime for .onnx models."),
-    delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
+    images: list[str] = argument("IMAGE...", "Pictures, or folders of pictures.", many=True),
+    resolved: Settings = settings(*MODEL, "output.top_k"),
     as_json: bool = JSON,
 ) -> None:
     """Classify still pictures."""
     from edge_mnv2.runtime.opening import open_engines
     from edge_mnv2.runtime.stills import classify_files
-    from edge_mnv2.settings.profile import resolve
 
-    engines = open_engines(resolve(None, setting_overrides(context)), labels, workers=1)
+    engines = open_engines(resolved, resolved.model.labels, workers=1)
     for said in engines.notes:
         typer.echo(said, err=True)
     rows: list[dict[str, Any]] = []
@@ -57,3 +47,8 @@ def classify(
         typer.echo(json.dumps({"model": engines.model, "results": rows}, ensure_ascii=False, indent=2))
     if failed:
         raise typer.Exit(SourceError.exit_code if failed == len(rows) else PARTIAL)
+
+
+COMMAND = Command(
+    classify, examples=("edge-mnv2 classify cat.jpg", "edge-mnv2 classify photos/ --model model.tflite --json")
+)

@@ -9,30 +9,23 @@ from typing import Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, option
-from edge_mnv2.cli.table import aligned
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import JSON, argument, option
+from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.settings.kinds import File, Whole
 
 log = logging.getLogger(__name__)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(compile)
-
-
 def compile(
-    model: str = typer.Argument(
-        ..., metavar="MODEL", help="A name from `models list`, or a full-integer .tflite file.", show_default=False
-    ),
+    model: str = argument("MODEL", "A name from `models list`, or a full-integer .tflite file."),
     out: Optional[Path] = option(
-        "--out",
-        help="The file to write; default: MODEL_edgetpu.tflite beside the file, or here for a name.",
-        metavar="FILE.tflite",
+        "out",
+        "The file to write; default: MODEL_edgetpu.tflite beside the file, or here for a name.",
+        File("FILE.tflite"),
     ),
     min_runtime_version: Optional[int] = option(
-        "--min-runtime-version",
-        help="For an older Edge TPU library, as the compiler numbers them.",
-        metavar="N",
-        min=10,
+        "min-runtime-version", "For an older Edge TPU library, as the compiler numbers them.", Whole(10)
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -69,3 +62,6 @@ def _known(number: Optional[int]) -> str:
 
 def _megabytes(number: Optional[int]) -> str:
     return "unknown" if number is None else f"{number / 1e6:.2f} MB"
+
+
+COMMAND = Command(compile, examples=("edge-mnv2 compile model.tflite",))

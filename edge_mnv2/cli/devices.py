@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import typing
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, option, setting_overrides
-from edge_mnv2.cli.table import aligned
-from edge_mnv2.errors import ProfileError, UsageError
-
-devices = typer.Typer(no_args_is_help=True, help="Boards, their profiles, and what is attached.")
-
-ROOT = option("--root", help="Look at a copy of a board's files in DIR instead of this machine.", metavar="DIR")
-
-SETTINGS = (
-    "source", "size", "fps", "rotate", "flip", "roi", "resize", "runtime", "delegate", "threads", "workers", "model",
-    "top-k", "threshold", "smooth", "gate", "appear", "gone", "consecutive", "allow", "deny",
-)  # fmt: skip
-"""The options of the profile schema, written out so that no command pays for the schema at its start."""
+from edge_mnv2.cli.command import Command, Commands
+from edge_mnv2.cli.options import DEVICE, JSON, ROOT, argument, check_root, flag, hidden_settings
+from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.errors import ProfileError
 
 _ENGINES = {"none": "CPU", "edgetpu": "Edge TPU"}
 
 
-def register(app: typer.Typer) -> None:
-    app.add_typer(devices, name="devices")
-
-
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of `run` that stands for a setting of a profile."""
-    hints = typing.get_type_hints(command)
-    parameters = [
-        parameter.replace(annotation=hints[parameter.name])
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    for name in SETTINGS:
-        word = name.replace("-", "_")
-        default = option(f"--{name}", help=f"As --{name} of `run`.", hidden=True)
-        hints[word] = Optional[str]
-        parameters.append(
-            inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[word])
-        )
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = hints
-    return command
-
-
-@devices.command("list")
-def list_profiles(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
+def list_profiles(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """Every device profile; * marks the one for this board."""
     from edge_mnv2.board.detect import detect
     from edge_mnv2.settings import report
 
-    rows, reason, error = report.listed(detect(_folder(root)))
+    rows, reason, error = report.listed(detect(check_root(root)))
     if as_json:
         chosen = next((row["name"] for row in rows if row.get("chosen")), None)
         _document({"profiles": rows, "chosen": chosen, "reason": reason})
@@ -80,16 +44,13 @@ def list_profiles(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
         raise error
 
 
-@devices.command()
-@_with_settings
 def show(
-    context: typer.Context,
-    name: Optional[str] = typer.Argument(
-        None, metavar="NAME|FILE", envvar="EDGE_MNV2_DEVICE", show_envvar=False, help="Default: this board's profile."
+    name: Optional[str] = argument(
+        "NAME|FILE", "Default: this board's profile.", required=False, variable=DEVICE.variable
     ),
-    resolved: bool = option("--resolved", help="Every setting in force, and where it came from.", default=False),
+    overrides: dict[str, tuple[Any, str]] = hidden_settings("camera", "preprocess", "runtime", "output"),
+    resolved: bool = flag("resolved", "Every setting in force, and where it came from."),
     as_json: bool = JSON,
-    **settings: Optional[str],
 ) -> None:
     """A profile as it stands in its file, or with --resolved every setting that `run` would use.
 
@@ -100,7 +61,7 @@ def show(
     from edge_mnv2.settings.profile import resolve
     from edge_mnv2.settings.profile_file import read_profile
 
-    found = resolve(name, setting_overrides(context) if resolved else None)
+    found = resolve(name, overrides if resolved else None)
     if not resolved:
         if as_json:
             _document(report.own(read_profile(found.path)))
@@ -118,13 +79,12 @@ def show(
         typer.echo(note, err=True)
 
 
-@devices.command()
-def detect(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
+def detect(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """Which board this is, and which profile it gets."""
     from edge_mnv2.board.detect import detect as detect_board
     from edge_mnv2.settings import report
 
-    folder = _folder(root)
+    folder = check_root(root)
     found = report.detected(detect_board(folder), folder)
     if as_json:
         _document(found)
@@ -141,9 +101,8 @@ def detect(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
     typer.echo(aligned(rows))
 
 
-@devices.command()
 def check(
-    files: list[str] = typer.Argument(..., metavar="FILE...", help="Profiles, by path or by name.", show_default=False),
+    files: list[str] = argument("FILE...", "Profiles, by path or by name.", many=True),
     as_json: bool = JSON,
 ) -> None:
     """Read profiles with all that they extend, without any hardware."""
@@ -167,12 +126,11 @@ def check(
         raise typer.Exit(ProfileError.exit_code)
 
 
-@devices.command()
-def cameras(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
+def cameras(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """The cameras that are attached, and what they offer."""
     from edge_mnv2.camera.v4l2 import list_cameras
 
-    found = list_cameras(_folder(root))
+    found = list_cameras(check_root(root))
     if as_json:
         _document({"cameras": [camera.as_dict() for camera in found]})
         return
@@ -187,14 +145,13 @@ def cameras(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
         typer.echo("no camera found: looked for V4L2 devices (/dev/video*)", err=True)
 
 
-@devices.command()
-def accelerators(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
+def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """Edge TPUs that are attached, the library that drives them, and what is wrong with either."""
     from edge_mnv2.runtime.edgetpu.checks import checks
     from edge_mnv2.runtime.edgetpu.discovery import find
     from edge_mnv2.runtime.edgetpu.library import find as find_library
 
-    folder = _folder(root)
+    folder = check_root(root)
     found = find(folder)
     judged = checks(folder)
     if as_json:
@@ -225,12 +182,6 @@ def accelerators(root: Optional[str] = ROOT, as_json: bool = JSON) -> None:
         typer.echo(f"{row.status:4}  {row.detail}{fix}", err=True)
 
 
-def _folder(root: Optional[str]) -> str:
-    if root is not None and not Path(root).is_dir():
-        raise UsageError(f"--root {root}: no such folder")
-    return root or "/"
-
-
 def _sizes(sizes: list[Any]) -> str:
     """The first and the largest of a camera's frame sizes, in words."""
     if not sizes:
@@ -252,3 +203,17 @@ def _plain(value: Any) -> Any:
 
 def _document(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+COMMAND = Commands(
+    {
+        "list": Command(list_profiles, "list"),
+        "show": Command(show, examples=("edge-mnv2 devices show --resolved", "edge-mnv2 devices show raspberry-pi-4")),
+        "detect": Command(detect),
+        "check": Command(check),
+        "cameras": Command(cameras),
+        "accelerators": Command(accelerators),
+    },
+    name="devices",
+    help="Boards, their profiles, and what is attached.",
+)

@@ -7,11 +7,8 @@ import sys
 
 import typer
 
+from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(doctor)
 
 
 def doctor(as_json: bool = JSON) -> None:
@@ -33,3 +30,6 @@ def doctor(as_json: bool = JSON) -> None:
         typer.echo(json.dumps({"ok": failed is None, "checks": [check.as_dict() for check in rows]}, indent=2))
     if failed is not None:
         raise typer.Exit(failed.code or 1)
+
+
+COMMAND = Command(doctor, examples=("edge-mnv2 doctor",))

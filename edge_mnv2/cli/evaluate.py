@@ -11,61 +11,50 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, option, setting_overrides
-from edge_mnv2.cli.table import aligned
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import JSON, MODEL, argument, option, settings
+from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import PARTIAL, SourceError
+from edge_mnv2.settings.kinds import File
 
 if TYPE_CHECKING:
     from edge_mnv2.datasets.labelled_pictures import Dataset
     from edge_mnv2.evaluate.evaluation import Outcome
+    from edge_mnv2.settings.profile import Settings
 
 _CONFUSIONS = 10
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(evaluate)
-
-
 def evaluate(
-    context: typer.Context,
-    folder: Path = typer.Argument(
-        ..., metavar="DIR", help="Pictures: DIR/labels.csv, or one folder a class.", show_default=False
-    ),
-    model: Optional[str] = option("--model", help="A name from `models list`, or a .tflite file.", metavar="NAME|PATH"),
-    against: Optional[str] = option("--against", help="A second model to compare with.", metavar="NAME|PATH"),
-    labels: Optional[str] = option("--labels", help="A label file for the models.", metavar="FILE"),
-    resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
-    threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
-    runtime: Optional[str] = option("--runtime", help="auto, litert, tflite-runtime, or onnxruntime for .onnx models."),
-    delegate: Optional[str] = option(
-        "--delegate", help="none (default), auto or edgetpu[:N|:usb[:N]|:pci[:N]]; for --model, not for --against."
-    ),
-    csv: Optional[Path] = option("--csv", help="Write one row a picture.", metavar="FILE"),
-    html: Optional[Path] = option("--html", help="Write a report with charts and mistakes.", metavar="FILE"),
+    folder: Path = argument("DIR", "Pictures: DIR/labels.csv, or one folder a class.", File()),
+    resolved: Settings = settings(*MODEL),
+    against: Optional[str] = option("against", "A second model to compare with.", metavar="NAME|PATH", panel="Model"),
+    csv: Optional[Path] = option("csv", "Write one row a picture.", File()),
+    html: Optional[Path] = option("html", "Write a report with charts and mistakes.", File()),
     as_json: bool = JSON,
 ) -> None:
-    """Measure a model on pictures with known answers."""
+    """Measure a model on pictures with known answers.
+
+    Without --delegate it is the CPU that is measured, whatever the profile says; --delegate is for --model only.
+    """
     from edge_mnv2.board.cpus import resolve_threads
     from edge_mnv2.evaluate.evaluation_run import EvaluationRequest, run
     from edge_mnv2.runtime.opening import chosen_resize
-    from edge_mnv2.settings.profile import resolve
 
-    overrides = setting_overrides(context)
-    settings = resolve(None, overrides)
     accelerator = None
-    if delegate is not None and delegate != "none":
+    if resolved.chosen("runtime.delegate") not in (None, "none"):
         # The decoders fit the pictures: the classifier must take them as they come.
-        accelerator = resolve(None, {**overrides, "preprocess.resize": ("stretch", "command line")})
-    count, said = resolve_threads(settings.runtime.threads)
+        accelerator = resolved.changed("preprocess.resize", "stretch")
+    count, said = resolve_threads(resolved.runtime.threads)
     if said:
         _note(said)
     request = EvaluationRequest(
         folder,
-        settings.runtime.model,
+        resolved.runtime.model,
         against,
-        labels=labels,
-        resize=chosen_resize(settings),
-        runtime=settings.runtime.backend,
+        labels=resolved.model.labels,
+        resize=chosen_resize(resolved),
+        runtime=resolved.runtime.backend,
         threads=count,
         accelerator=accelerator,
         csv=csv,
@@ -156,3 +145,9 @@ def _shown(value: Any, kind: str, unit: str) -> str:
     if kind == "ms":
         return f"{value:.2f} ms"
     return f"{value:.4g} {unit}{'²' if unit and kind == 'square' else ''}".rstrip()
+
+
+COMMAND = Command(
+    evaluate,
+    examples=("edge-mnv2 evaluate photos/", "edge-mnv2 evaluate photos/ --model mine.tflite --against other.tflite"),
+)

@@ -8,26 +8,22 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, option
-from edge_mnv2.cli.table import aligned
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import JSON, argument, option
+from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import UsageError
+from edge_mnv2.settings.kinds import File
 
 if TYPE_CHECKING:
     from edge_mnv2.network.network import Network
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(inspect)
-
-
 def inspect(
-    model: Optional[str] = typer.Argument(
-        None, metavar="[MODEL]", help="A name from `models list`, or any .tflite file.", show_default=False
-    ),
+    model: Optional[str] = argument("[MODEL]", "A name from `models list`, or any .tflite file.", required=False),
     network: Optional[str] = option(
-        "--network", help="Show our network's stages instead, not built: 1.0,224.", metavar="WIDTH,RESOLUTION"
+        "network", "Show our network's stages instead, not built: 1.0,224.", metavar="WIDTH,RESOLUTION"
     ),
-    svg: Optional[Path] = option("--svg", help="Draw it into this file.", metavar="FILE"),
+    svg: Optional[Path] = option("svg", "Draw it into this file.", File()),
     as_json: bool = JSON,
 ) -> None:
     """Show what a model is: tensors, operators, quantization, costs, who can run it."""
@@ -203,3 +199,8 @@ def _network_text(network: Network) -> str:
     table = aligned(rows, header, right=(2, 3, 4, 5, 7, 8))
     total = f"{network.parameters:,} parameters (without batch normalization), {scaled(network.macs)} MACs"
     return f"{network.name}\n\n{table}\n\n{total}"
+
+
+COMMAND = Command(
+    inspect, examples=("edge-mnv2 inspect model.tflite", "edge-mnv2 inspect --network 1.0,224 --svg network.svg")
+)

@@ -8,18 +8,13 @@ from typing import Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON
-from edge_mnv2.cli.table import aligned
+from edge_mnv2.cli.command import Command, Commands
+from edge_mnv2.cli.options import JSON, argument
+from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import ModelError
-
-models = typer.Typer(no_args_is_help=True, help="The model zoo: what is known, what is here, what may be trusted.")
-
-
-def register(app: typer.Typer) -> None:
-    app.add_typer(models, name="models")
+from edge_mnv2.settings.kinds import File
 
 
-@models.command("list")
 def list_models(as_json: bool = JSON) -> None:
     """Every model that is known by name, and where it is."""
     from edge_mnv2.zoo import inventory, registry
@@ -33,8 +28,7 @@ def list_models(as_json: bool = JSON) -> None:
     typer.echo(aligned(cells, header))
 
 
-@models.command()
-def show(name: str = typer.Argument(..., help="A name from `models list`."), as_json: bool = JSON) -> None:
+def show(name: str = argument("NAME", "A name from `models list`."), as_json: bool = JSON) -> None:
     """One entry in full: labels, licence, origin, sources, sha256."""
     from edge_mnv2.zoo import inventory, registry
 
@@ -45,10 +39,9 @@ def show(name: str = typer.Argument(..., help="A name from `models list`."), as_
         typer.echo(inventory.description(details))
 
 
-@models.command()
 def verify(
-    names: Optional[list[str]] = typer.Argument(
-        None, metavar="[NAME...]", help="Names from `models list`; all that are here without one.", show_default=False
+    names: Optional[list[str]] = argument(
+        "[NAME...]", "Names from `models list`; all that are here without one.", many=True, required=False
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -74,9 +67,8 @@ def verify(
         raise typer.Exit(ModelError.exit_code)
 
 
-@models.command()
 def remove(
-    names: list[str] = typer.Argument(..., metavar="NAME...", help="Names from `models list`.", show_default=False),
+    names: list[str] = argument("NAME...", "Names from `models list`.", many=True),
     as_json: bool = JSON,
 ) -> None:
     """Delete models from the cache."""
@@ -91,13 +83,9 @@ def remove(
             typer.echo(str(path))
 
 
-@models.command()
 def pin(
-    registry: Optional[Path] = typer.Argument(
-        None,
-        metavar="[REGISTRY]",
-        help="A team's registry.yaml; default: this checkout's.",
-        show_default=False,
+    registry: Optional[Path] = argument(
+        "[REGISTRY]", "A team's registry.yaml; default: this checkout's.", File(), required=False
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -115,3 +103,16 @@ def pin(
 
 def _document(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+COMMAND = Commands(
+    {
+        "list": Command(list_models, "list", examples=("edge-mnv2 models list",)),
+        "show": Command(show),
+        "verify": Command(verify),
+        "remove": Command(remove),
+        "pin": Command(pin),
+    },
+    name="models",
+    help="The model zoo: what is known, what is here, what may be trusted.",
+)

@@ -8,79 +8,77 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, given, option, parse_duration, setting_overrides
-from edge_mnv2.cli.table import aligned
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import JSON, ROOT, changed, flag, option, settings, with_origin
+from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import number, plural
+from edge_mnv2.settings.kinds import Choice, Duration, File, Number
+from edge_mnv2.settings.option import COMMAND_LINE, Value
 
 if TYPE_CHECKING:
     from edge_mnv2.profiler.profiled import Profiled
+    from edge_mnv2.settings.profile import Settings
 
 _OPERATORS = 12
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(profile)
-
-
 def profile(
-    context: typer.Context,
     # Its variable is read with the settings: here it would be split at blanks.
-    model: Optional[list[str]] = typer.Option(
-        None, "--model", help="A name or a .tflite file; with --sweep several times.", metavar="NAME|PATH"
+    models: Optional[tuple[str, ...]] = changed(
+        "model", help="A name or a model file; with --sweep several times.", repeated=True, shared=False
     ),
-    sweep: bool = option("--sweep", help="Compare threads, workers, delegates, models, sizes.", default=False),
-    goal: str = option(
-        "--goal", help="What --sweep chooses for: latency (default), throughput or power.", default="latency"
+    resolved: Settings = settings(
+        "runtime.backend",
+        "runtime.delegate",
+        "runtime.threads",
+        "runtime.workers",
+        "preprocess.resize",
+        "camera.width",
+        profile=True,
     ),
-    ops: bool = option("--ops", help="Time by operator too.", default=False),
-    soak: Optional[str] = option("--soak", help="Then run at full speed, and watch heat.", metavar="MINUTES"),
-    log: Optional[str] = option("--log", help="Write the soak's results: FILE.jsonl or FILE.csv.", metavar="FILE"),
-    save: Optional[str] = option("--save", help="Write a device profile with the settings.", metavar="NAME"),
-    report: Optional[Path] = option("--report", help="Write a page with charts.", metavar="FILE.html"),
-    source: Optional[str] = option(
-        "--source", help="As for run: camera, stream, clip, test[:WxH]. Default: test.", metavar="SPEC"
+    source: Optional[str] = changed("source", help="As for run: camera, stream, clip, test[:WxH]. Default: test."),
+    sweep: bool = flag("sweep", "Compare threads, workers, delegates, models, sizes; what is given stays."),
+    goal: Value = with_origin(
+        option("goal", "What --sweep chooses for.", Choice("latency", "throughput", "power"), default="latency")
     ),
-    device: Optional[str] = option("--device", help="A device profile (never a camera).", metavar="PROFILE|FILE"),
-    runtime: Optional[str] = option("--runtime", help="auto, litert, tflite-runtime, or onnxruntime for .onnx models."),
-    delegate: Optional[str] = option("--delegate", help="auto, none, edgetpu[:N|:usb[:N]|:pci[:N]]."),
-    threads: Optional[str] = option("--threads", help="Interpreter threads; --sweep keeps them.", metavar="auto|N"),
-    workers: Optional[str] = option("--workers", help="Interpreters; --sweep keeps them.", metavar="auto|N"),
-    resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
-    size: Optional[str] = option("--size", help="Size of the frames.", metavar="WxH"),
-    duration: Optional[str] = option("--duration", help="Measure for S seconds (8; with --sweep 90).", metavar="S"),
-    root: Optional[Path] = option("--root", help="Read identity and sensors from DIR, not from /.", metavar="DIR"),
+    ops: bool = flag("ops", "Time by operator too."),
+    soak: Optional[float] = option(
+        "soak",
+        "Then run at full speed, and watch heat.",
+        Number(0, 60 * 24 * 30, "minutes", above=True),
+        metavar="MINUTES",
+    ),
+    log: Optional[str] = option("log", "Write the soak's results: FILE.jsonl or FILE.csv.", metavar="FILE"),
+    save: Optional[str] = option("save", "Write a device profile with the settings.", metavar="NAME"),
+    report: Optional[Path] = option("report", "Write a page with charts.", File("FILE.html")),
+    duration: Optional[float] = option("duration", "Measure for S seconds (8; with --sweep 90).", Duration()),
+    root: Optional[Path] = ROOT,
     as_json: bool = JSON,
 ) -> None:
     """Measure this board: the model alone, every stage, the whole way of a frame; find and save the best settings."""
     from edge_mnv2.profiler.session import Request
     from edge_mnv2.profiler.session import profile as measure
-    from edge_mnv2.settings.profile import resolve
 
-    if goal != "latency" and not sweep and given(context, "goal") == "command line":
+    if goal.value != "latency" and not sweep and goal.origin == COMMAND_LINE:
         raise UsageError("--goal without --sweep", hint="--goal says what --sweep chooses the settings for")
-    if root is not None and not root.is_dir():
-        raise UsageError(f"--root {root}: no such folder")
     if log == "-":
         raise UsageError("--log -: the results of profile are on stdout", hint="give --log a file")
-    overrides = setting_overrides(context)
-    if model:
-        overrides["runtime.model"] = (model[0], "command line")
-    settings = resolve(device, overrides, root or "/")
-    minutes = None if soak is None else _minutes(soak)
+    if models:
+        resolved = resolved.changed("runtime.model", models[0])
     found = measure(
         Request(
-            settings=settings,
-            models=list(dict.fromkeys(model)) if model else [settings.runtime.model],
+            settings=resolved,
+            models=list(dict.fromkeys(models)) if models else [resolved.runtime.model],
             source=source,
             sweep=sweep,
-            goal=goal,
-            soak_minutes=minutes,
+            goal=goal.value,
+            soak_minutes=soak,
             soak_log=log,
             operators=ops,
             save=save,
             report=report,
-            seconds=parse_duration("--duration", duration),
+            seconds=duration,
             root=root or "/",
         )
     )
@@ -90,16 +88,6 @@ def profile(
         typer.echo(_text(found))
     if report is not None:
         typer.echo(f"report: {report}", err=True)
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = -1.0
-    if not 0 < minutes <= 60 * 24 * 30:
-        raise UsageError(f"--soak {text}", hint="a number of minutes, for instance 10")
-    return minutes
 
 
 def _text(found: Profiled) -> str:
@@ -237,3 +225,6 @@ def _operators(found: Profiled) -> str:
             f"by kind: {kinds}",
         ]
     )
+
+
+COMMAND = Command(profile, examples=("edge-mnv2 profile", "edge-mnv2 profile --sweep --save mine --report report.html"))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, option, parse_duration
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import JSON, argument, flag, option
 from edge_mnv2.errors import PARTIAL, DownloadError, EdgeMnv2Error, UsageError
+from edge_mnv2.settings.kinds import Duration, Whole
 
 if TYPE_CHECKING:
     from edge_mnv2.zoo.entry import Entry
@@ -18,23 +20,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(pull)
-
-
 def pull(
-    names: Optional[list[str]] = typer.Argument(
-        None, metavar="[NAME...]", help="Names from `models list`, or demo (a clip).", show_default=False
+    names: Optional[list[str]] = argument(
+        "[NAME...]", "Names from `models list`, or demo (a clip).", many=True, required=False
     ),
-    everything: bool = option("--all", help="Every model of the registry.", default=False),
-    timeout: Optional[str] = option(
-        "--timeout",
-        help="Give a server up that is silent or slower than 512 bytes/s for so long (default 20).",
-        metavar="S",
+    everything: bool = flag("all", "Every model of the registry."),
+    timeout: Optional[float] = option(
+        "timeout", "Give a server up that is silent or slower than 512 bytes/s for so long (default 20).", Duration()
     ),
-    retries: Optional[int] = option(
-        "--retries", help="Attempts at one server after the first (default 3).", metavar="N", min=0, max=100
-    ),
+    retries: Optional[int] = option("retries", "Attempts at one server after the first (default 3).", Whole(0, 100)),
     as_json: bool = JSON,
 ) -> None:
     """Download models into the cache and verify them."""
@@ -46,7 +40,7 @@ def pull(
         raise UsageError("nothing to pull", hint="give a name from `edge-mnv2 models list`, or --all")
     known = registry.load(refresh=True)
     wanted = list(dict.fromkeys([*(entry.name for entry in known.downloadable_models() if everything), *(names or [])]))
-    limits = Limits.of(silence_s=parse_duration("--timeout", timeout), retries=retries)
+    limits = Limits.of(silence_s=timeout, retries=retries)
     results: list[dict[str, Any]] = []
     errors: list[EdgeMnv2Error] = []
     for name, outcome in pull_all(known, wanted, limits, _build):
@@ -86,3 +80,6 @@ def _build(entry: Entry, out: Path) -> None:
         ),
         lambda line: log.info("%s", line),
     )
+
+
+COMMAND = Command(pull, examples=("edge-mnv2 pull demo", "edge-mnv2 pull --all"))

@@ -12,44 +12,39 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, given, option, setting_overrides
+from edge_mnv2.cli.command import Command, Commands
+from edge_mnv2.cli.options import JSON, REST, flag, option
+from edge_mnv2.cli.run import COMMAND as RUN
+from edge_mnv2.cli.run import run_request
 from edge_mnv2.errors import UsageError
+from edge_mnv2.settings.kinds import Whole
+from edge_mnv2.settings.option import COMMAND_LINE
 
 if TYPE_CHECKING:
+    from edge_mnv2.app.run import RunRequest
     from edge_mnv2.service.account import Account
     from edge_mnv2.service.systemd import Manager
     from edge_mnv2.service.unit import Unit
 
 log = logging.getLogger(__name__)
 
-service = typer.Typer(no_args_is_help=True, help="Start `run` at boot, watched by its inferences.")
-
-NAME = option("--name", help="The service's name (default edge-mnv2).", default="edge-mnv2", metavar="NAME")
+NAME: Any = option("name", "The service's name.", default="edge-mnv2", metavar="NAME")
 
 
-def register(app: typer.Typer) -> None:
-    app.add_typer(service, name="service")
-
-
-@service.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    options_metavar="[OPTIONS] OPTIONS-OF-RUN...",
-)
 def install(
-    context: typer.Context,
     name: str = NAME,
     run_as: Optional[str] = option(
-        "--run-as", help="The user that it runs as (default: the one who called sudo).", metavar="USER"
+        "run-as", "The user that it runs as (default: the one who called sudo).", metavar="USER"
     ),
     watchdog: int = option(
-        "--watchdog",
-        help="Start anew after so many seconds without an inference (default 60).",
+        "watchdog",
+        "Start anew after so many seconds without an inference.",
+        Whole(5, 86400, unit="seconds"),
         default=60,
-        min=5,
-        max=86400,
         metavar="SECONDS",
     ),
-    dry_run: bool = option("--dry-run", help="Print the unit and change nothing.", default=False),
+    dry_run: bool = flag("dry-run", "Print the unit and change nothing."),
+    words: list[str] = REST,
 ) -> None:
     """Start `edge-mnv2 run OPTIONS` at boot: give the options of `run` here, the camera at least.
 
@@ -63,7 +58,7 @@ def install(
     if run_as is not None and not manager.system:
         raise UsageError("--run-as needs root", hint="run it with sudo")
     account = Account.named(run_as)
-    unit = _unit(_checked(name), list(context.args), account, manager, watchdog)
+    unit = _unit(_checked(name), words, account, manager, watchdog)
     text = unit.text()
     score = exposure(name, text)
     if dry_run:
@@ -106,21 +101,26 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
         folders = account.own_folders()
         # What is remembered of the model now would be root's, in a folder of the user.
         os.environ["EDGE_MNV2_STATE_DIR"] = scratch
-        parsed, settings = _as_run_reads_it(words)
+        call = RUN.read(words, "edge-mnv2 run")
+        request = call.fill(run_request)
+        settings = request.settings
+        if request.outputs.log == "-" or call.value(JSON).value:
+            raise UsageError("a service has no stdout", hint="leave --json out, and give --log a file")
         resolve_model(settings.runtime.model or DEFAULT_MODEL)
         if settings.output.gate and settings.output.gate_refresh_s * 2 > watchdog:
             raise UsageError(
                 f"--watchdog {watchdog} is too short for inferences every {settings.output.gate_refresh_s:g} s",
                 hint="at least twice the profile's output.gate_refresh_s",
             )
-        source = _source(parsed)
-        on_line = [each for each in parsed.params if given(parsed, each) == "command line"]
-        found = needs(parsed.params, on_line, source, folders)
+        source = _source(request)
+        values = {each.name.replace("-", "_"): call.value(each) for each in call.options}
+        on_line = [each for each, value in values.items() if value.origin == COMMAND_LINE]
+        requirements = needs({each: value.value for each, value in values.items()}, on_line, source, folders)
     return Unit(
         name=name,
         words=[str(program()), "run", *words],
         what=_shown(source),
-        needs=found,
+        needs=requirements,
         version=version(),
         user=account.name if manager.system else None,
         environment_file=environment_file,
@@ -129,35 +129,19 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
     )
 
 
-def _as_run_reads_it(words: list[str]) -> tuple[Any, Any]:
-    """`run`'s own reading of `words`, with the settings they lead to; wrong ones end here as they would there."""
-    from edge_mnv2.cli.app import build_app
-    from edge_mnv2.settings.profile import resolve
-
-    group: Any = typer.main.get_command(build_app(["run"]))
-    parsed = group.commands["run"].make_context("edge-mnv2 run", list(words))
-    return parsed, resolve(parsed.params["device"], setting_overrides(parsed))
-
-
-def _source(parsed: Any) -> str:
+def _source(request: RunRequest) -> str:
     """The camera or source, which must be named. Raises UsageError."""
     from edge_mnv2.camera.spec import parse
 
-    for name in ("as_json", "log"):
-        if parsed.params[name] in (True, "-"):
-            raise UsageError("a service has no stdout", hint="leave --json out, and give --log a file")
-    camera, source = parsed.params["camera"], parsed.params["source"]
-    if camera is not None and source is not None:
-        raise UsageError("--camera and --source exclude each other", hint="give one of them")
-    spec = camera if camera is not None else source
+    spec = request.camera if request.camera is not None else request.source
     if spec is None or spec in ("auto", "first"):
         raise UsageError(
             "a service needs an explicit camera: which one is first may differ from boot to boot",
             hint="--camera 0, better --camera /dev/v4l/by-id/... (`edge-mnv2 devices cameras` shows them), or --source",
         )
-    if not str(spec).startswith("/dev/"):
-        parse(str(spec))
-    return str(spec)
+    if not spec.startswith("/dev/"):
+        parse(spec)
+    return spec
 
 
 def _shown(source: str) -> str:
@@ -203,7 +187,6 @@ def _installed(name: str) -> Manager:
     return Manager(system=os.geteuid() == 0)
 
 
-@service.command()
 def status(name: str = NAME, as_json: bool = JSON) -> None:
     """Whether it runs, since when, how often it was started anew; exit code 1 where it does not run."""
     from edge_mnv2.service.systemd import report, shown
@@ -213,13 +196,10 @@ def status(name: str = NAME, as_json: bool = JSON) -> None:
     raise typer.Exit(0 if found["active"] else 1)
 
 
-@service.command()
 def logs(
     name: str = NAME,
-    lines: int = option(
-        "--lines", "-n", help="How many of the last lines (default 50).", default=50, min=1, metavar="N"
-    ),
-    follow: bool = option("--follow", "-f", help="Go on with what comes.", default=False),
+    lines: int = option("lines", "How many of the last lines.", Whole(1), default=50, short="n"),
+    follow: bool = flag("follow", "Go on with what comes.", short="f"),
 ) -> None:
     """Show what it wrote to the journal."""
     words = _installed(_checked(name)).journal(
@@ -228,10 +208,7 @@ def logs(
     os.execvp(words[0], words)
 
 
-@service.command()
-def remove(
-    name: str = NAME, dry_run: bool = option("--dry-run", help="Say what would be done.", default=False)
-) -> None:
+def remove(name: str = NAME, dry_run: bool = flag("dry-run", "Say what would be done.")) -> None:
     """Stop it and start it at boot no more; models, profiles and logs stay."""
     from edge_mnv2.service.systemd import remove as take_away
 
@@ -243,3 +220,18 @@ def remove(
         raise UsageError(f"{path} is the system's", hint="run it with sudo")
     else:
         log.info("%s", f"removed {path}" if take_away(manager, name) else f"{name} is not installed: nothing to remove")
+
+
+COMMAND = Commands(
+    {
+        "install": Command(
+            install,
+            examples=("sudo edge-mnv2 service install --camera /dev/video0 --log /var/log/edge-mnv2/results.jsonl",),
+        ),
+        "status": Command(status),
+        "logs": Command(logs, examples=("edge-mnv2 service logs -f",)),
+        "remove": Command(remove),
+    },
+    name="service",
+    help="Start `run` at boot, watched by its inferences.",
+)

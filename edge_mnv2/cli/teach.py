@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import typer
 
-from edge_mnv2.cli.options import JSON, WEB, WEB_OPEN, WEB_TOKEN, check_web, given, option, setting_overrides
-from edge_mnv2.cli.run import RunCommand as CameraCommand
-from edge_mnv2.cli.table import aligned
-from edge_mnv2.cli.typing_line import Line, typed_line
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import JSON, argument, flag, group, option, settings, with_origin
+from edge_mnv2.cli.run import CAMERA, WebRequest, web_request
+from edge_mnv2.cli.terminal import Line, aligned, typed_line
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
+from edge_mnv2.settings.kinds import File, Number, Whole
+from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, Value
 
 if TYPE_CHECKING:
     from edge_mnv2.camera.frame import FrameSource
     from edge_mnv2.outputs.live import Live
+    from edge_mnv2.settings.profile import Settings
     from edge_mnv2.teach.guided_capture import Guide, Plan
     from edge_mnv2.teach.lesson import LessonRequest
 
@@ -28,79 +31,62 @@ _SAY_EVERY_S = 5.0
 _INTERRUPTED = 130
 
 
-def register(app: typer.Typer) -> None:
-    app.command(cls=CameraCommand)(teach)
-
-
 def teach(
-    context: typer.Context,
-    folder: Optional[Path] = typer.Argument(
-        None, metavar="DIR", help="One folder of pictures a class, or labels.csv (file,value).", show_default=False
+    folder: Optional[Path] = argument(
+        "DIR", "One folder of pictures a class, or labels.csv (file,value).", File(), required=False
     ),
-    model: Optional[str] = option("--model", help="The backbone: a name or a .tflite file.", metavar="NAME|PATH"),
-    out: Optional[Path] = option("--out", help="The model to write (default: DIR's name).", metavar="FILE.tflite"),
-    camera: Optional[str] = option(
-        "--camera", help="Take the pictures now: alone the first camera, or any source of `run`.", metavar="[SPEC]"
+    resolved: Settings = settings("runtime.model", "runtime.backend", "runtime.threads", "preprocess.resize"),
+    out: Optional[Path] = option("out", "The model to write (default: DIR's name).", File("FILE.tflite")),
+    camera: Value = with_origin(CAMERA, help="Take the pictures now: alone the first camera, or any source of `run`."),
+    classes: Optional[tuple[str, ...]] = option(
+        "class", "A class to take pictures of; repeat it.", metavar="NAME", repeated=True
     ),
-    classes: Optional[list[str]] = option("--class", help="A class to take pictures of; repeat it.", metavar="NAME"),
-    shots: int = option("--shots", help="Pictures a class (default 20).", default=20, min=1, metavar="N"),
+    shots: int = option("shots", "Pictures a class.", Whole(1), default=20),
     countdown: float = option(
-        "--countdown", help="Seconds before each class where there is no key to press (default 3).", default=3.0, min=0
+        "countdown", "Seconds before each class where there is no key to press.", Number(0), default=3.0
     ),
-    web: Optional[str] = WEB,
-    web_token: Optional[str] = WEB_TOKEN,
-    web_open: bool = WEB_OPEN,
-    add: Optional[Path] = option("--add", help="Extend this taught model.", metavar="MODEL"),
-    task: Optional[str] = option("--task", help="classification or regression (default: what DIR holds)."),
-    head: Optional[str] = option("--head", help="softmax (default) or imprint (one picture will do)."),
-    holdout: float = option("--holdout", help="Share of pictures to measure with (default 0.2).", default=0.2),
-    seed: int = option("--seed", help="Same seed and pictures, same model (default 0).", default=0, min=0),
+    web: WebRequest = group(web_request),
+    add: Optional[Path] = option("add", "Extend this taught model.", File("MODEL")),
+    task: Optional[str] = option("task", "classification or regression (default: what DIR holds)."),
+    head: Optional[str] = option("head", "softmax (default) or imprint (one picture will do)."),
+    holdout: float = option("holdout", "Share of pictures to measure with.", Number(), default=0.2),
+    seed: int = option("seed", "Same seed and pictures, same model.", Whole(0), default=0),
     optimizer: Optional[str] = option(
-        "--optimizer", help="momentum (default), sgd, adagrad, rmsprop, adam; closed for values."
+        "optimizer", "momentum (default), sgd, adagrad, rmsprop, adam; closed for values."
     ),
-    augment: bool = option(
-        "--augment/--no-augment", help="Learn from mirrored and moved copies too (default).", default=True
-    ),
-    unknown: bool = option(
-        "--unknown/--no-unknown", help="Call what was never shown 'unknown' (default).", default=True
-    ),
+    augment: bool = flag("augment", "Learn from mirrored and moved copies too.", default=True, no=True),
+    unknown: Value = with_origin(flag("unknown", "Call what was never shown 'unknown'.", default=True, no=True)),
     compiled: Optional[Path] = option(
-        "--compiled",
-        help="The backbone's embedding extractor, compiled for the Edge TPU: write NAME_edgetpu.tflite too.",
-        metavar="FILE",
+        "compiled",
+        "The backbone's embedding extractor, compiled for the Edge TPU: write NAME_edgetpu.tflite too.",
+        File(),
     ),
-    unit: Optional[str] = option("--unit", help="A measured value's unit, for people."),
-    resize: Optional[str] = option("--resize", help="crop (default), stretch or letterbox."),
-    threads: Optional[str] = option("--threads", help="Interpreter threads: auto or a number.", metavar="auto|N"),
-    runtime: Optional[str] = option("--runtime", help="auto, litert or tflite-runtime."),
-    report: Optional[Path] = option("--report", help="Write a page with everything.", metavar="FILE.html"),
+    unit: Optional[str] = option("unit", "A measured value's unit, for people."),
+    report: Optional[Path] = option("report", "Write a page with everything.", File("FILE.html")),
     as_json: bool = JSON,
 ) -> None:
     """Teach new classes or a measured value from a few pictures, on this device."""
     # What the environment says is meant for `run` as well: there it names the camera and the model that is taught.
-    if given(context, "camera") == "environment" and not classes:
-        camera = None
-    if given(context, "model") == "environment" and add is not None:
+    source = None if camera.origin == ENVIRONMENT and not classes else camera.value
+    model = resolved.chosen("runtime.model")
+    if add is not None and resolved.origin("runtime.model").kind == ENVIRONMENT:
         model = None
-    if camera is None and folder is None:
+    if source is None and folder is None:
         raise UsageError("teach needs a folder of pictures", hint="edge-mnv2 teach DIR, with one folder a class in DIR")
-    if (camera is not None) != bool(classes):
+    if (source is not None) != bool(classes):
         raise UsageError("--camera and --class belong together", hint="edge-mnv2 teach --camera --class ok --class bad")
-    check_web(context)
-    if web is not None and camera is None:
-        if given(context, "web") == "command line":
+    if web.address.said and source is None:
+        if web.address.origin == COMMAND_LINE:
             raise UsageError(
                 "--web shows what the camera sees", hint="edge-mnv2 teach --camera --class A --class B --web"
             )
-        web = None
+        web = WebRequest(Value(None))
     from edge_mnv2.board.cpus import resolve_threads
-    from edge_mnv2.settings.profile import resolve
     from edge_mnv2.teach.guided_capture import Guide
     from edge_mnv2.teach.lesson import LessonRequest
     from edge_mnv2.teach.teach_run import ready, run
 
-    settings = resolve(None, setting_overrides(context))
-    count, said = resolve_threads(settings.runtime.threads)
+    count, said = resolve_threads(resolved.runtime.threads)
     if said:
         _say(said)
     folder = folder or Path("taught")
@@ -115,24 +101,24 @@ def teach(
         seed,
         add,
         augment,
-        unknown if given(context, "unknown") else None,
+        unknown.value if unknown.said else None,
         unit,
         compiled,
-        resize,
-        settings.runtime.backend,
+        resolved.chosen("preprocess.resize"),
+        resolved.runtime.backend,
         count,
     )
     if classes:
         # Before a picture is taken; the lesson itself asks again.
         request = ready(request, report, classes)
     guide = Guide(classes or (), shots)
-    with _on_page(guide, web, web_token, web_open) as live:
-        if camera is not None and classes:
+    with _on_page(guide, web) as live:
+        if source is not None and classes:
             from edge_mnv2.app.source_choice import choose_source
             from edge_mnv2.teach.guided_capture import Plan
 
             plan = Plan(classes, shots, countdown_s=countdown)
-            _take(request, choose_source(None, camera, settings.camera).source, plan, guide, live)
+            _take(request, choose_source(None, source, resolved.camera).source, plan, guide, live)
         try:
             with _progress(guide) as progress:
                 outcome = run(request, _say, progress, report)
@@ -150,9 +136,9 @@ def teach(
 
 
 @contextlib.contextmanager
-def _on_page(guide: Guide, web: Optional[str], token: Optional[str], everyone: bool) -> Iterator[Optional[Live]]:
+def _on_page(guide: Guide, web: WebRequest) -> Iterator[Optional[Live]]:
     """What the page at `web` shows; None where none is served. Its visitors see how it ended."""
-    if web is None:
+    if web.address.value is None:
         yield None
         return
     from edge_mnv2.app.outputs import open_web
@@ -160,7 +146,7 @@ def _on_page(guide: Guide, web: Optional[str], token: Optional[str], everyone: b
 
     live = Live()
     live.lesson = guide
-    server = open_web(live, web, token, everyone)
+    server = open_web(live, web.address.value, web.token, web.open)
     try:
         yield live
     except EdgeMnv2Error as error:
@@ -266,3 +252,12 @@ def _in_words(known: dict[str, Any], written: list[Path]) -> str:
         lines += ["", "taken for another", aligned(shown[:10], right=(0,))]
     lines += ["", f"edge-mnv2 run --camera --model {written[-1]}"]
     return "\n".join(lines)
+
+
+COMMAND = Command(
+    teach,
+    examples=(
+        "edge-mnv2 teach photos/ --out mine.tflite",
+        "edge-mnv2 teach --camera --class ok --class broken --web 8080",
+    ),
+)

@@ -6,13 +6,15 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import typer
 
-from edge_mnv2.cli.options import JSON, given, option
-from edge_mnv2.cli.table import aligned
-from edge_mnv2.errors import PARTIAL, UsageError
+from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.options import CHOSEN, JSON, argument, flag, option
+from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.errors import PARTIAL
+from edge_mnv2.settings.kinds import File, Number, Whole
 
 if TYPE_CHECKING:
     from edge_mnv2.train.training_loop import Position, TrainingPhase
@@ -21,67 +23,60 @@ _STOPPED = 130
 _MOST = 256
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(train)
-
-
 def train(
-    context: typer.Context,
-    folder: Path = typer.Argument(
-        ..., metavar="DIR", help="Pictures: DIR/train and DIR/val, or DIR itself; one folder a class, or labels.csv."
+    folder: Path = argument(
+        "DIR", "Pictures: DIR/train and DIR/val, or DIR itself; one folder a class, or labels.csv.", File()
     ),
-    out: Path = option("--out", help="The folder to write (default: trained).", default=Path("trained"), metavar="DIR"),
-    task: str = option("--task", help="classification (default) or regression.", default="classification"),
+    out: Path = option("out", "The folder to write.", File("DIR"), default=Path("trained")),
+    task: str = option("task", "classification or regression.", default="classification"),
     weights: Optional[str] = option(
-        "--weights", help="imagenet (default at width 1.0), none, or a file.", metavar="imagenet|none|FILE"
+        "weights", "imagenet (default at width 1.0), none, or a file.", metavar="imagenet|none|FILE"
     ),
-    width: Optional[float] = option("--width", help="Width multiplier; default: the weights', else 1.0."),
-    resolution: int = option("--resolution", help="Input size in pixels (default 224).", default=224),
-    epochs: int = option("--epochs", help="Times through the pictures (default 30).", default=30),
-    batch: int = option("--batch", help="Pictures a step (default 32).", default=32),
-    optimizer: str = option("--optimizer", help="sgd, momentum, adagrad, rmsprop or adam (default).", default="adam"),
-    learning_rate: Optional[float] = option("--learning-rate", help="The highest rate; default: the optimizer's."),
-    weight_decay: float = option("--weight-decay", help="Of the kernels (default 1e-4).", default=1e-4),
-    loss: Optional[str] = option("--loss", help="cross-entropy, mse, rmse or mape; default: the task's."),
-    schedule: str = option("--schedule", help="cosine (default), step or constant.", default="cosine"),
-    label_smoothing: float = option("--label-smoothing", help="From 0 (default) to below 1.", default=0.0),
-    class_weights: str = option("--class-weights", help="none (default), or balanced.", default="none"),
-    augment: str = option(
-        "--augment", help="Some of crop,flip,colour (default: all), or none.", default="crop,flip,colour"
+    width: Optional[float] = option("width", "Width multiplier; default: the weights', else 1.0.", Number()),
+    resolution: int = option("resolution", "Input size in pixels.", Whole(), default=224),
+    epochs: int = option("epochs", "Times through the pictures.", Whole(), default=30),
+    batch: int = option("batch", "Pictures a step.", Whole(), default=32),
+    optimizer: str = option("optimizer", "sgd, momentum, adagrad, rmsprop or adam.", default="adam"),
+    learning_rate: Optional[float] = option("learning-rate", "The highest rate; default: the optimizer's.", Number()),
+    weight_decay: float = option("weight-decay", "Of the kernels.", Number(), default=1e-4),
+    loss: Optional[str] = option("loss", "cross-entropy, mse, rmse or mape; default: the task's."),
+    schedule: str = option("schedule", "cosine, step or constant.", default="cosine"),
+    label_smoothing: float = option("label-smoothing", "From 0 to below 1.", Number(), default=0.0),
+    class_weights: str = option("class-weights", "none, or balanced.", default="none"),
+    augment: str = option("augment", "Some of crop,flip,colour, or none.", default="crop,flip,colour"),
+    least_area: float = option("least-area", "Least share that a crop keeps.", Number(), default=0.35),
+    freeze_until: int = option("freeze-until", "Keep the first N blocks as they are.", Whole(), default=0),
+    val_share: float = option("val-share", "Share kept where there is no DIR/val.", Number(), default=0.2),
+    patience: int = option("patience", "End after N epochs without progress; 0 never.", Whole(), default=0),
+    qat: int = option("qat", "Epochs of quantization-aware training at the end.", Whole(), default=0),
+    teacher: Optional[str] = option("teacher", "A model or weights to learn from.", metavar="NAME|PATH"),
+    teacher_resolution: Optional[int] = option("teacher-resolution", "Pixels for a teacher's weights.", Whole()),
+    temperature: float = option("temperature", "Softens the teacher's answers.", Number(), default=4.0),
+    teacher_share: float = option("teacher-share", "The teacher's part in the loss.", Number(), default=0.7),
+    seed: int = option("seed", "For weights, order, augmentation, split.", Whole(), default=0),
+    workers: Union[int, str] = option(
+        "workers", "Processes that decode; auto: none on a CPU.", Whole(0, _MOST, ("auto",)), default="auto"
     ),
-    least_area: float = option("--least-area", help="Least share that a crop keeps (default 0.35).", default=0.35),
-    freeze_until: int = option("--freeze-until", help="Keep the first N blocks as they are.", default=0, metavar="N"),
-    val_share: float = option("--val-share", help="Share kept where there is no DIR/val (default 0.2).", default=0.2),
-    patience: int = option("--patience", help="End after N epochs without progress; 0 never (default).", default=0),
-    qat: int = option("--qat", help="Epochs of quantization-aware training at the end.", default=0, metavar="N"),
-    teacher: Optional[str] = option("--teacher", help="A model or weights to learn from.", metavar="NAME|PATH"),
-    teacher_resolution: Optional[int] = option("--teacher-resolution", help="Pixels for a teacher's weights."),
-    temperature: float = option("--temperature", help="Softens the teacher's answers (default 4).", default=4.0),
-    teacher_share: float = option("--teacher-share", help="The teacher's part in the loss (default 0.7).", default=0.7),
-    seed: int = option("--seed", help="For weights, order, augmentation, split (default 0).", default=0),
-    workers: str = option(
-        "--workers", help="Processes that decode; auto (default): none on a CPU.", default="auto", metavar="auto|N"
+    threads: Union[int, str] = option(
+        "threads", "Threads on the CPU; auto: all cores.", Whole(1, _MOST, ("auto",)), default="auto"
     ),
-    threads: str = option(
-        "--threads", help="Threads on the CPU; auto (default): all cores.", default="auto", metavar="auto|N"
-    ),
-    accelerator: str = option("--accelerator", help="auto (default), cpu or cuda.", default="auto"),
-    checkpoint_every: int = option("--checkpoint-every", help="Steps between checkpoints (default 100).", default=100),
-    resume: bool = option("--resume", help="Go on with the run in --out.", default=False),
-    tensorboard: bool = option("--tensorboard", help="Write a TensorBoard log too.", default=False),
+    accelerator: str = option("accelerator", "auto, cpu or cuda.", default="auto"),
+    checkpoint_every: int = option("checkpoint-every", "Steps between checkpoints.", Whole(), default=100),
+    resume: bool = flag("resume", "Go on with the run in --out."),
+    tensorboard: bool = flag("tensorboard", "Write a TensorBoard log too."),
+    chosen: frozenset[str] = CHOSEN,
     as_json: bool = JSON,
 ) -> None:
     """Train or fine-tune the whole network on a workstation."""
-    values = {name: value for name, value in locals().items() if name not in ("context", "as_json")}
+    values = {name: value for name, value in locals().items() if name not in ("chosen", "as_json")}
     from edge_mnv2.train.training_request import TrainRequest, require_torch
 
-    values.update(workers=_count("--workers", workers, 0), threads=_count("--threads", threads, 1))
+    values.update(workers=_count(workers), threads=_count(threads))
     request = TrainRequest(**values)
     require_torch()
     from edge_mnv2.train.training_run import train as run
 
-    chosen = [name for name in values if given(context, name) is not None]
-    document = run(request, say=_say, watcher=_Progress(), chosen=chosen)
+    document = run(request, say=_say, watcher=_Progress(), chosen=[name for name in values if name in chosen])
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _text(document))
     if document["ended"] == "signal":
         _say(f"stopped: edge-mnv2 train {folder} --out {out} --resume goes on from here")
@@ -91,13 +86,8 @@ def train(
         raise typer.Exit(PARTIAL)
 
 
-def _count(name: str, text: str, least: int) -> Optional[int]:
-    """A number, or None for auto."""
-    if text == "auto":
-        return None
-    if not (text.isdecimal() and least <= int(text) <= _MOST):
-        raise UsageError(f"{name} {text}", hint=f"auto, or a number from {least} to {_MOST}")
-    return int(text)
+def _count(number: Union[int, str]) -> Optional[int]:
+    return None if isinstance(number, str) else number
 
 
 def _say(line: str) -> None:
@@ -194,3 +184,12 @@ def _next(document: dict[str, Any], folder: Path) -> str:
         f"next: edge-mnv2 build {weights}{labels} --resolution {resolution} "
         f"--calibration {pictures} --out {out / 'model.tflite'}"
     )
+
+
+COMMAND = Command(
+    train,
+    examples=(
+        "edge-mnv2 train photos/ --epochs 20 --out trained",
+        "edge-mnv2 train photos/ --out trained --resume",
+    ),
+)

@@ -1,40 +1,44 @@
-"""The kinds of value that a profile's keys have: what each accepts, from YAML and from the command line's text.
+"""The kinds of value that options and profile keys have: what each accepts, from YAML and from the command line's text.
 
-`accept` takes a value as YAML gives it, `parse` the text of an option or an environment variable; both return the typed
-value or raise ValueError. `expects` completes the sentence "... is not ...".
+Plain classes, not dataclasses: every command imports them, and making a dataclass costs as much as a small module.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Any, Optional, Protocol, Union
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
 
 
-class Kind(Protocol):
-    @property
-    def expects(self) -> str: ...
+class Kind:
+    """`accept` takes a value as YAML gives it, `parse` the text of an option or a variable; both return the typed value
+    or raise ValueError, whose text (if any) says what to do. `expects` completes the sentence "... is not ...";
+    `metavar` stands for the value in help; `words` are offered by the shell's completion.
+    """
 
-    def accept(self, value: Any) -> Any: ...
+    expects = "text"
+    metavar = "TEXT"
+    words: Sequence[str] = ()
 
-    def parse(self, text: str) -> Any: ...
+    def accept(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def parse(self, text: str) -> Any:
+        return self.accept(text)
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A whole number from `low` to `high`, or one of `words`."""
+class Whole(Kind):
+    """A whole number from `low` to `high` (None: any), or one of `words`."""
 
-    low: int
-    high: int
-    words: tuple[str, ...] = ()
-    unit: str = ""
-
-    @property
-    def expects(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        words = "".join(f" or {word}" for word in self.words)
-        return f"a whole number from {self.low} to {self.high}{unit}{words}"
+    def __init__(
+        self, low: Optional[int] = None, high: Optional[int] = None, words: Sequence[str] = (), unit: str = ""
+    ) -> None:
+        self.low, self.high, self.words = -math.inf if low is None else low, math.inf if high is None else high, words
+        self.expects = f"a whole number{_range(low, high)}{f' {unit}' if unit else ''}"
+        self.expects += "".join(f" or {word}" for word in words)
+        self.metavar = "|".join([*words, "N"])
 
     def accept(self, value: Any) -> Union[int, str]:
         if isinstance(value, str) and value in self.words:
@@ -45,24 +49,26 @@ class Whole:
 
     def parse(self, text: str) -> Union[int, str]:
         text = text.strip()
-        return self.accept(text if text in self.words else _decimal(text))
+        return self.accept(text if text in self.words else decimal(text))
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(Kind):
     """A finite number from `low` to `high`; with `below`, `high` itself is not included; with `above`, `low` is not."""
 
-    low: float
-    high: float
-    unit: str = ""
-    below: bool = False
-    above: bool = False
+    metavar = "N"
 
-    @property
-    def expects(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        start = f"above {self.low:g}" if self.above else f"from {self.low:g}"
-        return f"a number {start} {'to below' if self.below else 'to'} {self.high:g}{unit}"
+    def __init__(
+        self,
+        low: Optional[float] = None,
+        high: Optional[float] = None,
+        unit: str = "",
+        *,
+        below: bool = False,
+        above: bool = False,
+    ) -> None:
+        self.low, self.high = -math.inf if low is None else low, math.inf if high is None else high
+        self.below, self.above = below, above
+        self.expects = f"a number{_range(low, high, above, below)}{f' {unit}' if unit else ''}"
 
     def accept(self, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -74,18 +80,52 @@ class Number:
         return float(value)
 
     def parse(self, text: str) -> float:
-        return self.accept(_decimal(text.strip()))
+        return self.accept(decimal(text.strip()))
 
 
-@dataclass(frozen=True)
-class Choice:
+class Duration(Number):
+    """Seconds above 0; as text with or without a final `s`."""
+
+    metavar = "S"
+
+    def __init__(self) -> None:
+        super().__init__(0, 1e9, "seconds", above=True, below=True)
+        self.expects = "a number of seconds above 0"
+
+    def parse(self, text: str) -> float:
+        text = text.strip()
+        return super().parse(text[:-1] if text.endswith("s") else text)
+
+
+class Bytes(Kind):
+    """`500kB`, `10MB`, `1.5G` (10^3 to a step, 1024 with `KiB` and so on), at least 1 kB."""
+
+    expects = "a size such as 10MB or 2GB"
+    metavar = "SIZE"
+
+    def accept(self, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError
+        if value < 1000:
+            raise ValueError("at least 1kB")
+        return value
+
+    def parse(self, text: str) -> int:
+        match = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*(?:([kKMGT])(i?)B?)\s*", text)
+        if match is None:
+            raise ValueError
+        steps = "kMGT".index(match[2].replace("K", "k")) + 1
+        return self.accept(int(float(match[1]) * (1024 if match[3] else 1000) ** steps))
+
+
+class Choice(Kind):
     """One of `options`, which are words or numbers."""
 
-    options: tuple[Union[str, int], ...]
-
-    @property
-    def expects(self) -> str:
-        return f"one of {', '.join(map(str, self.options))}"
+    def __init__(self, *options: Union[str, int]) -> None:
+        self.options = options
+        self.words = [str(option) for option in options]
+        self.expects = f"one of {', '.join(self.words)}"
+        self.metavar = "|".join(self.words)
 
     def accept(self, value: Any) -> Union[str, int]:
         for option in self.options:
@@ -100,11 +140,44 @@ class Choice:
         raise ValueError
 
 
-@dataclass(frozen=True)
-class Flag:
+class Offered(Kind):
+    """A name that another room's table offers, or `auto`. `offer` hands the names in; until then any name passes, and
+    whoever looks it up refuses it.
+    """
+
+    metavar = "NAME"
+
+    def __init__(self) -> None:
+        self._names: Callable[[], Iterable[str]] = tuple
+
+    def offer(self, names: Callable[[], Iterable[str]]) -> None:
+        self._names = names
+
+    @property
+    def words(self) -> Sequence[str]:  # type: ignore[override]
+        return ["auto", *self._names()]
+
+    @property
+    def expects(self) -> str:  # type: ignore[override]
+        return f"one of {', '.join(self.words)}"
+
+    def accept(self, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_.-]*", value):
+            raise ValueError
+        # Asking the table may import it.
+        if value != "auto" and (names := list(self._names())) and value not in names:
+            raise ValueError
+        return value
+
+    def parse(self, text: str) -> str:
+        return self.accept(text.strip())
+
+
+class Flag(Kind):
     """true or false."""
 
-    expects: str = "true or false"
+    expects = "true or false"
+    metavar = ""
 
     def accept(self, value: Any) -> bool:
         if not isinstance(value, bool):
@@ -113,34 +186,44 @@ class Flag:
 
     def parse(self, text: str) -> bool:
         word = text.strip().lower()
-        if word in ("true", "1", "yes", "on"):
+        if word in ("true", "1", "yes", "on", "t", "y"):
             return True
-        if word in ("false", "0", "no", "off"):
+        if word in ("false", "0", "no", "off", "f", "n"):
             return False
         raise ValueError
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(Kind):
     """Words that match `pattern` as a whole."""
 
-    expects: str = "text"
-    pattern: str = r"(?s).*\S.*"
+    def __init__(self, expects: str = "text", pattern: str = r"(?s).*\S.*", metavar: str = "TEXT") -> None:
+        self.expects, self.pattern, self.metavar = expects, pattern, metavar
 
     def accept(self, value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
             raise ValueError
         return value
 
-    def parse(self, text: str) -> str:
-        return self.accept(text)
+
+class File(Kind):
+    """A path; whoever opens it says what is wrong with it."""
+
+    expects = "a path"
+
+    def __init__(self, metavar: str = "FILE") -> None:
+        self.metavar = metavar
+
+    def accept(self, value: Any) -> Path:
+        if not isinstance(value, (str, Path)) or not str(value):
+            raise ValueError
+        return Path(value)
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Kind):
     """A source specification: text, or a camera's number."""
 
-    expects: str = "a source such as auto, 0, /dev/video0, csi or rtsp://..."
+    expects = "a source such as auto, 0, /dev/video0, csi or rtsp://..."
+    metavar = "SPEC"
 
     def accept(self, value: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
@@ -149,41 +232,67 @@ class Source:
             raise ValueError
         return value
 
-    def parse(self, text: str) -> str:
-        return self.accept(text)
+
+class Size(Kind):
+    """Width and height in pixels."""
+
+    expects = "a size such as 640x480"
+    metavar = "WxH"
+
+    def accept(self, value: Any) -> tuple[int, int]:
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            raise ValueError
+        width, height = value
+        return int(width), int(height)
+
+    def parse(self, text: str) -> tuple[int, int]:
+        match = re.fullmatch(r"\s*(\d{1,6})\s*[xX]\s*(\d{1,6})\s*", text)
+        if match is None:
+            raise ValueError
+        return int(match[1]), int(match[2])
 
 
-@dataclass(frozen=True)
-class Region:
+class Numbers(Kind):
+    """`count` numbers from `low` to `high`, as a list or with commas."""
+
+    def __init__(self, *metavar: str, low: float = -1e6, high: float = 1e6) -> None:
+        self.count = len(metavar)
+        self.number = Number(low, high)
+        self.metavar = ",".join(metavar)
+        self.expects = f"{self.count} numbers from {low:g} to {high:g} ({self.metavar})"
+
+    def accept(self, value: Any) -> tuple[float, ...]:
+        if not isinstance(value, (list, tuple)) or len(value) != self.count:
+            raise ValueError
+        return tuple(self.number.accept(item) for item in value)
+
+    def parse(self, text: str) -> tuple[float, ...]:
+        return self.accept([decimal(part.strip()) for part in text.split(",")])
+
+
+class Region(Numbers):
     """A region of interest as four numbers: pixels of the turned frame, or fractions of it where all are at most 1."""
 
-    expects: str = "four numbers [x, y, width, height], all in pixels or all fractions up to 1, with an area"
+    def __init__(self) -> None:
+        super().__init__("X", "Y", "W", "H", low=0, high=65535)
+        self.expects = "four numbers [x, y, width, height], all in pixels or all fractions up to 1, with an area"
 
-    def accept(self, value: Any) -> tuple[float, float, float, float]:
-        if not isinstance(value, (list, tuple)) or len(value) != 4:
-            raise ValueError
-        side = Number(0, 65535)
-        x, y, width, height = (side.accept(number) for number in value)
-        numbers = (x, y, width, height)
+    def accept(self, value: Any) -> tuple[float, ...]:
+        numbers = super().accept(value)
         whole = all(number == int(number) for number in numbers)
-        if not (width and height) or not (whole or max(numbers) <= 1):
+        if not (numbers[2] and numbers[3]) or not (whole or max(numbers) <= 1):
             raise ValueError
         return numbers
 
-    def parse(self, text: str) -> tuple[float, float, float, float]:
-        return self.accept([_decimal(part.strip()) for part in text.split(",")])
 
+class Or(Kind):
+    """What `kind` accepts, or `word`, which stands for None: left to the source, or no limit at all."""
 
-@dataclass(frozen=True)
-class Or:
-    """What `kind` accepts, or `word`, which stands for None: left to the source, or nothing at all."""
-
-    kind: Kind
-    word: str
-
-    @property
-    def expects(self) -> str:
-        return f"{self.kind.expects} or {self.word}"
+    def __init__(self, kind: Kind, word: str) -> None:
+        self.kind, self.word = kind, word
+        self.expects = f"{kind.expects} or {word}"
+        self.metavar = kind.metavar
+        self.words = [*kind.words, word] if kind.words else ()
 
     def accept(self, value: Any) -> Any:
         return None if isinstance(value, str) and value == self.word else self.kind.accept(value)
@@ -192,11 +301,11 @@ class Or:
         return None if text.strip() == self.word else self.kind.parse(text)
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(Kind):
     """One text, or a list of them."""
 
-    expects: str = "a text or a list of texts"
+    def __init__(self, expects: str = "a text or a list of texts", metavar: str = "NAME,...") -> None:
+        self.expects, self.metavar = expects, metavar
 
     def accept(self, value: Any) -> tuple[str, ...]:
         values = [value] if isinstance(value, str) else value
@@ -210,11 +319,10 @@ class Names:
         return self.accept([part.strip() for part in text.split(",")])
 
 
-@dataclass(frozen=True)
-class Setting:
+class Control(Kind):
     """A camera control's value, whose type only the camera knows: a number, true, false, text or a list of numbers."""
 
-    expects: str = "a number, true, false, text or a list of numbers"
+    expects = "a number, true, false, text or a list of numbers"
 
     def accept(self, value: Any) -> Union[bool, int, float, str, tuple[float, ...]]:
         if isinstance(value, (list, tuple)):
@@ -228,9 +336,6 @@ class Setting:
             return value
         raise ValueError
 
-    def parse(self, text: str) -> Any:
-        raise ValueError
-
 
 def why_not(kind: Kind, value: Any) -> Optional[str]:
     """What to do about a value of the wrong type, where a common slip explains it."""
@@ -241,7 +346,7 @@ def why_not(kind: Kind, value: Any) -> Optional[str]:
     )
     if wants_number and isinstance(value, str):
         try:
-            _decimal(value.strip())
+            decimal(value.strip())
         except ValueError:
             return None
         return "a number in quotes is text: leave the quotes out"
@@ -252,9 +357,18 @@ def why_not(kind: Kind, value: Any) -> Optional[str]:
     return None
 
 
-def _decimal(text: str) -> Union[int, float]:
+def decimal(text: str) -> Union[int, float]:
+    """A plain decimal number. Raises ValueError without a text: Python's own would repeat the value."""
     if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
         return int(text)
     if re.fullmatch(r"[-+]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][-+]?[0-9]{1,3})?", text):
         return float(text)
     raise ValueError
+
+
+def _range(low: Optional[float], high: Optional[float], above: bool = False, below: bool = False) -> str:
+    """` from 1 to 256`, in words; ends that are None are left out."""
+    first = "above" if above else "from" if high is not None else "of at least"
+    start = "" if low is None else f" {first} {low:.15g}"
+    end = "" if high is None else f" to below {high:.15g}" if below else f" to {high:.15g}"
+    return start + end

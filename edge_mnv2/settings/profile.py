@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,19 @@ from typing import Any, Optional, Union
 from edge_mnv2.board.detect import Board, detect
 from edge_mnv2.errors import ProfileError, SourceError, UsageError
 from edge_mnv2.settings.choose import choose
-from edge_mnv2.settings.kinds import Setting
+from edge_mnv2.settings.kinds import Control
+from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, variable
 from edge_mnv2.settings.profile_file import Given, ProfileFile
 from edge_mnv2.settings.schema import (
     KEYS,
+    MODEL_KEYS,
+    OPTION_OF,
+    OPTIONS,
     SECTIONS,
     Camera,
     Expected,
     Health,
+    ModelOptions,
     Output,
     Preprocess,
     Runtime,
@@ -57,7 +61,8 @@ class Origin:
 
 
 DEFAULT = Origin("default")
-_KINDS = {"packaged": "packaged profile", "user": "user profile", "file": "profile file"}
+_KINDS_OF = {key: declared.kind for key, declared in {**KEYS, **MODEL_KEYS}.items()}
+_ORIGINS = {"packaged": "packaged profile", "user": "user profile", "file": "profile file"}
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,24 @@ class Settings:
     output: Output
     health: Health
     expected: Expected
+    model: ModelOptions
     origins: Mapping[str, Origin]
 
     def get(self, key: str) -> Any:
         """The value of a dotted key, such as "runtime.threads"."""
         section, _, name = key.partition(".")
         return getattr(getattr(self, section), name)
+
+    def chosen(self, key: str) -> Any:
+        """The value of a dotted key where the command line or a variable gave it, else None."""
+        return self.get(key) if self.origin(key).kind in (COMMAND_LINE, ENVIRONMENT) else None
+
+    def changed(self, key: str, value: Any) -> Settings:
+        """These settings with one typed value, as if the command line had given it."""
+        section, _, name = key.partition(".")
+        part = dataclasses.replace(getattr(self, section), **{name: value})
+        origins = {**self.origins, key: Origin(COMMAND_LINE)}
+        return dataclasses.replace(self, **{section: part, "origins": origins})
 
     def origin(self, key: str) -> Origin:
         """Where the value of a dotted key came from; "camera.controls.NAME" for one control."""
@@ -147,11 +164,11 @@ def resolve_profile(
     for ancestor in reversed(line):
         for key, item in ancestor.values.items():
             value = _from_folder(ancestor.path, key, item.value)
-            given[key] = (value, Origin(_KINDS[ancestor.origin], ancestor.path, item.line))
+            given[key] = (value, Origin(_ORIGINS[ancestor.origin], ancestor.path, item.line))
     for key, (value, source) in (overrides or {}).items():
         if value is not None:
             given[key] = _override(key, value, source)
-    sections = {name: _section(name, cls, given) for name, cls in SECTIONS.items()}
+    sections = {name: _section(name, cls, given) for name, cls in (*SECTIONS.items(), ("model", ModelOptions))}
     _check_size(sections["camera"], given)
     settings = Settings(
         profile=profile.name,
@@ -225,7 +242,7 @@ def _section(section: str, cls: type, given: Mapping[str, tuple[Any, Origin]]) -
     values: dict[str, Any] = {}
     for item in dataclasses.fields(cls):
         key = f"{section}.{item.name}"
-        if isinstance(KEYS[key].kind, Setting):
+        if isinstance(_KINDS_OF[key], Control):
             below = {name[len(key) + 1 :]: value for name, (value, _) in given.items() if name.startswith(f"{key}.")}
             values[item.name] = {name: value for name, value in below.items() if value is not None}
         elif key in given:
@@ -241,27 +258,19 @@ def _from_folder(path: Path, key: str, value: Any) -> Any:
 
 
 def _override(key: str, value: Any, source: str) -> tuple[Any, Origin]:
-    known = KEYS[key]
-    option = known.option or key
-    variable = _variable(option)
-    origin = Origin(source, name=variable if source == "environment" and known.option else None)
+    kind, option = _KINDS_OF[key], OPTION_OF.get(key)
+    origin = Origin(source, name=option.variable if option is not None and source == ENVIRONMENT else None)
     try:
-        typed = known.kind.parse(value) if isinstance(value, str) else known.kind.accept(value)
+        return kind.parse(value) if isinstance(value, str) else kind.accept(value), origin
     except ValueError:
-        named = variable if source == "environment" else f"--{option}" if known.option else key
-        raise UsageError(f"{named}: {shown(value)} is not {known.kind.expects}") from None
-    return typed, origin
-
-
-def _variable(option: str) -> str:
-    return "EDGE_MNV2_" + option.upper().replace("-", "_")
+        called = key if option is None else option.called(source)
+        raise UsageError(f"{called}: {shown(value)} is not {kind.expects}") from None
 
 
 def environment_overrides(environ: Optional[Mapping[str, str]] = None) -> dict[str, tuple[Any, str]]:
     """What `EDGE_MNV2_*` variables say about settings, in the form that `resolve` takes. Raises UsageError."""
     environ = os.environ if environ is None else environ
-    options = {key.option for key in KEYS.values() if key.option}
-    return option_overrides({option: environ.get(_variable(option)) or None for option in options}, "environment")
+    return option_overrides({name: environ.get(variable(name)) or None for name in OPTIONS}, ENVIRONMENT)
 
 
 def option_overrides(options: Mapping[str, Optional[str]], source: str) -> dict[str, tuple[Any, str]]:
@@ -269,16 +278,11 @@ def option_overrides(options: Mapping[str, Optional[str]], source: str) -> dict[
 
     Names that stand for no setting are passed over. Raises UsageError for a size that is none.
     """
-    found: dict[str, tuple[Any, str]] = {}
-    for key in KEYS.values():
-        text = options.get(key.option) if key.option else None
-        if text is None:
+    overrides: dict[str, tuple[Any, str]] = {}
+    for name, text in options.items():
+        option = OPTIONS.get(name)
+        if option is None or text is None:
             continue
-        if key.option == "size":
-            match = re.fullmatch(r"\s*(\d{1,6})\s*[xX]\s*(\d{1,6})\s*", text)
-            if match is None:
-                named = _variable("size") if source == "environment" else "--size"
-                raise UsageError(f"{named}: {shown(text)} is not a size such as 640x480")
-            text = match[1] if key.name == "camera.width" else match[2]
-        found[key.name] = (text, source)
-    return found
+        texts = [text] if len(option.keys) == 1 else map(str, option.parse(text, source))
+        overrides.update({key: (part, source) for key, part in zip(option.keys, texts)})
+    return overrides

@@ -1,4 +1,8 @@
-"""A profile's keys: one dataclass a section, each field with its default, its kind and what it is for."""
+"""Every setting once: a profile's key with its kind, default, help, and the option of the same meaning.
+
+One dataclass a section. A setting without an option is for profiles only; the section `model` is for the command line
+only (what is said about a model file belongs into its sidecar, not into a board's profile).
+"""
 
 from __future__ import annotations
 
@@ -7,53 +11,65 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.settings.kinds import Choice, Flag, Kind, Names, Number, Or, Region, Setting, Source, Text, Whole
+from edge_mnv2.settings.kinds import (
+    Choice,
+    Control,
+    Flag,
+    Kind,
+    Names,
+    Number,
+    Offered,
+    Or,
+    Region,
+    Size,
+    Source,
+    Text,
+    Whole,
+)
+from edge_mnv2.settings.option import Option
+
+RUNTIMES = Offered()
+CAMERA_BACKENDS = Offered()
+"""Names from the tables of those rooms, handed in by whoever knows both."""
 
 
-@dataclass(frozen=True)
-class Key:
-    """One setting: its dotted name, kind, default, the command line's option of the same meaning, and what it does."""
-
-    name: str
-    kind: Kind
-    default: Any
-    option: Optional[str]
-    doc: str
-
-
-def _key(default: Any, kind: Kind, doc: str, option: Optional[str] = None) -> Any:
-    return field(default=default, metadata={"kind": kind, "doc": doc, "option": option})
+def setting(default: Any, kind: Kind, help: str, option: str = "", metavar: str = "") -> Any:
+    """A dataclass field that declares a setting; `option` is its name on the command line, if it has one."""
+    return field(default=default, metadata={"name": option, "kind": kind, "help": help, "metavar": metavar})
 
 
 @dataclass(frozen=True)
 class Camera:
     """Where frames come from and how they are taken. None leaves a value to the source."""
 
-    source: Optional[str] = _key(None, Source(), "what `run` opens when it is given no source", "source")
-    backend: Optional[str] = _key(
-        None, Or(Choice(("opencv", "picamera2", "gstreamer")), "auto"), "which library opens the camera"
+    source: Optional[str] = setting(
+        None,
+        Source(),
+        "auto, a camera, rtsp:// or http:// stream, clip, picture, folder, demo, test[:WxH@FPS].",
+        "source",
     )
-    width: Optional[int] = _key(None, Or(Whole(16, 16384), "auto"), "width to ask the camera for, pixels", "size")
-    height: Optional[int] = _key(None, Or(Whole(16, 16384), "auto"), "height to ask the camera for, pixels", "size")
-    fps: Optional[float] = _key(None, Or(Number(0.01, 100_000), "auto"), "frame rate to ask the camera for", "fps")
-    format: Optional[str] = _key(
-        None, Or(Text("a FourCC such as MJPG or YUYV", r"[A-Za-z0-9]{4}"), "auto"), "pixel format to ask for"
+    backend: Optional[str] = setting(None, Or(CAMERA_BACKENDS, "auto"), "Which library opens the camera.")
+    width: Optional[int] = setting(None, Or(Whole(16, 16384), "auto"), "Width to ask the camera for, pixels.")
+    height: Optional[int] = setting(None, Or(Whole(16, 16384), "auto"), "Height to ask the camera for, pixels.")
+    fps: Optional[float] = setting(None, Or(Number(0.01, 100_000), "auto"), "Ask the camera for this rate.", "fps")
+    format: Optional[str] = setting(
+        None, Or(Text("a FourCC such as MJPG or YUYV", r"[A-Za-z0-9]{4}"), "auto"), "Pixel format to ask for."
     )
-    rotate: int = _key(0, Choice((0, 90, 180, 270)), "degrees clockwise that frames are turned by", "rotate")
-    flip: Optional[str] = _key(None, Or(Choice(("h", "v", "hv")), "none"), "mirror left-right, top-bottom", "flip")
-    roi: Optional[tuple[float, float, float, float]] = _key(
-        None, Or(Region(), "none"), "the part of the frame that is classified", "roi"
+    rotate: int = setting(0, Choice(0, 90, 180, 270), "Turn frames clockwise.", "rotate", "DEGREES")
+    flip: Optional[str] = setting(None, Or(Choice("h", "v", "hv"), "none"), "Mirror left-right, top-bottom.", "flip")
+    roi: Optional[tuple[float, ...]] = setting(
+        None, Or(Region(), "none"), "Classify only this part, in pixels or fractions.", "roi"
     )
-    warmup_frames: Optional[int] = _key(
-        None, Or(Whole(0, 10_000), "auto"), "first frames to drop while the exposure settles"
+    warmup_frames: Optional[int] = setting(
+        None, Or(Whole(0, 10_000), "auto"), "First frames to drop while the exposure settles."
     )
-    stall_s: Optional[float] = _key(
-        None, Or(Number(0.1, 3600), "auto"), "seconds without a frame after which a camera is opened again"
+    stall_s: Optional[float] = setting(
+        None, Or(Number(0.1, 3600), "auto"), "Seconds without a frame after which a camera is opened again."
     )
-    frozen_s: float = _key(5.0, Number(0, 86_400), "the same for seconds of equal frames, 0 = never")
+    frozen_s: float = setting(5.0, Number(0, 86_400), "The same for seconds of equal frames, 0 = never.")
     controls: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"kind": Setting(), "doc": "the camera's own controls, by its driver's names", "option": None},
+        metadata={"name": "", "kind": Control(), "help": "The camera's own controls, by its driver's names."},
     )
 
     def asked(self) -> dict[str, Any]:
@@ -65,8 +81,8 @@ class Camera:
 class Preprocess:
     """From a frame to the model's input."""
 
-    resize: str = _key(
-        "crop", Choice(("crop", "stretch", "letterbox")), "how a frame becomes the model's square", "resize"
+    resize: str = setting(
+        "crop", Choice("crop", "stretch", "letterbox"), "How a frame becomes the model's square.", "resize"
     )
 
 
@@ -74,22 +90,24 @@ class Preprocess:
 class Runtime:
     """What runs the model."""
 
-    backend: str = _key(
-        "auto", Choice(("auto", "litert", "tflite-runtime", "onnxruntime")), "which interpreter package", "runtime"
-    )
-    delegate: str = _key(
+    backend: str = setting("auto", RUNTIMES, "The interpreter package that runs the model.", "runtime")
+    delegate: str = setting(
         "auto",
         Text(
             "auto, none or edgetpu[:N|:usb[:N]|:pci[:N]]",
             r"auto|none|edgetpu(:[0-9]{1,3}|:usb(:[0-9]{1,3})?|:pci(:[0-9]{1,3})?)?",
         ),
-        "what accelerates it",
+        "What accelerates it: auto, none, edgetpu[:N|:usb[:N]|:pci[:N]].",
         "delegate",
     )
-    threads: Union[int, str] = _key("auto", Whole(1, 256, ("auto",)), "threads of one interpreter", "threads")
-    workers: Union[int, str] = _key("auto", Whole(1, 64, ("auto",)), "interpreters side by side", "workers")
-    model: Optional[str] = _key(
-        None, Or(Text("a model's name or path"), "default"), "model to run, by name or path", "model"
+    threads: Union[int, str] = setting("auto", Whole(1, 256, ("auto",)), "Threads of one interpreter.", "threads")
+    workers: Union[int, str] = setting("auto", Whole(1, 64, ("auto",)), "Interpreters side by side.", "workers")
+    model: Optional[str] = setting(
+        None,
+        Or(Text("a model's name or path"), "default"),
+        "A name from `models list`, or a model file.",
+        "model",
+        "NAME|PATH",
     )
 
 
@@ -97,22 +115,30 @@ class Runtime:
 class Output:
     """What is made of the scores."""
 
-    top_k: int = _key(5, Whole(1, 100000), "labels a result carries", "top-k")
-    threshold: float = _key(0.0, Number(0, 1), "scores below it are not reported", "threshold")
-    smooth: float = _key(0.0, Number(0, 1, below=True), "share of the past in the smoothed scores, 0 = off", "smooth")
-    gate: bool = _key(False, Flag(), "skip inference while nothing moves", "gate")
-    gate_change: float = _key(4.0, Number(0, 255, "levels of 0 to 255", above=True), "what counts as moving")
-    gate_refresh_s: float = _key(1.0, Number(0, 3600, "seconds", above=True), "the longest that scores are used again")
-    appear: float = _key(0.5, Number(0, 1, above=True), "a class appears when its score reaches it", "appear")
-    gone: Optional[float] = _key(
-        None, Or(Number(0, 1, above=True), "auto"), "and is gone when it stays below this; auto: 0.7 of appear", "gone"
+    top_k: int = setting(5, Whole(1, 100000), "How many classes a result names.", "top-k", "K")
+    threshold: float = setting(0.0, Number(0, 1), "Least score that a result names, 0 to 1.", "threshold", "T")
+    smooth: float = setting(
+        0.0, Number(0, 1, below=True), "Weight of the past in the scores, 0 (off) to 0.99.", "smooth", "A"
     )
-    consecutive: int = _key(3, Whole(1, 10_000), "in so many results one after the other", "consecutive")
-    allow: Optional[tuple[str, ...]] = _key(
-        None, Or(Names("a class or a list of classes"), "all"), "the only classes that are reported", "allow"
+    gate: bool = setting(False, Flag(), "Skip inference while nothing moves.", "gate")
+    gate_change: float = setting(4.0, Number(0, 255, "levels of 0 to 255", above=True), "What counts as moving.")
+    gate_refresh_s: float = setting(
+        1.0, Number(0, 3600, "seconds", above=True), "The longest that scores are used again."
     )
-    deny: Optional[tuple[str, ...]] = _key(
-        None, Or(Names("a class or a list of classes"), "none"), "classes that are never reported", "deny"
+    appear: float = setting(0.5, Number(0, 1, above=True), "Score at which a class appears.", "appear", "T")
+    gone: Optional[float] = setting(
+        None,
+        Or(Number(0, 1, above=True), "auto"),
+        "Score below which it is gone; auto is 0.7 of --appear.",
+        "gone",
+        "T",
+    )
+    consecutive: int = setting(3, Whole(1, 10_000), "In how many results one after the other.", "consecutive", "N")
+    allow: Optional[tuple[str, ...]] = setting(
+        None, Or(Names("a class or a list of classes", "CLASS,..."), "all"), "Report these classes only.", "allow"
+    )
+    deny: Optional[tuple[str, ...]] = setting(
+        None, Or(Names("a class or a list of classes", "CLASS,..."), "none"), "Never report these classes.", "deny"
     )
 
 
@@ -120,26 +146,33 @@ class Output:
 class Health:
     """Limits whose crossing is said out loud."""
 
-    max_temp_c: Optional[float] = _key(
-        None, Or(Number(20, 150, "degrees Celsius"), "none"), "SoC temperature not to exceed"
+    max_temp_c: Optional[float] = setting(
+        None, Or(Number(20, 150, "degrees Celsius"), "none"), "SoC temperature not to exceed."
     )
-    min_fps: Optional[float] = _key(
-        None, Or(Number(0, 1000, "frames a second", above=True), "none"), "least frame rate to accept"
+    min_fps: Optional[float] = setting(
+        None, Or(Number(0, 1000, "frames a second", above=True), "none"), "Least frame rate to accept."
     )
-    on_limit: str = _key("warn", Choice(("warn", "slow")), "when too hot: warn only, or lower the frame rate as well")
+    on_limit: str = setting("warn", Choice("warn", "slow"), "When too hot: warn only, or lower the frame rate as well.")
 
 
 @dataclass(frozen=True)
 class Expected:
     """A published figure for this board and MobileNetV2 1.0/224, model only."""
 
-    inference_ms: Optional[float] = _key(None, Number(0, 100000, "ms", above=True), "time of one inference")
-    inference_ms_32bit: Optional[float] = _key(
-        None, Number(0, 100000, "ms", above=True), "the same on a 32-bit operating system"
+    inference_ms: Optional[float] = setting(None, Number(0, 100000, "ms", above=True), "Time of one inference.")
+    inference_ms_32bit: Optional[float] = setting(
+        None, Number(0, 100000, "ms", above=True), "The same on a 32-bit operating system."
     )
-    precision: str = _key("int8", Choice(("int8", "float32")), "precision of the model that was measured")
-    delegate: str = _key("none", Choice(("none", "edgetpu")), "accelerator that it was measured with")
-    source: Optional[str] = _key(None, Text(), "who published it, and how it was measured")
+    precision: str = setting("int8", Choice("int8", "float32"), "Precision of the model that was measured.")
+    delegate: str = setting("none", Choice("none", "edgetpu"), "Accelerator that it was measured with.")
+    source: Optional[str] = setting(None, Text(), "Who published it, and how it was measured.")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is said about a model file, before its sidecar, the registry and the file itself are asked."""
+
+    labels: Optional[str] = setting(None, Text("a path"), "A label file for the model.", "labels", "FILE")
 
 
 SECTIONS: dict[str, type] = {
@@ -151,26 +184,43 @@ SECTIONS: dict[str, type] = {
     "expected": Expected,
 }
 
-
-def _keys() -> dict[str, Key]:
-    keys = {}
-    for section, cls in SECTIONS.items():
-        for item in dataclasses.fields(cls):
-            name = f"{section}.{item.name}"
-            default = {} if item.default is dataclasses.MISSING else item.default
-            keys[name] = Key(name, item.metadata["kind"], default, item.metadata["option"], item.metadata["doc"])
-    return keys
+_PANELS = {"camera": "Camera", "preprocess": "Model", "runtime": "Model", "model": "Model", "output": "Decisions"}
 
 
-KEYS: dict[str, Key] = _keys()
-"""Every setting by its dotted name ("runtime.threads")."""
+def _declared(section: str, cls: type) -> dict[str, Option]:
+    """Dotted name → declaration, for each field of a section. A name "" is a key that no option sets by itself."""
+    declared = {}
+    for item in dataclasses.fields(cls):
+        key = f"{section}.{item.name}"
+        default = {} if item.default is dataclasses.MISSING else item.default
+        declared[key] = Option(default=default, panel=_PANELS.get(section, ""), keys=(key,), **item.metadata)
+    return declared
+
+
+KEYS: dict[str, Option] = {
+    key: declared for section, cls in SECTIONS.items() for key, declared in _declared(section, cls).items()
+}
+"""Every key of a profile by its dotted name ("runtime.threads")."""
+
+MODEL_KEYS: dict[str, Option] = _declared("model", ModelOptions)
+"""The same for what only the command line says."""
+
+_SIZE = Option("size", Size(), "Ask the camera for this size.", panel="Camera", keys=("camera.width", "camera.height"))
+
+OPTIONS: dict[str, Option] = {
+    option.name: option for option in (*KEYS.values(), _SIZE, *MODEL_KEYS.values()) if option.name
+}
+"""The options that set one of these, by their names on the command line."""
+
+OPTION_OF: dict[str, Option] = {key: option for option in OPTIONS.values() for key in option.keys}
+"""The option that sets a dotted key, where there is one."""
 
 HEADERS: dict[str, dict[str, Optional[Kind]]] = {
     "match": {"model": Names(), "compatible": Names()},
     "board": {"model": Text(), "serial": Text("a board's hash, 16 hexadecimal digits", r"[0-9a-f]{16}")},
     "saved": {
         "date": Text("a date such as 2026-11-25T10:00:00Z", r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z?)?"),
-        "goal": Choice(("latency", "throughput", "power")),
+        "goal": Choice("latency", "throughput", "power"),
         "versions": None,
         "figures": None,
     },

@@ -55,7 +55,7 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 def test_a_command_imports_its_own_module_only() -> None:
     loaded = {name for name in imported_by("-q", "classify", "--help") if name.startswith("edge_mnv2.cli.")}
-    assert loaded == {f"edge_mnv2.cli.{name}" for name in ("app", "classify", "options", "streams")}
+    assert loaded == {f"edge_mnv2.cli.{name}" for name in ("app", "classify", "command", "options", "terminal")}
 
 
 def test_help_names_every_command_and_a_wrong_word_is_told(run) -> None:

@@ -12,13 +12,15 @@ import pytest
 from edge_mnv2 import paths
 from edge_mnv2.board.detect import Board, detect
 from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.cli.devices import SETTINGS
+from edge_mnv2.cli.devices import show
+from edge_mnv2.cli.options import declared_by
 from edge_mnv2.errors import ProfileError, UsageError
 from edge_mnv2.settings import store
 from edge_mnv2.settings.choose import choose, identity, is_same_board, match_rank
+from edge_mnv2.settings.option import Option
 from edge_mnv2.settings.profile import environment_overrides, option_overrides, resolve, resolve_profile
 from edge_mnv2.settings.profile_file import read_profile
-from edge_mnv2.settings.schema import KEYS, SECTIONS
+from edge_mnv2.settings.schema import KEYS, OPTIONS, SECTIONS
 from tests.board import trees
 
 
@@ -76,7 +78,9 @@ def test_published_figures() -> None:
 
 
 def test_command_line_names_of_settings() -> None:
-    assert set(SETTINGS) == {key.option for key in KEYS.values() if key.option}
+    """`devices show --resolved` takes every option that sets a key of a profile."""
+    shown = {declared.name for declared in declared_by(show) if isinstance(declared, Option)}
+    assert shown - {"resolved", "json"} == {name for name, option in OPTIONS.items() if set(option.keys) <= set(KEYS)}
 
 
 def test_camera_section_fits_the_camera() -> None:

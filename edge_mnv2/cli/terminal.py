@@ -1,0 +1,97 @@
+"""Standard streams that can be counted on, tables of plain text, and a line that changes while a person types.
+
+Whatever the shell, the service manager or the locale hands over, stdout takes results and stderr takes messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import sys
+from collections.abc import Sequence
+from typing import IO, Optional
+
+
+def prepare() -> None:
+    """Put a stream in the place of each that is closed, and let stdout take every name a file can have.
+
+    What is written to a closed stdout fails as on a full disk; what is written to a closed stderr is dropped.
+    """
+    sys.stdin = sys.stdin or _null(os.O_RDONLY, "r")
+    # It can be opened, but not written to.
+    sys.stdout = sys.stdout or _null(os.O_RDONLY, "w")
+    sys.stderr = sys.stderr or _null(os.O_WRONLY, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if isinstance(sys.stdout.buffer, io.RawIOBase):
+            # PYTHONUNBUFFERED: what could not be written has to stay for `problem`.
+            sys.stdout = io.TextIOWrapper(io.BufferedWriter(sys.stdout.buffer), line_buffering=True)
+        # Programs are promised UTF-8, a terminal keeps its own encoding. The escape of a byte that is no text (\udce9)
+        # is JSON's own.
+        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def problem(stdout: IO[str]) -> Optional[OSError]:
+    """Why what was printed there cannot be written, None where it has been. After that, what is left is dropped."""
+    try:
+        stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stdout.fileno())
+            os.close(null)
+        return error
+    return None
+
+
+def _null(flags: int, mode: str) -> IO[str]:
+    descriptor = os.open(os.devnull, flags)
+    # Programs that are started find it in the closed one's place.
+    os.set_inheritable(descriptor, True)
+    return open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def aligned(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = None, right: Sequence[int] = ()) -> str:
+    """`rows` with columns padded to one width; the columns in `right` end together. The last column is never padded."""
+    every = [list(header), *map(list, rows)] if header is not None else [list(row) for row in rows]
+    if not every:
+        return ""
+    widths = [max(len(row[column]) for row in every) for column in range(len(every[0]))]
+    lines = []
+    for row in every:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+class Line:
+    """Off a terminal the changing line is not shown at all."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._width = 0
+
+    def show(self, text: str) -> None:
+        """Replace the changing line."""
+        if self._shown:
+            sys.stderr.write(f"\r{text:<{self._width}}")
+            sys.stderr.flush()
+            self._width = len(text)
+
+    def say(self, text: str) -> None:
+        """Put a line above it that stays."""
+        self.show("")
+        sys.stderr.write(f"{chr(13) if self._shown else ''}{text}\n")
+        sys.stderr.flush()
+
+
+def typed_line() -> Optional[str]:
+    """The line that was typed since the last call, without waiting; None where Enter was not pressed."""
+    if not select.select([sys.stdin], [], [], 0)[0]:
+        return None
+    return sys.stdin.readline().strip()
