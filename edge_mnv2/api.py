@@ -310,9 +310,9 @@ def _settings(
 ) -> Settings:
     """The settings in force for these options; `known` are the ones that the caller takes (None: every setting's)."""
     from edge_mnv2.settings.profile import environment_overrides, option_overrides, resolve
-    from edge_mnv2.settings.schema import KEYS
+    from edge_mnv2.settings.schema import OPTIONS
 
-    names = sorted({key.option for key in KEYS.values() if key.option}) if known is None else list(known)
+    names = sorted(OPTIONS) if known is None else list(known)
     texts: dict[str, Optional[str]] = {}
     for name, value in options.items():
         option = name.replace("_", "-")
