@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Optional
+
+from edge_mnv2.errors import UsageError
+from edge_mnv2.paths import atomic_write
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -31,6 +35,15 @@ def page(title: str, content: str, style: str = "") -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}{style}</style></head>\n'
         f"<body><h1>{escape(title)}</h1>\n{content}\n</body></html>\n"
     )
+
+
+def write_page(target: Path, text: str, option: str = "--report") -> None:
+    """Write a page to `target`, whole or not at all. Raises UsageError, which names the `option` that asked for it."""
+    try:
+        with atomic_write(target, "w") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise UsageError(f"{option} {target} cannot be written: {error.strerror or error}") from error
 
 
 def section(title: str, content: str, note: str = "") -> str:

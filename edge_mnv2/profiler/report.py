@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import cards, number, page, plural, scroll, section, table
-from edge_mnv2.paths import atomic_write
 from edge_mnv2.profiler import charts
 from edge_mnv2.profiler.profiled import Profiled
 from edge_mnv2.svg_chart import STYLE
@@ -28,16 +25,6 @@ _STAGES = (
     ("postprocess", "postprocess", "scores from the output tensor"),
     ("end_to_end_ms", "end to end", "from a frame that is there to its named result"),
 )
-
-
-def write_report(target: Path, result: Profiled) -> None:
-    """Write the page to `target`, whole or not at all. Raises UsageError where it cannot be written."""
-    text = render(result)
-    try:
-        with atomic_write(target, "w") as handle:
-            handle.write(text)
-    except OSError as error:
-        raise UsageError(f"--report {target} cannot be written: {error.strerror or error}") from error
 
 
 def render(result: Profiled) -> str:

@@ -88,9 +88,10 @@ def profile(request: Request) -> Profiled:
     if request.save is not None:
         result.saved = save(request.save, result)
     if request.report is not None:
-        from edge_mnv2.profiler.report import write_report
+        from edge_mnv2.html_report import write_page
+        from edge_mnv2.profiler.report import render
 
-        write_report(request.report, result)
+        write_page(request.report, render(result))
     return result
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_mnv2.html_report import write_page
 from edge_mnv2.profiler.profiled import Profiled
-from edge_mnv2.profiler.report import render, write_report
+from edge_mnv2.profiler.report import render
 from edge_mnv2.profiler.session import Request, profile
 from edge_mnv2.profiler.soak import Point, Soak
 from edge_mnv2.settings.profile import resolve
@@ -69,7 +70,7 @@ class _Links(HTMLParser):
 
 
 def test_the_page_holds_everything_and_asks_for_nothing(found: Profiled, tmp_path: Path) -> None:
-    write_report(tmp_path / "out.html", found)
+    write_page(tmp_path / "out.html", render(found))
     text = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert [path.name for path in tmp_path.glob("*.html")] == ["out.html"]
     assert all(f"<h2>{title}</h2>" in text for title in _SECTIONS)
@@ -112,7 +113,7 @@ async def _shows_its_charts(page: Tab) -> None:
 def test_in_a_browser(found: Profiled, tmp_path: Path) -> None:
     chromium()
     target = tmp_path / "out.html"
-    write_report(target, found)
+    write_page(target, render(found))
 
     async def look() -> None:
         async with tab(tmp_path / "browser") as page:
