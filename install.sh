@@ -576,6 +576,7 @@ install_packages() {
     {
         printf 'extras=%s\n' "$extras"
         printf 'version=%s\n' "$(wheel_version "$own_wheel")"
+        printf 'from=%s\n' "$here/install.sh"
     } >"$new/edge-mnv2-install"
 }
 

@@ -157,27 +157,66 @@ except (ModelError, EdgeMnv2Error) as error:
 """
 
 
-@pytest.mark.slow
-def test_a_user_script_passes_mypy_strict_against_the_wheel(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
+@pytest.fixture(scope="module")
+def wheel_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the wheel of this project, and with the packages of this environment behind it."""
     pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)], check=True, timeout=240
-    )
-    wheel = next(tmp_path.glob("edge_mnv2-*.whl"))
-    environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    python = environment / "bin/python"
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, timeout=240)
+    wheel = next(folder.glob("edge_mnv2-*.whl"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    python = folder / "venv/bin/python"
     subprocess.run([*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True)
-    # numpy and its types come from here, edge_mnv2 from the wheel, which stands first.
-    site = next(environment.glob("lib/python3*/site-packages"))
-    (site / "numpy_of_the_tests.pth").write_text(str(Path(np.__file__).parent.parent) + "\n")
+    site = next((folder / "venv").glob("lib/python3*/site-packages"))
+    (site / "packages_of_the_tests.pth").write_text(str(Path(np.__file__).parent.parent) + "\n")
+    return python
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the environment's own packages."""
+    for name in ("PYTHONPATH", "MYPYPATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.slow
+def test_a_user_script_passes_mypy_strict_against_the_wheel(wheel_python: Path, plain: None, tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
     script = tmp_path / "script.py"
     script.write_text(USER_SCRIPT)
-    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), str(script)]
-    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(wheel_python), str(script)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     script.write_text(USER_SCRIPT.replace(".score + 1", ".score.upper()"))
-    assert subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, timeout=240).returncode == 1
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=240).returncode == 1
+
+
+@pytest.mark.slow
+def test_how_to_get_an_extra_depends_on_the_installation(wheel_python: Path, plain: None, tmp_path: Path) -> None:
+    """Installed by pip: the packages themselves. By install.sh: its own command, with the extras that are there."""
+    code = "from edge_mnv2.installed import extra_hint, repair_hint; print(extra_hint('window')); print(repair_hint())"
+
+    def hints() -> list[str]:
+        done = subprocess.run([str(wheel_python), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert hints()[0] == f"{wheel_python} -m pip install 'pygame-ce>=2.4'"
+    script = tmp_path / "my clone/install.sh"
+    script.parent.mkdir()
+    script.touch()
+    record = wheel_python.parents[1] / "edge-mnv2-install"
+    record.write_text(f"extras=record\nversion=1.0\nfrom={script}\n")
+    try:
+        assert hints() == [f"sh '{script}' --extras record,window", f"sh '{script}'"]
+        script.unlink()
+        assert hints()[1] == "./install.sh"
+    finally:
+        record.unlink()
+
+
+def test_a_checkout_says_its_own_folder() -> None:
+    from edge_mnv2.installed import extra_hint
+
+    assert re.search(r"pip install -e '?/.*\[window\]", extra_hint("window"))

@@ -13,7 +13,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "edge_mnv2"
 
 FLOORS = (
-    ("errors", "version", "paths", "files", "strict_yaml", "addresses", "signals", "html_report", "svg_chart"),
+    (
+        "errors",
+        "installed",
+        "version",
+        "paths",
+        "files",
+        "strict_yaml",
+        "addresses",
+        "signals",
+        "html_report",
+        "svg_chart",
+    ),
     ("settings", "board", "network", "tflite"),
     ("zoo", "datasets", "camera", "runtime", "builder", "inspect"),
     ("pipeline",),

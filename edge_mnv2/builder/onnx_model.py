@@ -20,6 +20,7 @@ import numpy as np
 from edge_mnv2.builder.inference import INPUT, LOGITS, MEAN, STD, Operation, zeros_around
 from edge_mnv2.builder.quantization import Affine, Integers, weight_axis
 from edge_mnv2.errors import UsageError
+from edge_mnv2.installed import extra_hint
 from edge_mnv2.network.network import Network
 
 OPSET, IR_VERSION = 13, 8
@@ -37,7 +38,7 @@ def onnx_package() -> ModuleType:
     except ImportError:
         raise UsageError(
             "--format onnx needs the package onnx",
-            hint="pip install 'edge-mnv2[onnx]' (64-bit systems only: there are no wheels for 32-bit Arm)",
+            hint=f"{extra_hint('onnx')} (64-bit systems only: there are no wheels for 32-bit Arm)",
         ) from None
     return onnx
 

@@ -16,8 +16,9 @@ from typing import Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import AcceleratorError, Check, EdgeMnv2Error, ModelError
+from edge_mnv2.installed import pip, repair_hint
 from edge_mnv2.runtime.interpreter import RUNTIMES, installed_runtimes
-from edge_mnv2.runtime.onnx_backend import INSTALL
+from edge_mnv2.runtime.onnx_backend import install_hint
 from edge_mnv2.runtime.onnx_backend import version as onnx_version
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
@@ -86,10 +87,12 @@ def _numpy_and_opencv() -> Iterator[Check]:
     if "_ARRAY_API" in attempt.output or "multiarray" in attempt.output:
         fix = "numpy 1 and 2 are mixed: install the environment again, with system packages or without, not both"
     elif "libGL" in attempt.output:
-        fix = "this OpenCV wants a desktop: pip uninstall opencv-python; pip install opencv-python-headless"
+        fix = (
+            f"OpenCV needs a desktop here: remove opencv-python, {pip()} --force-reinstall opencv-python-headless"
+        )
     elif "cv2" in attempt.output:
-        fix = "pip install opencv-python-headless, or apt install python3-opencv and a venv with --system-site-packages"
-    yield Check("numpy+opencv", "fail", attempt.output, fix or "run install.sh again", 1)
+        fix = f"{pip()} opencv-python-headless, or apt install python3-opencv and a venv with --system-site-packages"
+    yield Check("numpy+opencv", "fail", attempt.output, fix or repair_hint(), 1)
 
 
 def _default_model() -> Iterator[Check]:
@@ -104,7 +107,7 @@ def _runtime() -> Iterator[Check]:
 
     names = installed_runtimes()
     if not names:
-        yield Check("runtime", "fail", "no interpreter is installed", "pip install ai-edge-litert", 1)
+        yield Check("runtime", "fail", "no interpreter is installed", f"{pip()} ai-edge-litert", 1)
         return
     path = str(resolve(DEFAULT_MODEL).path)
     others = len(names) > 1 or onnx_version() is not None
@@ -114,16 +117,16 @@ def _runtime() -> Iterator[Check]:
         if attempt.ok:
             yield Check("runtime", "ok", attempt.output + default)
         else:
-            fix = attempt.fix or f"pip install --force-reinstall {RUNTIMES[name][1]}"
+            fix = attempt.fix or f"{pip()} --force-reinstall {RUNTIMES[name][1]}"
             if "numpy" in attempt.output:
-                fix = "pip install 'numpy<2' or ai-edge-litert"
+                fix = f"{pip()} 'numpy<2', or {pip()} ai-edge-litert"
             status = "fail" if position == 0 else "warn"
             yield Check("runtime", status, f"{RUNTIMES[name][1]}: {attempt.output}", fix, 1 if status == "fail" else 0)
     if onnx_version() is not None:
         attempt = run_python(_ONNX)
         detail = attempt.output if attempt.ok else f"onnxruntime: {attempt.output}"
         yield Check(
-            "onnxruntime", "ok" if attempt.ok else "warn", detail, None if attempt.ok else attempt.fix or INSTALL
+            "onnxruntime", "ok" if attempt.ok else "warn", detail, None if attempt.ok else attempt.fix or install_hint()
         )
 
 
@@ -198,10 +201,10 @@ def _disk() -> Iterator[Check]:
 _FIXES = {
     "SIGILL": "an installed wheel is built for a newer CPU than this one: install the distribution's package instead "
     "(apt install python3-numpy python3-opencv), or a 64-bit system",
-    "SIGSEGV": "two packages do not fit each other: recreate the environment (run install.sh again)",
+    "SIGSEGV": "two packages do not fit each other: make the environment anew (install.sh, or a new venv)",
     "SIGBUS": "the storage or memory failed while a library was read: check the card and `dmesg`",
     "SIGKILL": "the system ended it, most likely for want of memory: close other programs or add swap",
-    "SIGABRT": "a library gave up while it was loaded: recreate the environment (run install.sh again)",
+    "SIGABRT": "a library gave up while it was loaded: make the environment anew (install.sh, or a new venv)",
 }
 
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
+from edge_mnv2.installed import extra_hint
 from edge_mnv2.outputs.sink import Sink
 
 GROUP = "edge_mnv2.sinks"
@@ -58,5 +59,5 @@ def need(module: str, extra: str, option: str) -> ModuleType:
         missing = getattr(error, "name", None) or module
         raise UsageError(
             f"{option} needs the package {missing}",
-            hint=f"pip install 'edge-mnv2[{extra}]', or install.sh --extras {extra}",
+            hint=extra_hint(extra),
         ) from None

@@ -16,16 +16,21 @@ import numpy as np
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError
+from edge_mnv2.installed import extra_hint
 from edge_mnv2.runtime.interpreter import RuntimeMissing, TensorSpec, first_line, native_stderr_logged
 
 log = logging.getLogger(__name__)
 
 NAME = "onnxruntime"
-INSTALL = "pip install 'edge-mnv2[onnx]'; on a Jetson, NVIDIA's onnxruntime-gpu for its JetPack"
 
 _GPU = {"TensorrtExecutionProvider": "tensorrt", "CUDAExecutionProvider": "cuda"}
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(float)": np.float32}
+
+
+def install_hint() -> str:
+    """How to get ONNX Runtime here."""
+    return f"{extra_hint('onnx')}; on a Jetson, NVIDIA's onnxruntime-gpu for its JetPack"
 
 
 def is_onnx(path: Union[Path, str]) -> bool:
@@ -38,7 +43,7 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise RuntimeMissing(f"ONNX models need the package onnxruntime ({error})", hint=INSTALL) from error
+        raise RuntimeMissing(f"ONNX models need the package onnxruntime ({error})", hint=install_hint()) from error
     return onnxruntime
 
 

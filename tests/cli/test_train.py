@@ -42,7 +42,7 @@ def test_without_pytorch_there_is_one_line_and_the_rest_works(tmp_path: Path, fo
     command = [sys.executable, "-m", "edge_mnv2"]
     done = subprocess.run([*command, "train", folder], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "PyTorch does not start (no torch here)" in done.stderr and "pip install 'edge-mnv2[train]'" in done.stderr
+    assert "PyTorch does not start (no torch here)" in done.stderr and "[train]" in done.stderr
     help_page = subprocess.run([*command, "train", "--help"], env=environment, capture_output=True, text=True)
     assert help_page.returncode == 0 and "--freeze-until" in help_page.stdout
 

