@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
 from edge_mnv2.cli.command import Command
-from edge_mnv2.cli.options import JSON, ROOT, changed, flag, option, settings, with_origin
+from edge_mnv2.cli.options import CHOSEN, JSON, ROOT, argument, changed, flag, option, settings, with_origin
 from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import number, plural
@@ -24,6 +25,9 @@ _OPERATORS = 12
 
 
 def profile(
+    words: list[str] = argument(
+        "[compare FILE...]", "Put profiles side by side, from the files of --json.", many=True, required=False
+    ),
     # Its variable is read with the settings: here it would be split at blanks.
     models: Optional[tuple[str, ...]] = changed(
         "model", help="A name or a model file; with --sweep several times.", repeated=True, shared=False
@@ -55,11 +59,19 @@ def profile(
     duration: Optional[float] = option("duration", "Measure for S seconds (8; with --sweep 90).", Duration()),
     root: Optional[Path] = ROOT,
     as_json: bool = JSON,
+    chosen: frozenset[str] = CHOSEN,
 ) -> None:
-    """Measure this board: the model alone, every stage, the whole way of a frame; find and save the best settings."""
+    """Measure this board: the model alone, every stage, the whole way of a frame; find and save the best settings.
+
+    `profile compare A.json B.json` puts boards, models and settings side by side, with accuracy where a file is of
+    `evaluate --json`.
+    """
     from edge_mnv2.profiler.session import Request
     from edge_mnv2.profiler.session import profile as measure
 
+    if words:
+        _compare(words, chosen, report, as_json)
+        return
     if goal.value != "latency" and not sweep and goal.origin == COMMAND_LINE:
         raise UsageError("--goal without --sweep", hint="--goal says what --sweep chooses the settings for")
     if log == "-":
@@ -86,6 +98,30 @@ def profile(
         typer.echo(json.dumps(found.document(), ensure_ascii=False, indent=2))
     else:
         typer.echo(_text(found))
+    if report is not None:
+        typer.echo(f"report: {report}", err=True)
+
+
+def _compare(words: list[str], chosen: frozenset[str], report: Optional[Path], as_json: bool) -> None:
+    from edge_mnv2.html_report import write_page
+    from edge_mnv2.profiler.compare import MEANINGS, Comparison, render
+
+    if words[0] != "compare":
+        raise UsageError(f"profile: unexpected '{words[0]}'", hint="edge-mnv2 profile compare A.json B.json")
+    for name in sorted(chosen - {"report", "json", "verbose", "quiet", "debug"}):
+        raise UsageError(f"--{name.replace('_', '-')} does not go with profile compare", hint="it measures nothing")
+    comparison = Comparison([Path(word) for word in words[1:]])
+    if report is not None:
+        write_page(report, render(comparison))
+    if as_json:
+        typer.echo(json.dumps(comparison.document(), ensure_ascii=False, indent=2))
+    else:
+        header, cells = comparison.cells()
+        wrap = textwrap.TextWrapper(79, initial_indent="   ", subsequent_indent="   ", break_long_words=False)
+        legend = "\n".join(f"{name}\n{wrap.fill(what)}" for name, what in comparison.legend())
+        table = aligned(cells, header, right=range(1, len(header)))
+        notes = "".join(f"note: {note}\n" for note in comparison.notes)
+        typer.echo(f"{legend}\n\n{table}\n\n{notes}{textwrap.fill(MEANINGS, 79)}")
     if report is not None:
         typer.echo(f"report: {report}", err=True)
 
@@ -227,4 +263,11 @@ def _operators(found: Profiled) -> str:
     )
 
 
-COMMAND = Command(profile, examples=("edge-mnv2 profile", "edge-mnv2 profile --sweep --save mine --report report.html"))
+COMMAND = Command(
+    profile,
+    examples=(
+        "edge-mnv2 profile",
+        "edge-mnv2 profile --sweep --save mine --report report.html",
+        "edge-mnv2 profile compare pi4.json pi5.json",
+    ),
+)

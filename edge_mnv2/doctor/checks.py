@@ -87,9 +87,7 @@ def _numpy_and_opencv() -> Iterator[Check]:
     if "_ARRAY_API" in attempt.output or "multiarray" in attempt.output:
         fix = "numpy 1 and 2 are mixed: install the environment again, with system packages or without, not both"
     elif "libGL" in attempt.output:
-        fix = (
-            f"OpenCV needs a desktop here: remove opencv-python, {pip()} --force-reinstall opencv-python-headless"
-        )
+        fix = f"OpenCV needs a desktop here: remove opencv-python, {pip()} --force-reinstall opencv-python-headless"
     elif "cv2" in attempt.output:
         fix = f"{pip()} opencv-python-headless, or apt install python3-opencv and a venv with --system-site-packages"
     yield Check("numpy+opencv", "fail", attempt.output, fix or repair_hint(), 1)

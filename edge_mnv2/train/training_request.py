@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from edge_mnv2.builder.request import IMAGENET
 from edge_mnv2.errors import UsageError
+from edge_mnv2.installed import extra_hint
 
 SCRATCH = "none"
 
@@ -125,7 +126,7 @@ def check_names(request: TrainRequest) -> None:
 
 def require_torch() -> None:
     """Raises UsageError where PyTorch is not installed or does not start."""
-    hint = "training needs PyTorch, on a workstation: pip install 'edge-mnv2[train]'"
+    hint = f"training needs PyTorch, on a workstation: {extra_hint('train')} (docs/training.md: without a GPU)"
     if importlib.util.find_spec("torch") is None:
         raise UsageError("PyTorch is not installed", hint=hint)
     # Waiting threads sleep instead of spinning: beside other work on the same cores, spinning made a step thirty times

@@ -227,3 +227,26 @@ def test_what_cannot_be_done_is_one_line(
     assert (ended, out) == (code, "")
     assert says in err and err.count("\n") == 1 and err.startswith("edge-mnv2: error: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_profiles_side_by_side(run: Run, stub: Path, tmp_path: Path) -> None:
+    files = []
+    for threads in (1, 2):
+        code, out, err = run("profile", "--model", stub, "--threads", threads, "--duration", 0.2, "--json")
+        assert code == 0, err
+        files.append(tmp_path / f"{threads}.json")
+        files[-1].write_text(out)
+    code, out, err = run("profile", "compare", *files, "--report", tmp_path / "side.html")
+    assert code == 0 and "side.html" in err
+    assert max(map(len, out.splitlines())) < 80 + len(str(tmp_path))
+    assert "1 thread, 1 worker" in " ".join(out.split()) and "TIMES" in out
+    assert (tmp_path / "side.html").read_text().count("<svg ") == 1
+    code, out, _ = run("profile", "compare", *files, "--json")
+    assert [row["file"] for row in json.loads(out)["profiles"]] == list(map(str, files))
+    for words, said in (
+        (("compare", files[0]), "two profiles at least"),
+        (("compare", *files, "--soak", 1), "--soak does not go with"),
+        (("cmp", *files), "unexpected 'cmp'"),
+    ):
+        code, out, err = run("profile", *words)
+        assert (code, out) == (2, "") and said in err
