@@ -40,9 +40,9 @@ def repair_hint() -> str:
 
 def pip() -> str:
     """`pip install` for the Python that runs this, whichever pip comes first on PATH."""
-    found = shutil.which("pip")
+    first = shutil.which("pip")
     beside = Path(sys.executable).with_name("pip")
-    return "pip install" if found and Path(found) == beside else f"{shlex.quote(sys.executable)} -m pip install"
+    return "pip install" if first and Path(first) == beside else f"{shlex.quote(sys.executable)} -m pip install"
 
 
 def _script(record: dict[str, str]) -> str:
