@@ -316,15 +316,15 @@ def _directions(size: int) -> np.ndarray:
 def side_by_side(items: Sequence[Item], near: float = 2 * SAME_LOOK) -> list[list[Item]]:
     """`items` in groups of similar looks, the largest group first; inside a group the most valuable first."""
     groups: list[list[Item]] = []
-    leaders = np.empty((0, LOOK_SIZE), np.float32)
+    leaders = np.zeros((len(items), LOOK_SIZE), np.float32)
     for item in sorted(items, key=lambda item: -item.value):
-        if item.look is not None and len(leaders):
-            likeness = leaders @ item.look
+        if item.look is not None and groups:
+            likeness = leaders[: len(groups)] @ item.look
             best = int(np.argmax(likeness))
             if 1 - likeness[best] < near:
                 groups[best].append(item)
                 continue
+        if item.look is not None:
+            leaders[len(groups)] = item.look
         groups.append([item])
-        look = np.zeros(LOOK_SIZE, np.float32) if item.look is None else item.look
-        leaders = np.vstack([leaders, look[np.newaxis]])
     return sorted(groups, key=len, reverse=True)

@@ -1,0 +1,279 @@
+"""The page as a workbench: collected pictures and their answers, teaching from them, other models, a picture to try.
+
+Everything here is behind the same token as the rest of the page; whatever changes something leaves a line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
+
+from aiohttp import web
+
+from edge_mnv2.datasets.collection import Answer, Collection, side_by_side
+from edge_mnv2.errors import EdgeMnv2Error, SourceError
+
+if TYPE_CHECKING:
+    from edge_mnv2.outputs.live import Workbench
+
+log = logging.getLogger(__name__)
+
+MOST_PICTURE = 20_000_000
+"""Bytes of a picture that somebody sends."""
+_MOST_JSON = 1_000_000
+_MOST_NAME = 100
+_UPLOAD_S = 30.0
+_A_SECOND = 5.0
+_AT_ONCE = 10
+_THUMBNAIL = 240
+_FOLDER = Path(__file__).parent / "page"
+ASSETS = {"/review.js": "text/javascript", "/review.css": "text/css"}
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """A request that gets an HTTP status and a sentence."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class WorkbenchPages:
+    """The routes over `bench`, which says None where a run has no workbench."""
+
+    def __init__(self, bench: Callable[[], Optional[Workbench]]) -> None:
+        self._bench_of = bench
+        self._page = (_FOLDER / "review.html").read_bytes()
+        self._room = float(_AT_ONCE)
+        self._filled_at = time.monotonic()
+        self._listed: tuple[object, bytes] = (None, b"")
+
+    def add_to(self, application: web.Application) -> None:
+        get, post = application.router.add_get, application.router.add_post
+        get("/review", self._around(self._review))
+        get("/api/collected", self._around(self._collected))
+        get("/api/collected/{id}.jpg", self._around(self._picture))
+        get("/api/workbench", self._around(self._state))
+        post("/api/answers", self._around(self._answers))
+        post("/api/collected/delete", self._around(self._delete))
+        post("/api/teach", self._around(self._teach))
+        post("/api/model", self._around(self._model))
+        post("/api/roi", self._around(self._roi))
+        post("/api/classify", self._around(self._classify))
+
+    def _around(self, handler: Any) -> Any:
+        @functools.wraps(handler)
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                response: web.StreamResponse = await handler(request)
+            except Refused as refused:
+                return web.json_response({"error": str(refused)}, status=refused.status)
+            except SourceError as error:
+                return web.json_response({"error": str(error)}, status=415)
+            except EdgeMnv2Error as error:
+                return web.json_response({"error": str(error)}, status=409)
+            except OSError as error:
+                return web.json_response({"error": f"cannot be written: {error.strerror or error}"}, status=507)
+            return response
+
+        return answer
+
+    @property
+    def _bench(self) -> Workbench:
+        bench = self._bench_of()
+        if bench is None:
+            raise Refused(404, "no model runs here yet")
+        return bench
+
+    @property
+    def _collection(self) -> Collection:
+        collection = self._bench.collection
+        if collection is None:
+            raise Refused(404, "nothing is collected here: start it with --collect DIR")
+        return collection
+
+    async def _review(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self._page, content_type="text/html", charset="utf-8")
+
+    async def _collected(self, _request: web.Request) -> web.StreamResponse:
+        body = await _in_thread(self._list, self._collection)
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
+
+    def _list(self, collection: Collection) -> bytes:
+        items = collection.items()
+        # The items are made anew whenever one changes.
+        state = (len(items), tuple(map(id, items)))
+        if self._listed[0] != state:
+            groups = side_by_side(items)
+            rows = [{**item.as_dict(), "group": number} for number, group in enumerate(groups) for item in group]
+            document = {"items": rows, "bytes": collection.size}
+            self._listed = state, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        return self._listed[1]
+
+    async def _picture(self, request: web.Request) -> web.StreamResponse:
+        path = self._collection.path(request.match_info["id"])
+        if path is None:
+            raise Refused(404, "no such picture")
+        try:
+            data = await _in_thread(_thumbnail if "small" in request.query else Path.read_bytes, path)
+        except OSError:
+            raise Refused(404, "no such picture") from None
+        # What a picture shows never changes: its name is its content.
+        return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+
+    async def _answers(self, request: web.Request) -> web.StreamResponse:
+        document = await _document(request)
+        ids = document.get("ids")
+        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+            raise Refused(400, "ids is a list of pictures")
+        if document.get("undo") is True:
+            answer = None
+        elif document.get("bad") is True:
+            answer = Answer(None, bad=True)
+        elif "class" in document:
+            answer = Answer(_class_name(document["class"]))
+        else:
+            raise Refused(400, 'give "class": a name or null, or "bad": true, or "undo": true')
+        noted = await _in_thread(self._collection.answer, ids, answer)
+        _audit(request, f"answered {len(noted)} pictures: {_in_words(answer)}")
+        return web.json_response({"answered": len(noted)})
+
+    async def _delete(self, request: web.Request) -> web.StreamResponse:
+        document = await _document(request)
+        ids = document.get("ids")
+        if ids is None and document.get("all") is not True:
+            raise Refused(400, 'give "ids": [...] or "all": true')
+        number = await _in_thread(self._collection.delete, ids)
+        _audit(request, f"deleted {number} collected pictures")
+        return web.json_response({"deleted": number})
+
+    async def _state(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(await _in_thread(self._bench.document))
+
+    async def _teach(self, request: web.Request) -> web.StreamResponse:
+        document = await _document(request)
+        if document.get("cancel") is True:
+            await _in_thread(self._bench.cancel)
+            _audit(request, "stopped teaching")
+        else:
+            await _in_thread(self._bench.teach)
+            _audit(request, "teaches from what was collected")
+        return web.json_response(await _in_thread(self._bench.document))
+
+    async def _model(self, request: web.Request) -> web.StreamResponse:
+        document = await _document(request)
+        model, force = document.get("model"), document.get("force") is True
+        if not isinstance(model, str) or not model:
+            raise Refused(400, '"model" is the name of one of the models listed by /api/workbench')
+        result = await _in_thread(self._bench.swap, model, force)
+        _audit(request, f"switched to the model {model}")
+        return web.json_response(result)
+
+    async def _roi(self, request: web.Request) -> web.StreamResponse:
+        document = await _document(request)
+        await _in_thread(self._bench.set_roi, document.get("roi"))
+        _audit(request, f"set the region to {document.get('roi') or 'the whole picture'}")
+        return web.json_response({"roi": document.get("roi")})
+
+    async def _classify(self, request: web.Request) -> web.StreamResponse:
+        self._one_more()
+        name, data = await _upload(request)
+        return web.json_response(await _in_thread(self._bench.classify, name, data))
+
+    def _one_more(self) -> None:
+        """Raises Refused where pictures come faster than a board can classify beside its run."""
+        now = time.monotonic()
+        self._room = min(_AT_ONCE, self._room + (now - self._filled_at) * _A_SECOND)
+        self._filled_at = now
+        if self._room < 1:
+            raise Refused(429, f"more than {_A_SECOND:g} pictures a second")
+        self._room -= 1
+
+
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+
+async def _document(request: web.Request) -> dict[str, Any]:
+    # Another kind of content could be sent by a form of another site, without the browser asking us first.
+    if request.content_type != "application/json":
+        raise Refused(415, "send application/json")
+    try:
+        document = json.loads(await _read(request.content, _MOST_JSON) or b"{}")
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise Refused(400, "this is not a JSON object")
+    return document
+
+
+async def _upload(request: web.Request) -> tuple[str, bytes]:
+    """(name, content) of the picture in a request: its whole content, or the first file of a form."""
+    if not request.content_type.startswith("multipart/"):
+        if request.content_type not in ("image/jpeg", "image/png", "application/octet-stream"):
+            raise Refused(415, "send a JPEG or PNG picture, or a form with one")
+        return "picture", await _read(request.content, MOST_PICTURE)
+    try:
+        async for part in await request.multipart():
+            if getattr(part, "filename", None) or getattr(part, "name", None) == "file":
+                return Path(part.filename or "picture").name[:_MOST_NAME], await _read(part, MOST_PICTURE)
+    except ValueError:
+        raise Refused(400, "this form cannot be read") from None
+    raise Refused(415, "this form has no picture")
+
+
+async def _read(content: Any, most: int) -> bytes:
+    """Everything from `content`, in time and within `most` bytes."""
+    data = bytearray()
+
+    async def read() -> None:
+        while piece := await (content.read_chunk(65536) if hasattr(content, "read_chunk") else content.read(65536)):
+            data.extend(piece)
+            if len(data) > most:
+                raise Refused(413, f"more than {most} bytes")
+
+    try:
+        await asyncio.wait_for(read(), _UPLOAD_S)
+    except asyncio.TimeoutError:
+        raise Refused(408, "the content took too long") from None
+    return bytes(data)
+
+
+def _class_name(name: Any) -> Optional[str]:
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name.strip() or len(name) > _MOST_NAME or not name.isprintable():
+        raise Refused(400, f"a class has a name of 1 to {_MOST_NAME} printable characters, or is null")
+    if name.strip().startswith(".") or any(sign in name for sign in "/\\"):
+        raise Refused(400, "a class's name has no slash and no dot at its beginning")
+    return name.strip()
+
+
+def _thumbnail(path: Path) -> bytes:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.draft("RGB", (_THUMBNAIL, _THUMBNAIL))
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        data = io.BytesIO()
+        image.convert("RGB").save(data, "JPEG", quality=75)
+    return data.getvalue()
+
+
+def _in_words(answer: Optional[Answer]) -> str:
+    if answer is None:
+        return "taken back"
+    return "bad picture" if answer.bad else answer.label or "none of the classes"
+
+
+def _audit(request: web.Request, what: str) -> None:
+    log.info("web: %s %s", request.remote, what)
