@@ -108,6 +108,39 @@ def own_answers(folder: Path, task: Optional[str] = None) -> Answers:
     return Classes(tuple(names), 0, len(names))
 
 
+def read_collected(folders: Sequence[Path]) -> Dataset:
+    """The pictures of collections (`run --collect`) to which a person gave a class, the same picture once.
+
+    Classes are in the order of their first picture. Raises UsageError where a folder is no collection, where none of
+    its pictures was answered with a class, and where one picture has two answers.
+    """
+    from edge_mnv2.datasets.collection import Collection
+
+    answered: dict[str, tuple[Path, Path, str]] = {}
+    passed = 0
+    for folder in folders:
+        collection = Collection(folder, create=False)
+        for item in collection.items():
+            path = collection.path(item.id)
+            if item.answer is None or item.answer.label is None or path is None:
+                passed += item.answer is not None
+                continue
+            other, _, label = answered.setdefault(item.id, (folder, path, item.answer.label))
+            if label != item.answer.label:
+                raise UsageError(
+                    f"picture {item.id} is '{label}' in {other} and '{item.answer.label}' in {folder}",
+                    hint="answer it anew in one of them",
+                )
+    if not answered:
+        raise UsageError(
+            f"{' and '.join(map(str, folders))}: no picture has a class as its answer", hint="edge-mnv2 review DIR"
+        )
+    classes = tuple(dict.fromkeys(label for _, _, label in answered.values()))
+    examples = [Example(path, path.name, classes.index(label)) for _, path, label in answered.values()]
+    notes = (f"{passed} pictures answered with none of the classes, or as bad, are left out",) if passed else ()
+    return Dataset(folders[0], examples, classes, notes)
+
+
 def _checked(folder: Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():

@@ -18,6 +18,7 @@ from edge_mnv2.pipeline.statistics import resident_mb
 from edge_mnv2.runtime.classifier import Prediction
 
 if TYPE_CHECKING:
+    from edge_mnv2.datasets.collection import Collection
     from edge_mnv2.outputs.snapshots import SnapshotSink
 
 _EVENTS = 20
@@ -57,6 +58,25 @@ class Lesson(Protocol):
     def press(self) -> bool: ...
 
 
+class Workbench(Protocol):
+    """What the page can do with the run's model: answers, teaching, other models. Each call may take its time."""
+
+    @property
+    def collection(self) -> Optional[Collection]: ...
+
+    def document(self) -> dict[str, Any]: ...
+
+    def teach(self) -> None: ...
+
+    def cancel(self) -> None: ...
+
+    def swap(self, model: str, force: bool) -> dict[str, Any]: ...
+
+    def set_roi(self, roi: Any) -> None: ...
+
+    def classify(self, name: str, picture: bytes) -> dict[str, Any]: ...
+
+
 class Live:
     """Keeps the newest result of a loop and its last events. Any thread may look.
 
@@ -71,6 +91,7 @@ class Live:
         self.latest: Optional[Result] = None
         self.snapshots: Optional[SnapshotSink] = None
         self.lesson: Optional[Lesson] = None
+        self.workbench: Optional[Workbench] = None
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self.began = time.monotonic()
         self._source_state: Callable[[], Optional[str]] = lambda: None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.datasets.collection import Answer, Collection, Item, projected, side_by_side
+from edge_mnv2.datasets.labelled_pictures import read_collected
 from edge_mnv2.errors import UsageError
 
 
@@ -154,3 +155,25 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file"):
         Collection(tmp_path / "file")
+
+
+def test_answers_of_several_boards_become_one_lesson(tmp_path: Path) -> None:
+    boards = [Collection(tmp_path / name) for name in ("a", "b")]
+    ids = [
+        [item.id for number in numbers if (item := added(board, number))]
+        for board, numbers in zip(boards, ((1, 2, 3), (3, 4)))
+    ]
+    boards[0].answer(ids[0][:1], Answer("cup"))
+    boards[0].answer(ids[0][1:2], Answer(None))
+    boards[0].answer(ids[0][2:], Answer("mug"))
+    boards[1].answer(ids[1][:1], Answer("mug"))
+    boards[1].answer(ids[1][1:], Answer(None, bad=True))
+    lesson = read_collected([tmp_path / "a", tmp_path / "b"])
+    assert lesson.classes == ("cup", "mug") and [example.truth for example in lesson.examples] == [0, 1]
+    assert "2 pictures" in lesson.notes[0]
+    boards[1].answer(ids[1][:1], Answer("cup"))
+    with pytest.raises(UsageError, match=r"is 'mug' in .*a and 'cup' in .*b"):
+        read_collected([tmp_path / "a", tmp_path / "b"])
+    boards[1].answer(ids[1], None)
+    with pytest.raises(UsageError, match="no picture has a class"):
+        read_collected([tmp_path / "b"])

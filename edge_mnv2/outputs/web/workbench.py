@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from edge_mnv2.datasets.collection import Answer, Collection, side_by_side
 from edge_mnv2.errors import EdgeMnv2Error, SourceError
@@ -224,7 +224,7 @@ async def _upload(request: web.Request) -> tuple[str, bytes]:
         return "picture", await _read(request.content, MOST_PICTURE)
     try:
         async for part in await request.multipart():
-            if getattr(part, "filename", None) or getattr(part, "name", None) == "file":
+            if isinstance(part, BodyPartReader) and (part.filename or part.name == "file"):
                 return Path(part.filename or "picture").name[:_MOST_NAME], await _read(part, MOST_PICTURE)
     except ValueError:
         raise Refused(400, "this form cannot be read") from None
