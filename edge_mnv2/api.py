@@ -67,7 +67,7 @@ class Classifier(_Closing):
         from edge_mnv2.runtime.opening import open_engines
 
         settings = _settings("Classifier", {"model": model, **options}, device, _CLASSIFIER)
-        self._threshold = settings.output.threshold
+        self._threshold = settings.output.least_score
         self._opened = open_engines(settings, None if labels is None else os.fspath(labels), workers=1)
 
     @property

@@ -18,6 +18,7 @@ from edge_mnv2.camera.spec import parse
 from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.status import status_text
+from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.decision import Decider, rows_named
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.stages import SceneGate
@@ -128,7 +129,7 @@ class Session:
         source = stack.enter_context(self.chosen.source)
         for note in (*request.notes, *self.engines.notes, *self.chosen.notes):
             log.info("%s", note)
-        limits = HealthLimits(settings.health)
+        limits, output = HealthLimits(settings.health), settings.output
         self.health = stack.enter_context(HealthMonitor(listener=lambda sample: self._watch(limits, sample)))
         self.loop = FrameLoop(
             source,
@@ -137,8 +138,7 @@ class Session:
             repeat=request.repeat,
             max_frames=request.max_frames,
             duration_s=request.duration_s,
-            threshold=settings.output.threshold,
-            smooth=settings.output.smooth,
+            controls=Controls(output.least_score, output.smooth, output.shown_from(self._taught())),
             health=self.health.latest,
             max_fps=lambda: limits.max_fps,
             decider=self._decider(),
@@ -147,6 +147,11 @@ class Session:
         )
         labels = self.engines.engines[0].labels
         self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines, labels)
+
+    def _taught(self) -> bool:
+        """The model has a class for what it does not know."""
+        assert self.engines is not None
+        return "unknown" in self.engines.engines[0].labels
 
     def _check_source(self) -> None:
         request, settings = self.request, self.request.settings

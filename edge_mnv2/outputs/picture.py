@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_mnv2.camera.frame import Frame
+from edge_mnv2.outputs.records import UNRECOGNIZED
 from edge_mnv2.pipeline.result import Result
 
 _ROI = (40, 200, 255)
@@ -94,9 +95,9 @@ def _headline(picture: np.ndarray, result: Result, size: int) -> None:
 
 def _classes(picture: np.ndarray, result: Result, size: int) -> None:
     height, width = picture.shape[:2]
-    best = result.top[:_CLASSES]
+    best = result.shown[:_CLASSES]
     lines = [(f"{one.figure}  {one.label.split(',')[0]}", one.label in result.present) for one in best]
-    lines = lines or [("unsure", False)]
+    lines = lines or [(UNRECOGNIZED, False)]
     step = round(1.8 * size)
     room = min(len(lines), max(1, (height - 2 * step) // step))
     top = height - room * step - size // 3

@@ -29,6 +29,10 @@ CSV_COLUMNS = (
 )
 
 
+UNRECOGNIZED = "nothing recognized"
+"""What people read where no class reaches the threshold."""
+
+
 def timestamp(wall_time: float) -> str:
     """ISO 8601 in UTC with milliseconds: `2026-11-25T10:00:00.123Z`."""
     seconds, milliseconds = divmod(round(wall_time * 1000), 1000)

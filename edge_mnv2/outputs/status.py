@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Optional, Protocol, TextIO
 
+from edge_mnv2.outputs.records import UNRECOGNIZED
 from edge_mnv2.pipeline.result import Result
 from edge_mnv2.pipeline.statistics import Statistics
 
@@ -50,11 +51,11 @@ def status_text(
         parts.append(note)
     if not classes:
         return " | ".join(parts)
-    if latest.top:
-        best = latest.top[0]
-        parts.append(f"{best.figure:>4} {best.label}")
+    if latest.unsure:
+        parts.append(UNRECOGNIZED)
     else:
-        parts.append("unsure")
+        best = latest.shown[0]
+        parts.append(f"{best.figure:>4} {best.label}")
     if latest.present:
         parts.append("present: " + ", ".join(label.split(",")[0] for label in latest.present))
     return " | ".join(parts)
@@ -158,13 +159,13 @@ class LiveStatus(NewestShown):
         classes = Table.grid(padding=(0, 1))
         for width in (_BAR, None, None):
             classes.add_column(width=width, no_wrap=True, overflow="ellipsis")
-        for one in latest.top[:_CLASSES] if latest is not None else ():
+        for one in latest.shown[:_CLASSES] if latest is not None else ():
             present = latest is not None and one.label in latest.present
             bar = ProgressBar(total=1.0, completed=max(0.0, min(1.0, one.score)), width=_BAR, complete_style="cyan")
             name = Text(one.label, style="bold green" if present else "")
             classes.add_row(bar, Text(f"{one.figure:>4}"), name)
         if latest is not None and latest.unsure:
-            classes.add_row("", "", Text("unsure", style="dim"))
+            classes.add_row("", "", Text(UNRECOGNIZED, style="dim"))
         grid.add_row(classes)
         return grid
 

@@ -14,7 +14,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.settings.schema import check_thresholds
+from edge_mnv2.settings.schema import GONE_SHARE, Output, check_thresholds
 
 APPEARED, GONE = "appeared", "gone"
 
@@ -67,10 +67,6 @@ def rows_named(labels: Sequence[str], names: Iterable[str], what: str = "label")
     return rows
 
 
-OFF_SHARE = 0.7
-"""Default for `off`: this fraction of `on`."""
-
-
 class Decider:
     """Follows every class that may be reported. One call a result, in frame order.
 
@@ -82,13 +78,13 @@ class Decider:
         self,
         labels: Sequence[str],
         *,
-        on: float = 0.5,
+        on: float = Output.appear,
         off: Optional[float] = None,
-        results: int = 3,
+        results: int = Output.consecutive,
         allow: Iterable[str] = (),
         deny: Iterable[str] = (),
     ) -> None:
-        off = OFF_SHARE * on if off is None else off
+        off = GONE_SHARE * on if off is None else off
         check_thresholds(on, off)
         if results < 1:
             raise UsageError(f"{results} consecutive results", hint="at least 1")

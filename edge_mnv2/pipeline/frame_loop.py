@@ -232,6 +232,7 @@ class FrameLoop:
             events=events,
             present=decider.present_labels if decider is not None else (),
             gated=classified is None,
+            shown_from=self.controls.shown_from,
             ranked=ranked,
             raw_row=None if scores is shown.scores else int(np.argmax(shown.scores)),
         )

@@ -38,13 +38,19 @@ class Result:
     events: tuple[Event, ...] = ()
     present: tuple[str, ...] = ()
     gated: bool = False
+    shown_from: float = 0.0
     ranked: tuple[Prediction, ...] = ()
     raw_row: Optional[int] = None
 
     @property
+    def shown(self) -> tuple[Prediction, ...]:
+        """What people are shown of `top`: measured values, and classes whose score reaches `shown_from`."""
+        return tuple(one for one in self.top if one.unit is not None or not one.score < self.shown_from)
+
+    @property
     def unsure(self) -> bool:
-        """No class reaches the threshold."""
-        return not self.top
+        """Nothing is recognized: no class reaches the threshold."""
+        return not self.shown
 
 
 class FrameClassifier(Protocol):

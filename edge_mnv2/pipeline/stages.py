@@ -16,27 +16,26 @@ import numpy as np
 
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.errors import UsageError
+from edge_mnv2.settings.schema import Output
 
 _CELLS = (16, 12)
 _SAMPLES = (128, 96)
-CHANGE = 4.0
-"""Levels of 0..255 by which a cell differs where something moves: above the noise of a camera in daylight."""
-REFRESH_S = 1.0
-"""The longest that scores are used again, in seconds."""
 
 
 class SceneGate:
     """Says for each frame, in the order of capture, whether it shows what the last classified one showed.
 
-    Scores are used again for `refresh_s` seconds at most, counted in a clip's own time where the frame is part of one.
+    `change`: levels of 0..255 by which a cell differs where something moves; the default is above the noise of a camera
+    in daylight. Scores are used again for `refresh_s` seconds at most, counted in a clip's own time where the frame is
+    part of one.
     `seen` gives the part of a picture (HxWx3 uint8) that the model looks at: what moves beside it does not matter.
     One thread at a time.
     """
 
     def __init__(
         self,
-        change: float = CHANGE,
-        refresh_s: float = REFRESH_S,
+        change: float = Output.gate_change,
+        refresh_s: float = Output.gate_refresh_s,
         seen: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
     ) -> None:
         import cv2

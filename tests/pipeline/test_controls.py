@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.outputs.records import UNRECOGNIZED, as_record
+from edge_mnv2.outputs.status import status_text
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.settings.schema import Output
 from tests.pipeline.test_frame_loop import Collected, Scripted
 from tests.stubs import colour_model
 
@@ -93,3 +97,25 @@ def test_smoothing_changed_on_the_way_forgets_when_off(tmp_path: Path) -> None:
         loop = FrameLoop(source, [model], [switch])
         loop.run()
     assert switch.labels == ["red"] + ["green"] * 5 + ["red", "green", "blue"]
+
+
+def test_the_default_threshold_changes_what_people_read_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    source, collected = Scripted(3), Collected()
+    with source, Classifier.open(path, ["red", "green", "blue"]) as classifier:
+        assert FrameLoop(source, [classifier], [collected], controls=Controls(shown_from=0.9999)).run() == "eof"
+    for result in collected.results:
+        assert len(result.top) == 3 and result.shown == () and result.unsure
+        assert [entry["label"] for entry in as_record(result)["top"]] == [one.label for one in result.top]
+        assert UNRECOGNIZED in status_text(Statistics(), result, dropped=0)
+
+
+def test_a_threshold_that_somebody_sets_decides_for_people_too() -> None:
+    for threshold in (0.0, 0.5):
+        output = Output(threshold=threshold)
+        assert output.shown_from(taught=False) == output.shown_from(taught=True) == output.least_score == threshold
+    assert Output().shown_from(taught=False) > 0 == Output().shown_from(taught=True) == Output().least_score
+    controls = Controls(shown_from=0.35)
+    controls.change(threshold=0.0)
+    assert controls.shown_from == controls.threshold == 0

@@ -223,7 +223,8 @@ async def _upload(request: web.Request) -> tuple[str, bytes]:
             raise Refused(415, "send a JPEG or PNG picture, or a form with one")
         return "picture", await _read(request.content, MOST_PICTURE)
     try:
-        async for part in await request.multipart():
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
             if isinstance(part, BodyPartReader) and (part.filename or part.name == "file"):
                 return Path(part.filename or "picture").name[:_MOST_NAME], await _read(part, MOST_PICTURE)
     except ValueError:
