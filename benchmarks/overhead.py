@@ -22,7 +22,7 @@ from edge_mnv2.camera.frame import Frame
 from edge_mnv2.outputs.status import StatusLine, status_text
 from edge_mnv2.pipeline.decision import Decider
 from edge_mnv2.pipeline.frame_loop import FrameLoop
-from edge_mnv2.runtime.opening import open_engines
+from edge_mnv2.runtime.opening import open_classifiers
 from edge_mnv2.settings.profile import resolve
 
 
@@ -72,12 +72,15 @@ def main() -> None:
     settings = resolve(None, {**overrides, "runtime.delegate": ("none", "benchmark")})
     resize: list[int] = []
     invoke: list[int] = []
-    with open_engines(settings, None, workers=1) as engines, open(os.devnull, "w") as nowhere:
-        classifier = engines.engines[0]
+    with open_classifiers(settings, workers=1) as opened, open(os.devnull, "w") as nowhere:
+        classifier = opened.classifiers[0]
         classifier._fit.to_rgb = timed(classifier._fit.to_rgb, resize)  # type: ignore[method-assign]
         classifier.interpreter.invoke = timed(classifier.interpreter.invoke, invoke)  # type: ignore[method-assign]
         loop = FrameLoop(
-            Decoded(options.clip, options.frames), engines.engines, every_frame=True, decider=Decider(classifier.labels)
+            Decoded(options.clip, options.frames),
+            opened.classifiers,
+            every_frame=True,
+            decider=Decider(classifier.labels),
         )
         status = StatusLine(lambda latest, classes=True: status_text(loop.statistics, latest, dropped=0), nowhere)
         loop.add_sink(status)
@@ -97,7 +100,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "model": engines.model,
+                "model": opened.model,
                 "invoke_ms": round(per_invoke / 1e6, 3),
                 "resize_ms": round(statistics.median(resize) / 1e6, 3),
                 "overhead_ms": round(overhead / 1e6, 4),

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 Option = Union[str, int, float, bool, Sequence[Union[str, int, float]], "os.PathLike[str]", None]
 """What an option may be given as: `size=(640, 480)` is "640x480", `allow=["cat", "dog"]` is "cat,dog"."""
 
-_CLASSIFIER = ("model", "runtime", "delegate", "threads", "resize", "top-k", "threshold")
+_MODEL = ("labels", "mean", "std", "input-range", "input-size", "task", "model-output")
+_CLASSIFIER = ("model", *_MODEL, "runtime", "delegate", "threads", "resize", "top-k", "threshold")
 _CAMERA = ("size", "fps", "rotate", "flip", "roi")
 _POLL_S = 0.2
 
@@ -52,7 +53,8 @@ class Classifier(_Closing):
     """A model, ready to classify pictures. A context manager; use it from one thread at a time.
 
     `model` is a name of `edge-mnv2 models list` or a path (default: the profile's model, else the one that ships).
-    `labels` is a label file, `device` a profile. Options: runtime, delegate, threads, resize, top_k, threshold. Raises
+    `labels` is a label file, `device` a profile. Options: mean, std, input_range, input_size, task, model_output,
+    runtime, delegate, threads, resize, top_k, threshold. Raises
     UsageError for a wrong option, ModelError, LabelsError, AcceleratorError where the model cannot be opened.
     """
 
@@ -64,11 +66,11 @@ class Classifier(_Closing):
         device: Union[str, os.PathLike[str], None] = None,
         **options: Option,
     ) -> None:
-        from edge_mnv2.runtime.opening import open_engines
+        from edge_mnv2.runtime.opening import open_classifiers
 
-        settings = _settings("Classifier", {"model": model, **options}, device, _CLASSIFIER)
+        settings = _settings("Classifier", {"model": model, "labels": labels, **options}, device, _CLASSIFIER)
         self._threshold = settings.output.least_score
-        self._opened = open_engines(settings, None if labels is None else os.fspath(labels), workers=1)
+        self._opened = open_classifiers(settings, workers=1)
 
     @property
     def model(self) -> str:
@@ -78,7 +80,7 @@ class Classifier(_Closing):
     @property
     def labels(self) -> Sequence[str]:
         """One name for each output row."""
-        return self._opened.engines[0].labels
+        return self._opened.classifiers[0].labels
 
     @property
     def notes(self) -> list[str]:
@@ -91,7 +93,7 @@ class Classifier(_Closing):
         `image` is RGB uint8 of shape (height, width, 3), or the path of a picture. Raises UsageError for another array,
         SourceError for a file that is no picture, ModelError where the model fails.
         """
-        classifier = self._opened.engines[0]
+        classifier = self._opened.classifiers[0]
         pixels = _pixels(image)
         best = classifier.top(classifier.classify(pixels).scores)
         return [one for one in best if one.unit is not None or one.score >= self._threshold]
@@ -193,13 +195,12 @@ def run(
     for name, value in (("max_frames", max_frames), ("duration", duration), ("give_up", give_up)):
         if value is not None and not value > 0:
             raise UsageError(f"{name}={value!r}", hint="a number above 0")
-    settings = _settings("run", {"model": model, **options}, device)
+    settings = _settings("run", {"model": model, "labels": labels, **options}, device)
     return Run(
         RunRequest(
             settings=settings,
             source=source,
             camera=camera,
-            labels=None if labels is None else os.fspath(labels),
             on_tpu_loss=on_tpu_loss,
             every_frame=every_frame,
             repeat=loop,
@@ -332,7 +333,7 @@ def _settings(
 def _text(option: str, value: Option) -> str:
     """An option's value as the command line writes it."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ("x" if option == "size" else ",").join(map(str, value))
+        return ("x" if option in ("size", "input-size") else ",").join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

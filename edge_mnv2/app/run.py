@@ -24,7 +24,7 @@ from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import simulated_inference_ns
-from edge_mnv2.runtime.opening import Engines, open_engines
+from edge_mnv2.runtime.opening import Classifiers, open_classifiers
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.signals import on_signals
 
@@ -38,7 +38,6 @@ class RunRequest:
     settings: Settings
     source: Optional[str] = None
     camera: Optional[str] = None
-    labels: Optional[str] = None
     on_tpu_loss: str = "cpu"
     every_frame: bool = False
     repeat: bool = False
@@ -104,7 +103,7 @@ class Session:
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.loop: Optional[FrameLoop] = None
-        self.engines: Optional[Engines] = None
+        self.model: Optional[Classifiers] = None
         self.chosen: Optional[ChosenSource] = None
         self.health: Optional[HealthMonitor] = None
         self.outputs = Outputs(request.outputs)
@@ -116,7 +115,7 @@ class Session:
         stack.enter_context(self.outputs)
         # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
         spare = 1 if request.every_frame else 0
-        self.engines = stack.enter_context(open_engines(settings, request.labels, request.on_tpu_loss, spare=spare))
+        self.model = stack.enter_context(open_classifiers(settings, request.on_tpu_loss, spare=spare))
         self._check_source()
         self.chosen = choose_source(
             request.source,
@@ -127,13 +126,13 @@ class Session:
             least_side=self._least_side(),
         )
         source = stack.enter_context(self.chosen.source)
-        for note in (*request.notes, *self.engines.notes, *self.chosen.notes):
+        for note in (*request.notes, *self.model.notes, *self.chosen.notes):
             log.info("%s", note)
         limits, output = HealthLimits(settings.health), settings.output
         self.health = stack.enter_context(HealthMonitor(listener=lambda sample: self._watch(limits, sample)))
         self.loop = FrameLoop(
             source,
-            self.engines.engines,
+            self.model.classifiers,
             every_frame=request.every_frame,
             repeat=request.repeat,
             max_frames=request.max_frames,
@@ -145,13 +144,13 @@ class Session:
             gate=self._gate(),
             inline=usable_cpus() == 1,
         )
-        labels = self.engines.engines[0].labels
-        self.outputs.attach(self.loop, self._facts(), source, self._describe, self.engines, labels)
+        labels = self.model.classifiers[0].labels
+        self.outputs.attach(self.loop, self._facts(), source, self._describe, self.model, labels)
 
     def _taught(self) -> bool:
         """The model has a class for what it does not know."""
-        assert self.engines is not None
-        return "unknown" in self.engines.engines[0].labels
+        assert self.model is not None
+        return "unknown" in self.model.classifiers[0].labels
 
     def _check_source(self) -> None:
         request, settings = self.request, self.request.settings
@@ -162,15 +161,15 @@ class Session:
 
     def _least_side(self) -> Optional[int]:
         """The shorter side of the smallest picture that serves, None where somebody looks at the whole of it."""
-        assert self.engines is not None
+        assert self.model is not None
         if self.outputs.want_pictures or self.request.settings.camera.roi is not None:
             return None
-        return self.engines.engines[0].least_side
+        return self.model.classifiers[0].least_side
 
     def _decider(self) -> Optional[Decider]:
         """None where scores are values and no class can be present."""
-        assert self.engines is not None
-        classifier, output = self.engines.engines[0], self.request.settings.output
+        assert self.model is not None
+        classifier, output = self.model.classifiers[0], self.request.settings.output
         if classifier.task != "classification":
             return None
         for key, names, what in (("allow", output.allow, "allowed"), ("deny", output.deny, "denied")):
@@ -186,21 +185,21 @@ class Session:
         )
 
     def _gate(self) -> Optional[SceneGate]:
-        assert self.engines is not None
+        assert self.model is not None
         output = self.request.settings.output
         if not output.gate:
             return None
-        return SceneGate(output.gate_change, output.gate_refresh_s, self.engines.engines[0].seen)
+        return SceneGate(output.gate_change, output.gate_refresh_s, self.model.classifiers[0].seen)
 
     def _facts(self) -> Facts:
-        assert self.engines is not None and self.chosen is not None
-        engines = self.engines
+        assert self.model is not None and self.chosen is not None
+        model = self.model
         return Facts(
-            model=_text(engines.model),
-            runtime=engines.runtime,
-            delegate=engines.delegate,
-            threads=engines.threads,
-            workers=len(engines.engines),
+            model=_text(model.model),
+            runtime=model.runtime,
+            delegate=model.delegate,
+            threads=model.threads,
+            workers=len(model.classifiers),
             device=self.request.settings.profile,
             source=_text(self.chosen.source.description),
         )
@@ -211,10 +210,8 @@ class Session:
             log.warning("%s", line)
 
     def work(self) -> None:
-        assert self.loop is not None and self.engines is not None and self.chosen is not None
-        log.info(
-            "%s | %s | %s", self.engines.description, self.chosen.source.description, self.request.settings.profile
-        )
+        assert self.loop is not None and self.model is not None and self.chosen is not None
+        log.info("%s | %s | %s", self.model.description, self.chosen.source.description, self.request.settings.profile)
         try:
             self.ended = self.loop.run()
         except AcceleratorError as error:
@@ -237,16 +234,16 @@ class Session:
         return RunOutcome(self._summary(statistics, write_errors), code, lost)
 
     def _summary(self, statistics: Statistics, write_errors: int) -> dict[str, Any]:
-        engines, chosen, loop = self.engines, self.chosen, self.loop
+        model, chosen, loop = self.model, self.chosen, self.loop
         measured = statistics.measured()
         rss = measured.pop("rss_mb")
         heat, throttled = self.health.worst() if self.health else (None, None)
         return {
-            "model": engines.model if engines else None,
-            "runtime": engines.runtime if engines else None,
-            "delegate": engines.delegate if engines else None,
-            "threads": engines.threads if engines else None,
-            "workers": len(engines.engines) if engines else None,
+            "model": model.model if model else None,
+            "runtime": model.runtime if model else None,
+            "delegate": model.delegate if model else None,
+            "threads": model.threads if model else None,
+            "workers": len(model.classifiers) if model else None,
             "device": self.request.settings.profile,
             "source": chosen.source.description if chosen else None,
             "fallback": chosen.fallback if chosen else False,
@@ -258,8 +255,8 @@ class Session:
             "max_temp_c": heat,
             "throttled": None if throttled is None else list(throttled),
             "reconnects": chosen.source.reconnects if chosen else 0,
-            "tpu_losses": engines.tpu_losses if engines else 0,
-            "engine_seconds": engines.seconds if engines else None,
+            "tpu_losses": model.tpu_losses if model else 0,
+            "engine_seconds": model.seconds if model else None,
             "write_errors": write_errors,
             "ended": self.ended,
         }

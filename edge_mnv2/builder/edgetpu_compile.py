@@ -216,7 +216,7 @@ def compile_for_edgetpu(
     files = companions(
         target,
         origin,
-        task=resolved.task,
+        task=resolved.task or "classification",
         labels=resolved.labels,
         unit=resolved.unit,
         preprocess=resolved.preprocess,

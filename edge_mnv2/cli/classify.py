@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
 
 import typer
 
@@ -12,6 +14,8 @@ from edge_mnv2.cli.options import JSON, MODEL, argument, settings
 from edge_mnv2.errors import PARTIAL, SourceError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from edge_mnv2.settings.profile import Settings
 
 
@@ -21,32 +25,57 @@ def classify(
     as_json: bool = JSON,
 ) -> None:
     """Classify still pictures."""
-    from edge_mnv2.runtime.opening import open_engines
-    from edge_mnv2.runtime.stills import classify_files
+    from edge_mnv2.runtime.opening import open_classifiers
 
-    engines = open_engines(resolved, resolved.model.labels, workers=1)
-    for said in engines.notes:
-        typer.echo(said, err=True)
+    opened = open_classifiers(resolved, workers=1)
+    for sentence in opened.notes:
+        typer.echo(sentence, err=True)
     rows: list[dict[str, Any]] = []
     failed = 0
-    with engines:
-        for result in classify_files(engines.engines[0], images):
-            if result.error is not None:
+    with opened:
+        classifier = opened.classifiers[0]
+        for file, image in _pictures(images, classifier.least_side):
+            if isinstance(image, SourceError):
                 failed += 1
-                rows.append({"file": result.file, "error": result.error})
-                typer.echo(f"edge-mnv2: error: {result.error}", err=True)
+                rows.append({"file": file, "error": str(image)})
+                typer.echo(f"edge-mnv2: error: {image}", err=True)
                 continue
-            top = [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in result.top]
-            rows.append({"file": result.file, "top": top, "inference_ms": result.inference_ms})
+            classified = classifier.classify(image)
+            top = classifier.top(classified.scores)
+            answers = [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in top]
+            rows.append({"file": file, "top": answers, "inference_ms": round(classified.inference_ns / 1e6, 3)})
             if not as_json:
-                typer.echo(result.file)
-                for one in result.top:
+                typer.echo(file)
+                for one in top:
                     figure = f"{one.score:.1%}" if one.unit is None else one.figure
                     typer.echo(f"  {figure:>6}  {one.label}")
     if as_json:
-        typer.echo(json.dumps({"model": engines.model, "results": rows}, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps({"model": opened.model, "results": rows}, ensure_ascii=False, indent=2))
     if failed:
         raise typer.Exit(SourceError.exit_code if failed == len(rows) else PARTIAL)
+
+
+def _pictures(paths: Iterable[str], least_side: int) -> Iterator[tuple[str, Union[np.ndarray, SourceError]]]:
+    """(file, RGB picture or why it cannot be read); a folder stands for the pictures in it, in natural order."""
+    from edge_mnv2.camera.still import list_stills, read_still
+
+    for path in paths:
+        problems: list[str] = []
+        try:
+            folder = Path(path).is_dir()
+            files = [str(file) for file in list_stills(Path(path), problems.append)] if folder else [path]
+        except SourceError as error:
+            yield path, error
+            continue
+        # A folder below that could not be read or followed is a failure of its own, and the others go on.
+        yield from ((path, SourceError(problem)) for problem in problems)
+        if not files and not problems:
+            yield path, SourceError(f"{path}: no pictures in this folder")
+        for file in files:
+            try:
+                yield file, read_still(Path(file), least_side)
+            except SourceError as error:
+                yield file, error
 
 
 COMMAND = Command(

@@ -52,7 +52,7 @@ def evaluate(
         folder,
         resolved.runtime.model,
         against,
-        labels=resolved.model.labels,
+        options=resolved.model,
         resize=chosen_resize(resolved),
         runtime=resolved.runtime.backend,
         threads=count,

@@ -103,6 +103,9 @@ def changed(declared: Union[Option, str], **changes: Any) -> Any:
     return Single(declared, changes, origin=False)
 
 
+SAID_OF_INPUT = ("model.mean", "model.std", "model.input_range", "model.input_size")
+"""What can be said about a model's input, where its labels are of no concern."""
+
 MODEL = ("runtime.model", "model", "runtime.backend", "runtime.delegate", "runtime.threads", "preprocess.resize")
 """The settings that say which model, what is in it, and what runs it: wherever there is `--model`."""
 
@@ -145,9 +148,9 @@ def setting_options(*names: str) -> Iterator[Option]:
 
 
 def _runtimes() -> Iterable[str]:
-    from edge_mnv2.runtime.interpreter import RUNTIMES
+    from edge_mnv2.runtime.table import names
 
-    return [*RUNTIMES, "onnxruntime"]
+    return names()
 
 
 def _camera_backends() -> Iterable[str]:

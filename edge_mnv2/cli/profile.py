@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any, Optional
 import typer
 
 from edge_mnv2.cli.command import Command
-from edge_mnv2.cli.options import CHOSEN, JSON, ROOT, argument, changed, flag, option, settings, with_origin
+from edge_mnv2.cli.options import (
+    CHOSEN,
+    JSON,
+    ROOT,
+    SAID_OF_INPUT,
+    argument,
+    changed,
+    flag,
+    option,
+    settings,
+    with_origin,
+)
 from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import number, plural
@@ -39,6 +50,8 @@ def profile(
         "runtime.workers",
         "preprocess.resize",
         "camera.width",
+        *SAID_OF_INPUT,
+        "model.task",
         profile=True,
     ),
     source: Optional[str] = changed("source", help="As for run: camera, stream, clip, test[:WxH]. Default: test."),

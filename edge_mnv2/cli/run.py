@@ -151,7 +151,6 @@ def run_request(
         settings=resolved,
         camera=source[0],
         source=source[1],
-        labels=resolved.model.labels,
         on_tpu_loss=on_tpu_loss,
         every_frame=every_frame,
         repeat=loop,

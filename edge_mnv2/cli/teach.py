@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import typer
 
 from edge_mnv2.cli.command import Command
-from edge_mnv2.cli.options import JSON, argument, flag, group, option, settings, with_origin
+from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, group, option, settings, with_origin
 from edge_mnv2.cli.run import CAMERA, WebRequest, web_request
 from edge_mnv2.cli.terminal import Line, aligned, typed_line
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
@@ -35,7 +35,9 @@ def teach(
     folder: Optional[Path] = argument(
         "DIR", "One folder of pictures a class, or labels.csv (file,value).", File(), required=False
     ),
-    resolved: Settings = settings("runtime.model", "runtime.backend", "runtime.threads", "preprocess.resize"),
+    resolved: Settings = settings(
+        "runtime.model", "runtime.backend", "runtime.threads", "preprocess.resize", *SAID_OF_INPUT
+    ),
     out: Optional[Path] = option("out", "The model to write (default: DIR's name).", File("FILE.tflite")),
     camera: Value = with_origin(CAMERA, help="Take the pictures now: alone the first camera, or any source of `run`."),
     classes: Optional[tuple[str, ...]] = option(

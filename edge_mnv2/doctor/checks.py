@@ -17,9 +17,7 @@ from typing import Optional
 from edge_mnv2 import paths
 from edge_mnv2.errors import AcceleratorError, Check, EdgeMnv2Error, ModelError
 from edge_mnv2.installed import pip, repair_hint
-from edge_mnv2.runtime.interpreter import RUNTIMES, installed_runtimes
-from edge_mnv2.runtime.onnx_backend import install_hint
-from edge_mnv2.runtime.onnx_backend import version as onnx_version
+from edge_mnv2.runtime.table import installed
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
 log = logging.getLogger(__name__)
@@ -42,12 +40,9 @@ with Classifier.open(sys.argv[1], runtime=sys.argv[2]) as model:
 """
 
 
-_ONNX = """
-from edge_mnv2.runtime.onnx_backend import import_onnxruntime, providers
-module = import_onnxruntime()
-names = [one if isinstance(one, str) else one[0] for one in providers(module)]
-shown = ", ".join(name.replace("ExecutionProvider", "") for name in names)
-print(f"onnxruntime {module.__version__}, on {shown} (run uses it for .onnx models)")
+_ABOUT = """
+import importlib, sys
+print(importlib.import_module(sys.argv[1]).about())
 """
 
 
@@ -103,29 +98,30 @@ def _default_model() -> Iterator[Check]:
 def _runtime() -> Iterator[Check]:
     from edge_mnv2.zoo.resolve import resolve
 
-    names = installed_runtimes()
-    if not names:
+    rows = installed()
+    usual = [row for row in rows if ".tflite" in row.suffixes]
+    if not usual:
         yield Check("runtime", "fail", "no interpreter is installed", f"{pip()} ai-edge-litert", 1)
         return
     path = str(resolve(DEFAULT_MODEL).path)
-    others = len(names) > 1 or onnx_version() is not None
-    for position, name in enumerate(names):
-        attempt = run_python(_ONE_INFERENCE, path, name)
-        default = " (run uses it for .tflite models)" if position == 0 and others else ""
-        if attempt.ok:
-            yield Check("runtime", "ok", attempt.output + default)
+    for row in rows:
+        if row in usual:
+            attempt = run_python(_ONE_INFERENCE, path, row.name)
+            default = " (run uses it for .tflite models)" if row == rows[0] and len(rows) > 1 else ""
+            name, status = "runtime", "fail" if row == rows[0] else "warn"
+            fix = f"{pip()} --force-reinstall {row.distributions[0]}"
         else:
-            fix = attempt.fix or f"{pip()} --force-reinstall {RUNTIMES[name][1]}"
-            if "numpy" in attempt.output:
-                fix = f"{pip()} 'numpy<2', or {pip()} ai-edge-litert"
-            status = "fail" if position == 0 else "warn"
-            yield Check("runtime", status, f"{RUNTIMES[name][1]}: {attempt.output}", fix, 1 if status == "fail" else 0)
-    if onnx_version() is not None:
-        attempt = run_python(_ONNX)
-        detail = attempt.output if attempt.ok else f"onnxruntime: {attempt.output}"
-        yield Check(
-            "onnxruntime", "ok" if attempt.ok else "warn", detail, None if attempt.ok else attempt.fix or install_hint()
-        )
+            attempt = run_python(_ABOUT, row.module)
+            default, name, status, fix = "", row.name, "warn", row.install_hint()
+        if attempt.ok:
+            yield Check(name, "ok", attempt.output + default)
+            continue
+        if "numpy" in attempt.output:
+            fix = f"{pip()} 'numpy<2', or {pip()} ai-edge-litert"
+        else:
+            fix = attempt.fix or fix
+        detail = f"{row.distributions[0]}: {attempt.output}"
+        yield Check(name, status, detail, fix, 1 if status == "fail" else 0)
 
 
 def _camera(root: str) -> Iterator[Check]:

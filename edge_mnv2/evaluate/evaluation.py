@@ -59,9 +59,7 @@ class Subject:
 
     @classmethod
     def of(cls, name: str, classifier: Classifier, resize: str = "crop") -> Subject:
-        """With the classes that belong to the labels. A single output is a measured value: one class says nothing."""
-        if classifier.outputs == 1:
-            classifier.task = REGRESSION
+        """With the classes that belong to the labels."""
         classes = None if classifier.task == REGRESSION else Classes.of(classifier.labels)
         return cls(name, classifier, resize, classes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional
@@ -19,8 +19,9 @@ from edge_mnv2.evaluate.evaluation_page import Mistakes, page
 from edge_mnv2.evaluate.metrics import Answer
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.runtime.classifier import Classifier
-from edge_mnv2.runtime.opening import open_classifier, open_engines
+from edge_mnv2.runtime.opening import open_classifier, open_classifiers
 from edge_mnv2.settings.profile import Settings
+from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
 _MOST_DECODERS = 4
@@ -38,7 +39,7 @@ class EvaluationRequest:
     folder: Path
     model: Optional[str] = None
     against: Optional[str] = None
-    labels: Optional[str] = None
+    options: ModelOptions = field(default_factory=ModelOptions)
     resize: Optional[str] = None
     runtime: str = "auto"
     threads: int = 1
@@ -115,15 +116,15 @@ def _open(
     opened: list[tuple[str, Classifier, Resolved]] = []
     if request.accelerator is not None:
         # Half of the answers from the accelerator and half from the CPU would measure neither.
-        opened_by_run = stack.enter_context(open_engines(request.accelerator, request.labels, "exit", workers=1))
+        opened_by_run = stack.enter_context(open_classifiers(request.accelerator, "exit", workers=1))
         name = opened_by_run.model
-        opened.append((name, opened_by_run.engines[0], resolve(request.model or name)))
+        opened.append((name, opened_by_run.classifiers[0], resolve(request.model or name)))
         notes += opened_by_run.notes
     cpu = [request.model] if request.accelerator is None else []
     for model in [*cpu, *([request.against] if request.against is not None else [])]:
         # The decoders fit the pictures: the classifier must take them as they come.
         classifier, resolved, said = open_classifier(
-            model, request.labels, runtime=request.runtime, threads=request.threads, resize="stretch"
+            model, request.options, runtime=request.runtime, threads=request.threads, resize="stretch"
         )
         stack.callback(classifier.close)
         opened.append((resolved.name, classifier, resolved))

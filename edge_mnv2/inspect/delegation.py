@@ -90,7 +90,8 @@ def _signal_name(number: int) -> str:
 
 def _answer(path: str) -> dict:
     from edge_mnv2.errors import EdgeMnv2Error
-    from edge_mnv2.runtime.interpreter import RuntimeMissing, open_interpreter
+    from edge_mnv2.runtime.interpreter import open_interpreter
+    from edge_mnv2.runtime.table import RuntimeMissing
 
     try:
         with open_interpreter(path) as interpreter:

@@ -20,7 +20,7 @@ from edge_mnv2.pipeline.result import FrameClassifier, Result
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.profiler.watch import own_seconds
 from edge_mnv2.runtime.classifier import Classified, simulated_inference_ns
-from edge_mnv2.runtime.interpreter import AnyInterpreter
+from edge_mnv2.runtime.table import AnyInterpreter
 from edge_mnv2.settings.schema import Camera
 
 STAGES = ("capture", "preprocess", "inference", "postprocess")

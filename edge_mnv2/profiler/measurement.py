@@ -16,7 +16,7 @@ from edge_mnv2.profiler.burst import STAGES, Burst, Feed, loop_burst, median, mo
 from edge_mnv2.profiler.setting import Setting
 from edge_mnv2.profiler.watch import CpuMeter, Watch
 from edge_mnv2.runtime.classifier import Classifier
-from edge_mnv2.runtime.opening import Engines, open_engines
+from edge_mnv2.runtime.opening import Classifiers, open_classifiers
 from edge_mnv2.settings.profile import Settings
 
 WARM_UP_S = 1.0
@@ -136,7 +136,7 @@ class OpenClassifiers:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stack = contextlib.ExitStack()
-        self._open: dict[tuple[Optional[str], str, int], list[Engines]] = {}
+        self._open: dict[tuple[Optional[str], str, int], list[Classifiers]] = {}
         self._memory = MemoryReader(Sysroot("/"))
         self._each_mb = 0.0
         self._load_ms: dict[tuple[Optional[str], str, int], float] = {}
@@ -148,17 +148,17 @@ class OpenClassifiers:
         return available is None or self._each_mb < available * (1 - _KEEP_FREE)
 
     def get(self, setting: Setting) -> list[Classifier]:
-        """As many classifiers as `setting` has workers. Raises what `open_engines` raises."""
+        """As many classifiers as `setting` has workers. Raises what `open_classifiers` raises."""
         key = (setting.model, setting.delegate, setting.threads)
         held = self._open.setdefault(key, [])
-        classifiers = [classifier for opened in held for classifier in opened.engines]
+        classifiers = [classifier for opened in held for classifier in opened.classifiers]
         missing = setting.workers - len(classifiers)
         if missing > 0:
             before, began = resident_mb(), time.monotonic()
-            opened = open_engines(with_setting(self._settings, setting), None, "exit", workers=missing)
+            opened = open_classifiers(with_setting(self._settings, setting), "exit", workers=missing)
             held.append(self._stack.enter_context(opened))
             self._load_ms.setdefault(key, (time.monotonic() - began) * 1e3 / missing)
-            classifiers += opened.engines
+            classifiers += opened.classifiers
             self.notes += [note for note in opened.notes if note not in self.notes]
             if before is not None and (after := resident_mb()) is not None:
                 self._each_mb = max(self._each_mb, (after - before) / missing)

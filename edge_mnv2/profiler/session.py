@@ -241,4 +241,4 @@ class _Session:
 
 
 def _resolved(classifier: Classifier) -> Resolved:
-    return resolve(str(classifier.facts.path))
+    return resolve(str(classifier.path))

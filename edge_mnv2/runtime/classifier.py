@@ -8,27 +8,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.runtime.interpreter import (
-    AnyInterpreter,
-    NamedRuntimeMissing,
-    RuntimeMissing,
-    TensorSpec,
-    open_interpreter,
-)
-from edge_mnv2.runtime.preprocess import Channels, InputWriter, Preprocessor
+from edge_mnv2.runtime.model_graph import read_graph
+from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe
+from edge_mnv2.runtime.preprocess import Preprocessor
+from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec, candidates, open_model
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.labels import fit_labels
 
 log = logging.getLogger(__name__)
 
 SIMULATE = "EDGE_MNV2_SIMULATE_INFERENCE_MS"
-_PROBABILITY_SLACK = 1 / 256
-"""A quantized softmax can reach 256/256 and its rows can add up to a little more than 1."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classified:
-    """The scores of one picture (float32, one an output row) and what each stage took, in nanoseconds."""
+    """The scores of one picture (float32, one an output row) and what each stage took, in nanoseconds.
+
+    `engine` is the device that ran the model: "cpu", "tpu" or "gpu".
+    """
 
     scores: np.ndarray
     preprocess_ns: int
@@ -94,92 +91,56 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 class Classifier:
-    """An interpreter, its preprocessing and its labels. One thread at a time; a context manager."""
+    """An interpreter, its preprocessing and its labels. One thread at a time; a context manager.
+
+    `io` describes the model, `outputs` counts the rows of its answers, `notes` are to be said once.
+    """
 
     def __init__(
-        self,
-        interpreter: AnyInterpreter,
-        facts: model_file.ModelFile,
-        labels: Optional[Sequence[str]] = None,
-        *,
-        background: Optional[str] = None,
-        resize: str = "crop",
-        top_k: int = 5,
-        task: str = "classification",
-        mean: Optional[Channels] = None,
-        std: Optional[Channels] = None,
-        unit: Optional[str] = None,
+        self, interpreter: AnyInterpreter, io: ModelIO, spec: ModelSpec = ModelSpec(), *, path: str = "", top_k: int = 5
     ) -> None:
         self.interpreter = interpreter
-        self.facts = facts
-        self.task = task
-        self.unit = unit or ""
+        self.io = io
+        self.path = path
+        self.task = "regression" if io.output.kind == "value" else "classification"
+        self.unit = spec.unit or ""
         self.top_k = top_k
         self.input: TensorSpec = interpreter.inputs[0]
-        self.output: TensorSpec = interpreter.outputs[0]
-        if len(interpreter.inputs) != 1:
-            raise ModelError(f"{facts.path} has {len(interpreter.inputs)} inputs: it is no picture classifier")
-        self._writer = InputWriter(self.input, mean, std)
-        self._fit = Preprocessor(self._writer.height, self._writer.width, resize, self._writer.channels)
-        self.outputs = _rows(facts.path, self.output)
-        self.labels, self.labels_note = fit_labels(labels, self.outputs, background=background)
+        self.output: TensorSpec = io.output.tensor
+        self._writer = io.input.writer(self.input)
+        self._fit = Preprocessor(self._writer.height, self._writer.width, spec.resize or "crop", self._writer.channels)
+        self.outputs = io.output.rows
+        self.labels, note = fit_labels(spec.labels or io.labels, self.outputs, background=spec.background)
+        self.notes = [*io.notes, *([note] if note else [])]
         self._simulated_ns = simulated_inference_ns()
-        self._softmax = task == "classification" and not _gives_probabilities(facts, self.output)
-        # Integers are finite, and so is their softmax: only other scores can be NaN or outside 0..1.
-        low, high = _limits(self.output)
-        self._within = -np.inf < low and high < np.inf and (self._softmax or (low >= 0 and high <= 1))
+        # Integers are finite, and so is what a softmax makes of them: only other scores can be NaN or outside 0..1.
+        low, high = self.output.limits
+        self._within = -np.inf < low and high < np.inf and (io.output.kind == "logits" or (low >= 0 and high <= 1))
 
     @classmethod
     def open(
         cls,
         path: Union[Path, str],
         labels: Optional[Sequence[str]] = None,
+        spec: ModelSpec = ModelSpec(),
         *,
-        background: Optional[str] = None,
         runtime: str = "auto",
         threads: int = 1,
-        delegates: Sequence[Any] = (),
-        delegate_name: Optional[str] = None,
-        gpu: bool = True,
-        resize: str = "crop",
+        accelerate: bool = True,
         top_k: int = 5,
-        task: str = "classification",
-        mean: Optional[Channels] = None,
-        std: Optional[Channels] = None,
-        unit: Optional[str] = None,
     ) -> Classifier:
-        """Check the file, load it, fit the labels to it.
+        """Check the file, load it, describe it, fit the labels to it. `labels` go before those of `spec`.
 
-        `background` says where the registry knows a background row ("first", "last", "none"). An `.onnx` file goes to
-        ONNX Runtime, on the board's GPU where there is one and `gpu` allows it. Raises ModelError, LabelsError (counts
-        that do not fit), UsageError (a `runtime` that cannot run the file) or RuntimeMissing.
+        The file's name decides which runtimes can open it (see `runtime.table`); on the board's GPU where there is one
+        and `accelerate` allows it. Raises ModelError, LabelsError (counts that do not fit), UsageError (a `runtime`
+        that cannot run the file, something that people have to say) or RuntimeMissing.
         """
-        facts = model_file.check(path)
-        if facts.edgetpu and not delegates:
-            raise ModelError(
-                f"{facts.path} is compiled for the Coral Edge TPU and cannot run on a CPU",
-                hint="use --delegate edgetpu with a Coral attached, or the same model without _edgetpu in its name",
-            )
-        interpreter: AnyInterpreter
-        if facts.path.lower().endswith(".onnx"):
-            interpreter, facts = _onnx(facts, runtime, threads, gpu)
-        else:
-            interpreter = open_interpreter(
-                path, runtime=runtime, threads=threads, delegates=delegates, delegate_name=delegate_name
-            )
+        _check(str(path), runtime)
+        spec = spec if labels is None else replace(spec, labels=labels)
+        interpreter = open_model(path, runtime=runtime, threads=threads, accelerate=accelerate, input_size=spec.size)
         try:
-            return cls(
-                interpreter,
-                facts,
-                labels,
-                background=background,
-                resize=resize,
-                top_k=top_k,
-                task=task,
-                mean=mean,
-                std=std,
-                unit=unit,
-            )
+            io = describe(str(path), interpreter.inputs, interpreter.outputs, read_graph(path), spec)
+            return cls(interpreter, io, spec, path=str(path), top_k=top_k)
         except BaseException:
             interpreter.close()
             raise
@@ -209,21 +170,24 @@ class Classifier:
             if remaining > 0:
                 time.sleep(remaining / 1e9)
         invoked = time.monotonic_ns()
-        scores = self.scores_from(self.interpreter.output())
+        scores = self.scores_from(self.interpreter.output(self.io.output.position))
         done = time.monotonic_ns()
-        engine = self.interpreter.engine
-        return Classified(scores, ready - started, invoked - ready, done - invoked, started, engine)
+        device = self.interpreter.engine
+        return Classified(scores, ready - started, invoked - ready, done - invoked, started, device)
 
     def scores_from(self, raw: np.ndarray) -> np.ndarray:
-        """Real scores float32 (one an output row) of the raw output tensor: dequantized, softmax where none was."""
+        """Real scores float32 (one an output row) of the raw output tensor: dequantized, made probabilities."""
         scores = self.output.dequantize(raw.reshape(-1))
-        if self.task != "classification":
+        kind = self.io.output.kind
+        if kind == "value":
             return scores
-        if self._softmax:
+        if kind == "logits":
             scores = softmax(scores)
-        if self._within:
-            return scores
-        return np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
+        elif self.io.output.logistic:
+            scores = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
+        if not self._within:
+            scores = np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
+        return np.array([1 - scores[0], scores[0]], np.float32) if kind == "binary" else scores
 
     def scores(self, pixels: np.ndarray, order: str = "rgb") -> np.ndarray:
         """Real scores float32, one an output row, of one picture."""
@@ -251,43 +215,12 @@ class Classifier:
         self.close()
 
 
-def _onnx(
-    facts: model_file.ModelFile, runtime: str, threads: int, gpu: bool
-) -> tuple[AnyInterpreter, model_file.ModelFile]:
-    """The open interpreter, and the facts with what only an open ONNX model tells."""
-    from edge_mnv2.runtime import onnx_backend
-
-    if runtime not in ("auto", onnx_backend.NAME):
-        raise UsageError(f"{runtime} cannot run {facts.path}", hint=f"ONNX models need --runtime {onnx_backend.NAME}")
-    try:
-        interpreter = onnx_backend.open_onnx(facts.path, threads=threads, gpu=gpu)
-    except RuntimeMissing as error:
-        if runtime == "auto":
-            raise
-        raise NamedRuntimeMissing(error.message, hint=error.hint) from error
-    name = interpreter.outputs[0].name.lower() if interpreter.outputs else ""
-    return interpreter, replace(facts, probabilities="SOFTMAX" if "prob" in name or "softmax" in name else "")
-
-
-def _rows(path: str, output: TensorSpec) -> int:
-    sizes = [n for n in output.shape if n not in (1, -1)]
-    if len(sizes) > 1:
-        shown = "x".join(str(n) for n in output.shape)
-        raise ModelError(f"{path} has an output of shape {shown}, not one row of scores: it is no picture classifier")
-    return sizes[0] if sizes else 1
-
-
-def _gives_probabilities(facts: model_file.ModelFile, output: TensorSpec) -> bool:
-    if facts.probabilities is not None:
-        return facts.probabilities != ""
-    # A compiled graph hides its last operator: a softmax is quantized to exactly the range 0..1.
-    low, high = _limits(output)
-    return bool(abs(low) < 1e-6 and abs(high - 1) <= 2 * _PROBABILITY_SLACK)
-
-
-def _limits(output: TensorSpec) -> tuple[float, float]:
-    """The least and the largest real value that a tensor can hold."""
-    if not output.quantized or output.dtype.kind not in "iu":
-        return -np.inf, np.inf
-    limits = np.iinfo(output.dtype)
-    return output.scale * (limits.min - output.zero_point), output.scale * (limits.max - output.zero_point)
+def _check(path: str, runtime: str) -> None:
+    """Look at the file before a native loader does. Raises ModelError, UsageError."""
+    if runtime != "auto" and not {".tflite", ".onnx"} & set(candidates(path, runtime)[0].suffixes):
+        return
+    if model_file.check(path).edgetpu:
+        raise ModelError(
+            f"{path} is compiled for the Coral Edge TPU and cannot run on a CPU",
+            hint="use --delegate edgetpu with a Coral attached, or the same model without _edgetpu in its name",
+        )

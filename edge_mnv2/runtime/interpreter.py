@@ -1,4 +1,4 @@
-"""One interpreter over both packages that can run a `.tflite` file.
+"""The runtimes for `.tflite` files, LiteRT and its predecessor: one interpreter over both packages.
 
 `ai-edge-litert` ("litert") is tried first, `tflite-runtime` where it is missing. The native loaders check little, so
 `edge_mnv2.tflite.model_file.check` looks at a file before they see it.
@@ -13,87 +13,25 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional, Protocol, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
-from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.errors import EdgeMnv2Error, ModelError
 from edge_mnv2.paths import utf8_named
+from edge_mnv2.runtime.preprocess import sized_shape
+from edge_mnv2.runtime.table import (
+    TABLE,
+    NamedRuntimeMissing,
+    Runtime,
+    RuntimeMissing,
+    TensorSpec,
+    candidates,
+)
 
 log = logging.getLogger(__name__)
-
-RUNTIMES = {
-    "litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
-}
-"""Short name → (module, distribution), in the order in which `auto` tries them."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A model's input or output: `scale` is 0.0 where the tensor is not quantized (affine per-tensor scheme)."""
-
-    name: str
-    index: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    scale: float
-    zero_point: int
-
-    @property
-    def quantized(self) -> bool:
-        return self.scale != 0.0
-
-    def dequantize(self, values: np.ndarray) -> np.ndarray:
-        """Real values float32 of `values`: `scale * (q - zero_point)`; float tensors pass through."""
-        if not self.quantized:
-            return values.astype(np.float32, copy=False)
-        return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
-
-
-class AnyInterpreter(Protocol):
-    """What a classifier needs of an interpreter. `engine` ("cpu" or "tpu") is who made the last output."""
-
-    @property
-    def engine(self) -> str: ...
-
-    @property
-    def delegate(self) -> str: ...
-
-    @property
-    def runtime(self) -> str: ...
-
-    @property
-    def threads(self) -> int: ...
-
-    @property
-    def inputs(self) -> list[TensorSpec]: ...
-
-    @property
-    def outputs(self) -> list[TensorSpec]: ...
-
-    def set_input(self, values: np.ndarray, position: int = 0) -> None: ...
-
-    def invoke(self) -> None: ...
-
-    def output(self, position: int = 0) -> np.ndarray: ...
-
-    def close(self) -> None: ...
-
-
-class RuntimeMissing(EdgeMnv2Error, ImportError):
-    """No usable interpreter package in this environment."""
-
-    exit_code = 1
-
-
-class NamedRuntimeMissing(RuntimeMissing, UsageError):
-    """The interpreter package that was asked for by name cannot be used."""
-
-    exit_code = UsageError.exit_code
 
 
 def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
@@ -102,24 +40,16 @@ def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
     Raises UsageError for an unknown name, RuntimeMissing where the package cannot be imported, and NamedRuntimeMissing,
     which is both, where that one was asked for.
     """
-    if name == "onnxruntime":
-        raise UsageError(
-            "onnxruntime runs .onnx models only", hint="edge-mnv2 build --format onnx makes one of trained weights"
-        )
-    if name != "auto" and name not in RUNTIMES:
-        raise UsageError(f"unknown runtime '{name}'", hint=f"one of auto, {', '.join(RUNTIMES)}, onnxruntime")
     reasons = []
-    for candidate in RUNTIMES if name == "auto" else (name,):
-        module_name, distribution = RUNTIMES[candidate]
+    for row in candidates("model.tflite", name):
         try:
-            module = importlib.import_module(module_name)
+            module = importlib.import_module(row.package)
         except ImportError as error:
-            reasons.append(f"{distribution}: {error}")
+            reasons.append(f"{row.distributions[0]}: {error}")
             continue
-        return module, f"{distribution} {_version(module, distribution)}"
+        return module, f"{row.distributions[0]} {_version(module, row.distributions[0])}"
     if name != "auto":
-        wanted = RUNTIMES[name][1]
-        raise NamedRuntimeMissing(f"no runtime {reasons[0]}", hint=f"pip install {wanted}, or --runtime auto")
+        raise NamedRuntimeMissing(f"no runtime {reasons[0]}", hint=f"{row.install_hint()}, or --runtime auto")
     wanted = "ai-edge-litert (or tflite-runtime with numpy<2)"
     raise RuntimeMissing(f"no interpreter: {'; '.join(reasons)}", hint=f"pip install {wanted}")
 
@@ -128,9 +58,9 @@ def _version(module: ModuleType, distribution: str) -> str:
     """As `importlib.metadata.version`, which takes 8 ms to import on a PC; its folder's name says the same."""
     package = Path(module.__file__ or "").parent
     name = f"{distribution.replace('-', '_')}-"
-    found = [folder.name[len(name) : -len(".dist-info")] for folder in package.parent.glob(f"{name}*.dist-info")]
-    if len(found) == 1:
-        return found[0]
+    versions = [folder.name[len(name) : -len(".dist-info")] for folder in package.parent.glob(f"{name}*.dist-info")]
+    if len(versions) == 1:
+        return versions[0]
     from importlib import metadata
 
     try:
@@ -140,15 +70,8 @@ def _version(module: ModuleType, distribution: str) -> str:
 
 
 def installed_runtimes() -> list[str]:
-    """Short names of the interpreter packages that are installed (nothing is imported)."""
-    from importlib import metadata
-
-    found = []
-    for name, (_, distribution) in RUNTIMES.items():
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            metadata.version(distribution)
-            found.append(name)
-    return found
+    """Short names of the packages for `.tflite` files that are installed (nothing is imported)."""
+    return [row.name for row in TABLE if row.opens("model.tflite") and row.version() is not None]
 
 
 @contextlib.contextmanager
@@ -182,7 +105,8 @@ class Interpreter:
         self._native = native
         self.runtime = runtime
         self.threads = threads
-        self.inputs = [_spec(details) for details in native.get_input_details()]
+        # An input's size is fixed by now, whatever its signature leaves open.
+        self.inputs = [_spec(details, details["shape"]) for details in native.get_input_details()]
         self.outputs = [_spec(details) for details in native.get_output_details()]
         self.delegate = delegate or ("xnnpack" if _delegated(native) else "none")
 
@@ -252,12 +176,14 @@ def open_interpreter(
     xnnpack: bool = True,
     preserve_all_tensors: bool = False,
     quiet: bool = True,
+    input_size: Optional[tuple[int, int]] = None,
 ) -> Interpreter:
     """Load `model` (a path, or the bytes of a file) and allocate its tensors.
 
     `delegates` are native delegate objects, `delegate_name` what to call them in results. `xnnpack=False` turns the
     default CPU delegate off: the runtime's plain kernels then give bit-equal results between packages. `quiet=False`
-    leaves what native code says while it loads on stderr, for a process that may not live to pass it on.
+    leaves what native code says while it loads on stderr, for a process that may not live to pass it on. `input_size`
+    is the (height, width) of an input whose size is open.
     Raises ModelError where the runtime refuses the file, RuntimeMissing where there is no runtime.
     """
     module, version = import_runtime(runtime)
@@ -278,8 +204,11 @@ def open_interpreter(
     try:
         with native_stderr_logged() if quiet else contextlib.nullcontext():
             native = module.Interpreter(**arguments)
+            _set_size(native, name, input_size)
             native.allocate_tensors()
             return Interpreter(native, version, threads, delegate_name)
+    except EdgeMnv2Error:
+        raise
     except (RuntimeError, ValueError) as error:
         raise _explained(name, error) from error
     except MemoryError as error:
@@ -289,6 +218,30 @@ def open_interpreter(
         raise RuntimeMissing(
             f"{version} does not work with numpy {np.__version__}", hint="pip install 'numpy<2' or ai-edge-litert"
         ) from error
+
+
+def open_model(
+    row: Runtime,
+    path: Union[Path, str],
+    *,
+    threads: int = 1,
+    accelerate: bool = True,
+    input_size: Optional[tuple[int, int]] = None,
+) -> Interpreter:
+    """As `Runtime.open` says."""
+    return open_interpreter(path, runtime=row.name, threads=threads, input_size=input_size)
+
+
+def _set_size(native: Any, name: str, size: Optional[tuple[int, int]]) -> None:
+    """Give an open input its size. Raises UsageError where `size` is missing or does not fit."""
+    inputs = native.get_input_details()
+    if len(inputs) != 1:
+        return
+    shape = _spec(inputs[0]).shape
+    if len(shape) == 4 and (size is not None or min(shape[1:]) < 1):
+        wanted = sized_shape(name, shape, size)
+        if wanted[1:] != shape[1:]:
+            native.resize_tensor_input(inputs[0]["index"], wanted)
 
 
 def _file_argument(path: Path) -> dict[str, Any]:
@@ -328,10 +281,11 @@ def _delegated(native: Any) -> bool:
         return False
 
 
-def _spec(details: dict) -> TensorSpec:
+def _spec(details: dict, shape: Optional[Sequence[int]] = None) -> TensorSpec:
     scale, zero_point = details["quantization"]
-    shape = details.get("shape_signature", details["shape"])
-    shape = details["shape"] if len(shape) != len(details["shape"]) else shape
+    if shape is None:
+        shape = details.get("shape_signature", details["shape"])
+        shape = details["shape"] if len(shape) != len(details["shape"]) else shape
     return TensorSpec(
         name=details["name"],
         index=int(details["index"]),

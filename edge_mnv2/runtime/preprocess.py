@@ -8,12 +8,13 @@ with grey bars. Then comes one LINEAR resize, and the colour order is changed la
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import numpy as np
 
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.runtime.interpreter import TensorSpec
+from edge_mnv2.runtime.table import TensorSpec
 
 RESIZE = ("crop", "stretch", "letterbox")
 CROP_FRACTION = 224 / 256
@@ -86,64 +87,126 @@ class Preprocessor:
         )
 
 
-Channels = Union[float, tuple[float, ...]]
+Channels = Union[float, Sequence[float]]
 
 
 class InputWriter:
     """Turns an RGB uint8 picture into the tensor that a model's input asks for.
 
-    uint8 takes the pixels as they are, int8 the pixels minus 128: quantized models map their full integer range onto
-    the pixel range. With `mean` and `std` (in pixel units, one number or one a channel) the real value is
-    `(pixel - mean) / std`, quantized with the tensor's own scale and zero point. float32 without them is
-    `(pixel - 127.5) / 127.5`, the convention of the published MobileNetV2 float models.
+    With `mean` and `std` (in pixel units, one number or one a channel) the real value is `(pixel - mean) / std`, in
+    integers by the tensor's own scale and zero point. Without them uint8 takes the pixels as they are, int8 the pixels
+    minus 128, and floats are `(pixel - 127.5) / 127.5`. `layout` is NHWC or NCHW, None for what the shape says.
     """
 
-    def __init__(self, spec: TensorSpec, mean: Optional[Channels] = None, std: Optional[Channels] = None) -> None:
-        self.height, self.width, self.channels = image_shape(spec)
-        self._tensor = np.empty((1, self.height, self.width, self.channels), spec.dtype)
-        kind = spec.dtype.name
+    def __init__(
+        self,
+        spec: TensorSpec,
+        mean: Optional[Channels] = None,
+        std: Optional[Channels] = None,
+        layout: Optional[str] = None,
+    ) -> None:
+        layout, self.channels = image_layout("the model", spec.shape, layout)
+        self.height, self.width = spec.shape[1:3] if layout == "NHWC" else spec.shape[2:4]
+        if min(self.height, self.width) < 1:
+            raise ModelError("the size of the model's input is open")
+        self._planes = layout == "NCHW"
+        shape = (self.height, self.width, self.channels)
+        self._tensor = np.empty((1, *((self.channels, *shape[:2]) if self._planes else shape)), spec.dtype)
+        # A picture's own order of axes, where the tensor has another and integers are looked up.
+        self._interleaved = np.empty(shape, spec.dtype) if self._planes else self._tensor[0]
         self._table: Optional[np.ndarray] = None
         self._mean: Any = None
-        if kind == "float32":
-            self._mean = np.asarray(127.5 if mean is None else mean, np.float32)
-            self._inverse = np.float32(1.0) / np.asarray(127.5 if std is None else std, np.float32)
-        elif kind in ("uint8", "int8"):
-            if mean is not None or std is not None:
-                self._table = _quantization_table(spec, mean or 0.0, std or 1.0, self.channels)
-        else:
-            raise ModelError(f"the model's input is {kind}", hint="uint8, int8 and float32 inputs can be fed")
-        self._kind = kind
+        if spec.dtype.kind == "f":
+            # In interleaved order whole rows at a time: numpy is slow along an axis of three.
+            repeats = 1 if self._planes else self.width
+            self._mean, divisor = (
+                np.tile(np.broadcast_to(np.asarray(127.5 if one is None else one, np.float32), self.channels), repeats)
+                for one in (mean, std)
+            )
+            self._inverse = np.float32(1.0) / divisor
+        elif spec.dtype.name not in ("uint8", "int8"):
+            raise ModelError(f"the model's input is {spec.dtype.name}", hint="uint8, int8 and floats can be fed")
+        elif mean is not None or std is not None:
+            table = quantization_table(spec, 0.0 if mean is None else mean, 1.0 if std is None else std, self.channels)
+            self._table = np.ascontiguousarray(table.T[np.newaxis]).view(np.uint8)
+        self._signed = spec.dtype.name == "int8"
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The input tensor 1xHxWxC for `image` (HxWx3 RGB, or HxW where the model has one channel)."""
-        target = self._tensor[0]
-        pixels = image.reshape(target.shape)
+        """The input tensor for `image` (HxWx3 RGB, or HxW where the model has one channel)."""
+        pixels = image.reshape(self.height, self.width, self.channels)
+        if self._mean is not None:
+            self._scale(pixels)
+            return self._tensor
+        interleaved = self._interleaved.view(np.uint8)
         if self._table is not None:
-            for channel in range(self.channels):
-                np.take(self._table[channel], pixels[..., channel], out=target[..., channel])
-        elif self._kind == "float32":
-            np.subtract(pixels, self._mean, out=target)
-            np.multiply(target, self._inverse, out=target)
-        elif self._kind == "int8":
-            np.bitwise_xor(pixels, 0x80, out=target.view(np.uint8))
-        else:
+            import cv2
+
+            # A lookup table of one channel gives an array without that axis.
+            np.copyto(interleaved, cv2.LUT(pixels, self._table).reshape(interleaved.shape))
+        elif self._signed:
+            np.bitwise_xor(pixels, 0x80, out=interleaved)
+        elif not self._planes:
             return pixels[np.newaxis]
+        else:
+            interleaved = pixels
+        if self._planes:
+            self._tensor.view(np.uint8)[0] = interleaved.transpose(2, 0, 1)
         return self._tensor
 
+    def _scale(self, pixels: np.ndarray) -> None:
+        if self._planes:
+            for channel, plane in enumerate(self._tensor[0]):
+                np.subtract(pixels[..., channel], self._mean[channel], out=plane, casting="same_kind")
+                np.multiply(plane, self._inverse[channel], out=plane, casting="same_kind")
+            return
+        rows, target = pixels.reshape(self.height, -1), self._tensor.reshape(self.height, -1)
+        np.subtract(rows, self._mean, out=target, casting="same_kind")
+        np.multiply(target, self._inverse, out=target, casting="same_kind")
 
-def image_shape(spec: TensorSpec) -> tuple[int, int, int]:
-    """(height, width, channels) of an image input. Raises ModelError that names the shape where it is not one."""
-    shape = spec.shape
-    if len(shape) != 4 or shape[3] not in (1, 3) or shape[0] not in (1, -1) or min(shape[1:3]) < 1:
-        shown = "x".join(str(n) for n in shape)
-        raise ModelError(f"the model's input has shape {shown}, not 1xHxWx3 or 1xHxWx1: it is no picture classifier")
-    return shape[1], shape[2], shape[3]
 
-
-def _quantization_table(spec: TensorSpec, mean: Channels, std: Channels, channels: int) -> np.ndarray:
-    means, stds = np.broadcast_to(np.asarray(mean, float), channels), np.broadcast_to(np.asarray(std, float), channels)
+def quantization_table(spec: TensorSpec, mean: Channels, std: Channels, channels: int) -> np.ndarray:
+    """The integers (channels, 256) of the input `spec` that stand for each pixel value."""
+    means, stds = (np.broadcast_to(np.asarray(values, float), channels)[:, np.newaxis] for values in (mean, std))
     limits = np.iinfo(spec.dtype)
-    pixels = np.arange(256, dtype=float)
-    real = (pixels[np.newaxis] - means[:, np.newaxis]) / stds[:, np.newaxis]
-    scale = spec.scale or 1.0
-    return np.clip(np.rint(real / scale) + spec.zero_point, limits.min, limits.max).astype(spec.dtype)
+    real = (np.arange(256, dtype=float) - means) / stds
+    scaled = np.rint(real / (spec.scale or 1.0)) + spec.zero_point
+    return np.clip(scaled, limits.min, limits.max).astype(spec.dtype)
+
+
+def image_layout(path: str, shape: Sequence[int], layout: Optional[str] = None) -> tuple[str, int]:
+    """(NHWC or NCHW, channels) of an input's `shape` (-1: open). Raises ModelError with what it is instead."""
+    shown = "x".join("?" if n < 0 else str(n) for n in shape)
+    if len(shape) != 4:
+        raise ModelError(f"{path} takes {shown or 'one number'}, not a picture (1xHxWx3 or 1x3xHxW)")
+    if shape[0] not in (1, -1):
+        raise ModelError(
+            f"{path} takes {shape[0]} pictures at once ({shown})", hint="export it with a batch of 1, or an open one"
+        )
+    for name, channels in (("NHWC", shape[3]), ("NCHW", shape[1])):
+        if channels in (1, 3) and layout in (None, name):
+            return name, channels
+    if layout is not None:
+        raise ModelError(f"{path} takes {shown}, which is not {layout} with 3 channels or 1")
+    if shape[1] < 0 and shape[3] < 0:
+        raise ModelError(f"{path} takes {shown}: its number of channels is open", hint="export it with a fixed one")
+    channels = shape[3] if shape[3] > 0 and (shape[1] < 0 or shape[3] < shape[1]) else shape[1]
+    raise ModelError(f"{path} takes {channels} channels ({shown}); a picture has 3 (RGB) or 1 (grey)")
+
+
+def sized_shape(path: str, shape: Sequence[int], size: Optional[tuple[int, int]]) -> tuple[int, ...]:
+    """An input's `shape` with a batch of 1 and, where height and width are open, those of `size`. Raises UsageError."""
+    if len(shape) != 4:
+        return tuple(shape)
+    layout, channels = image_layout(path, shape)
+    height, width = shape[1:3] if layout == "NHWC" else shape[2:4]
+    if min(height, width) < 1 and size is None:
+        raise UsageError(
+            f"{path}: the size of its input is open",
+            hint="say it with --input-size WxH, or export it with a fixed size",
+        )
+    if size is not None:
+        if any(n > 0 and n != wanted for n, wanted in zip((height, width), size)):
+            shown = "x".join("?" if n < 0 else str(n) for n in (width, height))
+            raise UsageError(f"--input-size {size[1]}x{size[0]} does not fit {path}: it takes {shown}")
+        height, width = size
+    return (1, height, width, channels) if layout == "NHWC" else (1, channels, height, width)

@@ -145,10 +145,12 @@ class Offered(Kind):
     whoever looks it up refuses it.
     """
 
-    metavar = "NAME"
-
     def __init__(self) -> None:
         self._names: Callable[[], Iterable[str]] = tuple
+
+    @property
+    def metavar(self) -> str:  # type: ignore[override]
+        return "|".join(self.words)
 
     def offer(self, names: Callable[[], Iterable[str]]) -> None:
         self._names = names
@@ -268,6 +270,20 @@ class Numbers(Kind):
 
     def parse(self, text: str) -> tuple[float, ...]:
         return self.accept([decimal(part.strip()) for part in text.split(",")])
+
+
+class Channels(Numbers):
+    """One number for all three channels, or one for each; above `low` where it is given."""
+
+    def __init__(self, low: Optional[float] = None) -> None:
+        super().__init__("R", "G", "B")
+        self.number = Number(-1e6 if low is None else low, 1e6, above=low is not None)
+        self.metavar = "R,G,B"
+        self.expects = f"one number or three (R,G,B){'' if low is None else f' above {low:g}'}"
+
+    def accept(self, value: Any) -> tuple[float, ...]:
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        return super().accept(list(numbers) * self.count if len(numbers) == 1 else numbers)
 
 
 class Region(Numbers):

@@ -12,12 +12,14 @@ from typing import Any, Optional, Union
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import (
+    Channels,
     Choice,
     Control,
     Flag,
     Kind,
     Names,
     Number,
+    Numbers,
     Offered,
     Or,
     Region,
@@ -198,6 +200,25 @@ class ModelOptions:
     """What is said about a model file, before its sidecar, the registry and the file itself are asked."""
 
     labels: Optional[str] = setting(None, Text("a path"), "A label file for the model.", "labels", "FILE")
+    mean: Optional[tuple[float, ...]] = setting(
+        None,
+        Channels(),
+        "What is subtracted from each channel of a picture: 0 to 255, or fractions.",
+        "mean",
+    )
+    std: Optional[tuple[float, ...]] = setting(None, Channels(0.0), "By what it is divided then.", "std")
+    input_range: Optional[tuple[float, ...]] = setting(
+        None, Numbers("LOW", "HIGH"), "What black and white are for the model, in place of mean and std.", "input-range"
+    )
+    input_size: Optional[tuple[int, int]] = setting(
+        None, Size(), "The input's size, where the model leaves it open.", "input-size"
+    )
+    task: Optional[str] = setting(
+        None, Choice("classification", "regression"), "What a model of one output number answers.", "task"
+    )
+    output: Optional[str] = setting(
+        None, Text("an output's name or number"), "Which of several outputs is read.", "model-output", "NAME|N"
+    )
 
 
 SECTIONS: dict[str, type] = {

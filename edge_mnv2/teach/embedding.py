@@ -11,7 +11,10 @@ import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone, cut, keep_only, layers
 from edge_mnv2.runtime.interpreter import open_interpreter
-from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
+from edge_mnv2.runtime.model_graph import read_graph
+from edge_mnv2.runtime.model_io import describe_input
+from edge_mnv2.runtime.opening import model_spec
+from edge_mnv2.runtime.preprocess import Preprocessor
 from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.resolve import Resolved
 
@@ -93,8 +96,9 @@ class Embedder:
         else:
             keep_only(whole, [whole.main.operators[place].outputs[0] for place in places])
         self._interpreter = open_interpreter(graph.write(whole), runtime=runtime, threads=threads)
-        spec = self._interpreter.inputs[0]
-        self._writer = InputWriter(spec, model.preprocess.mean, model.preprocess.std)
+        path, tensor = model.path, self._interpreter.inputs[0]
+        described, self.notes = describe_input(str(path), tensor, read_graph(path), model_spec(model))
+        self._writer = described.writer(tensor)
         self._fit = Preprocessor(self._writer.height, self._writer.width, resize, self._writer.channels)
         self.runtime = self._interpreter.runtime
 

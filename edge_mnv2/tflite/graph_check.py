@@ -91,13 +91,14 @@ _MOST_TENSOR_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Tensor:
-    """`kind` is the TensorType; `scales` their count; `stored`: bytes of constant data."""
+    """`kind` is the TensorType; `scales` their count; `stored`: bytes of constant data; `open`: a size is not fixed."""
 
     shape: Sequence[int]
     kind: int
     scales: int
     stored: int
     variable: bool
+    open: bool
 
 
 @dataclass(frozen=True)
@@ -167,26 +168,21 @@ _INTEGER_VECTOR_OPTIONS = (17, 30)
 """Options whose field 0 is a vector of int32: RESHAPE's shape, SQUEEZE's dimensions."""
 
 
-def check_subgraph(
-    subgraph: Table, codes: Sequence[int], buffers: Sequence[int]
-) -> tuple[list[Operator], Sequence[int]]:
-    """The operators and output indices of a verified subgraph. Raises Damaged where a runtime would come to harm."""
+def check_subgraph(subgraph: Table, codes: Sequence[int], buffers: Sequence[int]) -> None:
+    """Look through a verified subgraph. Raises Damaged where a runtime would come to harm."""
     tensors = [_tensor(table, buffers) for table in subgraph.tables(0)]
     inputs, outputs = subgraph.numbers(1, "i"), subgraph.numbers(2, "i")
     if any(not 0 <= index < len(tensors) for index in (*inputs, *outputs)):
         raise Damaged("its inputs or outputs do not exist")
     ready = {row for row, tensor in enumerate(tensors) if tensor.stored or tensor.variable} | set(inputs)
-    operators = []
     for table in subgraph.tables(3):
         operator = _operator(table, codes, tensors)
         # Without constants (a stub, a compiled model) a tensor of no elements needs nobody to make it.
         if any(index >= 0 and index not in ready and _elements(tensors[index].shape) for index in operator.inputs):
             raise Damaged("an operator reads what no other has made")
         ready.update(operator.outputs)
-        operators.append(operator)
     if any(index not in ready for index in outputs):
         raise Damaged("its output is made by no operator")
-    return operators, outputs
 
 
 def _tensor(table: Table, buffers: Sequence[int]) -> Tensor:
@@ -204,7 +200,9 @@ def _tensor(table: Table, buffers: Sequence[int]) -> Tensor:
         raise Damaged(f"a tensor would need {size / 1e9:.1f} GB")
     if stored and kind in _ITEM_BYTES and table.table(6) is None and stored != size:
         raise Damaged("a tensor's weights do not fit its shape")
-    return Tensor(shape, kind, _scales(table, shape, kind), stored, bool(table.scalar(5, "<B")))
+    signature = table.numbers(7, "i")
+    is_open = len(signature) == len(shape) and min(signature[1:], default=1) < 0
+    return Tensor(shape, kind, _scales(table, shape, kind), stored, bool(table.scalar(5, "<B")), is_open)
 
 
 def _elements(shape: Sequence[int]) -> int:
@@ -290,8 +288,9 @@ def _check_window(operator: Operator, options: Table, tensors: Sequence[Tensor])
     Per axis, with the window `k`, stride `s`, dilation `d`: ceil(n / s) for SAME, ceil((n - (k - 1) d) / s) for VALID.
     A stride that does not belong here divides by zero in the kernels that come after.
     """
-    source, result = tensors[operator.inputs[0]].shape, tensors[operator.outputs[0]].shape
-    if len(source) != 4 or len(result) != 4 or min(*source, *result) < 1:
+    before, after = tensors[operator.inputs[0]], tensors[operator.outputs[0]]
+    source, result = before.shape, after.shape
+    if len(source) != 4 or len(result) != 4 or min(*source, *result) < 1 or before.open or after.open:
         return
     if operator.code in _POOLS:
         window = options.scalar(4, "<i"), options.scalar(3, "<i")

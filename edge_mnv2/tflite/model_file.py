@@ -2,8 +2,8 @@
 
 The loaders trust their input: tflite-runtime dies on half a file, and a file that lacks its end loads and runs. This
 module walks the whole flatbuffer with bounds checks in a few milliseconds, has its graph looked at for what crashes
-native code (`graph_check`), and learns on the way the few facts that the runtime needs: custom operators, and the
-operator that makes the output. Field numbers are those of the TensorFlow Lite schema, version 3.
+native code (`graph_check`), and learns on the way which custom operators it has. Field numbers are those of the
+TensorFlow Lite schema, version 3.
 """
 
 from __future__ import annotations
@@ -13,30 +13,24 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Union
 
 from edge_mnv2.errors import ModelError
 from edge_mnv2.files import LFS_POINTER, content
 from edge_mnv2.tflite.flatbuffer import Damaged, Flatbuffer, Table, verify
-from edge_mnv2.tflite.graph_check import CUSTOM, LAYOUTS, Operator, check_subgraph
+from edge_mnv2.tflite.graph_check import CUSTOM, LAYOUTS, check_subgraph
 
 EDGETPU_OP = "edgetpu-custom-op"
-
-_PASS_THROUGH = {6: "DEQUANTIZE", 22: "RESHAPE", 43: "SQUEEZE", 114: "QUANTIZE"}
-_PROBABILITIES = {25: "SOFTMAX", 14: "LOGISTIC"}
-_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What the skeleton says. `probabilities`: "SOFTMAX" or "LOGISTIC" where such an operator makes the first output,
-    "" where another one does, None where it cannot be told (a compiled custom operator)."""
+    """What the skeleton says."""
 
     path: str
     size: int
     subgraphs: int
     custom_ops: tuple[str, ...]
-    probabilities: Optional[str]
 
     @property
     def edgetpu(self) -> bool:
@@ -92,7 +86,7 @@ def _check_onnx(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:
     head = bytes(data[:2])
     if len(head) < 2 or head[0] != 8 or head[1] > 32:
         raise ModelError(f"{name} is not an ONNX model: {_what_it_is(bytes(data[:4096]))}")
-    return ModelFile(name, len(data), 1, (), None)
+    return ModelFile(name, len(data), 1, ())
 
 
 def _what_it_is(head: bytes) -> str:
@@ -123,12 +117,12 @@ def _walk(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:
         raise ModelError(f"{name} has no graph in it")
     if not subgraphs[0].numbers(1, "i") or not subgraphs[0].numbers(2, "i"):
         raise ModelError(f"{name} has no input or no output")
-    checked = [check_subgraph(subgraph, codes, buffers) for subgraph in subgraphs]
-    operators, outputs = checked[0]
+    for subgraph in subgraphs:
+        check_subgraph(subgraph, codes, buffers)
     if _zip_tail_is_cut(data):
         raise Damaged("the label file packed at its end is cut")
     _check_references(model, [len(subgraph.tables(0)) for subgraph in subgraphs], len(buffers))
-    return ModelFile(name, len(data), len(subgraphs), tuple(custom), _output_operator(operators, outputs[0]))
+    return ModelFile(name, len(data), len(subgraphs), tuple(custom))
 
 
 def _check_references(model: Table, tensors: Sequence[int], buffers: int) -> None:
@@ -167,19 +161,3 @@ def _buffer_size(buffer: Table) -> int:
             raise Damaged("its weights are not all there")
         return size
     return count if start else 0
-
-
-def _output_operator(operators: Sequence[Operator], tensor: int) -> Optional[str]:
-    makers = {output: (operator.code, operator.inputs) for operator in operators for output in operator.outputs}
-    for _ in range(_MAX_DEPTH):
-        if tensor not in makers:
-            return ""
-        code, inputs = makers[tensor]
-        if code in _PROBABILITIES:
-            return _PROBABILITIES[code]
-        if code == CUSTOM:
-            return None
-        if code not in _PASS_THROUGH or not inputs:
-            return ""
-        tensor = inputs[0]
-    return ""

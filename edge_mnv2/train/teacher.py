@@ -58,7 +58,7 @@ def _from_weights(path: Path, classes: Sequence[str], resolution: int, device: t
 def _from_model(name: str, classes: Sequence[str], threads: int) -> Teacher:
     from edge_mnv2.runtime.opening import open_classifier
 
-    classifier, resolved, _ = open_classifier(name, None, threads=threads, resize="stretch")
+    classifier, resolved, _ = open_classifier(name, resize="stretch", threads=threads)
     if classifier.task != "classification":
         raise ModelError(f"--teacher {name} measures a value, it knows no classes")
     _check_count(name, classifier.outputs, classes)

@@ -14,6 +14,7 @@ from edge_mnv2.strict_yaml import Fields
 KINDS = ("model", "clip", "weights")
 TASKS = ("classification", "regression")
 RESIZE = ("crop", "stretch", "letterbox")
+LAYOUTS = ("NHWC", "NCHW")
 DTYPES = ("uint8", "int8", "float32")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -79,12 +80,16 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pictures are prepared for a model where it differs from the default: `resize` policy, and
-    `(pixel - mean) / std` per channel (RGB) for a float input."""
+    """How pictures are prepared for a model, where it has to be said: `resize` policy, real input values
+    `(pixel - mean) / std` per channel (RGB), `layout` (NHWC, NCHW), `size` (width, height) of an input that leaves it
+    open; and `output`, the name or number of the output to read."""
 
     resize: Optional[str] = None
     mean: Optional[tuple[float, ...]] = None
     std: Optional[tuple[float, ...]] = None
+    layout: Optional[str] = None
+    size: Optional[tuple[float, ...]] = None
+    output: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -158,16 +163,30 @@ def parse_entries(document: Any, where: str, registry: Optional[str] = None, bas
 
 
 def parse_preprocess(fields: Fields) -> Preprocess:
-    """The key `preprocess: {resize, mean, std}` of a registry entry or a sidecar."""
+    """The key `preprocess: {resize, mean, std, range, layout, size, output}` of a registry entry or a sidecar."""
     values = fields.mapping("preprocess")
     if values is None:
         return Preprocess()
     inner = Fields(values, f"{fields.place}: preprocess", fields.error)
-    found = Preprocess(inner.text("resize", RESIZE), inner.numbers("mean", 3), inner.numbers("std", 3))
+    resize, mean, std = inner.text("resize", RESIZE), inner.numbers("mean", 3), inner.numbers("std", 3)
+    limits, layout, size = inner.numbers("range", 2), inner.text("layout", LAYOUTS), inner.numbers("size", 2)
+    output = inner.text("output")
     inner.end()
-    if found.std is not None and min(found.std) <= 0:
+    if std is not None and min(std) <= 0:
         raise inner.wrong("std", "above 0")
-    return found
+    if limits is not None:
+        if mean is not None or std is not None or limits[0] >= limits[1]:
+            raise inner.wrong("range", "two numbers, the lower one first, in place of mean and std")
+        mean, std = ((number,) * 3 for number in range_as_mean_and_std(*limits))
+    if size is not None and not all(n.is_integer() and 1 <= n <= 8192 for n in size):
+        raise inner.wrong("size", "two whole numbers, width and height")
+    return Preprocess(resize, mean, std, layout, size, output)
+
+
+def range_as_mean_and_std(low: float, high: float) -> tuple[float, float]:
+    """Mean and std in pixel units that make `low` of a black pixel and `high` of a white one."""
+    std = 255 / (high - low)
+    return -low * std, std
 
 
 def _entry(name: str, fields: Fields, registry: Optional[str], base: Optional[str]) -> Entry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
@@ -26,7 +27,8 @@ class Resolved:
     `name`: the registry's name, or the file's where the registry does not know it. `labels`: names as the list has
     them (`fit_labels` fits them to the outputs), None where there are none. `background`: "first", "last", "none" or
     None (not known). `sha256` is empty for a file that is no TensorFlow Lite model. `registry`: None for ours, else the
-    team's address.
+    team's address. `task` is None where nobody says it. `origin`: who says "labels", "task" and "preprocess", "sidecar"
+    or "registry".
     """
 
     name: str
@@ -35,9 +37,10 @@ class Resolved:
     entry: Optional[Entry]
     labels: Optional[list[str]]
     background: Optional[str] = None
-    task: str = "classification"
+    task: Optional[str] = None
     preprocess: Preprocess = field(default_factory=Preprocess)
     unit: Optional[str] = None
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def registry(self) -> Optional[str]:
@@ -131,11 +134,14 @@ def _known(name: str, path: Path, digest: str, entry: Optional[Entry], sidecar: 
     task = entry.task if entry is not None else None
     preprocess, unit = (entry.preprocess, entry.unit) if entry is not None else (Preprocess(), None)
     background = entry.background if entry is not None else None
+    origin = dict.fromkeys(("labels", "task", "preprocess"), "registry")
     if sidecar is not None:
+        own = {"labels": sidecar.labels, "task": sidecar.task, "preprocess": sidecar.preprocess != Preprocess()}
+        origin.update((key, "sidecar") for key, value in own.items() if value)
         labels = sidecar.labels if sidecar.labels is not None else labels
         task, unit = sidecar.task or task, sidecar.unit or unit
         preprocess = sidecar.preprocess if sidecar.preprocess != Preprocess() else preprocess
-    return Resolved(name, path, digest, entry, labels, background, task or "classification", preprocess, unit)
+    return Resolved(name, path, digest, entry, labels, background, task, preprocess, unit, origin)
 
 
 def _article(kind: str) -> str:

@@ -23,6 +23,7 @@ from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.runtime.model_io import ModelSpec
 from tests.network import seeded
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -41,15 +42,14 @@ def test_the_shipped_model_is_rebuilt_byte_for_byte(imagenet_weights: Path, tmp_
 
 
 @pytest.mark.slow
-def test_float_equals_torch_and_int8_agrees_with_float(imagenet_weights: Path, data: Path) -> None:
+def test_float_equals_torch_and_int8_agrees_with_float(imagenet_weights: Path, data: Path, tmp_path: Path) -> None:
     network = mobilenet_v2()
-    reference = float_model(network, operations(network, read_weights(imagenet_weights).tensors))
+    reference = tmp_path / "float.tflite"
+    reference.write_bytes(float_model(network, operations(network, read_weights(imagenet_weights).tensors)))
     rows = list(csv.DictReader((data / "imagenet-dev" / "torch_reference.csv").open()))[::4]
     path = paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite")
-    from edge_mnv2.tflite import model_file
-
     with (
-        Classifier(open_interpreter(reference), model_file.check_bytes(reference)) as exact,
+        Classifier.open(reference) as exact,
         Classifier.open(path) as coarse,
     ):
         same_as_torch = agreed = 0
@@ -98,7 +98,7 @@ def test_a_regression_gives_its_value(tmp_path: Path, photos: Path) -> None:
             calibration=photos,
         )
         build(request)
-        with Classifier.open(out, task="regression") as model:
+        with Classifier.open(out, spec=ModelSpec(task="regression")) as model:
             wanted[name] = [float(model.scores(read_still(path))[0]) for path in sorted(photos.iterdir())]
     # Untrained weights are no gentle case for eight bits: the value has to be there, not to be exact.
     assert np.abs(np.subtract(wanted["f"], wanted["i"])).max() < 0.25 * max(map(abs, wanted["f"]))
@@ -217,7 +217,7 @@ def test_a_regression_is_built_and_evaluated(run: Run, tmp_path: Path, photos: P
     files = sorted(photos.iterdir())
     values = []
     for path in (exact, coarse):
-        with Classifier.open(path, task="regression") as model:
+        with Classifier.open(path, spec=ModelSpec(task="regression")) as model:
             values.append([float(model.scores(read_still(file))[0]) for file in files])
     lines = [f"{file.name},{value}" for file, value in zip(files, values[0])]
     (photos / "labels.csv").write_text("\n".join(["file,value", *lines]))
@@ -236,7 +236,7 @@ def test_a_value_within_bounds(run: Run, tmp_path: Path, photos: Path) -> None:
     call = ["build", "--weights", weights, "--resolution", 96, "--task", "regression", "--out", tmp_path / "m.tflite"]
     code, _, err = run(*call, "--bounds", "10,30", "--calibration", photos)
     assert code == 0, err
-    with Classifier.open(tmp_path / "m.tflite", task="regression") as model:
+    with Classifier.open(tmp_path / "m.tflite", spec=ModelSpec(task="regression")) as model:
         values = [float(model.scores(read_still(path))[0]) for path in sorted(photos.iterdir())]
     assert all(10 <= value <= 30 for value in values)
     for wrong in ("10", "30,10", "a,b", "0,nan"):

@@ -11,6 +11,7 @@ import pytest
 from edge_mnv2.errors import LabelsError, ModelError, UsageError
 from edge_mnv2.runtime.classifier import Classifier, top_predictions
 from edge_mnv2.runtime.interpreter import installed_runtimes, open_interpreter
+from edge_mnv2.runtime.model_io import ModelSpec
 from tests.stubs import BLUE, GREEN, RED, colour_model, solid
 
 COLOURS = {"red": RED, "green": GREEN, "blue": BLUE}
@@ -79,7 +80,7 @@ def test_mean_and_std_are_applied_to_quantized_inputs(tmp_path: Path) -> None:
     picture = solid((200, 90, 30))
     with (
         Classifier.open(path, list(COLOURS)) as plain,
-        Classifier.open(path, list(COLOURS), mean=127.5, std=127.5) as explicit,
+        Classifier.open(path, list(COLOURS), ModelSpec(mean=(127.5,), std=(127.5,))) as explicit,
     ):
         assert np.abs(plain.scores(picture) - explicit.scores(picture)).max() <= 1 / 64
 

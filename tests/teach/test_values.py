@@ -10,6 +10,7 @@ import pytest
 
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.model_io import ModelSpec
 from edge_mnv2.teach import value_head
 from edge_mnv2.teach.embedding import Layer
 from edge_mnv2.teach.lesson import Lesson, learn
@@ -33,7 +34,7 @@ def test_a_dial_is_read(data: Path, tmp_path: Path, dials: Path, model: str) -> 
     path.write_bytes(one.model)
     main = graph.read(one.model).main
     assert {tensor.dtype for tensor in main.tensors} <= {"int8", "uint8", "int32"}
-    with Classifier.open(path, task="regression") as classifier:
+    with Classifier.open(path, spec=ModelSpec(task="regression")) as classifier:
         for place in one.held:
             picture = one.lesson.paths[place]
             assert picture is not None
@@ -121,7 +122,7 @@ def test_a_range_that_is_clear_of_zero(data: Path, tmp_path: Path, model: str, l
     path = tmp_path / "tank.tflite"
     path.write_bytes(one.model)
     assert {tensor.dtype for tensor in graph.read(one.model).main.tensors} <= {"int8", "uint8", "int32"}
-    with Classifier.open(path, task="regression") as classifier:
+    with Classifier.open(path, spec=ModelSpec(task="regression")) as classifier:
         value = float(classifier.scores(read_still(folder / rows[0][0]))[0])
     assert value == pytest.approx(low + float(rows[0][1]) * (high - low) / 100, abs=0.15 * (high - low))
 

@@ -23,7 +23,8 @@ import numpy as np
 from edge_mnv2.errors import AcceleratorError
 from edge_mnv2.runtime.edgetpu.library import DeviceRefused, Ending, Library, explain
 from edge_mnv2.runtime.edgetpu.worker import views
-from edge_mnv2.runtime.interpreter import TensorSpec, import_runtime
+from edge_mnv2.runtime.interpreter import import_runtime
+from edge_mnv2.runtime.table import TensorSpec
 
 log = logging.getLogger(__name__)
 

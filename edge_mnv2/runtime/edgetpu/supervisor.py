@@ -18,7 +18,8 @@ from edge_mnv2.errors import AcceleratorError, ModelError
 from edge_mnv2.runtime.edgetpu.contact import TpuInterpreter
 from edge_mnv2.runtime.edgetpu.library import AcceleratorLost
 from edge_mnv2.runtime.edgetpu.lock import DeviceHeld
-from edge_mnv2.runtime.interpreter import Interpreter, TensorSpec
+from edge_mnv2.runtime.interpreter import Interpreter
+from edge_mnv2.runtime.table import TensorSpec
 
 log = logging.getLogger(__name__)
 

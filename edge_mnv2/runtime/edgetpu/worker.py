@@ -25,7 +25,8 @@ import numpy as np
 
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error
 from edge_mnv2.runtime.edgetpu.library import PLUGIN_SYMBOLS
-from edge_mnv2.runtime.interpreter import Interpreter, TensorSpec, first_line, import_runtime, open_interpreter
+from edge_mnv2.runtime.interpreter import Interpreter, first_line, import_runtime, open_interpreter
+from edge_mnv2.runtime.table import TensorSpec
 from edge_mnv2.tflite.model_file import EDGETPU_OP
 
 _KINDS = {0: "pci", 1: "usb"}

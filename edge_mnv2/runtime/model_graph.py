@@ -1,0 +1,383 @@
+"""A model file's graph and what is packed beside it, read without the packages that wrote it, as far as a picture's way
+in and the scores' way out need it.
+
+`.tflite`: the flatbuffer, its metadata (TFLITE_METADATA) and the files in the archive at its end. `.onnx`: the protobuf
+message of onnx.proto3. Field numbers are those of these schemas. Both become one `ModelGraph`.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import mmap
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from edge_mnv2.errors import LabelsError
+from edge_mnv2.tflite.flatbuffer import Damaged, Flatbuffer, Table
+from edge_mnv2.zoo.labels import parse_labels
+
+Key = Union[int, str]
+"""What names a tensor: its number in a `.tflite`, its name in an `.onnx`."""
+
+SAME_VALUES = frozenset({"cast", "reshape", "transpose", "identity", "quantize", "dequantize"})
+"""Kinds of operators that hand on the values of their first input."""
+
+_TFLITE = {
+    0: "add", 1: "pool", 3: "conv", 4: "depthwise", 6: "dequantize", 9: "linear", 14: "sigmoid", 18: "mul",
+    22: "reshape", 23: "resize", 25: "softmax", 32: "custom", 34: "pad", 39: "transpose", 40: "pool", 41: "sub",
+    42: "div", 43: "reshape", 47: "exp", 50: "logsoftmax", 53: "cast", 56: "argmax", 60: "pad", 70: "reshape",
+    74: "sum", 97: "resize", 100: "pad", 114: "quantize",
+}  # fmt: skip
+_ONNX = {
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Conv": "conv", "QLinearConv": "conv",
+    "GlobalAveragePool": "pool", "AveragePool": "pool", "ReduceMean": "pool", "Gemm": "linear", "MatMul": "linear",
+    "DequantizeLinear": "dequantize", "QuantizeLinear": "quantize", "Sigmoid": "sigmoid", "Softmax": "softmax",
+    "LogSoftmax": "logsoftmax", "Exp": "exp", "ReduceSum": "sum", "ArgMax": "argmax", "Cast": "cast", "Pad": "pad",
+    "Reshape": "reshape", "Flatten": "reshape", "Squeeze": "reshape", "Unsqueeze": "reshape", "Resize": "resize",
+    "Transpose": "transpose", "Identity": "identity", "Dropout": "identity",
+}  # fmt: skip
+_TFLITE_TYPES = {0: "f4", 1: "f2", 2: "i4", 3: "u1", 4: "i8", 7: "i2", 9: "i1"}
+_ONNX_TYPES = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 10: "f2", 11: "f8"}
+_LABEL_KEYS = ("names", "labels", "classes", "class_names", "class_labels", "categories")
+_LABEL_SUFFIXES = (".txt", ".labels", ".pbtxt", ".json", ".csv")
+_AXIS_LABELS = 2
+_MOST_VALUES = 1 << 22
+_MOST_LABEL_BYTES = 4 << 20
+_MOST_STEPS = 64
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator. `kind` is a word of the tables above, else the operator's own name or number."""
+
+    kind: str
+    inputs: tuple[Key, ...]
+    outputs: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What stands in the file beside the graph. `labels`: output's position → (where, names); -1 for no output in
+    particular. `mean` and `std` are in pixel units. `producer` names the program that wrote an ONNX file."""
+
+    mean: Optional[tuple[float, ...]] = None
+    std: Optional[tuple[float, ...]] = None
+    labels: Mapping[int, tuple[str, list[str]]] = field(default_factory=dict)
+    task: str = ""
+    producer: str = ""
+
+
+@dataclass
+class ModelGraph:
+    """Nodes in the order in which they run. `tensor` gives a constant's real values, None for what is computed;
+    `affine` (scale, zero point, dtype) of a tensor that is quantized as a whole."""
+
+    inputs: list[Key]
+    outputs: list[Key]
+    nodes: list[Node]
+    tensor: Callable[[Key], Optional[np.ndarray]]
+    affine: Callable[[Key], Optional[tuple[float, int, str]]]
+    packed: Packed = field(default_factory=Packed)
+
+    def __post_init__(self) -> None:
+        self._makers = {output: node for node in self.nodes for output in node.outputs}
+        self._users: dict[Key, list[Node]] = {}
+        for node in self.nodes:
+            for key in dict.fromkeys(node.inputs):
+                self._users.setdefault(key, []).append(node)
+
+    def users(self, key: Key) -> list[Node]:
+        """The operators that read a tensor."""
+        return self._users.get(key, [])
+
+    def maker(self, key: Key) -> Optional[Node]:
+        """The operator that makes a tensor's values, whatever form they are handed on in; None for an input."""
+        for _ in range(_MOST_STEPS):
+            node = self._makers.get(key)
+            if node is None or node.kind not in SAME_VALUES or not node.inputs:
+                return node
+            key = node.inputs[0]
+        return None
+
+    def constant(self, key: Key) -> Optional[np.ndarray]:
+        """Real values of a constant, through casts, reshapes and dequantization; None for what is computed."""
+        for _ in range(_MOST_STEPS):
+            values = self.tensor(key)
+            if values is not None:
+                return values
+            node = self._makers.get(key)
+            if node is None or node.kind not in SAME_VALUES or not node.inputs:
+                return None
+            if node.kind == "dequantize" and len(node.inputs) > 1:
+                return self._dequantized(node)
+            key = node.inputs[0]
+        return None
+
+    def _dequantized(self, node: Node) -> Optional[np.ndarray]:
+        """ONNX's DequantizeLinear of a constant; one scale a slice lies along the first axis."""
+        values, scale = self.constant(node.inputs[0]), self.constant(node.inputs[1])
+        zero = self.constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
+        if values is None or scale is None or zero is None:
+            return None
+        along = (-1, *(1,) * (values.ndim - 1)) if scale.size > 1 else ()
+        return (values - zero.reshape(along if zero.size > 1 else ())) * scale.reshape(along)
+
+
+def read_graph(path: Union[Path, str]) -> Optional[ModelGraph]:
+    """The graph of a `.tflite` or `.onnx` file that was checked; None where it is neither, or not to be understood."""
+    with contextlib.suppress(
+        Damaged, OSError, ValueError, LookupError, struct.error, TypeError, OverflowError, MemoryError
+    ):
+        with Path(path).open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            # A copy: constants are looked up while the graph is used, and a mapped file may change below it.
+            data = mapped[:]
+        return _read_tflite(data) if data[4:8] == b"TFL3" else _read_onnx(data)
+    return None
+
+
+def _read_tflite(data: bytes) -> ModelGraph:
+    model = Flatbuffer(data).root()
+    codes = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in model.tables(1)]
+    subgraph, buffers = model.tables(2)[0], model.tables(4)
+    tensors = subgraph.tables(0)
+    nodes = []
+    for operator in subgraph.tables(3):
+        code = codes[operator.scalar(0, "<I")]
+        kind = _TFLITE.get(code, str(code))
+        inputs = tuple(index for index in operator.numbers(1, "i") if index >= 0)
+        nodes.append(Node(kind, inputs, tuple(operator.numbers(2, "i"))))
+
+    def tensor(key: Key) -> Optional[np.ndarray]:
+        table = tensors[int(key)]
+        number, dtype = table.scalar(2, "<I"), _TFLITE_TYPES.get(table.scalar(1, "<b"))
+        start, count = buffers[number].vector(0, 1) if 0 < number < len(buffers) else (0, 0)
+        if not count or dtype is None or count > _MOST_VALUES:
+            return None
+        shape = [max(n, 1) for n in table.numbers(0, "i")]
+        values = np.frombuffer(data, f"<{dtype}", count // np.dtype(dtype).itemsize, start).reshape(shape)
+        return _real(table, values)
+
+    def affine(key: Key) -> Optional[tuple[float, int, str]]:
+        table = tensors[int(key)]
+        quantization, dtype = table.table(4), _TFLITE_TYPES.get(table.scalar(1, "<b"), "")
+        scales = quantization.numbers(2, "f") if quantization is not None else ()
+        if quantization is None or len(scales) != 1 or not scales[0] or dtype[:1] not in ("u", "i"):
+            return None
+        zeros = quantization.numbers(3, "q")
+        return float(scales[0]), int(zeros[0]) if zeros else 0, dtype
+
+    packed = _tflite_packed(data, model, buffers)
+    return ModelGraph(list(subgraph.numbers(1, "i")), list(subgraph.numbers(2, "i")), nodes, tensor, affine, packed)
+
+
+def _real(table: Table, values: np.ndarray) -> np.ndarray:
+    quantization = table.table(4)
+    scales = np.array(quantization.numbers(2, "f") if quantization is not None else ())
+    if quantization is None or not scales.size:
+        return values.astype(np.float64)
+    zeros = np.array(quantization.numbers(3, "q") or [0] * scales.size, float)
+    along = [1] * values.ndim
+    if scales.size > 1:
+        along[quantization.scalar(6, "<i")] = -1
+    return (values - zeros.reshape(along if zeros.size > 1 else [1] * values.ndim)) * scales.reshape(along)
+
+
+def _tflite_packed(data: bytes, model: Table, buffers: Sequence[Table]) -> Packed:
+    mean = std = None
+    wanted: dict[str, int] = {}
+    for entry in model.tables(6):
+        number = entry.scalar(1, "<I")
+        if entry.text(0) != "TFLITE_METADATA" or not 0 < number < len(buffers):
+            continue
+        start, count = buffers[number].vector(0, 1)
+        with contextlib.suppress(Damaged, struct.error, IndexError):
+            subgraph = Flatbuffer(data[start : start + count]).root().tables(3)[0]
+            for unit in [unit for one in subgraph.tables(2)[:1] for unit in one.tables(4)]:
+                options = unit.table(1)
+                if unit.scalar(0, "<B") == 1 and options is not None:
+                    mean, std = tuple(options.numbers(0, "f")) or None, tuple(options.numbers(1, "f")) or None
+            for position, output in enumerate(subgraph.tables(3)):
+                named = [file.text(0) for file in output.tables(6) if file.scalar(2, "<b") == _AXIS_LABELS]
+                wanted.update((name, position) for name in named[:1])
+    return Packed(mean, std, dict(_archived_labels(data, wanted)))
+
+
+def _archived_labels(data: bytes, wanted: Mapping[str, int]) -> Iterator[tuple[int, tuple[str, list[str]]]]:
+    if b"PK\x05\x06" not in data[-66000:]:
+        return
+    faults = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error)
+    with contextlib.suppress(*faults), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = [one for one in archive.infolist() if one.file_size <= _MOST_LABEL_BYTES]
+        named = [one for one in members if one.filename in wanted]
+        for member in named or [one for one in members if one.filename.lower().endswith(_LABEL_SUFFIXES)]:
+            with contextlib.suppress(LabelsError):
+                names = parse_labels(archive.read(member), member.filename)
+                yield wanted.get(member.filename, -1), (member.filename, names)
+
+
+def _read_onnx(data: bytes) -> ModelGraph:
+    model = _fields(data)
+    graph = _fields(_one(model, 7, b""))
+    properties = {}
+    for entry in model.get(14, ()):
+        pair = _fields(entry)
+        properties[_text(pair, 1)] = _text(pair, 2)
+    stored = {_text(_fields(one, skip=9), 8): one for one in graph.get(5, ())}
+    nodes = []
+    for one in graph.get(1, ()):
+        node = _fields(one)
+        kind, inputs, outputs = _text(node, 4), _texts(node, 1), _texts(node, 2)
+        values = [_fields(attribute) for attribute in node.get(5, ())] if kind == "Constant" else []
+        stored.update((outputs[0], value[5][0]) for value in values if 5 in value and outputs)
+        nodes.append(Node(_ONNX.get(kind, kind), tuple(inputs), tuple(outputs)))
+    graph_inputs: list[Key] = [_text(_fields(one), 1) for one in graph.get(11, ())]
+    constants: dict[Key, Optional[np.ndarray]] = {}
+
+    def tensor(key: Key) -> Optional[np.ndarray]:
+        if key not in constants:
+            constants[key] = _onnx_values(stored[str(key)]) if key in stored else None
+        return constants[key]
+
+    quantized = {node.outputs[0]: node for node in nodes if node.kind == "quantize" and len(node.inputs) > 2}
+
+    def affine(key: Key) -> Optional[tuple[float, int, str]]:
+        node = quantized.get(str(key))
+        scale, zero = (tensor(one) for one in node.inputs[1:3]) if node is not None else (None, None)
+        if node is None or scale is None or zero is None or scale.size != 1:
+            return None
+        dtype = _ONNX_TYPES.get(_number(_fields(stored[str(node.inputs[2])], skip=9), 2), "")
+        return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), dtype
+
+    return ModelGraph(
+        [key for key in graph_inputs if key not in stored],
+        [_text(_fields(one), 1) for one in graph.get(12, ())],
+        nodes,
+        tensor,
+        affine,
+        _onnx_packed(properties, _text(model, 2)),
+    )
+
+
+def _onnx_packed(properties: Mapping[str, str], producer: str) -> Packed:
+    mean, std = (_numbers(properties.get(key, "")) for key in ("mean", "std"))
+    labels = {}
+    for key in _LABEL_KEYS:
+        with contextlib.suppress(LabelsError, LookupError):
+            if text := properties.get(key, "")[:_MOST_LABEL_BYTES].strip():
+                labels[-1] = (f"property {key}", _names(text, key))
+                break
+    if mean is None and std is None and properties.get("author", "").startswith("Ultralytics"):
+        # Its classifiers take fractions of 255, without mean and standard deviation.
+        mean, std = (0.0,), (255.0,)
+    return Packed(mean, std, labels, properties.get("task", ""), producer)
+
+
+def _names(text: str, key: str) -> list[str]:
+    """Names as Python writes a list or dictionary (Ultralytics), as JSON, one a line, or between commas."""
+    if text[0] in "[{":
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            listed = ast.literal_eval(text)
+            return [str(listed[row]) for row in range(len(listed))]
+    elif "\n" not in text:
+        text = text.replace(",", "\n")
+    return parse_labels(text.encode(), key)
+
+
+def _numbers(text: str) -> Optional[tuple[float, ...]]:
+    with contextlib.suppress(ValueError):
+        numbers = tuple(float(part) for part in text.strip(" []()").replace(",", " ").split())
+        return numbers or None
+    return None
+
+
+def _onnx_values(content: bytes) -> Optional[np.ndarray]:
+    """The values of a TensorProto float64; None where they are stored elsewhere or of a type without plain numbers."""
+    fields = _fields(content)
+    dtype = _ONNX_TYPES.get(_number(fields, 2))
+    shape = list(_integers(fields.get(1, ())))
+    if dtype is None or 13 in fields or np.prod(shape, dtype=float) > _MOST_VALUES:
+        return None
+    if 9 in fields:
+        return np.frombuffer(fields[9][0], f"<{dtype}").reshape(shape).astype(np.float64)
+    packed = b"".join(one for one in fields.get(4, ()) if isinstance(one, bytes))
+    if packed:
+        return np.frombuffer(packed, "<f4").reshape(shape).astype(np.float64)
+    whole = list(_integers([*fields.get(5, ()), *fields.get(7, ())]))
+    return np.array(whole, float).reshape(shape) if whole else None
+
+
+Fields = dict[int, list[Any]]
+
+
+def _fields(message: Any, skip: int = 0) -> Fields:
+    """A protobuf message's fields by number: int, or bytes for all that is no varint; field `skip` is left empty."""
+    fields: Fields = {}
+    place, end = 0, len(message)
+    while place < end:
+        tag, place = _varint(message, place)
+        number, wire = tag >> 3, tag & 7
+        value: Any
+        if wire == 0:
+            value, place = _varint(message, place)
+        else:
+            size = {1: 8, 5: 4}.get(wire, 0)
+            if wire == 2:
+                size, place = _varint(message, place)
+            if wire not in (1, 2, 5) or place + size > end:
+                raise ValueError("no protobuf message")
+            value = message[place : place + size] if number != skip else b""
+            place += size
+        fields.setdefault(number, []).append(value)
+    return fields
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+        shift += 7
+        if shift > 63:
+            raise ValueError("no number of protobuf")
+
+
+def _integers(values: Sequence[Any]) -> Iterator[int]:
+    """Whole numbers of a repeated field, packed or not."""
+    for value in values:
+        if isinstance(value, int):
+            yield value - (1 << 64) if value >= 1 << 63 else value
+            continue
+        place = 0
+        while place < len(value):
+            number, place = _varint(value, place)
+            yield number - (1 << 64) if number >= 1 << 63 else number
+
+
+def _one(fields: Fields, number: int, default: Any) -> Any:
+    return fields[number][-1] if number in fields else default
+
+
+def _number(fields: Fields, number: int) -> int:
+    value = _one(fields, number, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _text(fields: Fields, number: int) -> str:
+    value = _one(fields, number, b"")
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
+
+
+def _texts(fields: Fields, number: int) -> list[str]:
+    return [value.decode(errors="replace") for value in fields.get(number, ()) if isinstance(value, bytes)]

@@ -1,0 +1,290 @@
+"""What a model takes and what it answers, described once for every command, with the origin of each value.
+
+A value comes from an option, else the sidecar, the registry, the file's metadata, the graph, else it is assumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.runtime.model_graph import Key, ModelGraph, Node, Packed
+from edge_mnv2.runtime.model_input import Scaling, float_input, in_pixels, integer_input
+from edge_mnv2.runtime.preprocess import InputWriter, image_layout
+from edge_mnv2.runtime.table import TensorSpec
+
+_SCORES = ("softmax", "sigmoid")
+_ASK = "--task regression (a measured value) or --task classification (one logit of two classes)"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What people say about a model: options before sidecar before registry; None: they do not.
+
+    `mean` and `std` are in pixel units, or all below 1 for fractions of 255; `size` is (height, width) where the model
+    leaves it open; `output` the name or number of the output to read. `origin`: who said it, by these names.
+    """
+
+    labels: Optional[Sequence[str]] = None
+    background: Optional[str] = None
+    task: Optional[str] = None
+    unit: Optional[str] = None
+    resize: Optional[str] = None
+    mean: Optional[tuple[float, ...]] = None
+    std: Optional[tuple[float, ...]] = None
+    size: Optional[tuple[int, int]] = None
+    layout: Optional[str] = None
+    output: Optional[str] = None
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def source(self, *keys: str) -> str:
+        """Who said the first of `keys` that anybody did."""
+        return next((self.origin[key] for key in keys if key in self.origin), "option")
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """`layout` is NHWC or NCHW; `size` (height, width), None where it is open; `mean` and `std` one number a channel.
+
+    `as_pixels`: integers that are the pixels themselves (int8: less 128). `tensor` has the quantization. `origin` has
+    layout, size, mean, std.
+    """
+
+    tensor: TensorSpec
+    layout: str
+    size: Optional[tuple[int, int]]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    as_pixels: bool
+    origin: Mapping[str, str]
+
+    def writer(self, tensor: TensorSpec) -> InputWriter:
+        """What fills such an input; `tensor` is the interpreter's own, with its size."""
+        quantized = replace(tensor, scale=self.tensor.scale, zero_point=self.tensor.zero_point)
+        mean, std = (None, None) if self.as_pixels else (self.mean, self.std)
+        return InputWriter(quantized, mean, std, self.layout)
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """The output that is read: its `position` among the model's outputs, and how many `rows` of answers it gives.
+
+    `kind`: "softmax", "logits" (one class of several), "multilabel" (a probability for each class), "binary" (one
+    probability p: those of two classes are 1 - p and p), "sigmoid" (one probability of one class), "value" (measured
+    values). `logistic`: its sigmoid is still to be applied. `tensor` has the quantization.
+    """
+
+    position: int
+    tensor: TensorSpec
+    kind: str
+    rows: int
+    origin: str
+    logistic: bool = False
+
+
+@dataclass(frozen=True)
+class ModelIO:
+    """Input, output, the names packed in the file (None: there are none), and sentences to be said once."""
+
+    input: ModelInput
+    output: ModelOutput
+    labels: Optional[list[str]] = None
+    labels_origin: str = ""
+    notes: tuple[str, ...] = ()
+
+    def as_document(self) -> dict[str, Any]:
+        """The parts `input` and `output` of `inspect --json`. `size` is [width, height]."""
+        image = self.input
+        return {
+            "input": {
+                "layout": image.layout,
+                "size": None if image.size is None else [image.size[1], image.size[0]],
+                "mean": [round(n, 4) for n in image.mean],
+                "std": [round(n, 4) for n in image.std],
+                "from": dict(image.origin),
+            },
+            "output": {"kind": self.output.kind, "position": self.output.position, "from": self.output.origin},
+        }
+
+
+def describe(
+    path: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    graph: Optional[ModelGraph],
+    spec: ModelSpec = ModelSpec(),
+    *,
+    ask: bool = True,
+) -> ModelIO:
+    """What is known of a model's tensors. `graph` None: the file's inside is hidden.
+
+    Raises ModelError where it is no picture classifier, with the reason; UsageError where people have to say something
+    (`ask` False: that is a note instead).
+    """
+    if len(inputs) != 1:
+        raise ModelError(f"{path} has {len(inputs)} inputs: it is no picture classifier")
+    packed = graph.packed if graph is not None else Packed()
+    image, notes = describe_input(path, inputs[0], graph, spec)
+    position = _chosen_output(path, outputs, graph, spec, notes)
+    source, names = packed.labels.get(position, packed.labels.get(-1, ("", None)))
+    output = _output(path, position, outputs[position], graph, spec, spec.labels or names or ())
+    if output is None:
+        sentence = f"{path} has one output, a number that is no probability"
+        if ask:
+            raise UsageError(sentence, hint=f"say what it is: {_ASK}")
+        notes.append(f"{sentence}: say what it is, {_ASK}")
+        output = ModelOutput(position, outputs[position], "value", 1, "assumed")
+    return ModelIO(image, output, names, f"packed in the file ({source})" if names else "", tuple(notes))
+
+
+def describe_input(
+    path: str, tensor: TensorSpec, graph: Optional[ModelGraph], spec: ModelSpec = ModelSpec()
+) -> tuple[ModelInput, list[str]]:
+    """The part of `describe` for the input `tensor`, with the sentences to be said once."""
+    notes: list[str] = []
+    layout, channels = image_layout(path, tensor.shape, spec.layout)
+    if tensor.dtype.name not in ("uint8", "int8", "float32", "float16", "float64"):
+        more = " (16x8 quantization)" if tensor.dtype.name == "int16" else ""
+        raise ModelError(f"{path}: its input is {tensor.dtype.name}{more}", hint="uint8, int8 and floats can be fed")
+    height, width = tensor.shape[1:3] if layout == "NHWC" else tensor.shape[2:4]
+    size = spec.size if min(height, width) < 1 else (height, width)
+    scaling = _said(spec, graph.packed if graph is not None else Packed(), channels)
+    as_pixels = False
+    if tensor.dtype.kind in "ui":
+        tensor = _quantized(tensor, graph, graph.inputs[0] if graph is not None and graph.inputs else None)
+        values, source, as_pixels = integer_input(path, tensor, scaling, channels, notes)
+    else:
+        values, source = scaling if scaling is not None else float_input(path, graph, notes)
+    # Every channel has its own numbers from here on.
+    mean, std = (tuple(float(n) for n in np.broadcast_to(one, channels)) for one in values)
+    origin = {
+        "layout": "graph" if spec.layout is None else spec.source("layout"),
+        "size": spec.source("size") if size is spec.size and size is not None else "graph",
+        "mean": source,
+        "std": source,
+    }
+    return ModelInput(tensor, layout, size, channels, mean, std, as_pixels, origin), notes
+
+
+def _said(spec: ModelSpec, packed: Packed, channels: int) -> Optional[tuple[Scaling, str]]:
+    """Mean and std as people or the file's metadata say them, and who does."""
+    for mean, std, source in ((spec.mean, spec.std, spec.source("mean", "std")), (packed.mean, packed.std, "metadata")):
+        if mean is None and std is None:
+            continue
+        values = in_pixels(mean or (0.0,), std or (1.0,))
+        if channels == 1:
+            values = ((float(np.mean(values[0])),), (float(np.mean(values[1])),))
+        numbers = (*values[0], *values[1])
+        if {len(one) for one in values} <= {1, channels} and min(values[1]) > 0 and all(map(math.isfinite, numbers)):
+            return values, source
+        if source != "metadata":
+            raise UsageError(f"mean and std need one number or {channels}, std above 0; the {source} has other ones")
+    return None
+
+
+def _quantized(tensor: TensorSpec, graph: Optional[ModelGraph], key: Optional[Key]) -> TensorSpec:
+    """`tensor` with its scale and zero point, where a graph keeps them in an operator beside it (ONNX)."""
+    affine = graph.affine(key) if graph is not None and key is not None and not tensor.quantized else None
+    return tensor if affine is None else replace(tensor, scale=affine[0], zero_point=affine[1])
+
+
+def _chosen_output(
+    path: str, outputs: Sequence[TensorSpec], graph: Optional[ModelGraph], spec: ModelSpec, notes: list[str]
+) -> int:
+    """The position of the output to read: the one that was asked for, else the likeliest classifier's."""
+    names = [output.name for output in outputs]
+    if not outputs:
+        raise ModelError(f"{path} has no output that holds numbers: it is no picture classifier")
+    if spec.output is not None:
+        if spec.output in names:
+            return names.index(spec.output)
+        if spec.output.isdecimal() and int(spec.output) < len(outputs):
+            return int(spec.output)
+        raise UsageError(f"{path} has no output '{spec.output}'", hint=f"its outputs: {', '.join(names)}")
+    if len(outputs) == 1:
+        return 0
+
+    def likelihood(position: int) -> tuple[bool, bool, bool, int, int]:
+        output = outputs[position]
+        rows, (kind, _) = _rows(output), _made_by(graph, position, output)
+        scores = (rows > 0 and kind != "argmax" and output.dtype.kind == "f") or output.quantized
+        return scores, len(spec.labels or ()) == rows, kind in _SCORES and rows > 1, rows, -position
+
+    best = max(range(len(outputs)), key=likelihood)
+    others = ", ".join(f"{number} ({name})" for number, name in enumerate(names) if number != best)
+    notes.append(
+        f"{path} has {len(outputs)} outputs: {best} ({names[best]}) is read, not {others}; --model-output chooses"
+    )
+    return best
+
+
+def _rows(output: TensorSpec) -> int:
+    """Values of one row of scores, 0 where the output is something else."""
+    sizes = [n for n in output.shape if n not in (1, -1)]
+    return 0 if len(sizes) > 1 else sizes[0] if sizes else 1
+
+
+def _made_by(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> tuple[str, str]:
+    """(kind of the operator that makes the values, "" for an unknown one; origin)."""
+    key = _key(graph, position, output)
+    node = graph.maker(key) if graph is not None and key is not None else None
+    if graph is not None and node is not None and node.kind != "custom":
+        return "softmax" if node.kind == "div" and _is_softmax(graph, node) else node.kind, "graph"
+    # A compiled graph hides its last operator: a softmax or sigmoid is quantized to exactly the range 0..1.
+    low, high = output.limits
+    hidden = abs(low) < 1e-6 and abs(high - 1) <= 2 / 256
+    return ("softmax" if _rows(output) > 1 else "sigmoid") if hidden else "", "assumed"
+
+
+def _key(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> Optional[Key]:
+    """What the graph calls the output; outputs that are no tensors stand in an ONNX graph only."""
+    if graph is None or output.name in graph.outputs:
+        return output.name if graph is not None else None
+    return graph.outputs[position] if position < len(graph.outputs) else None
+
+
+def _is_softmax(graph: ModelGraph, node: Node) -> bool:
+    """exp(x) / sum(exp(x)), written out."""
+    above, below = (graph.maker(key) for key in (*node.inputs, *node.inputs)[:2])
+    return above is not None and below is not None and above.kind == "exp" and below.kind == "sum"
+
+
+def _output(
+    path: str,
+    position: int,
+    tensor: TensorSpec,
+    graph: Optional[ModelGraph],
+    spec: ModelSpec,
+    names: Sequence[str],
+) -> Optional[ModelOutput]:
+    """The rule for outputs; None where one number leaves open what it is."""
+    rows = _rows(tensor)
+    if not rows:
+        shown = "x".join("?" if n < 0 else str(n) for n in tensor.shape)
+        raise ModelError(f"{path} has an output of shape {shown}, not one row of scores: it is no picture classifier")
+    made_by, origin = _made_by(graph, position, tensor)
+    if tensor.dtype.kind in "ui":
+        tensor = _quantized(tensor, graph, _key(graph, position, tensor))
+    if made_by == "argmax" or (tensor.dtype.kind in "ui" and not tensor.quantized):
+        raise ModelError(
+            f"{path} answers with the number of the best class, without scores", hint="export it without its ArgMax"
+        )
+    if spec.task == "regression":
+        return ModelOutput(position, tensor, "value", rows, spec.source("task"))
+    if rows > 1:
+        kind = {"softmax": "softmax", "sigmoid": "multilabel"}.get(made_by, "logits")
+        return ModelOutput(position, tensor, kind, rows, origin)
+    if made_by == "softmax":
+        raise ModelError(f"{path} ends in a softmax of one number, which is always 1", hint="two classes need two rows")
+    if made_by != "sigmoid":
+        if spec.task is None:
+            return None
+        origin = spec.source("task")
+    kind, answers = ("sigmoid", 1) if len(names) == 1 else ("binary", 2)
+    return ModelOutput(position, tensor, kind, answers, origin, made_by != "sigmoid")

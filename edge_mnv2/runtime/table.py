@@ -1,0 +1,299 @@
+"""The runtimes that can run a model, one row each, and the one Protocol behind which they all work.
+
+A new runtime is one file with a function `open_model` and one row of `TABLE`. An installed package brings its own as an
+entry point that names a `Runtime`:
+
+    [project.entry-points."edge_mnv2.runtimes"]
+    mine = "my_package.edge:ROW"
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import math
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
+
+from edge_mnv2.errors import EdgeMnv2Error, UsageError
+
+if TYPE_CHECKING:
+    # `run --help` lists the rows: nothing heavy is imported for that.
+    import numpy as np
+
+log = logging.getLogger(__name__)
+
+GROUP = "edge_mnv2.runtimes"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A model's input or output: `scale` is 0.0 where the tensor is not quantized (affine per-tensor scheme)."""
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: float
+    zero_point: int
+
+    @property
+    def quantized(self) -> bool:
+        return self.scale != 0.0
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest real value that the tensor can hold; infinite for floats."""
+        if not self.quantized or self.dtype.kind not in "iu":
+            return -math.inf, math.inf
+        steps = 1 << 8 * self.dtype.itemsize
+        least = -steps // 2 if self.dtype.kind == "i" else 0
+        return self.scale * (least - self.zero_point), self.scale * (least + steps - 1 - self.zero_point)
+
+    def dequantize(self, values: np.ndarray) -> np.ndarray:
+        """Real values float32 of `values`: `scale * (q - zero_point)`; float tensors pass through."""
+        if not self.quantized:
+            return values.astype("float32", copy=False)
+        return (values.astype("float32") - float(self.zero_point)) * self.scale
+
+
+class AnyInterpreter(Protocol):
+    """A loaded model. `engine` is the device that made the last output ("cpu", "tpu", "gpu"); `runtime` is the package
+    with its version, `delegate` what accelerates it. One thread at a time."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def delegate(self) -> str: ...
+
+    @property
+    def runtime(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def inputs(self) -> list[TensorSpec]: ...
+
+    @property
+    def outputs(self) -> list[TensorSpec]: ...
+
+    def set_input(self, values: np.ndarray, position: int = 0) -> None: ...
+
+    def invoke(self) -> None: ...
+
+    def output(self, position: int = 0) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
+class RuntimeMissing(EdgeMnv2Error, ImportError):
+    """No usable interpreter package in this environment."""
+
+    exit_code = 1
+
+
+class NamedRuntimeMissing(RuntimeMissing, UsageError):
+    """The interpreter package that was asked for by name cannot be used."""
+
+    exit_code = UsageError.exit_code
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A row. `module` has `open_model(row, path, *, threads, accelerate, input_size)`, which gives an `AnyInterpreter`
+    (`input_size`: (height, width) for a model whose size is open, else None), and may have `about(row)`, one line for
+    `doctor`. `package` is what it imports, `distributions` what pip calls it, `suffixes` the files that it opens.
+
+    `extra` is the optional part of this package that brings it, `elsewhere` says where else it comes from. `devices`
+    are device nodes that a service must reach, as systemd's DeviceAllow= has them.
+    """
+
+    name: str
+    module: str
+    package: str
+    distributions: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    extra: Optional[str] = None
+    elsewhere: str = ""
+    devices: tuple[str, ...] = ()
+
+    def opens(self, path: Union[Path, str]) -> bool:
+        """Whether the file's name is one of its own; a name without a known ending is taken as `.tflite`."""
+        suffix = Path(path).suffix.lower()
+        return suffix in self.suffixes or (".tflite" in self.suffixes and suffix not in _suffixes())
+
+    def version(self) -> Optional[str]:
+        """The installed version, None where it is not installed. Nothing is imported."""
+        from importlib import metadata
+
+        for distribution in self.distributions:
+            try:
+                return metadata.version(distribution)
+            except metadata.PackageNotFoundError:
+                continue
+        return None
+
+    def install_hint(self) -> str:
+        """What a person types who lacks it."""
+        from edge_mnv2.installed import extra_hint, pip
+
+        command = extra_hint(self.extra) if self.extra is not None else f"{pip()} {self.distributions[0]}"
+        return f"{command}; {self.elsewhere}" if self.elsewhere else command
+
+    def open(
+        self,
+        path: Union[Path, str],
+        *,
+        threads: int = 1,
+        accelerate: bool = True,
+        input_size: Optional[tuple[int, int]] = None,
+    ) -> AnyInterpreter:
+        """The loaded model. `accelerate` False keeps to the CPU. Raises ModelError, RuntimeMissing."""
+        module = importlib.import_module(self.module)
+        return module.open_model(self, path, threads=threads, accelerate=accelerate, input_size=input_size)
+
+
+TABLE = (
+    Runtime(
+        "litert",
+        "edge_mnv2.runtime.interpreter",
+        "ai_edge_litert.interpreter",
+        ("ai-edge-litert",),
+        (".tflite",),
+    ),
+    Runtime(
+        "tflite-runtime",
+        "edge_mnv2.runtime.interpreter",
+        "tflite_runtime.interpreter",
+        ("tflite-runtime",),
+        (".tflite",),
+    ),
+    Runtime(
+        "onnxruntime",
+        "edge_mnv2.runtime.onnx_runtime",
+        "onnxruntime",
+        ("onnxruntime", "onnxruntime-gpu"),
+        (".onnx",),
+        extra="onnx",
+        elsewhere="on a Jetson, NVIDIA's onnxruntime-gpu for its JetPack",
+        devices=("/dev/nvhost-*", "/dev/nvmap", "char-nvidia*"),
+    ),
+)
+"""In the order in which `auto` tries them."""
+
+
+def names() -> list[str]:
+    """Every word of `--runtime` but "auto"."""
+    return [row.name for row in rows()]
+
+
+@functools.cache
+def rows() -> tuple[Runtime, ...]:
+    """Our rows, then those of installed packages; a package's row that is wrong is left out with a warning."""
+    return (*TABLE, *_of_packages())
+
+
+def row(name: str) -> Runtime:
+    """The row of that name. Raises UsageError."""
+    # Packages are asked for only where no row of ours has the name.
+    known = next((one for one in TABLE if one.name == name), None) or next(
+        (one for one in rows() if one.name == name), None
+    )
+    if known is None:
+        raise UsageError(f"unknown runtime '{name}'", hint=f"one of auto, {', '.join(names())}")
+    return known
+
+
+def installed() -> list[Runtime]:
+    """The rows whose package is installed (nothing is imported)."""
+    return [one for one in rows() if one.version() is not None]
+
+
+def candidates(path: Union[Path, str], name: str = "auto") -> list[Runtime]:
+    """The rows to try for a model file, in order. Raises UsageError where the one of that name does not open it."""
+    if name != "auto":
+        named = row(name)
+        if not named.opens(path):
+            others = ", ".join(one.name for one in rows() if one.opens(path))
+            more = "; edge-mnv2 build --format onnx makes one of trained weights" if ".onnx" in named.suffixes else ""
+            raise UsageError(
+                f"{name} runs {' and '.join(named.suffixes)} models only, not {path}",
+                hint=f"--runtime {others or 'auto'}{more}",
+            )
+        return [named]
+    return [one for one in TABLE if one.opens(path)] or [one for one in rows() if one.opens(path)]
+
+
+def open_model(
+    path: Union[Path, str],
+    *,
+    runtime: str = "auto",
+    threads: int = 1,
+    accelerate: bool = True,
+    input_size: Optional[tuple[int, int]] = None,
+) -> AnyInterpreter:
+    """Load `path` in the first runtime that opens such files and is installed.
+
+    Raises ModelError where it refuses the file, UsageError for a runtime that cannot run it, RuntimeMissing.
+    """
+    missing: list[RuntimeMissing] = []
+    for one in candidates(path, runtime):
+        try:
+            return one.open(path, threads=threads, accelerate=accelerate, input_size=input_size)
+        except RuntimeMissing as error:
+            missing.append(error)
+    if not missing:
+        raise UsageError(f"no runtime opens {path}", hint=f"files that can be opened: {', '.join(sorted(_suffixes()))}")
+    if runtime != "auto":
+        raise NamedRuntimeMissing(missing[0].message, hint=missing[0].hint) from missing[0]
+    if len(missing) == 1:
+        raise missing[0]
+    reasons = "; ".join(error.message for error in missing)
+    raise RuntimeMissing(f"no runtime can be used: {reasons}", hint=missing[0].hint) from missing[0]
+
+
+def _suffixes() -> set[str]:
+    return {suffix for one in rows() for suffix in one.suffixes}
+
+
+def _of_packages() -> Iterator[Runtime]:
+    if not _offered(GROUP, sys.path):
+        return
+    from importlib import metadata
+
+    points: Any = metadata.entry_points()
+    for point in points.select(group=GROUP) if sys.version_info >= (3, 10) else points.get(GROUP, ()):
+        try:
+            offered = point.load()
+        except Exception as error:
+            log.warning("the runtime '%s' of an installed package cannot be used: %s", point.name, error)
+            continue
+        if isinstance(offered, Runtime):
+            yield offered
+        else:
+            log.warning("the runtime '%s' of an installed package is no row of runtimes", point.name)
+
+
+def _offered(group: str, folders: Sequence[str]) -> bool:
+    """Whether a package in `folders` has entry points in `group`. `importlib.metadata` takes ten times as long."""
+    header = re.compile(rf"^\s*\[\s*{re.escape(group)}\s*\]", re.MULTILINE)
+    for folder in folders:
+        try:
+            packages = [one for one in Path(folder or ".").iterdir() if one.suffix in (".dist-info", ".egg-info")]
+        except OSError:
+            continue
+        for package in packages:
+            try:
+                text = (package / "entry_points.txt").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            if header.search(text):
+                return True
+    return False
