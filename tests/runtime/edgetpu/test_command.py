@@ -248,7 +248,7 @@ def test_a_compiled_model_without_twin_tells_what_keeps_the_device(
     ("options", "code", "says"),
     [
         (("--delegate", "gpu"), 2, "edgetpu"),
-        (("--on-tpu-loss", "cry"), 2, "cpu or exit"),
+        (("--on-tpu-loss", "cry"), 2, "one of cpu, exit"),
         (("--delegate", "edgetpu", "--model", "mobilenet_v2_1.0_224_int8"), 5, DEFAULT_COMPILED),
     ],
 )
