@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import struct
 import zipfile
 from pathlib import Path
@@ -14,14 +15,18 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from edge_mnv2.builder.pickled import StoredTensor, load
+from edge_mnv2.builder.naming import recognized
+from edge_mnv2.builder.pickled import Placeholder, StoredTensor, containers, load
 from edge_mnv2.errors import ModelError
 from edge_mnv2.files import content
+
+log = logging.getLogger(__name__)
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 _LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _MOST_BYTES = 2 << 30
+_DEEPEST = 40
 _SAFETENSORS = {
     "F64": "float64",
     "F32": "float32",
@@ -39,8 +44,8 @@ _SAFETENSORS = {
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The named tensors in `path`, in the file's order, bfloat16 as float32.
 
-    Where a training checkpoint wraps the state dict in another dictionary, the state dict is taken. Raises ModelError
-    for a file that is missing, damaged, of another kind, or that holds more than plain tensors.
+    Of a training checkpoint the state dict is taken, in whatever dictionary it is; of a module that was saved whole its
+    tensors. Raises ModelError for a file that is missing, damaged, of another kind, or that asks for a call.
     """
     path = Path(path)
     try:
@@ -88,7 +93,8 @@ def _legacy(data: bytes, name: str) -> tuple[Any, _Contents]:
         raise ModelError(f"{name} were written on a big-endian machine", hint="save them again with a current PyTorch")
     value, keys = load(stream, name), load(stream, name)
     position = stream.tell()
-    sizes = {tensor.storage.key: tensor.storage for tensor in _tensors_in(value)}
+    tensors = [one for _, one in containers(value) if isinstance(one, StoredTensor)]
+    sizes = {tensor.storage.key: tensor.storage for tensor in tensors}
     contents = {}
     for key in keys if isinstance(keys, list) else ():
         storage = sizes.get(str(key))
@@ -148,31 +154,44 @@ def _values(content: Any, dtype: str) -> np.ndarray:
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<"))
 
 
-def _tensors_in(value: Any, depth: int = 0) -> list[StoredTensor]:
-    if isinstance(value, StoredTensor):
-        return [value]
-    if isinstance(value, (dict, list, tuple)) and depth < 8:
-        children = value.values() if isinstance(value, dict) else value
-        return [tensor for child in children for tensor in _tensors_in(child, depth + 1)]
-    return []
-
-
 def _state_dict(value: Any, content: _Contents, name: str) -> dict[str, np.ndarray]:
-    stored = _find_state_dict(value)
-    if stored is None:
+    """The state dict in `value`: of all dictionaries and modules with tensors, the first one that is a MobileNetV2's."""
+    candidates = [(path, entries) for path, one in containers(value) if (entries := _entries(one))]
+    if not candidates:
         raise ModelError(f"{name} hold no state dict", hint="save one with torch.save(model.state_dict(), FILE)")
-    return {key: _tensor(key, tensor, content, name) for key, tensor in stored.items()}
+    networks = [one for one in candidates if recognized(one[1])] or [max(candidates, key=lambda one: len(one[1]))]
+    # An averaged copy ("model_ema") is another result of the training than the one that its script reports first.
+    path, entries = min(networks, key=lambda one: "ema" in one[0].lower())
+    others = list(dict.fromkeys(other for other, _ in networks if not other.startswith(path)))
+    if path and others:
+        log.warning("%s: the weights under '%s' are used, not those under '%s'", name, path, "', '".join(others[:3]))
+    for key, tensor in entries.items():
+        if isinstance(tensor, Placeholder) and key.endswith((".weight", ".bias", ".running_mean", ".running_var")):
+            raise ModelError(
+                f"{name}: '{key}' is made by {tensor.name}, which is not executed",
+                hint="save floating-point weights with torch.save(model.state_dict(), FILE)",
+            )
+    return {
+        key: _tensor(key, tensor, content, name) for key, tensor in entries.items() if isinstance(tensor, StoredTensor)
+    }
 
 
-def _find_state_dict(value: Any) -> Optional[dict[str, StoredTensor]]:
-    if not isinstance(value, dict):
-        return None
-    if value and all(isinstance(key, str) and isinstance(entry, StoredTensor) for key, entry in value.items()):
-        return value
-    for key in ("state_dict", "model_state_dict", "model", "net", "model_ema", "state_dict_ema"):
-        if (found := _find_state_dict(value.get(key))) is not None:
-            return found
-    return None
+def _entries(one: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """Name → tensor (or what stands in its place) of a state dict, or of a module that was saved whole."""
+    entries: dict[str, Any] = {}
+    if isinstance(one, dict):
+        entries = {key: entry for key, entry in one.items() if isinstance(key, str) and not isinstance(entry, dict)}
+    elif isinstance(one, Placeholder) and isinstance(one.state, dict) and depth < _DEEPEST:
+        for key, entry in one.state.items():
+            inside = key in ("_parameters", "_buffers", "_modules") and isinstance(entry, dict)
+            for name, child in (entry if inside else {key: entry}).items():
+                if isinstance(child, StoredTensor):
+                    entries[f"{prefix}{name}"] = child
+                elif isinstance(child, Placeholder):
+                    entries.update(_entries(child, f"{prefix}{name}.", depth + 1))
+    if not any(isinstance(entry, StoredTensor) for entry in entries.values()):
+        return {}
+    return {key: entry for key, entry in entries.items() if isinstance(entry, (StoredTensor, Placeholder))}
 
 
 def _tensor(key: str, tensor: StoredTensor, content: _Contents, name: str) -> np.ndarray:

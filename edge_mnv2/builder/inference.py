@@ -19,6 +19,29 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's RGB mean and standard deviation for pixels in 0..1, which torchvision's and timm's weights expect."""
 
+
+@dataclass(frozen=True)
+class Normalization:
+    """How pictures were prepared for the weights: (pixel / 255 - mean) / std, one value a colour (RGB)."""
+
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+    @property
+    def common_std(self) -> float:
+        """One standard deviation for all colours, the mean of the three: the first weights make up for the rest."""
+        return round(sum(self.std) / len(self.std), 9)
+
+    @property
+    def zero_pixel(self) -> int:
+        """The grey pixel that stands for 0: the mean of the three means, in 0..255."""
+        return min(max(round(255 * sum(self.mean) / len(self.mean)), 0), 255)
+
+
+IMAGENET_PICTURES = Normalization()
+TENSORFLOW_PICTURES = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Pictures from -1 to 1, as TensorFlow's and Keras's MobileNetV2 take them."""
+
 INPUT = "input"
 LOGITS = "logits"
 
@@ -27,8 +50,9 @@ LOGITS = "logits"
 class Operation:
     """One step: `kind` is pad, convolution, depthwise, add, mean or linear; `output` names the tensor it makes.
 
-    `weights` float64 in the layout of `.tflite` (convolution: out, rows, columns, in; depthwise: 1, rows, columns, out;
-    linear: out, in), `bias` float64 (out,). `before` and `after` are rows and columns of zeros to add, for pad.
+    `size`: rows and columns of a convolution's input. `weights` float64 in the layout of `.tflite` (convolution: out,
+    rows, columns, in; depthwise: 1, rows, columns, out; linear: out, in), `bias` float64 (out,). `before` and `after`
+    are rows and columns of zeros to add, for pad.
     `same` says that the convolution pads itself as `SAME` does. `spread` is the trained standard deviation of each
     channel before the activation, `centre` its mean; None where no normalization was merged.
     """
@@ -44,36 +68,43 @@ class Operation:
     activation: str = "linear"
     before: int = 0
     after: int = 0
+    size: tuple[int, int] = (1, 1)
     centre: Optional[np.ndarray] = None
     spread: Optional[np.ndarray] = None
 
 
-def operations(network: Network, tensors: Mapping[str, np.ndarray]) -> list[Operation]:
-    """What inference of `network` with the state dict `tensors` runs, from `INPUT` to `LOGITS`."""
+def operations(network: Network, tensors: Mapping[str, np.ndarray], *, same_padding: bool = False) -> list[Operation]:
+    """What inference of `network` with the state dict `tensors` runs, from `INPUT` to `LOGITS`.
+
+    `same_padding`: the weights were trained with TensorFlow's `SAME`, else with kernel // 2 zeros on each side.
+    """
     steps: list[Operation] = []
     current = INPUT
     for stage in network.stages:
         for block in stage.blocks:
             entry = current
-            current = _path(steps, block.path, tensors, entry)
+            current = _path(steps, block.path, tensors, entry, same_padding)
             if block.shortcut is not None:
-                waiting = _path(steps, block.shortcut, tensors, entry)
+                waiting = _path(steps, block.shortcut, tensors, entry, same_padding)
                 result = f"{current}.sum"
                 steps.append(Operation("add", (waiting, current), result, block.output, activation=block.activation))
                 current = result
     return steps
 
 
-def _path(steps: list[Operation], path: tuple[Layer, ...], tensors: Mapping[str, np.ndarray], current: str) -> str:
+def _path(
+    steps: list[Operation], path: tuple[Layer, ...], tensors: Mapping[str, np.ndarray], current: str, same: bool
+) -> str:
     for layer in path:
         if isinstance(layer, Convolution):
-            current = _convolution(steps, layer, tensors, current)
+            current = _convolution(steps, layer, tensors, current, same)
         elif isinstance(layer, Pool):
             steps.append(Operation("mean", (current,), "features", layer.output))
             current = "features"
         else:
-            steps.append(_linear(layer, tensors, current))
-            current = LOGITS
+            output = LOGITS if layer is path[-1] else layer.name
+            steps.append(_linear(layer, tensors, current, output))
+            current = output
     return current
 
 
@@ -84,15 +115,22 @@ def zeros_around(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return before, max(0, (outputs - 1) * stride + kernel - size - before)
 
 
+def same_zeros(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Rows of zeros before and after `size` rows that TensorFlow's `SAME` adds: the odd one at the end."""
+    total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+    return total // 2, total - total // 2
+
+
 def pads_like_same(size: int, kernel: int, stride: int) -> bool:
     """Whether `SAME` puts the zeros where PyTorch does. At stride 2 and an even size it does not: it pads the end."""
-    before, after = zeros_around(size, kernel, stride)
-    return before == (before + after) // 2
+    return zeros_around(size, kernel, stride) == same_zeros(size, kernel, stride)
 
 
-def _convolution(steps: list[Operation], layer: Convolution, tensors: Mapping[str, np.ndarray], current: str) -> str:
+def _convolution(
+    steps: list[Operation], layer: Convolution, tensors: Mapping[str, np.ndarray], current: str, same: bool
+) -> str:
     height, width, channels = layer.input
-    same = pads_like_same(height, layer.kernel, layer.stride) and pads_like_same(width, layer.kernel, layer.stride)
+    same = same or all(pads_like_same(size, layer.kernel, layer.stride) for size in (height, width))
     if not same:
         before, after = zeros_around(height, layer.kernel, layer.stride)
         padded = f"{current}.padded"
@@ -111,6 +149,7 @@ def _convolution(steps: list[Operation], layer: Convolution, tensors: Mapping[st
             layer.stride,
             same,
             layer.activation,
+            size=(height, width),
             centre=centre,
             spread=spread,
         )
@@ -131,6 +170,6 @@ def _merged(
     return np.ascontiguousarray(weights.transpose(order)), beta - mean * factor, beta, np.abs(gamma)
 
 
-def _linear(layer: Linear, tensors: Mapping[str, np.ndarray], current: str) -> Operation:
+def _linear(layer: Linear, tensors: Mapping[str, np.ndarray], current: str, output: str) -> Operation:
     weights, bias = (tensors[f"{layer.name}.{field}"].astype(np.float64) for field in ("weight", "bias"))
-    return Operation("linear", (current,), LOGITS, layer.output, weights, bias)
+    return Operation("linear", (current,), output, layer.output, weights, bias, activation=layer.activation)

@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.builder.inference import INPUT, LOGITS, MEAN, STD, Operation, zeros_around
+from edge_mnv2.builder.inference import IMAGENET_PICTURES, INPUT, LOGITS, Normalization, Operation, same_zeros
 from edge_mnv2.builder.quantization import Affine, Integers, weight_axis
 from edge_mnv2.errors import UsageError
 from edge_mnv2.installed import extra_hint
@@ -48,6 +48,7 @@ def onnx_model(
     steps: list[Operation],
     integers: Optional[tuple[Mapping[str, Affine], Mapping[str, Integers]]] = None,
     metadata: Optional[Mapping[str, str]] = None,
+    pictures: Normalization = IMAGENET_PICTURES,
 ) -> bytes:
     """The ONNX file of `network`, whose operations are `steps`; `integers` are scales and constants of the int8 form.
 
@@ -55,7 +56,7 @@ def onnx_model(
     """
     writer = _Writer(onnx_package(), integers)
     height, width, channels = network.input
-    writer.picture()
+    writer.picture(pictures)
     for step in steps:
         writer.operation(step)
     output = writer.head(network)
@@ -96,14 +97,14 @@ class _Writer:
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
-    def picture(self) -> None:
+    def picture(self, pictures: Normalization) -> None:
         """From `image` to `INPUT`: channels first, normalized."""
         turned = self.node("Transpose", ["image"], "image.channels_first", perm=[0, 3, 1, 2])
         if self._scales is not None:
             self.node("DequantizeLinear", [turned, *self._affine(INPUT, self._scales[INPUT])], INPUT)
             return
         numbers = self.node("Cast", [turned], "image.float", to=self.onnx.TensorProto.FLOAT)
-        mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+        mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in (pictures.mean, pictures.std))
         scale = self.constant("image.scale", (1.0 / (255.0 * std)).astype(np.float32))
         shift = self.constant("image.shift", (-mean / std).astype(np.float32))
         self.node("Add", [self.node("Mul", [numbers, scale], "image.scaled"), shift], INPUT)
@@ -122,7 +123,9 @@ class _Writer:
         elif step.kind == "linear":
             # As a 1x1 convolution: ONNX Runtime has an integer kernel for that with one scale a channel, not for Gemm.
             weights, bias = self._parameters(step)
-            result = self.node("Conv", [step.inputs[0], weights, bias], f"{step.output}.exact", kernel_shape=[1, 1])
+            result = f"{step.output}.exact" if step.output == LOGITS else result
+            raw = self.node("Conv", [step.inputs[0], weights, bias], self._raw(step, result), kernel_shape=[1, 1])
+            self._activated(step, raw, result)
         else:
             self._convolution(step, result)
         self._finish(step, result)
@@ -145,7 +148,7 @@ class _Writer:
         source, pads = self._padded.get(step.inputs[0], (step.inputs[0], None))
         kernel = step.weights.shape[1]
         if pads is None:
-            rows, columns = (zeros_around(size, kernel, step.stride) for size in self._before(step))
+            rows, columns = (same_zeros(size, kernel, step.stride) for size in step.size)
             pads = [rows[0], columns[0], rows[1], columns[1]]
         weights, bias = self._parameters(step)
         raw = self.node(
@@ -158,14 +161,6 @@ class _Writer:
             group=step.shape[2] if step.kind == "depthwise" else 1,
         )
         self._activated(step, raw, result)
-
-    @staticmethod
-    def _before(step: Operation) -> tuple[int, int]:
-        """Rows and columns of a `SAME` convolution's input.
-
-        At stride 2 that is chosen for odd sizes only, where it pads like PyTorch; so the output tells the size."""
-        height, width, _ = step.shape
-        return (height - 1) * step.stride + 1, (width - 1) * step.stride + 1
 
     def _raw(self, step: Operation, result: str) -> str:
         return f"{result}.linear" if self._clip(step) is not None else result
@@ -198,7 +193,7 @@ class _Writer:
 
     def _finish(self, step: Operation, result: str) -> None:
         """Quantize and dequantize `result` in the integer form; logits become a row."""
-        row = step.kind == "linear"
+        row = step.output == LOGITS
         if self._scales is None:
             if row:
                 self.node("Flatten", [result], step.output, axis=1)

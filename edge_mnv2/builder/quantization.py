@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_mnv2.builder.inference import INPUT, LOGITS, MEAN, STD, Operation
+from edge_mnv2.builder.inference import IMAGENET_PICTURES, INPUT, LOGITS, Normalization, Operation
 from edge_mnv2.errors import ModelError
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -25,12 +25,9 @@ with the float model is the same; at 1.3 it is four points less."""
 VALUE_MARGIN = 1.1
 """A regression's range is that of all calibration pictures, and a little for values beyond them."""
 
-INPUT_STD = 0.226
-"""One standard deviation for all colours, about the mean of ImageNet's three: the first weights make up for it."""
-
+INPUT_STD = IMAGENET_PICTURES.common_std
 INPUT_SCALE = 1.0 / (255.0 * INPUT_STD)
-INPUT_ZERO = 114
-"""The grey pixel that stands for 0: 255 times the mean of ImageNet's three means, rounded."""
+INPUT_ZERO = IMAGENET_PICTURES.zero_pixel
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,15 @@ def affine(low: float, high: float) -> Affine:
     return Affine(scale, int(min(max(np.rint(-128.0 - low / scale), -128), 127)))
 
 
-def activation_scales(steps: list[Operation], ranges: Ranges, margin: float = LOGIT_MARGIN) -> dict[str, Affine]:
+def activation_scales(
+    steps: list[Operation], ranges: Ranges, margin: float = LOGIT_MARGIN, pictures: Normalization = IMAGENET_PICTURES
+) -> dict[str, Affine]:
     """Tensor name → scale and zero point of every activation; `margin` widens the last one's range.
 
     Raises ModelError where `ranges` lacks one.
     """
-    scales = {INPUT: Affine(float(np.float32(INPUT_SCALE)), INPUT_ZERO - 128)}
+    scale = 1.0 / (255.0 * pictures.common_std)
+    scales = {INPUT: Affine(float(np.float32(scale)), pictures.zero_pixel - 128)}
     for step in steps:
         if step.kind == "pad":
             scales[step.output] = scales[step.inputs[0]]
@@ -79,21 +79,23 @@ def activation_scales(steps: list[Operation], ranges: Ranges, margin: float = LO
     return scales
 
 
-def quantize(steps: list[Operation], scales: Mapping[str, Affine]) -> dict[str, Integers]:
+def quantize(
+    steps: list[Operation], scales: Mapping[str, Affine], pictures: Normalization = IMAGENET_PICTURES
+) -> dict[str, Integers]:
     """Tensor name → the integer constants of the operation that makes it."""
     means = expected_activations(steps)
     return {
-        step.output: _integers(step, scales[step.inputs[0]], means[step.inputs[0]])
+        step.output: _integers(step, scales[step.inputs[0]], means[step.inputs[0]], pictures)
         for step in steps
         if step.weights is not None
     }
 
 
-def _integers(step: Operation, source: Affine, mean: np.ndarray) -> Integers:
+def _integers(step: Operation, source: Affine, mean: np.ndarray, pictures: Normalization) -> Integers:
     assert step.weights is not None and step.bias is not None
     weights, bias = step.weights, step.bias
     if step.inputs[0].split(".")[0] == INPUT:
-        weights, bias = _from_pixels(weights, bias)
+        weights, bias = _from_pixels(weights, bias, pictures)
     axis = weight_axis(step)
     channels = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
     scale = (np.abs(channels).max(axis=1) / 127.0).astype(np.float32)
@@ -118,16 +120,16 @@ def weight_axis(step: Operation) -> int:
     return 3 if step.kind == "depthwise" else 0
 
 
-def _from_pixels(weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Let the first convolution take (pixel - INPUT_ZERO) * INPUT_SCALE instead of (pixel / 255 - mean) / std.
+def _from_pixels(weights: np.ndarray, bias: np.ndarray, pictures: Normalization) -> tuple[np.ndarray, np.ndarray]:
+    """Let the first convolution take (pixel - zero pixel) / (255 common std) instead of (pixel / 255 - mean) / std.
 
     Both are linear in the pixel: the weights take the ratio of the slopes, the bias what remains of the offsets.
     """
     adapted = np.empty_like(weights)
     offset = np.zeros(len(weights))
-    for colour, (mean, std) in enumerate(zip(MEAN, STD)):
-        adapted[..., colour] = weights[..., colour] * (INPUT_STD / std)
-        remains = (INPUT_ZERO / 255.0 - mean) / std
+    for colour, (mean, std) in enumerate(zip(pictures.mean, pictures.std)):
+        adapted[..., colour] = weights[..., colour] * (pictures.common_std / std)
+        remains = (pictures.zero_pixel / 255.0 - mean) / std
         for row in range(weights.shape[1]):
             for column in range(weights.shape[2]):
                 offset = offset + weights[:, row, column, colour] * remains

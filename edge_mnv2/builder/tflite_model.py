@@ -12,7 +12,7 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 
-from edge_mnv2.builder.inference import INPUT, MEAN, STD, Operation
+from edge_mnv2.builder.inference import IMAGENET_PICTURES, INPUT, Normalization, Operation
 from edge_mnv2.builder.quantization import (
     LOGIT_MARGIN,
     VALUE_MARGIN,
@@ -118,7 +118,7 @@ class Emitter:
                 [*inputs, weights, bias],
                 output,
                 "FullyConnectedOptions",
-                fused_activation_function=ACTIVATION_NONE,
+                fused_activation_function=ACTIVATIONS[step.activation],
             )
         options = {
             "padding": PADDING_SAME if step.same else PADDING_VALID,
@@ -186,12 +186,12 @@ class _Floats:
         )
 
 
-def float_model(network: Network, steps: list[Operation]) -> bytes:
-    """The `.tflite` of `network`, whose operations are `steps`: float32 in and out."""
+def float_model(network: Network, steps: list[Operation], pictures: Normalization = IMAGENET_PICTURES) -> bytes:
+    """The `.tflite` of `network`, whose operations are `steps`: float32 in and out, `pictures` normalized inside."""
     emitter = Emitter(_Floats())
     height, width, channels = network.input
     image = emitter.add_tensor(Tensor("image", (1, height, width, channels), "float32"))
-    mean, std = np.array(MEAN), np.array(STD)
+    mean, std = np.array(pictures.mean), np.array(pictures.std)
     # (pixel / 255 - mean) / std, with pixel = 127.5 * input + 127.5
     scale = emitter.add_tensor(Tensor.constant("image.scale", (PIXEL_STD / 255.0 / std).astype(np.float32)))
     shift = emitter.add_tensor(Tensor.constant("image.shift", ((PIXEL_MEAN / 255.0 - mean) / std).astype(np.float32)))
@@ -236,11 +236,13 @@ QuantizedNetwork = tuple[dict[str, Affine], dict[str, Integers]]
 """Scale and zero point of every activation, and the constants of every layer, by the names of tensors."""
 
 
-def numbers(network: Network, steps: list[Operation], ranges: Ranges) -> QuantizedNetwork:
+def numbers(
+    network: Network, steps: list[Operation], ranges: Ranges, pictures: Normalization = IMAGENET_PICTURES
+) -> QuantizedNetwork:
     """The integers of `network`, whose operations are `steps`, with activations quantized for `ranges`."""
     margin = LOGIT_MARGIN if network.head.task == "classification" else VALUE_MARGIN
-    scales = activation_scales(steps, ranges, margin)
-    return scales, quantize(steps, scales)
+    scales = activation_scales(steps, ranges, margin, pictures)
+    return scales, quantize(steps, scales, pictures)
 
 
 def integer_model(

@@ -5,7 +5,7 @@ Source: Sandler et al. 2018, "MobileNetV2", table 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -111,6 +111,10 @@ def global_average_pool(input: Shape) -> Block:
     return Block(f"avgpool {input[0]}x{input[1]}", (Pool(input),))
 
 
-def classifier(input: Shape, outputs: int, name: str) -> Block:
-    """A fully connected layer on the pooled features; a 1x1 convolution in the papers' tables."""
-    return Block("linear", (Linear(name, input, outputs),))
+def classifier(input: Shape, outputs: int, name: str, hidden: Sequence[int] = ()) -> Block:
+    """Fully connected layers on the pooled features, `hidden` ones with a ReLU; one is a 1x1 convolution in tables."""
+    path: list[Layer] = []
+    for number, size in enumerate(hidden):
+        path.append(Linear(f"{name.partition('.')[0]}.hidden.{number}", input, size, "relu"))
+        input = path[-1].output
+    return Block("linear", (*path, Linear(name, input, outputs)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.network.blocks import classifier, convolution, global_average_pool, inverted_residual
@@ -43,10 +44,19 @@ def width_text(width: float) -> str:
     return f"{width:.1f}" if width == round(width, 1) else f"{width:g}"
 
 
-def mobilenet_v2(width: float = 1.0, resolution: int = 224, outputs: int = 1000, head: Head = Head()) -> Network:
+def mobilenet_v2(
+    width: float = 1.0,
+    resolution: int = 224,
+    outputs: int = 1000,
+    head: Head = Head(),
+    *,
+    hidden: Sequence[int] = (),
+    divisor: int = 8,
+) -> Network:
     """MobileNetV2 for square RGB pictures of `resolution` pixels, `outputs` classes or values.
 
-    Layers carry the names of torchvision's state dict. Raises UsageError where a number is out of range.
+    `hidden` are the sizes of linear layers with a ReLU before the last one; channels are multiples of `divisor`. Layers
+    carry the names of torchvision's state dict. Raises UsageError where a number is out of range.
     """
     if not (math.isfinite(width) and 0 < width <= MAX_WIDTH):
         raise UsageError(f"the width multiplier is {width}", hint=f"above 0, up to {MAX_WIDTH:g}; 1.0 is the paper's")
@@ -54,14 +64,18 @@ def mobilenet_v2(width: float = 1.0, resolution: int = 224, outputs: int = 1000,
         raise UsageError(f"the resolution is {resolution}", hint=f"from {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels")
     if not 1 <= outputs <= MAX_OUTPUTS:
         raise UsageError(f"the number of outputs is {outputs}", hint=f"from 1 to {MAX_OUTPUTS}")
-    stem = convolution((resolution, resolution, 3), round_channels(STEM * width), 3, 2, prefix="features.0")
+    stem = convolution((resolution, resolution, 3), round_channels(STEM * width, divisor), 3, 2, prefix="features.0")
     stages = [Stage("conv2d", (stem,), stride=2)]
     shape, index = stem.output, 1
     for expansion, channels, repeats, stride in BOTTLENECKS:
         blocks = []
         for repeat in range(repeats):
             block = inverted_residual(
-                shape, round_channels(channels * width), stride if repeat == 0 else 1, expansion, f"features.{index}"
+                shape,
+                round_channels(channels * width, divisor),
+                stride if repeat == 0 else 1,
+                expansion,
+                f"features.{index}",
             )
             blocks.append(block)
             shape, index = block.output, index + 1
@@ -71,6 +85,6 @@ def mobilenet_v2(width: float = 1.0, resolution: int = 224, outputs: int = 1000,
     stages += [
         Stage(last.operator, (last,)),
         Stage(pool.operator, (pool,)),
-        Stage("conv2d 1x1", (classifier(pool.output, outputs, "classifier.1"),)),
+        Stage("conv2d 1x1", (classifier(pool.output, outputs, "classifier.1", hidden),)),
     ]
     return Network(f"mobilenet_v2_{width_text(width)}_{resolution}", tuple(stages), head)

@@ -81,7 +81,8 @@ class Network:
 
     @property
     def classifier(self) -> Linear:
-        return next(layer for layer in self.layers() if isinstance(layer, Linear))
+        """The layer that makes the outputs."""
+        return [layer for layer in self.layers() if isinstance(layer, Linear)][-1]
 
     @property
     def parameters(self) -> int:
