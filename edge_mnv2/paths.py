@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -73,8 +74,11 @@ def atomic_write(target: Path, mode: str = "wb", *, private: bool = False) -> It
 def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
     """Write files that belong together: all are on the disk before the first one takes its name.
 
-    Raises OSError, whose `filename` is the file that could not be written; then none has changed.
+    A kill leaves all old ones or all new ones: what is still to be renamed is noted beside the last file of `contents`,
+    and `finish_writing`, which readers of that file call first, renames it. Raises OSError, whose `filename` is the
+    file that could not be written; then none has changed.
     """
+    finish_writing(contents[-1][0])
     with contextlib.ExitStack() as unnamed:
         parts = []
         for target, content in contents:
@@ -88,8 +92,48 @@ def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
                 error.filename = str(target)
                 raise
             parts.append((part, target))
-        for part, target in parts:
-            part.replace(target)
+        note = _note_beside(target)
+        together = [(part.name, target.name) for part, target in parts if target.parent == note.parent]
+        try:
+            if len(together) > 1:
+                with atomic_write(note, "w") as handle:
+                    json.dump(together, handle)
+                sync_folder(note.parent)
+            for part, target in parts:
+                part.replace(target)
+            sync_folder(note.parent)
+        finally:
+            note.unlink(missing_ok=True)
+
+
+def finish_writing(target: Path) -> None:
+    """Complete what a killed `write_together` with `target` as its last file began; usually there is nothing to do."""
+    note = _note_beside(target)
+    try:
+        pairs = json.loads(note.read_text(encoding="utf-8"))
+        for part, name in pairs:
+            # Only what `write_together` makes: plain names of this folder.
+            if part == Path(part).name and name == Path(name).name and part.startswith(f".{name}."):
+                with contextlib.suppress(FileNotFoundError):
+                    (note.parent / part).replace(note.parent / name)
+        sync_folder(note.parent)
+        note.unlink(missing_ok=True)
+    except (OSError, ValueError, TypeError):
+        return
+
+
+def _note_beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.together")
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring renames in `folder` to the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -155,7 +155,7 @@ def _values(content: Any, dtype: str) -> np.ndarray:
 
 
 def _state_dict(value: Any, content: _Contents, name: str) -> dict[str, np.ndarray]:
-    """The state dict in `value`: of all dictionaries and modules with tensors, the first one that is a MobileNetV2's."""
+    """The state dict in `value`: of all dictionaries and modules with tensors the first that is a MobileNetV2's."""
     candidates = [(path, entries) for path, one in containers(value) if (entries := _entries(one))]
     if not candidates:
         raise ModelError(f"{name} hold no state dict", hint="save one with torch.save(model.state_dict(), FILE)")

@@ -21,7 +21,7 @@ from edge_mnv2.errors import AcceleratorError, ModelError, UsageError
 from edge_mnv2.tflite import graph, model_file
 from edge_mnv2.tflite.edgetpu_limits import verdict
 from edge_mnv2.zoo.resolve import Resolved, resolve
-from edge_mnv2.zoo.sidecar import check_target, companions, write_all
+from edge_mnv2.zoo.sidecar import check_target, companions, write_files
 
 NAME = "edgetpu_compiler"
 MACHINES = ("x86_64", "amd64")
@@ -215,13 +215,14 @@ def compile_for_edgetpu(
     origin = f"compiled for the Edge TPU from {resolved.path.name}, sha256 {resolved.sha256}"
     files = companions(
         target,
+        content,
         origin,
         task=resolved.task or "classification",
         labels=resolved.labels,
         unit=resolved.unit,
         preprocess=resolved.preprocess,
     )
-    written = write_all([*files, (target, content)])
+    written = write_files([*files, (target, content)])
     return {
         "model": resolved.name,
         "out": str(target),

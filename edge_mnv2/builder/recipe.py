@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
@@ -19,16 +19,22 @@ from edge_mnv2.builder.calibration import (
     shipped_ranges,
 )
 from edge_mnv2.builder.comparison import Comparison, compare, onnx_ms, tflite_ms
-from edge_mnv2.builder.inference import Operation, operations
+from edge_mnv2.builder.inference import (
+    IMAGENET_PICTURES,
+    TENSORFLOW_PICTURES,
+    Normalization,
+    Operation,
+    operations,
+)
 from edge_mnv2.builder.report import BuildReport
-from edge_mnv2.builder.request import IMAGENET, BuildRequest
+from edge_mnv2.builder.request import IMAGENET, TASKS, BuildRequest
 from edge_mnv2.builder.tflite_model import QuantizedNetwork, float_model, integer_model, numbers
 from edge_mnv2.builder.weights import Weights, fit, read_weights
-from edge_mnv2.errors import LabelsError, ModelError
+from edge_mnv2.errors import LabelsError, ModelError, UsageError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head, Network
 from edge_mnv2.zoo.labels import read_labels
-from edge_mnv2.zoo.sidecar import companions, write_all
+from edge_mnv2.zoo.sidecar import companions, write_files
 
 IMAGENET_ENTRY = "torchvision-mobilenet_v2"
 
@@ -47,22 +53,25 @@ def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
 
         onnx_package()
     network, weights = _network(request, say)
-    trained = _Trained(request, network, weights, operations(network, weights.tensors), _labels(request, network))
-    reference = float_model(network, trained.steps)
+    request = replace(request, task=network.head.task)
+    pictures = _pictures(request, weights, say)
+    steps = operations(network, weights.tensors, same_padding=weights.tensorflow)
+    trained = _Trained(request, network, weights, steps, _labels(request, network), pictures)
+    reference = float_model(network, steps, pictures)
     if request.floating:
         return trained.finish(reference)
     crops = None
     if request.calibration is not None:
         crops = read_crops(request.calibration, request.resolution)
     if request.ranges is not None:
-        found = read_ranges(request.ranges, network, weights)
+        ranges = read_ranges(request.ranges, network, weights)
     elif crops is not None:
         say(f"calibrating with {len(crops.images)} crops of {crops.pictures} pictures")
         regression = request.task == "regression"
-        found = rounded_ranges(activation_ranges(reference, trained.steps, crops.images, regression=regression))
+        ranges = rounded_ranges(activation_ranges(reference, trained.steps, crops.images, regression=regression))
     else:
-        found = shipped_ranges(network, weights)
-    integers = numbers(network, trained.steps, found)
+        ranges = shipped_ranges(network, weights)
+    integers = numbers(network, steps, ranges, pictures)
     model = integer_model(
         network, trained.steps, integers, input_dtype=request.input_dtype, output_dtype=request.output_dtype
     )
@@ -72,10 +81,10 @@ def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
         check_edgetpu(model)
     if crops is None:
         return trained.finish(model, integers)
-    pictures = [image for image, whole in zip(crops.images, crops.whole) if whole]
-    compared = compare(reference, model, trained.steps, pictures, task=request.task)
-    kept = ranges_document(network, weights, found, crops.pictures, len(crops.images))
-    return trained.finish(model, integers, compared, crops, kept)
+    whole = [image for image, is_whole in zip(crops.images, crops.whole) if is_whole]
+    compared = compare(reference, model, steps, whole, task=network.head.task)
+    document = ranges_document(network, weights, ranges, crops.pictures, len(crops.images))
+    return trained.finish(model, integers, compared, crops, document)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class _Trained:
     weights: Weights
     steps: list[Operation]
     labels: Optional[list[str]]
+    pictures: Normalization
 
     def finish(
         self,
@@ -94,7 +104,7 @@ class _Trained:
         integers: Optional[QuantizedNetwork] = None,
         compared: Optional[Comparison] = None,
         crops: Optional[Crops] = None,
-        kept: Optional[str] = None,
+        ranges: Optional[str] = None,
     ) -> BuildReport:
         """Write `model`, the .tflite, or its ONNX form, with all companions; measure and report."""
         request = self.request
@@ -102,17 +112,27 @@ class _Trained:
             model = self._onnx(integers)
         milliseconds = onnx_ms(model) if request.format == "onnx" else tflite_ms(model)
         files: list[tuple[Path, bytes]] = []
-        if kept is not None:
-            files.append((request.out.with_suffix(".ranges.json"), kept.encode()))
+        if ranges is not None:
+            files.append((request.out.with_suffix(".ranges.json"), ranges.encode()))
         origin = f"built by edge-mnv2 from {self.weights.source}, sha256 {self.weights.sha256}"
-        files += companions(request.out, origin, task=request.task, labels=self.labels, unit=request.unit)
+        trained = {"mean": self.pictures.mean, "std": self.pictures.std}
+        files += companions(
+            request.out,
+            model,
+            origin,
+            task=self.network.head.task,
+            labels=self.labels,
+            unit=request.unit,
+            trained=trained,
+        )
         files.append((request.out, model))
         report = BuildReport(
             request,
             self.network,
+            self.weights,
+            self.pictures,
             hashlib.sha256(model).hexdigest(),
             len(model),
-            self.weights.sha256,
             milliseconds,
             tuple(self.steps),
             compared,
@@ -123,18 +143,18 @@ class _Trained:
             from edge_mnv2.builder.report import report_page
 
             files.insert(0, (request.report, report_page(report).encode()))
-        write_all(files)
+        write_files(files)
         return report
 
     def _onnx(self, integers: Optional[QuantizedNetwork]) -> bytes:
         from edge_mnv2.builder.onnx_model import onnx_model
 
-        metadata = {"task": self.request.task, "weights_sha256": self.weights.sha256, "input": "RGB, uint8, NHWC"}
+        metadata = {"task": self.network.head.task, "weights_sha256": self.weights.sha256, "input": "RGB, uint8, NHWC"}
         if self.labels is not None:
             metadata["labels"] = "\n".join(self.labels)
         if self.request.unit:
             metadata["unit"] = self.request.unit
-        return onnx_model(self.network, self.steps, integers, metadata)
+        return onnx_model(self.network, self.steps, integers, metadata, self.pictures)
 
 
 def _network(request: BuildRequest, say: Say) -> tuple[Network, Weights]:
@@ -147,14 +167,43 @@ def _network(request: BuildRequest, say: Say) -> tuple[Network, Weights]:
     weights = read_weights(path)
     width = request.width if request.width is not None else weights.width
     outputs = request.classes if request.classes is not None else weights.outputs
-    if width is None or outputs is None:
-        raise ModelError(f"weights {path}: no MobileNetV2 has tensors of these shapes", hint="give --width, --classes")
+    if width is None:
+        raise ModelError(
+            f"weights {path}: no MobileNetV2 has tensors of these shapes",
+            hint="give --width; other depths than the paper's cannot be built",
+        )
+    if outputs == 1 and request.task is None:
+        raise UsageError(
+            f"weights {path} have one output: a class's logit or a measured value?",
+            hint="--task classification or --task regression",
+        )
     # Logits, not probabilities: the runtime's softmax in float keeps small scores apart that 1/256 steps make equal.
-    head = Head(request.task, bounds=request.bounds)
-    network = mobilenet_v2(width, request.resolution, outputs, head)
+    head = Head(request.task or TASKS[0], bounds=request.bounds)
+    network = mobilenet_v2(width, request.resolution, outputs, head, hidden=weights.hidden, divisor=weights.divisor)
     fit(weights, network)
     say(f"{network.name}: {network.parameters / 1e6:.2f} M parameters, {network.macs / 1e6:.1f} M MACs")
     return network, weights
+
+
+def _pictures(request: BuildRequest, weights: Weights, say: Say) -> Normalization:
+    """How pictures were normalized for the weights, by the options, the file, or the custom of who wrote it."""
+    option = request.pictures()
+    if option is not None:
+        return option
+    if weights.mean is not None and weights.std is not None:
+        say(f"pictures are normalized as the weights' file says: mean {_list(weights.mean)}, std {_list(weights.std)}")
+        return Normalization(weights.mean, weights.std)
+    assumed = TENSORFLOW_PICTURES if weights.tensorflow else IMAGENET_PICTURES
+    if request.weights != IMAGENET:
+        say(
+            f"assumed: pictures were normalized with mean {_list(assumed.mean)}, std {_list(assumed.std)} "
+            "(--mean R,G,B --std R,G,B say otherwise)"
+        )
+    return assumed
+
+
+def _list(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _labels(request: BuildRequest, network: Network) -> Optional[list[str]]:

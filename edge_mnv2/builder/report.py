@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.builder.comparison import Comparison
-from edge_mnv2.builder.inference import LOGITS, Operation
+from edge_mnv2.builder.inference import LOGITS, Normalization, Operation
 from edge_mnv2.builder.request import BuildRequest
+from edge_mnv2.builder.weights import Weights
 from edge_mnv2.html_report import cards, page, section, table
 from edge_mnv2.network.layers import Convolution, Linear
 from edge_mnv2.network.network import Network
@@ -25,9 +26,10 @@ class BuildReport:
 
     request: BuildRequest
     network: Network
+    weights: Weights
+    pictures: Normalization
     sha256: str
     bytes: int
-    weights_sha256: str
     inference_ms: Optional[float]
     steps: tuple[Operation, ...]
     comparison: Optional[Comparison] = None
@@ -36,8 +38,9 @@ class BuildReport:
 
     def layers(self) -> list[dict[str, Any]]:
         """One row a layer: its cost, and what quantization did to it."""
+        last = self.network.classifier
         costs = {
-            layer.norm if isinstance(layer, Convolution) else LOGITS: layer
+            layer.norm if isinstance(layer, Convolution) else LOGITS if layer is last else layer.name: layer
             for layer in self.network.layers()
             if isinstance(layer, (Convolution, Linear))
         }
@@ -75,7 +78,10 @@ class BuildReport:
             "pictures": compared.pictures if compared else None,
             "crops": self.crops,
             "network": self.network.name,
-            "weights_sha256": self.weights_sha256,
+            "weights_sha256": self.weights.sha256,
+            "normalization": {"mean": list(self.pictures.mean), "std": list(self.pictures.std)},
+            "left_out": list(self.weights.left_out),
+            "assumed": list(self.weights.assumed),
             "parameters": self.network.parameters,
             "macs": self.network.macs,
             "inference_ms": self.inference_ms,
@@ -98,14 +104,19 @@ def report_page(report: BuildReport) -> str:
     """The document; everything in it is inline."""
     document = report.as_dict()
     layers = document["layers"]
-    body = [
+    pictures = " and ".join(
+        f"{name} {', '.join(f'{value:g}' for value in values)}" for name, values in document["normalization"].items()
+    )
+    content = [
         f'<p class="soft">{escape(document["network"])} · sha256 {document["sha256"]}</p>',
+        f'<p class="soft">Pictures normalized inside the model with {pictures} (of 1).</p>',
+        *(f'<p class="soft">Assumed: {escape(sentence)}.</p>' for sentence in document["assumed"]),
         cards(_figures(document)),
     ]
     if report.comparison is not None:
-        body.append(section("Signal to noise by layer", chart(layers), _NOTE))
+        content.append(section("Signal to noise by layer", chart(layers), _NOTE))
     elif not report.request.floating:
-        body.append(f'<p class="soft">{_UNMEASURED}</p>')
+        content.append(f'<p class="soft">{_UNMEASURED}</p>')
     header = ("layer", "operator", "output", "parameters", "M MACs", "SNR, dB", "values cut")
     rows = [
         [
@@ -119,8 +130,8 @@ def report_page(report: BuildReport) -> str:
         ]
         for layer in layers
     ]
-    body.append(section("Layers", table(header, rows, numeric=(3, 4, 5, 6))))
-    return page(f"Build of {report.request.out.name}", "\n".join(body), STYLE + _STYLE)
+    content.append(section("Layers", table(header, rows, numeric=(3, 4, 5, 6))))
+    return page(f"Build of {report.request.out.name}", "\n".join(content), STYLE + _STYLE)
 
 
 def _figures(document: dict[str, Any]) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def build(
     out: Optional[Path] = option("out", "The model file to write.", File()),
     weights: str = option(
-        "weights", "imagenet, or a .pth or .safetensors file.", default="imagenet", metavar="imagenet|FILE"
+        "weights", "imagenet, or a .pth, .safetensors, .h5 or .keras file.", default="imagenet", metavar="imagenet|FILE"
     ),
     width: Optional[float] = option("width", "Width multiplier; default: what the weights have.", Number()),
     resolution: int = option("resolution", "Input size in pixels.", Whole(), default=224),
@@ -33,7 +33,15 @@ def build(
     ranges: Optional[Path] = option(
         "ranges", "Ranges that a calibration or `train --qat` wrote for these weights.", File()
     ),
-    task: str = option("task", "classification or regression.", default="classification"),
+    task: Optional[str] = option(
+        "task", "classification (default) or regression; asked for where there is one output."
+    ),
+    mean: Optional[tuple[float, ...]] = option(
+        "mean", "Pictures' mean for the weights, of 1 or of 255; default: ImageNet's.", Numbers("R", "G", "B")
+    ),
+    std: Optional[tuple[float, ...]] = option(
+        "std", "Pictures' standard deviation for the weights, with --mean.", Numbers("R", "G", "B")
+    ),
     bounds: Optional[tuple[float, float]] = option(
         "bounds",
         "A regression's least and greatest value; default: linear.",
@@ -72,12 +80,18 @@ def build(
         input_dtype=input_type,
         output_dtype=output_type,
         report=report,
+        mean=mean,
+        std=std,
     )
     document = run_build(request, lambda line: log.info("%s", line)).as_dict()
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     else:
         typer.echo(_in_words(document))
+
+
+def _shown(values: list[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _in_words(report: dict[str, Any]) -> str:
@@ -88,6 +102,7 @@ def _in_words(report: dict[str, Any]) -> str:
         ["sha256", report["sha256"]],
         ["network", f"{report['parameters'] / 1e6:.2f} M parameters, {report['macs'] / 1e6:.1f} M MACs"],
         ["one inference", speed],
+        ["pictures", ", ".join(f"{name} {_shown(values)}" for name, values in report["normalization"].items())],
     ]
     if report["logit_cosine"] is not None:
         if report["agreement"] is not None:

@@ -12,7 +12,7 @@ import torch
 
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.train.training_request import TrainRequest
-from edge_mnv2.zoo.sidecar import write_all
+from edge_mnv2.zoo.sidecar import write_files
 
 NAME = "checkpoint.pt"
 VERSION = 1
@@ -25,7 +25,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_all([(path, buffer.getvalue())])
+    write_files([(path, buffer.getvalue())])
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from edge_mnv2.train.simulation import Simulation
 from edge_mnv2.train.training_data import TrainingData
 from edge_mnv2.train.training_loop import TrainingPhase
 from edge_mnv2.train.training_request import TrainRequest
-from edge_mnv2.zoo.sidecar import write_all
+from edge_mnv2.zoo.sidecar import write_files
 
 NAME = "qat"
 WEIGHTS, RANGES = "qat.pth", "qat.ranges.json"
@@ -95,7 +95,7 @@ def export(simulation: Simulation, out: Path, pictures: int) -> None:
     checkpoint.save(out / WEIGHTS, saved_state(simulation.module))
     weights = read_weights(out / WEIGHTS)
     text = ranges_document(simulation.module.network, weights, rounded_ranges(simulation.ranges), pictures, pictures)
-    write_all([(out / RANGES, text.encode())])
+    write_files([(out / RANGES, text.encode())])
 
 
 def compare_quantized(request: TrainRequest, data: TrainingData, say: Callable[[str], None]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from edge_mnv2.train.batches import Order, Pictures, make_loader
 from edge_mnv2.train.module import NetworkModule, load_tensors
 from edge_mnv2.train.training_data import Augmentation, TrainingData
 from edge_mnv2.train.training_request import SCRATCH, TrainRequest
-from edge_mnv2.zoo.sidecar import write_all
+from edge_mnv2.zoo.sidecar import write_files
 
 _MOST_WORKERS = 8
 
@@ -164,4 +164,4 @@ class Loaders:
 def write_labels(out: Path, data: TrainingData) -> None:
     """`labels.txt`: the classes in the order of the outputs. Raises UsageError where it cannot be written."""
     if data.classes:
-        write_all([(out / "labels.txt", ("\n".join(data.classes) + "\n").encode())])
+        write_files([(out / "labels.txt", ("\n".join(data.classes) + "\n").encode())])

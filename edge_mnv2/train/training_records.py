@@ -12,7 +12,7 @@ from typing import Any, Optional
 from edge_mnv2 import html_report
 from edge_mnv2.html_report import section, table
 from edge_mnv2.svg_chart import STYLE, fragment, options
-from edge_mnv2.zoo.sidecar import write_all
+from edge_mnv2.zoo.sidecar import write_files
 
 METRICS, CURVES, TENSORBOARD = "metrics.jsonl", "curves.html", "tensorboard"
 
@@ -36,7 +36,7 @@ class Records:
         self.history.append(entry)
         lines = "".join(json.dumps(one) + "\n" for one in self.history)
         text = page(self._out.name, self.history)
-        write_all([(self._out / METRICS, lines.encode()), (self._out / CURVES, text.encode())])
+        write_files([(self._out / METRICS, lines.encode()), (self._out / CURVES, text.encode())])
         if self._writer is not None:
             step = len(self.history)
             measures = {f"validation/{name}": value for name, value in entry["validation"].items()}

@@ -249,12 +249,7 @@ def _publish(part: Path, target: Path) -> None:
         os.fsync(handle.fileno())
     part.replace(target)
     _forget(part)
-    with contextlib.suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    paths.sync_folder(target.parent)
 
 
 def _pull_labels(entry: Entry, limits: Limits) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.errors import ModelError
+from edge_mnv2.paths import finish_writing
 from edge_mnv2.zoo import cache, registry
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import Entry, Preprocess
@@ -61,6 +62,7 @@ def resolve(name_or_path: str) -> Resolved:
         return _by_name(known.get(name_or_path))
     path = Path(name_or_path).expanduser()
     try:
+        finish_writing(path)
         there = path.exists() or path.is_symlink()
     except (OSError, ValueError):
         there = False
@@ -102,7 +104,7 @@ def _by_name(entry: Entry) -> Resolved:
     return _known(entry.name, copy.path, digest, entry, None)
 
 
-def _by_path(path: Path, known: registry.Registry) -> Resolved:
+def _by_path(path: Path, known: registry.Registry, *, again: bool = False) -> Resolved:
     if path.is_dir():
         raise ModelError(f"{path} is a folder, not a model", hint="name the .tflite file in it")
     if not path.exists():
@@ -119,7 +121,16 @@ def _by_path(path: Path, known: registry.Registry) -> Resolved:
     entry = known.by_sha256(digest) if digest else None
     if entry is None:
         _compare_with_namesake(path, size, known)
-    return _known(entry.name if entry else path.name, path, digest, entry, read_sidecar(path))
+    sidecar = read_sidecar(path)
+    if sidecar is not None and sidecar.sha256 and (digest or sha256_of(path)) not in sidecar.sha256:
+        if not again:
+            # Both files may just have been replaced, one of them after it was read.
+            return _by_path(path, known, again=True)
+        raise ModelError(
+            f"{path} is not the model that {sidecar.path} was written for: its sha256 is another",
+            hint="copy both files again, or remove the line `sha256:` if the labels still fit",
+        )
+    return _known(entry.name if entry else path.name, path, digest, entry, sidecar)
 
 
 def _compare_with_namesake(path: Path, size: int, known: registry.Registry) -> None:

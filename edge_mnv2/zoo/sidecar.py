@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -11,19 +12,25 @@ from typing import Optional
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.strict_yaml import Fields, read_plain
+from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import TASKS, Preprocess, parse_preprocess
 from edge_mnv2.zoo.labels import read_labels
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the file says; None for what it does not say. `unit` belongs to a regression's value."""
+    """What the file says; None for what it does not say.
+
+    `unit` belongs to a regression's value; `sha256` are those of the models that it was written
+    for: an ONNX and a .tflite file of one name share it.
+    """
 
     path: Path
     labels: Optional[list[str]]
     task: Optional[str]
     preprocess: Preprocess
     unit: Optional[str]
+    sha256: tuple[str, ...] = ()
 
 
 def sidecar_path(model: Path) -> Path:
@@ -38,24 +45,32 @@ def read_sidecar(model: Path) -> Optional[Sidecar]:
         return None
     fields = Fields(read_plain(path, ModelError) or {}, str(path), ModelError)
     labels, task = fields.text_or_names("labels"), fields.text("task", TASKS)
-    preprocess, unit = parse_preprocess(fields), fields.text("unit")
+    preprocess, unit, digests = parse_preprocess(fields), fields.text("unit"), fields.text_or_names("sha256")
+    digests = (digests,) if isinstance(digests, str) else digests or ()
+    # Information for people: the graph of a built model does it itself.
+    fields.mapping("trained")
     fields.end()
     names = read_labels(path.parent / labels) if isinstance(labels, str) else labels
-    return Sidecar(path, list(names) if names is not None else None, task, preprocess, unit)
+    return Sidecar(path, list(names) if names is not None else None, task, preprocess, unit, digests)
 
 
 def companions(
     model: Path,
+    content: bytes,
     origin: str,
     *,
     task: str,
     labels: Optional[Sequence[str]] = None,
     unit: Optional[str] = None,
     preprocess: Preprocess = Preprocess(),
+    trained: Optional[Mapping[str, Sequence[float]]] = None,
 ) -> list[tuple[Path, bytes]]:
-    """Name and content of the label list and the sidecar of `model`; `origin` is the sidecar's first line."""
+    """Name and content of the label list and the sidecar of `model`, whose bytes are `content`.
+
+    `origin` is the sidecar's first line; `trained` the normalization of the weights, which the graph does itself.
+    """
     files: list[tuple[Path, bytes]] = []
-    lines = [f"# {' '.join(origin.split())}", f"task: {task}"]
+    lines = [f"# {' '.join(origin.split())}", f"task: {task}", f"sha256: {_digests(model, content)}"]
     if labels is not None:
         path = model.with_suffix(".labels.txt")
         files.append((path, ("\n".join(labels) + "\n").encode()))
@@ -69,7 +84,19 @@ def companions(
     }
     if shown:
         lines.append(f"preprocess: {json.dumps(shown)}")
+    if trained:
+        lines += ["# What the weights were trained with; the model does it itself.", f"trained: {json.dumps(trained)}"]
     return [*files, (model.with_suffix(".yaml"), ("\n".join(lines) + "\n").encode())]
+
+
+def _digests(model: Path, content: bytes) -> str:
+    """sha256 of `content`, and of the model beside it that shares the sidecar, as YAML."""
+    digests = [hashlib.sha256(content).hexdigest()]
+    for suffix in (".tflite", ".onnx"):
+        other = model.with_suffix(suffix)
+        if suffix != model.suffix and other.is_file():
+            digests.append(sha256_of(other))
+    return digests[0] if len(digests) == 1 else json.dumps(digests)
 
 
 def check_target(option: str, target: Path, suffix: str) -> None:
@@ -80,14 +107,10 @@ def check_target(option: str, target: Path, suffix: str) -> None:
         raise UsageError(f"{option} {target} cannot be written", hint="name a file in a folder that exists")
 
 
-def write_all(files: Iterable[tuple[Path, bytes]]) -> list[Path]:
-    """Write each file whole or not at all, in order. Raises UsageError that names the one that cannot be written."""
-    written = []
-    for path, content in files:
-        try:
-            with paths.atomic_write(path) as handle:
-                handle.write(content)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-        written.append(path)
-    return written
+def write_files(files: Sequence[tuple[Path, bytes]]) -> list[Path]:
+    """Write files that belong together, all or none. Raises UsageError that names the one that cannot be written."""
+    try:
+        paths.write_together(files)
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be written: {error.strerror or error}") from error
+    return [path for path, _ in files]
