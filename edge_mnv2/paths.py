@@ -108,8 +108,8 @@ def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
 
 def finish_writing(target: Path) -> None:
     """Complete what a killed `write_together` with `target` as its last file began; usually there is nothing to do."""
-    note = _note_beside(target)
     try:
+        note = _note_beside(target)
         pairs = json.loads(note.read_text(encoding="utf-8"))
         for part, name in pairs:
             # Only what `write_together` makes: plain names of this folder.
@@ -118,7 +118,7 @@ def finish_writing(target: Path) -> None:
                     (note.parent / part).replace(note.parent / name)
         sync_folder(note.parent)
         note.unlink(missing_ok=True)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return
 
 

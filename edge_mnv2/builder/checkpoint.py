@@ -10,13 +10,14 @@ import json
 import logging
 import struct
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
 from edge_mnv2.builder.naming import recognized
-from edge_mnv2.builder.pickled import Placeholder, StoredTensor, containers, load
+from edge_mnv2.builder.pickled import Placeholder, StoredTensor, load
 from edge_mnv2.errors import ModelError
 from edge_mnv2.files import content
 
@@ -93,7 +94,7 @@ def _legacy(data: bytes, name: str) -> tuple[Any, _Contents]:
         raise ModelError(f"{name} were written on a big-endian machine", hint="save them again with a current PyTorch")
     value, keys = load(stream, name), load(stream, name)
     position = stream.tell()
-    tensors = [one for _, one in containers(value) if isinstance(one, StoredTensor)]
+    tensors = [one for _, one in _containers(value) if isinstance(one, StoredTensor)]
     sizes = {tensor.storage.key: tensor.storage for tensor in tensors}
     contents = {}
     for key in keys if isinstance(keys, list) else ():
@@ -154,15 +155,33 @@ def _values(content: Any, dtype: str) -> np.ndarray:
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<"))
 
 
+def _containers(value: Any) -> Iterator[tuple[str, Union[dict, Placeholder, StoredTensor]]]:
+    """Every dictionary, placeholder and tensor in `value`, each once and the outer ones first, with the keys to it."""
+    waiting: list[tuple[str, Any]] = [("", value)]
+    seen: set[int] = set()
+    for path, one in waiting:
+        if not isinstance(one, (dict, list, tuple, Placeholder, StoredTensor)) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if not isinstance(one, (list, tuple)):
+            yield path, one
+        if isinstance(one, dict):
+            waiting += [(f"{path}.{key}" if path else str(key), child) for key, child in one.items()]
+        elif isinstance(one, Placeholder):
+            waiting += [(path, one.state), (path, one.entries)]
+        elif not isinstance(one, StoredTensor):
+            waiting += [(path, child) for child in one]
+
+
 def _state_dict(value: Any, content: _Contents, name: str) -> dict[str, np.ndarray]:
     """The state dict in `value`: of all dictionaries and modules with tensors the first that is a MobileNetV2's."""
-    candidates = [(path, entries) for path, one in containers(value) if (entries := _entries(one))]
+    candidates = [(path, entries) for path, one in _containers(value) if (entries := _entries(one))]
     if not candidates:
         raise ModelError(f"{name} hold no state dict", hint="save one with torch.save(model.state_dict(), FILE)")
     networks = [one for one in candidates if recognized(one[1])] or [max(candidates, key=lambda one: len(one[1]))]
     # An averaged copy ("model_ema") is another result of the training than the one that its script reports first.
     path, entries = min(networks, key=lambda one: "ema" in one[0].lower())
-    others = list(dict.fromkeys(other for other, _ in networks if not other.startswith(path)))
+    others = list(dict.fromkeys(other for other, _ in networks if not f"{other}.".startswith(f"{path}.")))
     if path and others:
         log.warning("%s: the weights under '%s' are used, not those under '%s'", name, path, "', '".join(others[:3]))
     for key, tensor in entries.items():

@@ -8,7 +8,8 @@ options, schedulers and numpy scalars beside the weights. A pickle that asks for
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Callable, Union
 
@@ -30,33 +31,16 @@ STORAGES = {
 
 _MOST_INSTRUCTIONS = 5_000_000
 _DICTIONARIES = {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "builtins.dict"}
-_FUNCTIONS = {
-    "_codecs.encode",
-    "builtins.bytearray",
-    "builtins.complex",
-    "builtins.frozenset",
-    "builtins.getattr",
-    "builtins.list",
-    "builtins.object",
-    "builtins.range",
-    "builtins.set",
-    "builtins.slice",
-    "builtins.tuple",
-    "collections.defaultdict",
-    "collections.deque",
-    "copyreg.__newobj__",
-    "copyreg._reconstructor",
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.time",
-    "datetime.timedelta",
-    "datetime.timezone",
-    "functools.partial",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "torch.device",
-    "torch.storage._load_from_bytes",
-}
+_BUILTINS = ("bool", "bytearray", "bytes", "complex", "float", "frozenset", "getattr", "int", "list", "long", "object")
+_FUNCTIONS = frozenset(
+    (
+        *(f"builtins.{name}" for name in (*_BUILTINS, "range", "set", "slice", "str", "tuple", "unicode", "xrange")),
+        *("_codecs.encode", "collections.deque", "copyreg.__newobj__", "copyreg._reconstructor", "functools.partial"),
+        *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+        *("itertools.chain", "itertools.count", "itertools.cycle", "re._compile"),
+        *("numpy.dtype", "numpy.ndarray", "torch.device", "torch.storage._load_from_bytes"),
+    )
+)
 """Calls that only make a value, beside those of classes, which are written with a capital letter."""
 
 _MAKERS = (
@@ -67,9 +51,27 @@ _MAKERS = (
     "torch.jit._pickle.",
 )
 _ACTING = frozenset(
-    ("os", "posix", "nt", "subprocess", "socket", "ctypes", "multiprocessing", "threading", "shutil", "code", "pty")
+    ("os", "posix", "nt", "subprocess", "commands", "socket", "ctypes", "multiprocessing", "shutil", "code")
 )
-"""Modules whose classes do something when they are made."""
+_STANDARD = frozenset(getattr(sys, "stdlib_module_names", ())) | _ACTING
+_PLAIN = frozenset(
+    (
+        *(
+            "argparse",
+            "array",
+            "builtins",
+            "collections",
+            "contextlib",
+            "copyreg",
+            "dataclasses",
+            "datetime",
+            "decimal",
+        ),
+        *("enum", "fractions", "functools", "itertools", "logging", "numbers", "pathlib", "random"),
+        *("types", "typing", "uuid", "weakref", "zoneinfo"),
+    )
+)
+"""The standard library's modules whose classes only hold something; others may do something when they are made."""
 
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
@@ -146,24 +148,6 @@ def load(stream: BinaryIO, name: str) -> Any:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, EOFError) as error:
         raise ModelError(f"{name} is damaged: its pickle cannot be followed", hint="get the file again") from error
-
-
-def containers(value: Any) -> Iterator[tuple[str, Union[dict, Placeholder, StoredTensor]]]:
-    """Every dictionary, placeholder and tensor in `value`, each once and the outer ones first, with the keys to it."""
-    waiting: list[tuple[str, Any]] = [("", value)]
-    seen: set[int] = set()
-    for path, one in waiting:
-        if not isinstance(one, (dict, list, tuple, Placeholder, StoredTensor)) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        if not isinstance(one, (list, tuple)):
-            yield path, one
-        if isinstance(one, dict):
-            waiting += [(f"{path}.{key}" if path else str(key), child) for key, child in one.items()]
-        elif isinstance(one, Placeholder):
-            waiting += [(path, one.state), (path, one.entries)]
-        elif not isinstance(one, StoredTensor):
-            waiting += [(path, child) for child in one]
 
 
 class _Machine:
@@ -288,7 +272,7 @@ class _Machine:
             if opcode == "NEWOBJ_EX":
                 stack.pop()
             arguments, function = stack.pop(), stack.pop()
-            stack.append(self._made(function, arguments))
+            stack.append(self._made(function, arguments, is_class=opcode != "REDUCE"))
 
     def _outside(self, description: Any) -> Any:
         """What a persistent id stands for: a storage, or in old files a module's class with its source."""
@@ -306,7 +290,7 @@ class _Machine:
             raise ValueError("storage size")
         return Storage(str(description[2]), dtype, count)
 
-    def _made(self, function: Any, arguments: Any) -> Any:
+    def _made(self, function: Any, arguments: Any, *, is_class: bool = False) -> Any:
         if not isinstance(function, _Global) or not isinstance(arguments, tuple):
             raise self.refused("it calls something that it made itself")
         name = function.name
@@ -318,7 +302,7 @@ class _Machine:
             return arguments[0]
         if name == "torch._tensor._rebuild_from_type_v2":
             return self._made(arguments[0], arguments[2])
-        if not _makes_a_value(name):
+        if not _makes_a_value(name) and not (is_class and _only_holds(name)):
             raise self.refused(f"it calls {name}")
         return Placeholder(name)
 
@@ -336,7 +320,12 @@ def _makes_a_value(name: str) -> bool:
     """Whether a call of `name` would only make a value or an object."""
     if name in _FUNCTIONS or name.startswith(_MAKERS):
         return True
-    return name.rpartition(".")[2].lstrip("_")[:1].isupper() and name.split(".")[0] not in _ACTING
+    return name.rpartition(".")[2].lstrip("_")[:1].isupper() and _only_holds(name)
+
+
+def _only_holds(name: str) -> bool:
+    module = name.split(".")[0]
+    return module in _PLAIN or module not in _STANDARD
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Union[StoredTensor, Placeholder]:

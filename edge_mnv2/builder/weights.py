@@ -12,6 +12,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.builder.checkpoint import read_tensors
+from edge_mnv2.builder.inference import MEAN, STD
 from edge_mnv2.builder.naming import HEAD, TENSORFLOW_EPSILON, Named, named
 from edge_mnv2.errors import ModelError
 from edge_mnv2.network.layers import NORM_EPSILON
@@ -91,6 +92,17 @@ def read_weights(path: Path) -> Weights:
         tuple(network.left_out),
         tuple(network.assumed),
     )
+
+
+def trainable_weights(path: Path) -> Weights:
+    """`read_weights` for a training: PyTorch's padding, ImageNet's normalization. Raises ModelError for others."""
+    weights = read_weights(path)
+    if weights.tensorflow or (weights.mean or MEAN, weights.std or STD) != (MEAN, STD):
+        raise ModelError(
+            f"weights {path} were trained with another padding or normalization than `train` has",
+            hint="`edge-mnv2 build` takes them; `train` begins with torchvision's or timm's",
+        )
+    return weights
 
 
 def _report(network: Named, source: str) -> None:

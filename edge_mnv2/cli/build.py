@@ -33,9 +33,7 @@ def build(
     ranges: Optional[Path] = option(
         "ranges", "Ranges that a calibration or `train --qat` wrote for these weights.", File()
     ),
-    task: Optional[str] = option(
-        "task", "classification (default) or regression; asked for where there is one output."
-    ),
+    task: Optional[str] = option("task", "classification (default) or regression; asked for with one output."),
     mean: Optional[tuple[float, ...]] = option(
         "mean", "Pictures' mean for the weights, of 1 or of 255; default: ImageNet's.", Numbers("R", "G", "B")
     ),

@@ -123,7 +123,7 @@ def write(taught: Taught, out: Path, document: Document, more: Sequence[tuple[Pa
     twin = out.with_name(f"{out.stem}_edgetpu.tflite")
     contents: list[tuple[Path, bytes]] = []
     sidecar = [f"# taught by edge-mnv2 on {document['backbone']['model']}", f"task: {lesson.task}"]
-    sidecar.append(f"sha256: {hashlib.sha256(taught.model).hexdigest()}")
+    sidecar.append(f"sha256: '{hashlib.sha256(taught.model).hexdigest()}'")
     if lesson.task == CLASSIFICATION:
         contents.append((labels, labels_text(names).encode("utf-8", "surrogateescape")))
         sidecar.append(f"labels: {json.dumps(labels.name, ensure_ascii=False)}")

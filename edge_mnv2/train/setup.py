@@ -14,7 +14,7 @@ from edge_mnv2.board.memory import MemoryReader
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.builder.recipe import IMAGENET_ENTRY
 from edge_mnv2.builder.request import IMAGENET
-from edge_mnv2.builder.weights import Weights, read_weights
+from edge_mnv2.builder.weights import Weights, trainable_weights
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.network.layers import Convolution, elements
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
@@ -102,8 +102,8 @@ def _weights(request: TrainRequest, say: Callable[[str], None]) -> Optional[Weig
     if chosen == IMAGENET:
         from edge_mnv2.zoo.pull import fetch
 
-        return read_weights(fetch(IMAGENET_ENTRY))
-    return read_weights(Path(chosen))
+        return trainable_weights(fetch(IMAGENET_ENTRY))
+    return trainable_weights(Path(chosen))
 
 
 def _begin_at_mean(module: NetworkModule, data: TrainingData) -> None:

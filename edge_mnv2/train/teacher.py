@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 import torch
 
-from edge_mnv2.builder.weights import fit, read_weights
+from edge_mnv2.builder.weights import fit, trainable_weights
 from edge_mnv2.errors import ModelError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.classifier import Classifier
@@ -43,7 +43,7 @@ def open_teacher(name: str, classes: Sequence[str], resolution: int, device: tor
 
 
 def _from_weights(path: Path, classes: Sequence[str], resolution: int, device: torch.device) -> Teacher:
-    weights = read_weights(path)
+    weights = trainable_weights(path)
     if weights.width is None or weights.outputs is None:
         raise ModelError(f"--teacher {path}: no MobileNetV2 has tensors of these shapes")
     _check_count(str(path), weights.outputs, classes)

@@ -96,7 +96,7 @@ def _digests(model: Path, content: bytes) -> str:
         other = model.with_suffix(suffix)
         if suffix != model.suffix and other.is_file():
             digests.append(sha256_of(other))
-    return digests[0] if len(digests) == 1 else json.dumps(digests)
+    return json.dumps(digests[0] if len(digests) == 1 else digests)
 
 
 def check_target(option: str, target: Path, suffix: str) -> None:

@@ -8,8 +8,8 @@ import sys
 import types
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Optional
 from unittest import mock
 
 import numpy as np
@@ -58,21 +58,33 @@ class _Pickler(pickle.Pickler):
         return (*identity, None) if self.legacy else identity
 
 
-def _pickled(value: Any, legacy: bool) -> bytes:
+def _pickled(value: Any, legacy: bool, protocol: int) -> bytes:
     stream = io.BytesIO()
-    pickler = _Pickler(stream, protocol=2)
+    pickler = _Pickler(stream, protocol=protocol)
     pickler.legacy = legacy
     pickler.dump(value)
     return stream.getvalue()
 
 
-def pth(state: Mapping[str, np.ndarray], *, legacy: bool = False, wrapped: str = "") -> bytes:
-    """The file's content; with `wrapped` the state dict lies in a checkpoint's dictionary under that name."""
+def pth(
+    state: Mapping[str, np.ndarray],
+    *,
+    legacy: bool = False,
+    wrapped: str = "",
+    arranged: Optional[Callable[[dict[str, Any]], Any]] = None,
+    protocol: int = 2,
+) -> bytes:
+    """The file's content; with `wrapped` the state dict lies in a checkpoint's dictionary under that name.
+
+    `arranged` makes whatever is saved of the state dict's tensors.
+    """
     storages = [_Storage(str(number), np.ascontiguousarray(values)) for number, values in enumerate(state.values())]
     tensors: Any = OrderedDict((name, _Tensor(storage)) for name, storage in zip(state, storages))
     value = {"epoch": 7, wrapped: tensors} if wrapped else tensors
+    if arranged is not None:
+        value = arranged(tensors)
     with mock.patch.dict(sys.modules, _torch()):
-        body = _pickled(value, legacy)
+        body = _pickled(value, legacy, protocol)
     if not legacy:
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
