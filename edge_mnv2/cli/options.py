@@ -261,6 +261,8 @@ DEVICE: Any = option(
 ROOT: Any = option("root", "Look at a copy of a board's files in DIR instead of this machine.", File("DIR"))
 REST: Any = Rest()
 CHOSEN: Any = Chosen()
+TYPED: Any = Group(lambda: iter(()), lambda call: frozenset(name for name, typed in call.texts.items() if typed))
+"""The names of the options that stand on the command line itself."""
 
 
 def check_root(root: Optional[Any]) -> str:

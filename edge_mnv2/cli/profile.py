@@ -11,10 +11,10 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import (
-    CHOSEN,
     JSON,
     ROOT,
     SAID_OF_INPUT,
+    TYPED,
     argument,
     changed,
     flag,
@@ -72,7 +72,7 @@ def profile(
     duration: Optional[float] = option("duration", "Measure for S seconds (8; with --sweep 90).", Duration()),
     root: Optional[Path] = ROOT,
     as_json: bool = JSON,
-    chosen: frozenset[str] = CHOSEN,
+    typed: frozenset[str] = TYPED,
 ) -> None:
     """Measure this board: the model alone, every stage, the whole way of a frame; find and save the best settings.
 
@@ -83,7 +83,7 @@ def profile(
     from edge_mnv2.profiler.session import profile as measure
 
     if words:
-        _compare(words, chosen, report, as_json)
+        _compare(words, typed, report, as_json)
         return
     if goal.value != "latency" and not sweep and goal.origin == COMMAND_LINE:
         raise UsageError("--goal without --sweep", hint="--goal says what --sweep chooses the settings for")
@@ -115,14 +115,14 @@ def profile(
         typer.echo(f"report: {report}", err=True)
 
 
-def _compare(words: list[str], chosen: frozenset[str], report: Optional[Path], as_json: bool) -> None:
+def _compare(words: list[str], typed: frozenset[str], report: Optional[Path], as_json: bool) -> None:
     from edge_mnv2.html_report import write_page
     from edge_mnv2.profiler.compare import MEANINGS, Comparison, render
 
     if words[0] != "compare":
         raise UsageError(f"profile: unexpected '{words[0]}'", hint="edge-mnv2 profile compare A.json B.json")
-    for name in sorted(chosen - {"report", "json", "verbose", "quiet", "debug"}):
-        raise UsageError(f"--{name.replace('_', '-')} does not go with profile compare", hint="it measures nothing")
+    for name in sorted(typed - {"report", "json", "verbose", "quiet", "debug"}):
+        raise UsageError(f"--{name} does not go with profile compare", hint="it measures nothing")
     comparison = Comparison([Path(word) for word in words[1:]])
     if report is not None:
         write_page(report, render(comparison))
