@@ -1,11 +1,14 @@
-"""Addresses of streams: user names and passwords made fit for a library, and never shown."""
+"""Addresses of cameras, brokers and web services: taken apart in one way, and their secrets never shown."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from edge_mnv2.errors import UsageError
 
@@ -13,14 +16,21 @@ _SAFE = "-._~!$&'()*+,;="
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PORT = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
 _END = re.compile(r"[/?#]")
+_NUMBER_HOST = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?=[/?#]|$)")
 _CERTAIN_HOST = re.compile(
     r"""(?x) (?:\d{1,3}(?:\.\d{1,3}){3} | \[[0-9A-Fa-f:.]+\] | localhost | [\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,})
         (?::\d{1,5})? (?=[/?#]|$)"""
 )
-_SECRET_WORDS = re.compile(
-    r"""(?ix) \b (user(?:name)? | user-?id | user-pw | pass(?:word|wd)? | pwd | token | auth | key)
-        (\s*=\s*) ("[^"]*" | '[^']*' | [^\s&!]+)"""
+_WORDS = (
+    r"(?<![A-Za-z])(?:user(?:name)?|usr|user-?id|user-pw|login|pass(?:word|wd|phrase)?|pwd|psw|secret|token"
+    r"|access[_-]?token|auth(?:orization)?|api[_-]?key|key|sig(?:nature)?|session(?:[_-]?id)?|sid|credentials?)"
 )
+_SECRET_WORDS = re.compile(rf"(?i)({_WORDS})(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s&!]+)")
+_ANY_ADDRESS = re.compile(r"(?i)([a-z][a-z0-9+.-]*:/{0,3}|//)[^\s\"'!]*@")
+_NO_SCHEME = re.compile(r"[^\s\"'!/:=]+:[^\s\"'!]*@(?=[\w\[])")
+
+_known: set[str] = set()
+"""Secrets of this process in each form that a message may show them in."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,10 @@ class StreamUrl:
     def parse(cls, text: str) -> StreamUrl:
         """Take `text` apart, with a password that holds `@`, `:`, `/`, `?` or `#` unescaped as well.
 
-        Raises UsageError, which does not repeat a password, where there is no host.
+        Raises UsageError, which does not repeat a password, where there is no host, or where the host cannot be told
+        from a password.
         """
+        remember_secrets([text])
         match = _ADDRESS.fullmatch(text.strip())
         if not match:
             raise UsageError(f"'{redact(text)}' is not an address", hint="for instance rtsp://camera.local/stream")
@@ -54,12 +66,31 @@ class StreamUrl:
         return cls(scheme, user, password, rest)
 
     @property
+    def host(self) -> str:
+        """The host's name or number, without brackets."""
+        return urlsplit(f"//{self.place}").hostname or ""
+
+    @property
+    def port(self) -> Optional[int]:
+        """Raises UsageError where it is none."""
+        try:
+            return urlsplit(f"//{self.place}").port
+        except ValueError:
+            raise UsageError(f"{self.shown}: this is no port", hint="ports go from 1 to 65535") from None
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port alone: what may be shown where the path itself can be a secret."""
+        return f"{self.scheme}://{_END.split(self.place, maxsplit=1)[0]}"
+
+    @property
     def shown(self) -> str:
-        """The address for people: no user, no password, no query, and no path that could be a piece of a password."""
-        place, mark, _ = self.place.partition("?")
-        if "@" in self.place:
-            place = _END.split(place, maxsplit=1)[0] + "/..."
-        return f"{self.scheme}://{place}{'?...' if mark else ''}"
+        """The address for people: no user, no password, no query, and no path that could hold a password."""
+        path, mark, _ = self.place.partition("?")
+        path, hash_mark, _ = path.partition("#")
+        if "@" in self.place or _SECRET_WORDS.search(path):
+            path = _END.split(path, maxsplit=1)[0] + "/..."
+        return f"{self.scheme}://{path}{'?...' if mark else '#...' if hash_mark else ''}"
 
     @property
     def bare(self) -> str:
@@ -78,22 +109,74 @@ class StreamUrl:
 def _end_of_credentials(rest: str) -> Optional[int]:
     """Where the @ is that ends `user:password` in what follows `://`; None where there are no credentials.
 
-    A password that was not percent-encoded may hold every sign that ends a host, and a path may hold an @.
+    A password that was not percent-encoded may hold every sign that ends a host, and a path may hold an @. Raises
+    UsageError where `name:digits/...@...` may be both.
     """
     authority = _END.split(rest, maxsplit=1)[0]
-    if "@" not in authority and _PORT.fullmatch(authority):
-        return None
     marks = [match.start() for match in re.finditer("@", rest)]
+    if not marks:
+        return None
+    # No address of ours has a fragment: what stands behind # belongs to a password.
+    behind_hash = ":" in rest.partition("#")[0] and "#" in rest[: marks[-1]]
+    if "@" not in authority and _PORT.fullmatch(authority) and not behind_hash:
+        # Digits behind a colon are a port, or the beginning of a password that goes on behind / or ?.
+        if ":" not in authority or _NUMBER_HOST.match(rest):
+            return None
+        behind = rest[len(authority) :]
+        if behind.startswith("/"):
+            if "@" not in behind.partition("?")[0]:
+                return None
+            if _CERTAIN_HOST.match(rest) or not any(_CERTAIN_HOST.match(rest, mark + 1) for mark in marks):
+                raise UsageError(
+                    "an address can be read in two ways: with a port, or with a password that holds a /",
+                    hint="in a password write / as %2F, in a path write @ as %40",
+                )
     before_query = [mark for mark in marks if "?" not in rest[:mark]]
     for group in (before_query, marks):
         certain = [mark for mark in group if _CERTAIN_HOST.match(rest, mark + 1)]
         if certain:
             return certain[-1]
     last = authority.rfind("@")
-    return last if last >= 0 else marks[-1] if marks else None
+    return marks[-1] if last < 0 or behind_hash else last
+
+
+def secrets_of(text: str) -> list[str]:
+    """What in `text`, an address or a mistyped one, looks like credentials: `user:password`, the password alone, values
+    of `password=` and the like. Longest first."""
+    secrets = [match[3].strip("\"'") for match in _SECRET_WORDS.finditer(text)]
+    rest = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:/{1,3}|^//", "", text.strip())
+    split: Optional[int] = rest.rfind("@")
+    with contextlib.suppress(UsageError):
+        split = _end_of_credentials(rest)
+    if split is not None and split > 0 and (rest != text.strip() or ":" in rest[:split]):
+        credentials = rest[:split]
+        password = credentials.partition(":")[2]
+        secrets += [credentials, password, unquote(password)]
+    return sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+
+
+def remember_secrets(texts: Iterable[str], *, whole: bool = False) -> None:
+    """From now on no message of this process shows the secrets in `texts` (with `whole`, the texts themselves)."""
+    for text in texts:
+        for secret in [text] if whole else secrets_of(text) if "@" in text or "=" in text else []:
+            _known.update((secret, quote(secret, safe=""), quote(secret, safe=_SAFE), repr(secret)[1:-1]))
+            _known.add(json.dumps(secret)[1:-1])
 
 
 def redact(text: str) -> str:
-    """`text` with what looks like credentials taken out: `user:password@` in addresses, `password=...` and the like."""
-    text = re.sub(r"(?i)([a-z][a-z0-9+.-]*://)[^\s\"'!]*@", r"\1...@", text)
+    """`text` without what looks like credentials: secrets of this process, `user:password@`, `password=...`."""
+    text = hide_known(text, 4)
+    text = _ANY_ADDRESS.sub(r"\1...@", text)
+    text = _NO_SCHEME.sub("...@", text)
     return _SECRET_WORDS.sub(r"\1\2...", text)
+
+
+def hide_known(text: str, least: int = 8) -> str:
+    """`text` without the secrets of this process that have at least `least` signs and are no plain lower-case word.
+
+    Results pass this: their names of fields and numbers stay as they are.
+    """
+    for secret in sorted(_known, key=len, reverse=True):
+        if len(secret) >= least and secret in text and (least < 8 or not re.fullmatch(r"[a-z_0-9.]+", secret)):
+            text = text.replace(secret, "...")
+    return text

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edge_mnv2 import __version__
+from edge_mnv2.addresses import remember_secrets
 from edge_mnv2.cli import command, terminal
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
 from edge_mnv2.settings.option import variable
@@ -76,6 +77,7 @@ def main() -> None:
     """The console script."""
     # 32-bit tflite-runtime switches subnormal numbers off, and numpy then warns of it at each start.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
+    remember_secrets([*sys.argv[1:], *(value for name, value in os.environ.items() if name.startswith("EDGE_MNV2_"))])
     terminal.prepare()
     # The parser puts another in its place when the reader goes away.
     stdout = sys.stdout

@@ -12,6 +12,7 @@ import typer
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, MODEL, argument, settings
 from edge_mnv2.errors import PARTIAL, SourceError
+from edge_mnv2.messages import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ def classify(
             answers = [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in top]
             rows.append({"file": file, "top": answers, "inference_ms": round(classified.inference_ns / 1e6, 3)})
             if not as_json:
-                typer.echo(file)
+                typer.echo(one_line(file))
                 for one in top:
                     figure = f"{one.score:.1%}" if one.unit is None else one.figure
                     typer.echo(f"  {figure:>6}  {one.label}")

@@ -15,6 +15,7 @@ from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, MODEL, argument, option, settings
 from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import PARTIAL, SourceError
+from edge_mnv2.messages import console, in_place, visible
 from edge_mnv2.settings.kinds import File
 
 if TYPE_CHECKING:
@@ -77,15 +78,14 @@ def _progress(dataset: Dataset) -> Iterator[Callable[[Outcome], None]]:
     if not sys.stderr.isatty():
         yield lambda outcome: _failed(outcome, _note)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with in_place(Progress(*columns, console=console(), transient=True)) as bar:
         task = bar.add_task("", total=len(dataset.examples), rate="")
 
         def advance(outcome: Outcome) -> None:
-            _failed(outcome, lambda text: bar.console.print(text, markup=False, highlight=False))
+            _failed(outcome, lambda text: bar.console.print(visible(text), markup=False, highlight=False))
             speed = bar.tasks[0].speed
             bar.update(task, advance=1, rate=f"{speed:.0f} pictures/s" if speed else "")
 

@@ -17,6 +17,7 @@ from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, group, op
 from edge_mnv2.cli.run import CAMERA, WebRequest, web_request
 from edge_mnv2.cli.terminal import Line, aligned, typed_line
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
+from edge_mnv2.messages import console, in_place
 from edge_mnv2.settings.kinds import File, Number, Whole
 from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, Value
 
@@ -201,11 +202,10 @@ def _say(sentence: str) -> None:
 def _progress(guide: Guide) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal; elsewhere a line every few seconds. `guide` is told too."""
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("looking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with in_place(Progress(*columns, console=console(), transient=True)) as bar:
             task = bar.add_task("")
 
             def on_bar(done: int, total: int) -> None:

@@ -11,7 +11,10 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from typing import IO, Optional
+from typing import IO, Any, Optional, cast
+
+from edge_mnv2.addresses import hide_known
+from edge_mnv2.messages import Filtered, for_people, one_line, unfiltered, visible
 
 
 def prepare() -> None:
@@ -31,6 +34,9 @@ def prepare() -> None:
         # is JSON's own.
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+    if not isinstance(sys.stdout, Filtered):
+        sys.stdout = cast(Any, Filtered(sys.stdout, hide_known, best_effort=False))
+    sys.stderr = for_people(sys.stderr)
 
 
 def problem(stdout: IO[str]) -> Optional[OSError]:
@@ -55,7 +61,7 @@ def _null(flags: int, mode: str) -> IO[str]:
 
 def aligned(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = None, right: Sequence[int] = ()) -> str:
     """`rows` with columns padded to one width; the columns in `right` end together. The last column is never padded."""
-    every = [list(header), *map(list, rows)] if header is not None else [list(row) for row in rows]
+    every = [[one_line(cell) for cell in row] for row in ([header] if header is not None else []) + list(rows)]
     if not every:
         return ""
     widths = [max(len(row[column]) for row in every) for column in range(len(every[0]))]
@@ -79,14 +85,15 @@ class Line:
     def show(self, text: str) -> None:
         """Replace the changing line."""
         if self._shown:
-            sys.stderr.write(f"\r{text:<{self._width}}")
+            text = visible(text)
+            unfiltered(sys.stderr).write(f"\r{text:<{self._width}}")
             sys.stderr.flush()
             self._width = len(text)
 
     def say(self, text: str) -> None:
         """Put a line above it that stays."""
         self.show("")
-        sys.stderr.write(f"{chr(13) if self._shown else ''}{text}\n")
+        unfiltered(sys.stderr).write(f"{chr(13) if self._shown else ''}{visible(text)}\n")
         sys.stderr.flush()
 
 

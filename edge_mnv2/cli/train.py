@@ -14,6 +14,7 @@ from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import CHOSEN, JSON, argument, flag, option
 from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import PARTIAL
+from edge_mnv2.messages import unfiltered, visible
 from edge_mnv2.settings.kinds import File, Number, Whole
 
 if TYPE_CHECKING:
@@ -108,12 +109,12 @@ class _Progress:
         left = f", {_duration(seconds_left)} left" if seconds_left is not None else ""
         loss = f", loss {phase.objective.over(at.sums):.4f}" if at.sums.pictures else ""
         text = f"{phase.name} epoch {at.epoch + 1}/{phase.epochs}, step {at.step}/{steps}{loss}{left}"
-        sys.stderr.write(f"\r\x1b[K{text}")
+        unfiltered(sys.stderr).write(f"\r\x1b[K{visible(text)}")
         sys.stderr.flush()
 
     def epoch(self, entry: dict[str, Any], phase: TrainingPhase, seconds_left: float) -> None:
         if self._live:
-            sys.stderr.write("\r\x1b[K")
+            unfiltered(sys.stderr).write("\r\x1b[K")
         measures = ", ".join(
             f"{title} {_shown(key, entry['validation'][key])}" for key, title in _MEASURES if key in entry["validation"]
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Optional, Protocol, TextIO
 
+from edge_mnv2.messages import in_place, unfiltered, visible
 from edge_mnv2.outputs.records import UNRECOGNIZED
 from edge_mnv2.pipeline.result import Result
 from edge_mnv2.pipeline.statistics import Statistics
@@ -120,7 +121,7 @@ def status_for(describe: Describe, stream: Optional[TextIO] = None) -> NewestSho
     if stream.isatty():
         from rich.console import Console
 
-        if not Console(file=stream).is_dumb_terminal:
+        if not Console(file=unfiltered(stream)).is_dumb_terminal:
             return LiveStatus(describe, stream)
     return StatusLine(describe, stream)
 
@@ -135,13 +136,9 @@ class LiveStatus(NewestShown):
         from rich.live import Live
 
         try:
-            console = Console(file=self._stream, highlight=False)
-            with (
-                Live(
-                    self._picture(), console=console, auto_refresh=False, transient=True, redirect_stdout=False
-                ) as live,
-                _log_lines_above(self._stream),
-            ):
+            console = Console(file=unfiltered(self._stream), highlight=False)
+            live = Live(self._picture(), console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+            with in_place(live), _log_lines_above(self._stream):
                 while not self._halt.wait(1 / _PER_S):
                     live.update(self._picture(), refresh=True)
         except (OSError, ValueError):
@@ -155,14 +152,14 @@ class LiveStatus(NewestShown):
         latest = self._latest
         grid = Table.grid(padding=(0, 1))
         grid.add_column(no_wrap=True, overflow="ellipsis")
-        grid.add_row(Text(self._describe(latest, classes=False), style="bold"))
+        grid.add_row(Text(visible(self._describe(latest, classes=False)), style="bold"))
         classes = Table.grid(padding=(0, 1))
         for width in (_BAR, None, None):
             classes.add_column(width=width, no_wrap=True, overflow="ellipsis")
         for one in latest.shown[:_CLASSES] if latest is not None else ():
             present = latest is not None and one.label in latest.present
             bar = ProgressBar(total=1.0, completed=max(0.0, min(1.0, one.score)), width=_BAR, complete_style="cyan")
-            name = Text(one.label, style="bold green" if present else "")
+            name = Text(visible(one.label), style="bold green" if present else "")
             classes.add_row(bar, Text(f"{one.figure:>4}"), name)
         if latest is not None and latest.unsure:
             classes.add_row("", "", Text(UNRECOGNIZED, style="dim"))

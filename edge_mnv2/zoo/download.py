@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Optional, TextIO
 
 from edge_mnv2.files import text_content
+from edge_mnv2.messages import in_place, unfiltered, visible
 from edge_mnv2.zoo import web
 from edge_mnv2.zoo.entry import without_credentials
 from edge_mnv2.zoo.web import HEAD_BYTES, SNIFF_BYTES, Limits, Unreachable
@@ -47,8 +48,8 @@ def transfer_bar(name: str, stream: Optional[TextIO] = None) -> Iterator[Optiona
     from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = ("{task.percentage:3.0f} %", DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(file=stream)
-    with Progress(TextColumn(name, markup=False), *columns, console=console, transient=True) as bar:
+    console = Console(file=unfiltered(stream))
+    with in_place(Progress(TextColumn(visible(name), markup=False), *columns, console=console, transient=True)) as bar:
         task = bar.add_task(name, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 

@@ -1,0 +1,106 @@
+"""What people read: signs that would steer a terminal become visible, and no message ends the work.
+
+`prepare` in `cli/streams.py` puts a `People` around stderr and stdout. What moves the cursor itself (a progress bar, a
+status that stays in place) writes to `unfiltered(stream)`, names and labels through `visible`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
+
+from edge_mnv2.addresses import redact
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Display = TypeVar("Display", bound=contextlib.AbstractContextManager[Any])
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""C0 and C1 controls (ECMA-48) without tab and newline, line separators, bidirectional controls (UAX 9)."""
+
+
+def visible(text: str) -> str:
+    r"""`text` with each control or bidirectional sign as `\u001b`, which is also JSON's own way to write it."""
+    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    """`visible`, and no line ends: a name of several lines makes no rows of its own."""
+    return visible(text).replace("\n", "\\n")
+
+
+def steering(text: str) -> Optional[str]:
+    r"""The first control or bidirectional sign of `text` as `\u001b`; None where there is none.
+
+    For readers of registries, sidecars, labels and profiles, which refuse such text.
+    """
+    match = _STEERING.search(text)
+    return visible(match[0]) if match else None
+
+
+class People:
+    """A text stream for people around `stream`: what is written passes `rewrite`, then `visible`.
+
+    With `best_effort`, text that cannot be written is dropped: stderr may be full or closed, and the work goes on.
+    """
+
+    def __init__(self, stream: Any, rewrite: Callable[[str], str], *, best_effort: bool) -> None:
+        self.unfiltered = stream
+        self._rewrite = rewrite
+        self._best_effort = best_effort
+
+    def write(self, text: str) -> int:
+        try:
+            self.unfiltered.write(visible(self._rewrite(text)))
+        except (OSError, ValueError):
+            if not self._best_effort:
+                raise
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self.unfiltered.flush()
+        except (OSError, ValueError):
+            if not self._best_effort:
+                raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unfiltered, name)
+
+
+def unfiltered(stream: Any) -> Any:
+    """The stream behind a `People`, for what moves the cursor itself."""
+    return stream.unfiltered if isinstance(stream, People) else stream
+
+
+def console() -> Console:
+    """rich's console on stderr, for what moves the cursor. Text from outside goes through `visible` first."""
+    from rich.console import Console
+
+    return Console(file=unfiltered(sys.stderr), highlight=False)
+
+
+@contextlib.contextmanager
+def in_place(display: Display) -> Iterator[Display]:
+    """Show rich's `display` (a progress, a live table); what is written to stderr meanwhile stands above it."""
+    with display:
+        above = sys.stderr
+        # rich puts a stream of its own there, which passes escape sequences on.
+        sys.stderr = people(above)
+        try:
+            yield display
+        finally:
+            sys.stderr = above
+
+
+def people(stream: Any) -> Any:
+    """Messages for `stream`: without secrets, visible, best effort."""
+    return stream if isinstance(stream, People) else People(stream, redact, best_effort=True)

@@ -1,0 +1,131 @@
+"""What could steer a terminal is shown and not sent, and messages that cannot be written end nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edge_mnv2.terminal import People, one_line, people, steering, visible
+
+COMMAND = [sys.executable, "-m", "edge_mnv2"]
+ATTACKS = {
+    "clipboard": "\x1b]52;c;cm0gLXJm\x07",
+    "false row": "\x1b[2K\x1b[1Atabby 99 %",
+    "C1": "\x9b2J",
+    "right to left": "cat\u202egpj.exe",
+    "isolate": "\u2066x\u2069",
+    "carriage return": "bad\rgood",
+    "backspace": "bad\b\b\bgood",
+    "line separator": "a\u2028b",
+}
+
+
+@pytest.mark.parametrize("text", ATTACKS.values(), ids=ATTACKS)
+def test_every_steering_sign_becomes_visible(text: str) -> None:
+    shown = visible(text)
+    assert shown.isprintable() and steering(shown) is None
+    assert steering(text) is not None and str(steering(text)) in shown
+    assert json.loads(f'"{shown}"') == text, "JSON reads it back"
+
+
+def test_plain_text_of_any_language_stays() -> None:
+    for text in ("Häuser 猫 кошка قط 👩‍👩‍👧", "a\tb\nc"):
+        assert visible(text) == text and steering(text) is None
+    assert one_line("a\nb 99 %") == "a\\nb 99 %"
+
+
+class _Full(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_messages_are_best_effort_and_results_are_not() -> None:
+    stream: Any = people(_Full())
+    stream.write("lost")
+    print("lost", file=stream, flush=True)
+    with pytest.raises(OSError):
+        People(_Full(), str, best_effort=False).write("results")
+
+
+def _terminal(arguments: list[str], **how: Any) -> tuple[int, str]:
+    """Exit code and everything that a terminal on stdout and stderr was sent."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, **how)
+    os.close(slave)
+    sent = b""
+    while select.select([master], [], [], 60)[0]:
+        try:
+            data = os.read(master, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        sent += data
+    os.close(master)
+    return process.wait(10), sent.decode(errors="replace").replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_a_hostile_file_name(attack: str, stub: Path, data: Path, tmp_path: Path) -> None:
+    """Classified, broken, not there, given to the wrong option: it never reaches the terminal as it is."""
+    good = tmp_path / f"{attack.replace('/', '')}.bmp"
+    shutil.copy(data / "images/cat.bmp", good)
+    bad = good.with_suffix(".jpg")
+    bad.write_bytes(b"no picture")
+    for arguments in (
+        ["classify", "--model", str(stub), str(good), str(bad), f"no{attack}"],
+        ["run", "--model", str(bad), "--source", "test", "--max-frames", "1"],
+        ["run", "--source", f"no{attack}"],
+        ["classify", f"--{attack}"],
+        ["inspect", str(bad)],
+        ["devices", "show", f"no{attack}"],
+    ):
+        _, sent = _terminal([*COMMAND, *arguments])
+        assert sent and steering(sent) is None, (arguments[0], sent)
+
+
+def test_json_keeps_a_hostile_name(stub: Path, data: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a\u202eb\x9bc.bmp"
+    shutil.copy(data / "images/cat.bmp", picture)
+    done = subprocess.run(
+        [*COMMAND, "classify", "--json", "--model", str(stub), str(picture)], capture_output=True, text=True
+    )
+    assert steering(done.stdout) is None
+    assert json.loads(done.stdout)["results"][0]["file"] == str(picture)
+
+
+@pytest.mark.parametrize("redirect", ["2>/dev/full", "2>&-", "2> >(exec true)"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run --source test --max-frames 40 --json",
+        "-v classify --json cat.bmp broken.jpg",
+        "evaluate --json folder",
+    ],
+)
+def test_stderr_that_cannot_be_written(redirect: str, command: str, stub: Path, data: Path, tmp_path: Path) -> None:
+    """Full, closed, its reader gone: the results are the same, and so is the exit code."""
+    shutil.copy(data / "images/cat.bmp", tmp_path / "cat.bmp")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    for name in ("red", "green"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        shutil.copy(data / "images/cat.bmp", tmp_path / "folder" / name / "1.bmp")
+    command = f"{sys.executable} -m edge_mnv2 {command} --model {stub}"
+
+    def results(redirected: str) -> tuple[int, Any]:
+        done = subprocess.run(
+            ["bash", "-c", f"{command} {redirected}"], cwd=tmp_path, stdout=subprocess.PIPE, timeout=60, check=False
+        )
+        document = json.loads(done.stdout)
+        return done.returncode, document.get("frames", sorted(document))
+
+    assert results(redirect) == results("2>/dev/null")
