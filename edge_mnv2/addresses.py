@@ -31,6 +31,7 @@ _NO_SCHEME = re.compile(r"[^\s\"'!/:=]+:[^\s\"'!]*@(?=[\w\[])")
 
 _known: set[str] = set()
 """Secrets of this process in each form that a message may show them in."""
+_shown: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,17 @@ def remember_secrets(texts: Iterable[str], *, whole: bool = False) -> None:
             _known.add(json.dumps(secret)[1:-1])
 
 
+def show_on_purpose(secret: str) -> None:
+    """Let messages show `secret`: it was made for the person who reads them."""
+    _shown.add(secret)
+
+
 def redact(text: str) -> str:
     """`text` without what looks like credentials: secrets of this process, `user:password@`, `password=...`."""
     text = hide_known(text, 4)
     text = _ANY_ADDRESS.sub(r"\1...@", text)
     text = _NO_SCHEME.sub("...@", text)
-    return _SECRET_WORDS.sub(r"\1\2...", text)
+    return _SECRET_WORDS.sub(lambda match: match[0] if match[3] in _shown else f"{match[1]}{match[2]}...", text)
 
 
 def hide_known(text: str, least: int = 8) -> str:

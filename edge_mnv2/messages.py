@@ -1,6 +1,6 @@
 """What people read: signs that would steer a terminal become visible, and no message ends the work.
 
-`prepare` in `cli/streams.py` puts a `People` around stderr and stdout. What moves the cursor itself (a progress bar, a
+`prepare` in `cli/terminal.py` puts a `Filtered` around stderr and stdout. What moves the cursor itself (a progress bar, a
 status that stays in place) writes to `unfiltered(stream)`, names and labels through `visible`.
 """
 
@@ -42,7 +42,7 @@ def steering(text: str) -> Optional[str]:
     return visible(match[0]) if match else None
 
 
-class People:
+class Filtered:
     """A text stream for people around `stream`: what is written passes `rewrite`, then `visible`.
 
     With `best_effort`, text that cannot be written is dropped: stderr may be full or closed, and the work goes on.
@@ -77,8 +77,8 @@ class People:
 
 
 def unfiltered(stream: Any) -> Any:
-    """The stream behind a `People`, for what moves the cursor itself."""
-    return stream.unfiltered if isinstance(stream, People) else stream
+    """The stream behind a `Filtered`, for what moves the cursor itself."""
+    return stream.unfiltered if isinstance(stream, Filtered) else stream
 
 
 def console() -> Console:
@@ -94,13 +94,13 @@ def in_place(display: Display) -> Iterator[Display]:
     with display:
         above = sys.stderr
         # rich puts a stream of its own there, which passes escape sequences on.
-        sys.stderr = people(above)
+        sys.stderr = for_people(above)
         try:
             yield display
         finally:
             sys.stderr = above
 
 
-def people(stream: Any) -> Any:
+def for_people(stream: Any) -> Any:
     """Messages for `stream`: without secrets, visible, best effort."""
-    return stream if isinstance(stream, People) else People(stream, redact, best_effort=True)
+    return stream if isinstance(stream, Filtered) else Filtered(stream, redact, best_effort=True)

@@ -21,6 +21,7 @@ FLOORS = (
         "files",
         "strict_yaml",
         "addresses",
+        "messages",
         "signals",
         "html_report",
         "svg_chart",

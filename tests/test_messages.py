@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge_mnv2.terminal import People, one_line, people, steering, visible
+
+from edge_mnv2.messages import Filtered, for_people, one_line, steering, visible
 
 COMMAND = [sys.executable, "-m", "edge_mnv2"]
 ATTACKS = {
@@ -49,11 +50,11 @@ class _Full(io.StringIO):
 
 
 def test_messages_are_best_effort_and_results_are_not() -> None:
-    stream: Any = people(_Full())
+    stream: Any = for_people(_Full())
     stream.write("lost")
     print("lost", file=stream, flush=True)
     with pytest.raises(OSError):
-        People(_Full(), str, best_effort=False).write("results")
+        Filtered(_Full(), str, best_effort=False).write("results")
 
 
 def _terminal(arguments: list[str], **how: Any) -> tuple[int, str]:

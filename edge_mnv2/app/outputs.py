@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
+from edge_mnv2.addresses import remember_secrets, show_on_purpose
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import parse_bytes
@@ -202,29 +203,34 @@ def _event_sinks(request: OutputRequest) -> Iterator[Sink]:
         yield open_sink(name)
 
 
-def open_web(live: Live, where: str, token: Optional[str], everyone: bool) -> WebServer:
-    """The web page at `where`. Raises UsageError: wrong address, in use, exposed without a word, package missing."""
-    from edge_mnv2.outputs.packages import need
-    from edge_mnv2.outputs.web.address import parse
+def open_web(live: Live, place: str, token: Optional[str], everyone: bool, behind: Optional[str] = None) -> WebServer:
+    """The web page at `place`. Raises UsageError: wrong address, in use, weak token, package missing.
 
-    address = parse(where)
-    if token is not None and not token.strip():
-        raise UsageError("--web-token is empty", hint="give one that is hard to guess")
+    One that other machines can reach asks for a token: without `token` and `everyone`, one that is made and shown.
+    """
+    from edge_mnv2.outputs.packages import need
+    from edge_mnv2.outputs.web.address import check_token, own_token, parse, parse_proxies
+
+    address, proxies = parse(place), parse_proxies(behind) if behind else []
     if token is not None and everyone:
         raise UsageError("--web-token and --web-open exclude each other", hint="give one of them")
     exposed = not address.loopback
-    if exposed and token is None and not everyone:
-        raise UsageError(
-            f"--web {where} shows the camera to everyone who can reach this machine, and lets them control it",
-            hint="add --web-token TOKEN, or --web-open if that is meant",
-        )
+    made = exposed and token is None and not everyone
+    if made:
+        token = own_token()
+        show_on_purpose(token)
+    elif token is not None:
+        check_token(token)
+        remember_secrets([token], whole=True)
     need("aiohttp", "web", "--web")
     need("prometheus_client", "web", "--web")
     from edge_mnv2.outputs.web.server import WebServer
 
-    server = WebServer(live, address, token)
-    who = ""
-    if exposed:
-        who = " (with the token)" if token else " (open to everyone who can reach this machine)"
-    log.info("web page: %s%s", server.url, who)
+    server = WebServer(live, address, token, proxies)
+    log.info("web page: %s%s", server.url, f"?token={token}" if made else "")
+    if made:
+        log.info("whoever has this address can see the camera and control it; --web-token sets another token")
+    elif exposed:
+        who = "whoever has the token" if token else "everyone who can reach this machine"
+        log.info("%s can see the camera and control it", who)
     return server

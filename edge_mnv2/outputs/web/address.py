@@ -5,11 +5,18 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
+import secrets
 import socket
 from dataclasses import dataclass
+from typing import Union
 
+from edge_mnv2 import paths
 from edge_mnv2.errors import UsageError
 
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+
+LEAST_TOKEN = 8
+_DEFAULT_PORT = 8080
 _HINT = "give a port, or HOST:PORT such as 0.0.0.0:8080 or [::1]:8080"
 
 
@@ -60,11 +67,61 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """`PORT` (on loopback) or `HOST:PORT`. Raises UsageError."""
-    match = re.fullmatch(r"(?:(?P<host>\[[0-9a-fA-F:.%]+\]|[^:\[\]/\s@]+):)?(?P<port>[0-9]{1,5})", text.strip())
+    """`PORT` (on loopback), `HOST:PORT`, or a HOST that is a number (port 8080). Raises UsageError."""
+    text = text.strip()
+    with contextlib.suppress(ValueError):
+        number = ipaddress.ip_address(text.strip("[]"))
+        if (number.version == 6) == text.startswith("["):
+            return Address(str(number), _DEFAULT_PORT)
+    match = re.fullmatch(r"(?:(?P<host>\[[0-9a-fA-F:.%]+\]|[^:\[\]/\s@]+):)?(?P<port>[0-9]{1,5})", text)
     if match is None or int(match["port"]) > 65535:
         raise UsageError(f"--web {text}", hint=_HINT)
     return Address((match["host"] or "127.0.0.1").strip("[]"), int(match["port"]))
+
+
+def parse_proxies(text: str) -> list[Network]:
+    """`192.168.1.2,10.0.0.0/8,::1`: the proxies whose word about visitors counts. Raises UsageError."""
+    try:
+        return [ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--web-behind {text}", hint="addresses or networks such as 127.0.0.1,192.168.1.0/24"
+        ) from None
+
+
+def check_token(token: str) -> None:
+    """Raises UsageError for a token that is soon guessed."""
+    if len(token.strip()) < LEAST_TOKEN:
+        raise UsageError(f"--web-token is shorter than {LEAST_TOKEN} signs", hint="give one that is hard to guess")
+
+
+def own_token() -> str:
+    """The token that this account's pages have when none was given: made once, 16 signs, in a file of mode 600."""
+    path = paths.state_dir() / "web-token"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        token = path.read_text(encoding="ascii").strip()
+        if len(token) >= LEAST_TOKEN:
+            return token
+    token = secrets.token_urlsafe(12)
+    # What cannot be remembered is another one the next time.
+    with contextlib.suppress(OSError, RuntimeError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with paths.atomic_write(path, "w", private=True) as handle:
+            handle.write(f"{token}\n")
+    return token
+
+
+def group(address: str) -> str:
+    """Whom an address stands for: an IPv4 address itself, an IPv6 address its /64, which one customer has."""
+    try:
+        number = ipaddress.ip_address(address.split("%")[0])
+    except ValueError:
+        return address
+    if isinstance(number, ipaddress.IPv6Address):
+        if number.ipv4_mapped is not None:
+            return str(number.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(number) >> 64 << 64, 64)))
+    return str(number)
 
 
 def _reason(error: OSError) -> str:

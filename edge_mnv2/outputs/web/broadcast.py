@@ -21,8 +21,9 @@ from edge_mnv2.pipeline.result import Result
 
 log = logging.getLogger(__name__)
 
-STUCK_S = 15.0
-"""A follower that takes nothing for so long is dropped."""
+MOST_FOLLOWERS = 64
+_STUCK_S = 1.0
+"""A follower that takes nothing for so long makes room for the next."""
 
 
 class Broadcast:
@@ -37,10 +38,24 @@ class Broadcast:
         self._producer: Optional[asyncio.Task[None]] = None
         self._fresh = asyncio.Event()
         self.newest = b""
-        self._sending: dict[Guard, float] = {}
+        self._guards: set[Guard] = set()
         self._ended = False
         self._alone = asyncio.Event()
-        self.followers = 0
+
+    @property
+    def followers(self) -> int:
+        return len(self._guards)
+
+    def has_room(self) -> bool:
+        """Whether one more may follow; where all places are taken, who has been stuck longest loses its own."""
+        if len(self._guards) < MOST_FOLLOWERS:
+            return True
+        stuck = max(self._guards, key=lambda guard: guard.stuck_s)
+        if stuck.stuck_s < _STUCK_S:
+            return False
+        self._guards.discard(stuck)
+        stuck.abort()
+        return True
 
     def publish(self, message: bytes) -> None:
         self.newest = message
@@ -49,16 +64,13 @@ class Broadcast:
 
     async def send_to(self, response: web.StreamResponse, guard: Guard) -> None:
         """Send the head and then the newest message, again and again, until the connection or the broadcast ends."""
-        with self._following():
+        with self._following(guard):
             await response.write(self._head)
             while True:
                 fresh = self._fresh
                 if self.newest:
-                    self._sending[guard] = time.monotonic()
-                    try:
-                        await response.write(self.newest)
-                    finally:
-                        del self._sending[guard]
+                    await response.write(self.newest)
+                    guard.is_active()
                 if self._ended:
                     return
                 await fresh.wait()
@@ -67,24 +79,18 @@ class Broadcast:
         """Publish the last message, and wait so long for the followers to take it and be done."""
         self._ended = True
         self.publish(message)
-        if self.followers:
+        if self._guards:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._alone.wait(), patience_s)
-
-    def drop_stuck(self) -> None:
-        """End followers that have not taken their message for `STUCK_S`."""
-        now = time.monotonic()
-        for guard, since in list(self._sending.items()):
-            if now - since > STUCK_S:
-                guard.abort()
 
     def close(self) -> None:
         if self._producer is not None:
             self._producer.cancel()
+            self._producer = None
 
     @contextlib.contextmanager
-    def _following(self) -> Iterator[None]:
-        self.followers += 1
+    def _following(self, guard: Guard) -> Iterator[None]:
+        self._guards.add(guard)
         self._alone.clear()
         if self._producer is None:
             self.newest = b""
@@ -92,12 +98,10 @@ class Broadcast:
         try:
             yield
         finally:
-            self.followers -= 1
-            if not self.followers:
+            self._guards.discard(guard)
+            if not self._guards:
                 self._alone.set()
-            if not self.followers and self._producer is not None:
-                self._producer.cancel()
-                self._producer = None
+                self.close()
 
     async def _keep_producing(self) -> None:
         while True:
@@ -127,6 +131,7 @@ class Video:
         self._live = live
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="web-jpeg", initializer=_give_way)
         self.encoded = 0
+        self._still, self._still_until = b"", 0.0
 
     async def produce(self, publish: Callable[[bytes], None]) -> None:
         """Publish each new picture as a part of a multipart body; the newest again every five seconds without news."""
@@ -148,9 +153,17 @@ class Video:
             await asyncio.sleep(max(1 / MOST_FPS - spent, _LEAST_REST * spent))
 
     async def still(self) -> Optional[bytes]:
-        """The newest frame in full size as JPEG, None before there is one."""
+        """The newest frame in full size as JPEG, None before there is one; the last one again while that is fresh."""
         result = self._live.latest
-        return None if result is None else await self._encode(result, 0, 90)
+        if result is None:
+            return None
+        began = time.monotonic()
+        if began >= self._still_until:
+            # Those who ask meanwhile get the one before.
+            self._still_until = began + _REPEAT_S if self._still else began
+            self._still = await self._encode(result, 0, 90)
+            self._still_until = began + (1 + _LEAST_REST) * (time.monotonic() - began)
+        return self._still
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)

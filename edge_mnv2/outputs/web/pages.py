@@ -13,8 +13,8 @@ from aiohttp import web
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Live
-from edge_mnv2.outputs.web.access import Access
-from edge_mnv2.outputs.web.broadcast import BOUNDARY, SEPARATOR, Broadcast, Video
+from edge_mnv2.outputs.web.access import Access, Refusal
+from edge_mnv2.outputs.web.broadcast import BOUNDARY, MOST_FOLLOWERS, SEPARATOR, Broadcast, Video
 from edge_mnv2.outputs.web.guard import Guard
 from edge_mnv2.outputs.web.metrics import History, Metrics
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MOST_BYTES = 16 * 1024
-MOST_VIEWERS = 64
+_CHUNK = 32 * 1024
 _UPLOAD_S = 5.0
 _STATE_S = 0.2
 _LEAVE_S = 0.5
@@ -80,12 +80,10 @@ class Pages:
         return application
 
     async def keep_watch(self) -> None:
-        """Once a second: a point for the charts, and an end to viewers that take nothing."""
+        """Once a second a point for the charts."""
         while True:
             await asyncio.sleep(1)
             self._history.add(self._live)
-            self.pictures.drop_stuck()
-            self.states.drop_stuck()
 
     async def end(self) -> None:
         """Show the viewers how it ended."""
@@ -101,7 +99,7 @@ class Pages:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         guard = _guard(request)
-        guard.request_began()
+        await guard.request_began()
         try:
             response = await self._answer(request, handler)
         finally:
@@ -110,11 +108,13 @@ class Pages:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            refused = None if request.path in _OPEN else self._access.refuse(request)
-            if refused is not None:
-                response: web.StreamResponse = self._refusal(request, *refused)
-            else:
+            refusal = None if request.path in _OPEN else self._access.refuse(request)
+            if self._access.knows(request):
+                _guard(request).trusted = True
+            if refusal is None:
                 response = await handler(request)
+            else:
+                response = await self._refused(request, refusal)
         except web.HTTPException as error:
             response = _said(error.status, _REASONS.get(error.status, error.reason))
             response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
@@ -133,37 +133,35 @@ class Pages:
                 response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         return response
 
-    def _refusal(self, request: web.Request, status: int, why: str) -> web.Response:
-        if request.path == "/" and status in (401, 429):
-            response = web.Response(
-                status=status,
-                text=self._login.replace("<!--why-->", why if "token" in request.query else ""),
-                content_type="text/html",
-            )
+    async def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
+        await asyncio.sleep(refusal.delay_s)
+        if request.path in ("/", "/login") and refusal.status in (401, 429):
+            why = refusal.why if request.path == "/login" or "token" in request.query else ""
+            login = self._login.replace("<!--why-->", f"{why[:1].upper()}{why[1:]}.") if why else self._login
+            response = web.Response(status=refusal.status, text=login, content_type="text/html")
         else:
-            response = _said(status, why)
-        if status == 401:
+            response = _said(refusal.status, refusal.why)
+        if refusal.status == 401:
             response.headers["WWW-Authenticate"] = 'Bearer realm="edge-mnv2"'
-        if status == 429:
+        if refusal.status == 429:
             response.headers["Retry-After"] = "60"
+        return response
+
+    def _let_in(self, request: web.Request) -> web.Response:
+        """To the page, without the token in its address; relative, because a proxy may have put it below a path."""
+        response = web.Response(status=303, headers={"Location": "./"})
+        self._access.remember(request, response)
         return response
 
     async def _index(self, request: web.Request) -> web.StreamResponse:
         if "token" in request.query:
-            response = web.Response(status=303, headers={"Location": "/"})
-            self._access.remember(response)
-            return response
+            return self._let_in(request)
         return web.Response(body=self._page, content_type="text/html", charset="utf-8")
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
         form = await _soon(request.post())
-        status = self._access.guess(request, str(form.get("token", "")).strip())
-        if status == 200:
-            response = web.Response(status=303, headers={"Location": "/"})
-            self._access.remember(response)
-            return response
-        why = "This is not the token." if status == 401 else "Too many wrong tokens: wait a minute."
-        return web.Response(status=status, text=self._login.replace("<!--why-->", why), content_type="text/html")
+        refusal = self._access.guess(request, str(form.get("token", "")).strip())
+        return self._let_in(request) if refusal is None else await self._refused(request, refusal)
 
     async def _asset(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=self._assets[request.path], content_type=_ASSETS[request.path], charset="utf-8")
@@ -176,8 +174,8 @@ class Pages:
         return await self._follow(request, self.states, "text/event-stream; charset=utf-8")
 
     async def _follow(self, request: web.Request, what: Broadcast, kind: str) -> web.StreamResponse:
-        if what.followers >= MOST_VIEWERS:
-            return _said(503, f"{MOST_VIEWERS} viewers are the most")
+        if not what.has_room():
+            return _said(503, f"{MOST_FOLLOWERS} viewers are the most")
         response = web.StreamResponse(headers={**_HEADERS, "Content-Type": kind, "X-Accel-Buffering": "no"})
         if "token" not in request.query:
             response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
@@ -192,10 +190,19 @@ class Pages:
         picture = await self._video.still()
         if picture is None:
             return _said(503, "there is no picture yet")
-        response = web.Response(body=picture, content_type="image/jpeg")
+        response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "image/jpeg"})
+        response.content_length = len(picture)
+        if "token" not in request.query:
+            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         if "download" in request.query:
             name = str(self._live.document()["t"] or "snapshot").replace(":", "-")
             response.headers["Content-Disposition"] = f'attachment; filename="edge-mnv2-{name}.jpg"'
+        await response.prepare(request)
+        if request.method != "HEAD":
+            # In pieces: what a visitor does not take must not wait in our memory as a whole.
+            for start in range(0, len(picture), _CHUNK):
+                await response.write(picture[start : start + _CHUNK])
+                await _guard(request).flushed()
         return response
 
     async def _keep(self, request: web.Request) -> web.StreamResponse:

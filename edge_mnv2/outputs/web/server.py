@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from typing import Optional
 
 from aiohttp import web
 
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.web.access import Access
-from edge_mnv2.outputs.web.address import Address
-from edge_mnv2.outputs.web.guard import Guard
+from edge_mnv2.outputs.web.address import Address, Network
+from edge_mnv2.outputs.web.guard import Connections, Guard, affordable_connections
 from edge_mnv2.outputs.web.pages import Pages
 
 log = logging.getLogger(__name__)
@@ -21,19 +22,22 @@ _requests = logging.getLogger(f"{__name__}.requests")
 """What aiohttp says about requests that it cannot read: no visitor shall fill our log."""
 
 _IDLE_S = 30.0
+_AT_ONCE, _WAITING = 8, 128
 _STOP_S = 3.0
 
 
 class WebServer:
     """Serves `live` at `address` from a thread of its own until `close`. Raises UsageError where it cannot listen."""
 
-    def __init__(self, live: Live, address: Address, token: Optional[str] = None) -> None:
+    def __init__(
+        self, live: Live, address: Address, token: Optional[str] = None, proxies: Sequence[Network] = ()
+    ) -> None:
         self._live = live
         self._listener = address.listen()
         self.port: int = self._listener.getsockname()[1]
         self.url = address.url(self.port)
-        self._access = Access(token, self.port)
-        self._connections: set[Guard] = set()
+        self._access = Access(token, self.port, proxies)
+        self._connections = Connections(affordable_connections(), self._access.is_proxy)
         self._loop = asyncio.new_event_loop()
         self._ended: Optional[asyncio.Event] = None
         self._ready = threading.Event()
@@ -75,9 +79,13 @@ class WebServer:
         )
         await runner.setup()
         assert runner.server is not None
+        # No visitor shall fill our log; and one turn of the loop takes few connections, so that the limit holds.
+        self._loop.set_exception_handler(lambda _loop, context: log.debug("web: %s", context.get("message")))
+        application = runner.server
         server = await self._loop.create_server(
-            Guard.factory(runner.server, self._connections), sock=self._listener, backlog=128
+            lambda: Guard(application(), self._connections), sock=self._listener, backlog=_AT_ONCE
         )
+        self._listener.listen(_WAITING)
         self._ended = asyncio.Event()
         watch = self._loop.create_task(pages.keep_watch())
         self._ready.set()
@@ -85,7 +93,6 @@ class WebServer:
         await pages.end()
         watch.cancel()
         server.close()
-        for connection in list(self._connections):
-            connection.abort()
+        self._connections.abort_all()
         pages.close()
         await runner.cleanup()

@@ -1,6 +1,6 @@
 // The page of a run, or of a lesson's pictures: state comes by server-sent events, the picture as multipart JPEG; hidden tabs get neither.
 
-import { Chart } from "/charts.js";
+import { Chart } from "./charts.js";
 
 const at = (id) => document.getElementById(id);
 const percent = (score) => `${Math.round(score * 100)} %`;
@@ -35,7 +35,7 @@ function follow() {
   if (events || ended || document.hidden) return;
   history();
   picture();
-  events = new EventSource("/api/stream");
+  events = new EventSource("api/stream");
   events.addEventListener("open", () => at("view").hidden || picture());
   events.addEventListener("state", (message) => show(JSON.parse(message.data)));
   events.addEventListener("error", () => {
@@ -43,7 +43,7 @@ function follow() {
     if (events.readyState === EventSource.CLOSED) {
       leave();
       // A token that was changed asks for the login page; anything else is tried again.
-      fetch("/api/state").then((answer) => answer.status === 401 && location.reload()).catch(() => {});
+      fetch("api/state").then((answer) => answer.status === 401 && location.reload()).catch(() => {});
       setTimeout(follow, 3000);
     }
   });
@@ -66,7 +66,7 @@ function end() {
 }
 
 function picture() {
-  at("view").src = `/stream.mjpg?${Date.now()}`;
+  at("view").src = `stream.mjpg?${Date.now()}`;
 }
 
 at("view").addEventListener("load", () => {
@@ -79,7 +79,7 @@ at("view").addEventListener("error", () => {
 
 async function history() {
   try {
-    const answer = await fetch("/api/state");
+    const answer = await fetch("api/state");
     if (!answer.ok) return;
     const { history: past } = await answer.json();
     charts.fps.set(past.fps);
@@ -307,7 +307,7 @@ function send() {
   const values = waiting;
   waiting = {};
   timer = null;
-  post("/api/controls", values);
+  post("api/controls", values);
 }
 
 // What went wrong is said in words; the answer is null then.
@@ -331,7 +331,7 @@ async function post(path, values, problem = at("problem")) {
 }
 
 async function keep() {
-  const saved = await post("/api/snapshot", {});
+  const saved = await post("api/snapshot", {});
   at("saved").textContent = saved ? `Kept on the board as ${saved.saved}` : "";
   at("saved").hidden = !saved;
 }
@@ -344,7 +344,7 @@ for (const name of ["threshold", "smooth"]) {
 }
 at("pause").addEventListener("click", () => change({ paused: at("pause").getAttribute("aria-pressed") !== "true" }));
 at("keep").addEventListener("click", keep);
-at("lesson-go").addEventListener("click", () => post("/api/lesson", {}, at("lesson-problem")));
+at("lesson-go").addEventListener("click", () => post("api/lesson", {}, at("lesson-problem")));
 at("sliders").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
 window.addEventListener("pagehide", leave);
