@@ -1,7 +1,7 @@
 """What people read: signs that would steer a terminal become visible, and no message ends the work.
 
-`prepare` in `cli/terminal.py` puts a `Filtered` around stderr and stdout. What moves the cursor itself (a progress bar, a
-status that stays in place) writes to `unfiltered(stream)`, names and labels through `visible`.
+`prepare` in `cli/terminal.py` puts a `Filtered` around stderr and stdout. What moves the cursor itself (a progress bar,
+a status that stays in place) writes to `unfiltered(stream)`, names and labels through `visible`.
 """
 
 from __future__ import annotations
