@@ -136,7 +136,8 @@ def learn(request: LessonRequest, say: Say, progress: Progress) -> tuple[Lesson,
     check(request)
     before = recall(request.add) if request.add is not None else None
     about = before.about if before is not None else {}
-    pictures = read_lesson(request.folder, _task(request, about), extending=before is not None)
+    extending, task = before is not None, _task(request, about)
+    pictures = read_lesson(request.folder, task, extending=extending, collected=request.collected)
     if before is not None and pictures.task != about["task"]:
         raise UsageError(f"--add {request.add} is a {about['task']}, and {request.folder} holds a {pictures.task}")
     backbone = _backbone(request, about)
@@ -169,6 +170,8 @@ def learn(request: LessonRequest, say: Say, progress: Progress) -> tuple[Lesson,
 
 def _task(request: LessonRequest, about: dict[str, Any]) -> Optional[str]:
     """What the pictures are for, None where they say so themselves. Raises UsageError where they cannot extend."""
+    if request.collected:
+        return CLASSIFICATION
     if request.task is not None or not about or (request.folder / TABLE).is_file():
         return request.task
     if about["task"] == REGRESSION and request.folder.is_dir() and class_folders(request.folder):

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_mnv2.datasets.classes import Classes
 from edge_mnv2.datasets.label_table import LEARNED_COLUMNS
-from edge_mnv2.datasets.labelled_pictures import Dataset, own_answers, read_dataset, without_copies
+from edge_mnv2.datasets.labelled_pictures import Dataset, own_answers, read_collected, read_dataset, without_copies
 from edge_mnv2.errors import LabelsError, UsageError
 from edge_mnv2.teach.linear_fit import OPTIMIZERS
 from edge_mnv2.zoo.labels import is_background, parse_labels
@@ -41,6 +41,8 @@ class LessonRequest:
     resize: Optional[str] = None
     runtime: str = "auto"
     threads: int = 1
+    collected: tuple[Path, ...] = ()
+    """Collections (`run --collect`) whose answers are taught instead of what is in `folder`."""
 
 
 def check(request: LessonRequest) -> None:
@@ -57,12 +59,22 @@ def check(request: LessonRequest) -> None:
         raise UsageError("--unit is no text in UTF-8") from None
 
 
-def read_lesson(folder: Path, task: Optional[str] = None, *, extending: bool = False) -> Dataset:
-    """The pictures below `folder` to learn from, the same file once.
+def read_lesson(
+    folder: Path, task: Optional[str] = None, *, extending: bool = False, collected: Sequence[Path] = ()
+) -> Dataset:
+    """The pictures below `folder` to learn from, or those of `collected` that were answered; the same file once.
 
     Raises as `own_answers`, and UsageError for an empty class, a single one unless a model is `extending`, names that
     classes cannot have, and one picture with two truths.
     """
+    if collected:
+        pictures = read_collected(collected)
+        if len(pictures.classes) == 1 and not extending:
+            raise UsageError(
+                f"all answers are '{pictures.classes[0]}'", hint="answer pictures of another class as well"
+            )
+        check_names(pictures.classes)
+        return pictures
     answers = own_answers(folder, task)
     if isinstance(answers, Classes):
         if len(answers) == 1 and not extending:

@@ -1,0 +1,290 @@
+"""What the page can do with the model of a run, or with a collection alone: answer, teach, try, switch, step back."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional, Protocol
+
+from edge_mnv2 import paths
+from edge_mnv2.app.reteach import TAUGHT, Job, Reteaching
+from edge_mnv2.datasets.collection import Collection
+from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.opening import Engines, open_classifier
+from edge_mnv2.teach.lesson import recall
+from edge_mnv2.zoo import registry, versions
+from edge_mnv2.zoo.resolve import resolve
+
+_TRIED = 10
+_SLOWER = 1.25
+"""A model that takes so many times as long as the one in use is not taken by itself, unless it keeps the frame rate."""
+_CANDIDATE = "candidate.tflite"
+_MODEL = "taught.tflite"
+_SUFFIXES = (".labels.txt", ".yaml", ".json", ".tflite")
+
+
+class Running(Protocol):
+    """The run that goes on beside the workbench."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def frame_ms(self) -> Optional[float]:
+        """Milliseconds between two frames, None where no frame rate is known."""
+
+    def open(self, model: str) -> Engines: ...
+
+    def region(self) -> Any:
+        """The newest picture that was classified, RGB uint8 HxWx3, or None."""
+
+    def inference_ms(self) -> Optional[float]: ...
+
+    def switch(self, engines: Engines) -> None: ...
+
+    def set_roi(self, roi: Optional[tuple[float, ...]]) -> None: ...
+
+
+class ModelWorkbench:
+    """The workbench over `collection` (None: nothing is collected) and `run` (None: `review` alone).
+
+    `model` is the path or name of the model in use. A model that is taught here lives beside the collection, or where
+    a taught model that was given lives; its former versions are kept.
+    """
+
+    def __init__(
+        self, collection: Optional[Collection], model: Optional[str], run: Optional[Running] = None, threads: int = 1
+    ) -> None:
+        self.collection = collection
+        self._original = model
+        self._run = run
+        self._threads = threads
+        self._teaching = Reteaching()
+        self._lock = threading.Lock()
+        self._trial: tuple[Optional[str], Optional[Classifier]] = (None, None)
+        self._in_use = model
+        self._home = self._find_home(model)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._teaching.stop()
+        if self._trial[1] is not None:
+            self._trial[1].close()
+
+    def document(self) -> dict[str, Any]:
+        teaching = self._teaching.document()
+        answered: list[str] = []
+        if self.collection is not None:
+            labels = (item.answer.label for item in self.collection.items() if item.answer is not None)
+            answered = list(dict.fromkeys(label for label in labels if label))
+        taught = self._taught_classes()
+        return {
+            "model": Path(self._in_use).name if self._in_use else None,
+            "live": self._run is not None,
+            "classes": list(dict.fromkeys([*taught, *answered])),
+            "can_teach": self.collection is not None and bool(answered) and len({*taught, *answered}) > 1,
+            "teaching": {**teaching, "model": "candidate" if teaching["state"] == TAUGHT else None},
+            "versions": [self._row(version) for version in self._versions()],
+            "models": self._models(),
+        }
+
+    def teach(self) -> None:
+        """Teach from the answers, in a process of its own. Raises UsageError where that cannot begin."""
+        if self.collection is None:
+            raise UsageError("nothing is collected here", hint="start the run with --collect DIR")
+        add = str(self._home) if self._home is not None and self._home.is_file() else None
+        backbone = None if add else self._original
+        former = self._in_use
+        job = Job([str(self.collection.folder)], str(self._candidate), add, backbone, former, self._threads)
+        self._candidate.parent.mkdir(exist_ok=True)
+        if not self._teaching.start(job):
+            raise UsageError("teaching is under way", hint="wait for its end, or stop it")
+
+    def cancel(self) -> None:
+        self._teaching.stop()
+
+    def swap(self, model: str, force: bool) -> dict[str, Any]:
+        """Take `model`, one that `document` names, into the run; `{"taken": False, "why": ...}` where it is not taken.
+
+        Raises EdgeMnv2Error where it cannot be opened; the run then goes on with what it has.
+        """
+        with self._lock:
+            if self._run is None:
+                raise UsageError("no run is going on here", hint="edge-mnv2 run --collect DIR --web")
+            path, better = self._path_of(model)
+            engines = self._run.open(path)
+            try:
+                why = "" if force else self._why_not(engines, better)
+                if why:
+                    engines.__exit__()
+                    return {"taken": False, "why": why}
+                if model == "candidate":
+                    path = self._settle()
+                    engines.__exit__()
+                    engines = self._run.open(path)
+                elif model.startswith("version:"):
+                    assert self._home is not None
+                    versions.use(self._home, int(model.partition(":")[2]))
+                    engines.__exit__()
+                    path = str(self._home)
+                    engines = self._run.open(path)
+                self._run.switch(engines)
+            except BaseException:
+                engines.__exit__()
+                raise
+            self._in_use = path
+            return {"taken": True, "model": Path(path).name}
+
+    def set_roi(self, roi: Any) -> None:
+        from edge_mnv2.settings.schema import KEYS
+
+        if self._run is None:
+            raise UsageError("no run is going on here")
+        kind = KEYS["camera.roi"].kind
+        try:
+            self._run.set_roi(None if roi is None else kind.accept(roi))
+        except ValueError:
+            raise UsageError(f"roi: {roi} is not {kind.expects}") from None
+
+    def classify(self, name: str, picture: bytes) -> dict[str, Any]:
+        """As one result of `classify --json`. Raises SourceError for what is no picture."""
+        import tempfile
+
+        from edge_mnv2.camera.still import read_still
+
+        with tempfile.NamedTemporaryFile(prefix="edge-mnv2-") as file:
+            file.write(picture)
+            file.flush()
+            pixels = read_still(file.name)
+        with self._lock:
+            if self._trial[0] != self._in_use or self._trial[1] is None:
+                if self._trial[1] is not None:
+                    self._trial[1].close()
+                self._trial = self._in_use, open_classifier(self._in_use, threads=self._threads)[0]
+            classifier = self._trial[1]
+            assert classifier is not None
+            result = classifier.classify(pixels)
+            top = classifier.top(result.scores)
+        return {
+            "file": name,
+            "top": [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in top],
+            "inference_ms": round(result.inference_ns / 1e6, 3),
+        }
+
+    @property
+    def _candidate(self) -> Path:
+        assert self.collection is not None
+        return self.collection.folder / "taught" / _CANDIDATE
+
+    def _find_home(self, model: Optional[str]) -> Optional[Path]:
+        """Where the taught model lives: the model in use if it was taught, else a place in the collection."""
+        if model is not None:
+            path = Path(model)
+            if path.suffix == ".tflite" and path.is_file():
+                try:
+                    recall(path)
+                    return path
+                except ModelError:
+                    pass
+        return None if self.collection is None else self.collection.folder / "taught" / _MODEL
+
+    def _settle(self) -> str:
+        """The candidate takes the taught model's name, with all its files at once; the former one is kept."""
+        assert self._home is not None
+        versions.keep(self._home)
+        pairs = [(self._home.with_suffix(end), self._candidate.with_suffix(end)) for end in _SUFFIXES]
+        contents = [(target, source.read_bytes()) for target, source in pairs if source.is_file()]
+        try:
+            paths.write_together(
+                [
+                    (target, data.replace(_CANDIDATE[:-7].encode() + b".labels", self._home.stem.encode() + b".labels"))
+                    if target.suffix == ".yaml"
+                    else (target, data)
+                    for target, data in contents
+                ]
+            )
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be written: {error.strerror or error}") from error
+        return str(self._home)
+
+    def _path_of(self, model: str) -> tuple[str, Optional[bool]]:
+        """The path or name of a model that `document` names, and whether it measured better than the one in use."""
+        if model == "candidate" and self._teaching.report is not None:
+            report = self._teaching.report
+            known = report["before"] is not None and report["after"] is not None
+            return str(self._candidate), report["after"] >= report["before"] if known else None
+        if model == "original" and self._original is not None:
+            return self._original, None
+        if model.startswith("version:"):
+            for version in self._versions():
+                if model == f"version:{version.number}":
+                    return version.path, None
+        if model in {row["model"] for row in self._models()}:
+            return model, None
+        raise UsageError(f"'{model[:80]}' is not a model of this board", hint="choose one of the list")
+
+    def _why_not(self, engines: Engines, better: Optional[bool]) -> str:
+        if better is False:
+            return "The new model is right less often than the one in use"
+        assert self._run is not None
+        pixels, before, frame = self._run.region(), self._run.inference_ms(), self._run.frame_ms
+        if pixels is None or before is None:
+            return ""
+        classifier = engines.engines[0]
+        now = statistics.median(classifier.classify(pixels).inference_ns for _ in range(_TRIED)) / 1e6
+        if now > _SLOWER * before and not (frame is not None and now < frame):
+            return f"The new model takes {now:.1f} ms a picture, the one in use {before:.1f} ms"
+        return ""
+
+    def _taught_classes(self) -> list[str]:
+        if self._home is None or not self._home.is_file():
+            return []
+        try:
+            return [str(name) for name in recall(self._home).about.get("classes", ())]
+        except EdgeMnv2Error:
+            return []
+
+    def _versions(self) -> list[versions.Version]:
+        if self._home is None or not self._home.is_file():
+            return []
+        return versions.versions(self._home)
+
+    def _row(self, version: versions.Version) -> dict[str, Any]:
+        current = version.current and self._in_use == str(self._home)
+        return {**version.as_dict(), "current": current, "model": f"version:{version.number}", "path": None}
+
+    def _models(self) -> list[dict[str, Any]]:
+        """Models that can be switched to: what the run began with, and classifiers of the registry that are here."""
+        rows = [] if self._original is None else [{"model": "original", "name": Path(self._original).name}]
+        return [*rows, *_registered()]
+
+
+def _registered(seconds: float = 10.0, memory: dict[str, Any] = {}) -> list[dict[str, Any]]:  # noqa: B006
+    """Classifiers of the registry that are on this board; looked up every few seconds at most."""
+    if time.monotonic() < memory.get("until", 0.0):
+        return list(memory["rows"])
+    from edge_mnv2.zoo import inventory
+
+    rows = [inventory.row(entry) for entry in registry.load()]
+    here = [
+        {"model": row["name"], "name": row["name"]}
+        for row in rows
+        if row["kind"] == "model" and row["cached"] and row["cpu"] and row["task"] == "classification"
+    ]
+    memory.update(until=time.monotonic() + seconds, rows=here)
+    return here
+
+
+def embedder_of(model: str, threads: int = 1) -> Optional[Callable[[Any], Any]]:
+    """What makes an embedding of RGB uint8 HxWx3 with `model`'s own backbone; None where it has none."""
+    from edge_mnv2.teach.embedding import Embedder
+
+    try:
+        embedder = Embedder(resolve(model), threads=threads)
+    except EdgeMnv2Error:
+        return None
+    return lambda pixels: embedder.layers[0].real(embedder.codes(pixels))
