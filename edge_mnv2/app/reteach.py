@@ -165,18 +165,12 @@ def _changed(job: Job, folders: Sequence[Path]) -> Optional[int]:
 
     if job.former is None:
         return None
-    paths = [
-        path
-        for folder in folders
-        for item in (one := Collection(folder, create=False)).items()
-        if (path := one.path(item.id)) is not None
-    ]
+    collections = [Collection(folder, create=False) for folder in folders]
+    paths = [path for one in collections for item in one.items() if (path := one.path(item.id)) is not None]
     step = max(1, len(paths) // _MOST_COMPARED)
     changed = 0
-    with (
-        open_classifier(job.former, threads=job.threads)[0] as old,
-        open_classifier(job.out, threads=job.threads)[0] as new,
-    ):
+    threads = job.threads
+    with open_classifier(job.former, threads=threads)[0] as old, open_classifier(job.out, threads=threads)[0] as new:
         for path in paths[::step]:
             pixels = read_still(path)
             answers = [each.top(each.classify(pixels).scores, 1)[0].label for each in (old, new)]

@@ -22,7 +22,6 @@ from edge_mnv2.zoo.resolve import resolve
 _TRIED = 10
 _SLOWER = 1.25
 """A model that takes so many times as long as the one in use is not taken by itself, unless it keeps the frame rate."""
-_CANDIDATE = "candidate.tflite"
 _MODEL = "taught.tflite"
 _SUFFIXES = (".labels.txt", ".yaml", ".json", ".tflite")
 
@@ -100,7 +99,7 @@ class ModelWorkbench:
         backbone = None if add else self._original
         former = self._in_use
         job = Job([str(self.collection.folder)], str(self._candidate), add, backbone, former, self._threads)
-        self._candidate.parent.mkdir(exist_ok=True)
+        self._candidate.parent.mkdir(parents=True, exist_ok=True)
         if not self._teaching.start(job):
             raise UsageError("teaching is under way", hint="wait for its end, or stop it")
 
@@ -178,7 +177,8 @@ class ModelWorkbench:
     @property
     def _candidate(self) -> Path:
         assert self.collection is not None
-        return self.collection.folder / "taught" / _CANDIDATE
+        # Under the name that it will have, which its sidecar names too.
+        return self.collection.folder / "taught" / "next" / (self._home.name if self._home is not None else _MODEL)
 
     def _find_home(self, model: Optional[str]) -> Optional[Path]:
         """Where the taught model lives: the model in use if it was taught, else a place in the collection."""
@@ -197,16 +197,8 @@ class ModelWorkbench:
         assert self._home is not None
         versions.keep(self._home)
         pairs = [(self._home.with_suffix(end), self._candidate.with_suffix(end)) for end in _SUFFIXES]
-        contents = [(target, source.read_bytes()) for target, source in pairs if source.is_file()]
         try:
-            paths.write_together(
-                [
-                    (target, data.replace(_CANDIDATE[:-7].encode() + b".labels", self._home.stem.encode() + b".labels"))
-                    if target.suffix == ".yaml"
-                    else (target, data)
-                    for target, data in contents
-                ]
-            )
+            paths.write_together([(target, source.read_bytes()) for target, source in pairs if source.is_file()])
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be written: {error.strerror or error}") from error
         return str(self._home)
