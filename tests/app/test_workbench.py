@@ -1,0 +1,194 @@
+"""Teaching from collected pictures beside a run, and taking the new model or a former one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+
+from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
+from edge_mnv2.datasets.collection import Answer, Collection, projected
+from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
+from edge_mnv2.runtime.opening import Engines, open_classifier
+
+KINDS = ("dog", "bird", "food")
+
+
+@pytest.fixture
+def collected(data: Path, tmp_path: Path) -> Collection:
+    """Photographs of three kinds, six of each, answered."""
+    collection = Collection(tmp_path / "collected")
+    with (data / "imagenet-dev" / "groups.csv").open() as table:
+        rows = [row for row in csv.DictReader(table) if row["group"] in KINDS]
+    for kind in KINDS:
+        for row in [row for row in rows if row["group"] == kind][:6]:
+            jpeg = (data / "imagenet-dev" / row["file"]).read_bytes()
+            item = collection.add(jpeg, t="2026-11-29T10:00:00Z", why=["low score"], value=0.5, top=[], model="")
+            assert item is not None
+            collection.answer([item.id], Answer(kind))
+    return collection
+
+
+class FakeRun:
+    """What a workbench needs of a run: a real model that is opened for each switch, and a picture."""
+
+    def __init__(self, frame_ms: Optional[float] = None, usual_ms: float = 1000.0) -> None:
+        self.model = "mobilenet_v2_1.0_224_int8"
+        self.frame_ms = frame_ms
+        self.switched: list[Engines] = []
+        self.roi: Any = None
+        self._usual_ms = usual_ms
+
+    def open(self, model: str) -> Engines:
+        classifier, resolved, notes = open_classifier(model)
+        return Engines([classifier], resolved.name, notes)
+
+    def region(self) -> np.ndarray:
+        return np.zeros((240, 320, 3), np.uint8)
+
+    def inference_ms(self) -> float:
+        return self._usual_ms
+
+    def switch(self, engines: Engines) -> None:
+        self.switched.append(engines)
+
+    def set_roi(self, roi: Any) -> None:
+        self.roi = roi
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def taught(bench: ModelWorkbench) -> dict[str, Any]:
+    bench.teach()
+    until(lambda: bench.document()["teaching"]["state"] != "teaching")
+    teaching = bench.document()["teaching"]
+    assert teaching["state"] == "taught", teaching
+    return teaching
+
+
+@pytest.mark.slow
+def test_answers_become_a_model_that_takes_over_and_can_be_taken_back(collected: Collection) -> None:
+    run = FakeRun()
+    bench = ModelWorkbench(collected, "mobilenet_v2_1.0_224_int8", run)
+    assert bench.document()["can_teach"] and bench.document()["versions"] == []
+    teaching = taught(bench)
+    assert [row["label"] for row in teaching["report"]["classes"]] == list(KINDS)
+    assert teaching["report"]["before"] is None and teaching["report"]["changed"] > 10
+    assert bench.swap("candidate", False)["taken"]
+    assert list(run.switched[-1].engines[0].labels)[:3] == list(KINDS)
+    home = collected.folder / "taught" / "taught.tflite"
+    assert home.is_file() and [row["current"] for row in bench.document()["versions"]] == [True]
+    # A second lesson with a new class extends the first.
+    fourth = [item.id for item in collected.items()][:3]
+    collected.answer(fourth, Answer("hound"))
+    report = taught_again(bench, collected)
+    assert report["before"] is not None and "hound" in [row["label"] for row in report["classes"]]
+    bench.swap("candidate", True)
+    assert "hound" in run.switched[-1].engines[0].labels
+    rows = bench.document()["versions"]
+    assert [row["current"] for row in rows] == [False, True]
+    assert bench.swap(rows[0]["model"], True)["taken"]
+    assert "hound" not in run.switched[-1].engines[0].labels
+    assert bench.swap("original", True)["taken"] and len(run.switched[-1].engines[0].labels) >= 1000
+    assert not any(row["current"] for row in bench.document()["versions"])
+    bench.close()
+    for engines in run.switched:
+        engines.__exit__()
+
+
+def taught_again(bench: ModelWorkbench, collected: Collection) -> dict[str, Any]:
+    """A picture that was taught as one class cannot be another one: what was answered anew is told, then left out."""
+    bench.teach()
+    until(lambda: bench.document()["teaching"]["state"] != "teaching")
+    failed = bench.document()["teaching"]
+    assert failed["state"] == "failed" and "was taught as" in failed["text"]
+    data = [item for item in collected.items() if item.answer == Answer("hound")]
+    for number, item in enumerate(data):
+        path = collected.path(item.id)
+        assert path is not None
+        jpeg = path.read_bytes() + bytes([number])
+        collected.answer([item.id], Answer("dog"))
+        new = collected.add(jpeg, t="2026-11-29T10:00:01Z", why=["random"], value=0.5, top=[], model="")
+        assert new is not None
+        collected.answer([new.id], Answer("hound"))
+    return dict(taught(bench)["report"])
+
+
+@pytest.mark.slow
+def test_a_slower_or_worse_model_is_taken_only_when_told_to(collected: Collection) -> None:
+    run = FakeRun(usual_ms=0.001)
+    bench = ModelWorkbench(collected, "mobilenet_v2_1.0_224_int8", run)
+    taught(bench)
+    refused = bench.swap("candidate", False)
+    assert not refused["taken"] and "ms a picture" in refused["why"] and run.switched == []
+    run.frame_ms = 1000.0
+    assert bench.swap("candidate", False)["taken"]
+    assert bench._teaching.report is not None
+    bench._teaching.report = {**bench._teaching.report, "before": 1.0, "after": 0.5}
+    assert "less often" in bench.swap("candidate", False)["why"]
+    bench.close()
+    run.switched[-1].__exit__()
+
+
+def test_only_models_of_the_list_are_opened(collected: Collection, tmp_path: Path) -> None:
+    bench = ModelWorkbench(collected, "mobilenet_v2_1.0_224_int8", FakeRun())
+    for name in ("candidate", "version:1", "/etc/passwd", "../x.tflite", "version:x", ""):
+        with pytest.raises(UsageError, match="not a model of this board"):
+            bench.swap(name, True)
+
+
+def test_teaching_that_cannot_be_done_says_why_and_can_be_stopped(collected: Collection) -> None:
+    bench = ModelWorkbench(collected, "no_such_model", FakeRun())
+    bench.teach()
+    with pytest.raises(UsageError, match="under way"):
+        bench.teach()
+    until(lambda: bench.document()["teaching"]["state"] == "failed")
+    assert "no_such_model" in bench.document()["teaching"]["text"]
+    good = ModelWorkbench(collected, "mobilenet_v2_1.0_224_int8", None)
+    good.teach()
+    good.cancel()
+    until(lambda: good.document()["teaching"]["state"] == "idle")
+    assert "as it was" in good.document()["teaching"]["text"]
+
+
+def test_a_picture_is_tried_as_classify_does(collected: Collection, data: Path) -> None:
+    bench = ModelWorkbench(collected, "mobilenet_v2_1.0_224_int8", None)
+    result = bench.classify("cat.jpg", (data / "images" / "cat_720p.jpg").read_bytes())
+    assert result["file"] == "cat.jpg" and "cat" in result["top"][0]["label"] and result["inference_ms"] > 0
+    json.dumps(result)
+    with pytest.raises(SourceError):
+        bench.classify("x", b"no picture")
+    bench.close()
+
+
+def test_a_region_is_checked(collected: Collection) -> None:
+    run = FakeRun()
+    bench = ModelWorkbench(collected, None, run)
+    bench.set_roi([0.1, 0.1, 0.5, 0.5])
+    assert run.roi == (0.1, 0.1, 0.5, 0.5)
+    bench.set_roi(None)
+    assert run.roi is None
+    for wrong in ([1, 2], "x", [0, 0, 0, 0], {"a": 1}):
+        with pytest.raises(EdgeMnv2Error, match="roi"):
+            bench.set_roi(wrong)
+
+
+def test_embeddings_know_what_is_alike(data: Path) -> None:
+    from edge_mnv2.camera.still import read_still
+
+    embed = embedder_of("mobilenet_v2_1.0_224_int8")
+    assert embed is not None
+    cat, parrot = (read_still(data / "images" / name) for name in ("cat_720p.jpg", "parrot.jpg"))
+    looks = [projected(embed(pixels)) for pixels in (cat, cat[10:, 10:], parrot)]
+    assert 1 - looks[0] @ looks[1] < 0.1 < 1 - looks[0] @ looks[2]
