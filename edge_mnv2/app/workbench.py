@@ -14,7 +14,7 @@ from edge_mnv2.app.reteach import TAUGHT, Job, Reteaching
 from edge_mnv2.datasets.collection import Collection
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.runtime.classifier import Classifier
-from edge_mnv2.runtime.opening import Engines, open_classifier
+from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.teach.lesson import recall
 from edge_mnv2.zoo import registry, versions
 from edge_mnv2.zoo.resolve import resolve
@@ -36,16 +36,16 @@ class Running(Protocol):
     def frame_ms(self) -> Optional[float]:
         """Milliseconds between two frames, None where no frame rate is known."""
 
-    def open(self, model: str) -> Engines: ...
+    def open(self, model: str) -> Classifiers: ...
 
     def region(self) -> Any:
         """The newest picture that was classified, RGB uint8 HxWx3, or None."""
 
     def inference_ms(self) -> Optional[float]: ...
 
-    def switch(self, engines: Engines) -> None: ...
+    def switch(self, classifiers: Classifiers) -> None: ...
 
-    def set_roi(self, roi: Optional[tuple[float, ...]]) -> None: ...
+    def set_roi(self, roi: Optional[tuple[float, float, float, float]]) -> None: ...
 
 
 class ModelWorkbench:
@@ -115,25 +115,25 @@ class ModelWorkbench:
             if self._run is None:
                 raise UsageError("no run is going on here", hint="edge-mnv2 run --collect DIR --web")
             path, better = self._path_of(model)
-            engines = self._run.open(path)
+            classifiers = self._run.open(path)
             try:
-                why = "" if force else self._why_not(engines, better)
+                why = "" if force else self._why_not(classifiers, better)
                 if why:
-                    engines.__exit__()
+                    classifiers.__exit__()
                     return {"taken": False, "why": why}
                 if model == "candidate":
                     path = self._settle()
-                    engines.__exit__()
-                    engines = self._run.open(path)
+                    classifiers.__exit__()
+                    classifiers = self._run.open(path)
                 elif model.startswith("version:"):
                     assert self._home is not None
                     versions.use(self._home, int(model.partition(":")[2]))
-                    engines.__exit__()
+                    classifiers.__exit__()
                     path = str(self._home)
-                    engines = self._run.open(path)
-                self._run.switch(engines)
+                    classifiers = self._run.open(path)
+                self._run.switch(classifiers)
             except BaseException:
-                engines.__exit__()
+                classifiers.__exit__()
                 raise
             self._in_use = path
             return {"taken": True, "model": Path(path).name}
@@ -143,11 +143,14 @@ class ModelWorkbench:
 
         if self._run is None:
             raise UsageError("no run is going on here")
-        kind = KEYS["camera.roi"].kind
         try:
-            self._run.set_roi(None if roi is None else kind.accept(roi))
+            region = None if roi is None else KEYS["camera.roi"].kind.accept(roi)
         except ValueError:
-            raise UsageError(f"roi: {roi} is not {kind.expects}") from None
+            region = ()
+        # In fractions: a region that lies outside of the next frame would end the run.
+        if region is not None and not (region and region[0] + region[2] <= 1 and region[1] + region[3] <= 1):
+            raise UsageError(f"roi: {roi} is not [x, y, width, height] in fractions of the picture")
+        self._run.set_roi(region)
 
     def classify(self, name: str, picture: bytes) -> dict[str, Any]:
         """As one result of `classify --json`. Raises SourceError for what is no picture."""
@@ -219,14 +222,14 @@ class ModelWorkbench:
             return model, None
         raise UsageError(f"'{model[:80]}' is not a model of this board", hint="choose one of the list")
 
-    def _why_not(self, engines: Engines, better: Optional[bool]) -> str:
+    def _why_not(self, classifiers: Classifiers, better: Optional[bool]) -> str:
         if better is False:
             return "The new model is right less often than the one in use"
         assert self._run is not None
         pixels, before, frame = self._run.region(), self._run.inference_ms(), self._run.frame_ms
         if pixels is None or before is None:
             return ""
-        classifier = engines.engines[0]
+        classifier = classifiers.classifiers[0]
         now = statistics.median(classifier.classify(pixels).inference_ns for _ in range(_TRIED)) / 1e6
         if now > _SLOWER * before and not (frame is not None and now < frame):
             return f"The new model takes {now:.1f} ms a picture, the one in use {before:.1f} ms"

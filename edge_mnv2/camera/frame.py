@@ -8,7 +8,7 @@ from typing import Optional, Protocol
 
 import numpy as np
 
-from edge_mnv2.camera.settings import Geometry
+from edge_mnv2.camera.settings import Geometry, Roi
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,9 @@ class FrameSource(Protocol):
     def close(self) -> None:
         """Release everything, within five seconds. Safe to call at any time, from another thread too."""
 
+    def set_roi(self, roi: Optional[Roi]) -> None:
+        """Frames that are read from now on have this region of interest. Any thread may call it."""
+
     def __enter__(self) -> FrameSource: ...
 
     def __exit__(self, *exc: object) -> None: ...
@@ -160,6 +163,9 @@ class Source:
 
     def close(self) -> None:
         raise NotImplementedError
+
+    def set_roi(self, roi: Optional[Roi]) -> None:
+        self.geometry = Geometry(self.geometry.rotate, self.geometry.flip, roi)
 
     def __enter__(self) -> Source:
         self.open()

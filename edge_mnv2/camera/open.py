@@ -17,7 +17,7 @@ from typing import Any, Optional, Union
 from edge_mnv2.camera.frame import Frame, Source
 from edge_mnv2.camera.live import LiveSource
 from edge_mnv2.camera.pattern import loss_every
-from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.camera.settings import CameraSettings, Roi
 from edge_mnv2.camera.spec import Spec, parse
 from edge_mnv2.camera.watchdog import Watchdog
 from edge_mnv2.errors import SourceError, UsageError
@@ -206,3 +206,6 @@ class FirstThatFits(LiveSource):
     def close(self) -> None:
         self._closed = True
         self._source.close()
+
+    def set_roi(self, roi: Optional[Roi]) -> None:
+        self._source.set_roi(roi)

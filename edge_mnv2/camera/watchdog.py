@@ -17,6 +17,7 @@ import numpy as np
 from edge_mnv2.camera.frame import Frame, Source
 from edge_mnv2.camera.live import LiveSource
 from edge_mnv2.camera.reader_thread import CLOSE_S, NoFrames, done_within, in_thread
+from edge_mnv2.camera.settings import Roi
 from edge_mnv2.errors import SourceError, SourceLost
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ class Watchdog(LiveSource):
         while self._opening and time.monotonic() < until:
             time.sleep(0.02)
             self.source.close()
+
+    def set_roi(self, roi: Optional[Roi]) -> None:
+        self.source.set_roi(roi)
 
     def _open_source(self) -> bool:
         """Open the source; False where `close` came meanwhile."""

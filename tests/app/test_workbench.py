@@ -15,7 +15,7 @@ import pytest
 from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
 from edge_mnv2.datasets.collection import Answer, Collection, projected
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
-from edge_mnv2.runtime.opening import Engines, open_classifier
+from edge_mnv2.runtime.opening import Classifiers, open_classifier
 
 KINDS = ("dog", "bird", "food")
 
@@ -41,13 +41,13 @@ class FakeRun:
     def __init__(self, frame_ms: Optional[float] = None, usual_ms: float = 1000.0) -> None:
         self.model = "mobilenet_v2_1.0_224_int8"
         self.frame_ms = frame_ms
-        self.switched: list[Engines] = []
+        self.switched: list[Classifiers] = []
         self.roi: Any = None
         self._usual_ms = usual_ms
 
-    def open(self, model: str) -> Engines:
+    def open(self, model: str) -> Classifiers:
         classifier, resolved, notes = open_classifier(model)
-        return Engines([classifier], resolved.name, notes)
+        return Classifiers([classifier], resolved.name, notes)
 
     def region(self) -> np.ndarray:
         return np.zeros((240, 320, 3), np.uint8)
@@ -55,8 +55,8 @@ class FakeRun:
     def inference_ms(self) -> float:
         return self._usual_ms
 
-    def switch(self, engines: Engines) -> None:
-        self.switched.append(engines)
+    def switch(self, classifiers: Classifiers) -> None:
+        self.switched.append(classifiers)
 
     def set_roi(self, roi: Any) -> None:
         self.roi = roi
@@ -86,7 +86,7 @@ def test_answers_become_a_model_that_takes_over_and_can_be_taken_back(collected:
     assert [row["label"] for row in teaching["report"]["classes"]] == list(KINDS)
     assert teaching["report"]["before"] is None and teaching["report"]["changed"] > 10
     assert bench.swap("candidate", False)["taken"]
-    assert list(run.switched[-1].engines[0].labels)[:3] == list(KINDS)
+    assert list(run.switched[-1].classifiers[0].labels)[:3] == list(KINDS)
     home = collected.folder / "taught" / "taught.tflite"
     assert home.is_file() and [row["current"] for row in bench.document()["versions"]] == [True]
     # A second lesson with a new class extends the first.
@@ -95,16 +95,16 @@ def test_answers_become_a_model_that_takes_over_and_can_be_taken_back(collected:
     report = taught_again(bench, collected)
     assert report["before"] is not None and "hound" in [row["label"] for row in report["classes"]]
     bench.swap("candidate", True)
-    assert "hound" in run.switched[-1].engines[0].labels
+    assert "hound" in run.switched[-1].classifiers[0].labels
     rows = bench.document()["versions"]
     assert [row["current"] for row in rows] == [False, True]
     assert bench.swap(rows[0]["model"], True)["taken"]
-    assert "hound" not in run.switched[-1].engines[0].labels
-    assert bench.swap("original", True)["taken"] and len(run.switched[-1].engines[0].labels) >= 1000
+    assert "hound" not in run.switched[-1].classifiers[0].labels
+    assert bench.swap("original", True)["taken"] and len(run.switched[-1].classifiers[0].labels) >= 1000
     assert not any(row["current"] for row in bench.document()["versions"])
     bench.close()
-    for engines in run.switched:
-        engines.__exit__()
+    for classifiers in run.switched:
+        classifiers.__exit__()
 
 
 def taught_again(bench: ModelWorkbench, collected: Collection) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_a_region_is_checked(collected: Collection) -> None:
     assert run.roi == (0.1, 0.1, 0.5, 0.5)
     bench.set_roi(None)
     assert run.roi is None
-    for wrong in ([1, 2], "x", [0, 0, 0, 0], {"a": 1}):
+    for wrong in ([1, 2], "x", [0, 0, 0, 0], {"a": 1}, [0.5, 0, 0.6, 1], [0, 0, 640, 480]):
         with pytest.raises(EdgeMnv2Error, match="roi"):
             bench.set_roi(wrong)
 
