@@ -41,11 +41,29 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# In a network namespace of its own, with nothing but loopback.
+LOOPBACK = (
+    sys.executable,
+    "-c",
+    "import fcntl, os, socket, struct, sys; s = socket.socket(); f = struct.pack('16sh', b'lo', 1 | 64);"
+    "fcntl.ioctl(s, 0x8914, f + bytes(22)); os.execvp(sys.argv[1], sys.argv[1:])",
+)
+PAGE = """
+edge-mnv2 -q run --source demo --loop --web 8080 --duration 40 --json >/tmp/summary.json &
+for attempt in $(seq 60); do
+    sleep 1
+    python3 -c "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:8080/').read())" 2>/dev/null && break
+done
+wait
+cat /tmp/summary.json
+"""
+
+
 class Root:
     """An Arm system with an empty home, which is removed after the test."""
 
     def __init__(self, name: str, binds: dict[Path, str], network: bool) -> None:
-        self._words = [] if network else ["unshare", "-n"]
+        self._words = [] if network else ["unshare", "-n", *LOOPBACK]
         self._words += [f"{_RIGS}/arm/enter", name]
         for here, there in binds.items():
             self._words += ["-b", f"{here}:{there}"]
@@ -91,7 +109,7 @@ class Root:
 def test_arm_without_a_network(name: str, clone: Path, data: Path, tmp_path: Path) -> None:
     arch, python = ROOTS[name]
     stick = tmp_path / "stick"
-    command = ["sh", str(clone / "install.sh"), "--make-wheelhouse", str(stick), "--arch", arch, "--python", python]
+    command = ["sh", str(clone / "install.sh"), "--make-kit", str(stick), "--arch", arch, "--python", python]
     assert subprocess.run(command, check=False).returncode == 0
     root = Root(name, {stick: "/stick", data: "/data"}, network=False)
     try:
@@ -100,6 +118,10 @@ def test_arm_without_a_network(name: str, clone: Path, data: Path, tmp_path: Pat
         assert "no network" in done.stdout
         assert len(done.stdout.splitlines()) < 30 and done.stderr == ""
         root.works()
+        done = root.edge("run", "--source", "demo", "--every-frame", "--max-frames", "50", "--json")
+        assert (json.loads(done.stdout)["frames"], json.loads(done.stdout)["fallback"]) == (50, False)
+        done = root.call("sh", "-c", f"PATH=/home/zero/.local/bin:$PATH; {PAGE}")
+        assert "<title>" in done.stdout and '"frames"' in done.stdout
         assert root.call("sh", "/stick/install.sh", "--uninstall").returncode == 0
         assert root.call("ls", "-A", "/home/zero/.local/share", "/home/zero/.local/bin").stdout.count("edge-mnv2") == 0
     finally:
