@@ -31,7 +31,8 @@ def evaluate(
     resolved: Settings = settings(*MODEL),
     against: Optional[str] = option("against", "A second model to compare with.", metavar="NAME|PATH", panel="Model"),
     csv: Optional[Path] = option("csv", "Write one row a picture.", File()),
-    html: Optional[Path] = option("html", "Write a report with charts and mistakes.", File()),
+    report: Optional[Path] = option("report", "Write a page with charts and mistakes.", File("FILE.html")),
+    html: Optional[Path] = option("html", "The former name of --report.", File("FILE.html"), hidden=True),
     as_json: bool = JSON,
 ) -> None:
     """Measure a model on pictures with known answers.
@@ -59,7 +60,7 @@ def evaluate(
         threads=count,
         accelerator=accelerator,
         csv=csv,
-        html=html,
+        html=report or html,
     )
     report = run(request, note=_note, progress=_progress)
     document = report.document

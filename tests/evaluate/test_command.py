@@ -221,7 +221,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(run: Any, tmp_path: Pat
     save(tmp_path / "set" / "1" / "<script>.png", COLOURS["red"])
     save(tmp_path / "set" / "blue" / "b.png", COLOURS["blue"])
     page = tmp_path / "o.html"
-    code, _, _ = run("evaluate", tmp_path / "set", "--model", model, "--against", model, "--html", page)
+    code, _, _ = run("evaluate", tmp_path / "set", "--model", model, "--against", model, "--report", page)
     assert code == 0
     text = page.read_text()
     parsed = _Page()
@@ -242,7 +242,7 @@ def test_a_person_reads_a_table(run: Any, colours: Path, tmp_path: Path) -> None
     assert re.search(r"1  blue +-> green", out)
 
 
-@pytest.mark.parametrize("option", ["--csv", "--html"])
+@pytest.mark.parametrize("option", ["--csv", "--html", "--report"])
 def test_a_report_that_cannot_be_written_is_known_before_the_work(
     run: Any, colours: Path, tmp_path: Path, option: str
 ) -> None:

@@ -52,7 +52,7 @@ PAGE = """
 edge-mnv2 -q run --source demo --loop --web 8080 --duration 40 --json >/tmp/summary.json &
 for attempt in $(seq 60); do
     sleep 1
-    python3 -c "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:8080/').read())" 2>/dev/null && break
+    python3 -c "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/').read())" 2>/dev/null && break
 done
 wait
 cat /tmp/summary.json
