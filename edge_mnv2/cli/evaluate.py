@@ -62,9 +62,9 @@ def evaluate(
         csv=csv,
         html=report or html,
     )
-    report = run(request, note=_note, progress=_progress)
-    document = report.document
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _text(document, report.unit))
+    result = run(request, note=_note, progress=_progress)
+    document = result.document
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _text(document, result.unit))
     if document["failed"]:
         raise typer.Exit(PARTIAL if document["images"] else SourceError.exit_code)
 
