@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from edge_mnv2.app.health_limits import HealthLimits
 from edge_mnv2.app.outputs import OutputRequest, Outputs
+from edge_mnv2.app.run_model import RunModel
 from edge_mnv2.app.source_choice import ChosenSource, choose_source
 from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.board.health import HealthMonitor, HealthSample
@@ -19,12 +20,9 @@ from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.status import status_text
 from edge_mnv2.pipeline.controls import Controls
-from edge_mnv2.pipeline.decision import Decider, rows_named
 from edge_mnv2.pipeline.frame_loop import FrameLoop
-from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import simulated_inference_ns
-from edge_mnv2.runtime.opening import Classifiers, open_classifiers
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.signals import on_signals
 
@@ -103,7 +101,7 @@ class Session:
     def __init__(self, request: RunRequest) -> None:
         self.request = request
         self.loop: Optional[FrameLoop] = None
-        self.model: Optional[Classifiers] = None
+        self.model: Optional[RunModel] = None
         self.chosen: Optional[ChosenSource] = None
         self.health: Optional[HealthMonitor] = None
         self.outputs = Outputs(request.outputs)
@@ -115,7 +113,7 @@ class Session:
         stack.enter_context(self.outputs)
         # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
         spare = 1 if request.every_frame else 0
-        self.model = stack.enter_context(open_classifiers(settings, request.on_tpu_loss, spare=spare))
+        self.model = model = stack.enter_context(RunModel(settings, request.on_tpu_loss, spare))
         self._check_source()
         self.chosen = choose_source(
             request.source,
@@ -126,31 +124,25 @@ class Session:
             least_side=self._least_side(),
         )
         source = stack.enter_context(self.chosen.source)
-        for note in (*request.notes, *self.model.notes, *self.chosen.notes):
+        for note in (*request.notes, *model.classifiers.notes, *self.chosen.notes):
             log.info("%s", note)
         limits, output = HealthLimits(settings.health), settings.output
         self.health = stack.enter_context(HealthMonitor(listener=lambda sample: self._watch(limits, sample)))
         self.loop = FrameLoop(
             source,
-            self.model.classifiers,
+            model.classifiers.classifiers,
             every_frame=request.every_frame,
             repeat=request.repeat,
             max_frames=request.max_frames,
             duration_s=request.duration_s,
-            controls=Controls(output.least_score, output.smooth, output.shown_from(self._taught())),
+            controls=Controls(output.least_score, output.smooth, output.shown_from(model.taught)),
             health=self.health.latest,
             max_fps=lambda: limits.max_fps,
-            decider=self._decider(),
-            gate=self._gate(),
+            decider=model.decider(),
+            gate=model.gate(),
             inline=usable_cpus() == 1,
         )
-        labels = self.model.classifiers[0].labels
-        self.outputs.attach(self.loop, self._facts(), source, self._describe, self.model, labels)
-
-    def _taught(self) -> bool:
-        """The model has a class for what it does not know."""
-        assert self.model is not None
-        return "unknown" in self.model.classifiers[0].labels
+        self.outputs.attach(self.loop, self._facts(), source, self._describe, model.classifiers, model.first.labels)
 
     def _check_source(self) -> None:
         request, settings = self.request, self.request.settings
@@ -164,36 +156,11 @@ class Session:
         assert self.model is not None
         if self.outputs.want_pictures or self.request.settings.camera.roi is not None:
             return None
-        return self.model.classifiers[0].least_side
-
-    def _decider(self) -> Optional[Decider]:
-        """None where scores are values and no class can be present."""
-        assert self.model is not None
-        classifier, output = self.model.classifiers[0], self.request.settings.output
-        if classifier.task != "classification":
-            return None
-        for key, names, what in (("allow", output.allow, "allowed"), ("deny", output.deny, "denied")):
-            with self.request.settings.blamed(f"output.{key}"):
-                rows_named(classifier.labels, names or (), f"{what} class")
-        return Decider(
-            classifier.labels,
-            on=output.appear,
-            off=output.gone,
-            results=output.consecutive,
-            allow=output.allow or (),
-            deny=output.deny or (),
-        )
-
-    def _gate(self) -> Optional[SceneGate]:
-        assert self.model is not None
-        output = self.request.settings.output
-        if not output.gate:
-            return None
-        return SceneGate(output.gate_change, output.gate_refresh_s, self.model.classifiers[0].seen)
+        return self.model.first.least_side
 
     def _facts(self) -> Facts:
         assert self.model is not None and self.chosen is not None
-        model = self.model
+        model = self.model.classifiers
         return Facts(
             model=_text(model.model),
             runtime=model.runtime,
@@ -211,7 +178,12 @@ class Session:
 
     def work(self) -> None:
         assert self.loop is not None and self.model is not None and self.chosen is not None
-        log.info("%s | %s | %s", self.model.description, self.chosen.source.description, self.request.settings.profile)
+        log.info(
+            "%s | %s | %s",
+            self.model.classifiers.description,
+            self.chosen.source.description,
+            self.request.settings.profile,
+        )
         try:
             self.ended = self.loop.run()
         except AcceleratorError as error:
@@ -234,7 +206,8 @@ class Session:
         return RunOutcome(self._summary(statistics, write_errors), code, lost)
 
     def _summary(self, statistics: Statistics, write_errors: int) -> dict[str, Any]:
-        model, chosen, loop = self.model, self.chosen, self.loop
+        chosen, loop = self.chosen, self.loop
+        model = self.model.classifiers if self.model else None
         measured = statistics.measured()
         rss = measured.pop("rss_mb")
         heat, throttled = self.health.worst() if self.health else (None, None)
@@ -255,9 +228,10 @@ class Session:
             "max_temp_c": heat,
             "throttled": None if throttled is None else list(throttled),
             "reconnects": chosen.source.reconnects if chosen else 0,
-            "tpu_losses": model.tpu_losses if model else 0,
+            "tpu_losses": self.model.tpu_losses if self.model else 0,
             "engine_seconds": model.seconds if model else None,
             "write_errors": write_errors,
+            "swaps": self.model.swaps if self.model else 0,
             "ended": self.ended,
         }
 

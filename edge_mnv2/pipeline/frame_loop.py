@@ -173,6 +173,8 @@ class FrameLoop:
                 elif workers.ended:
                     return "eof"
                 else:
+                    if self._swap is not None and workers.idle:
+                        self._take_over()
                     self._idle()
 
     def _take_over(self) -> None:

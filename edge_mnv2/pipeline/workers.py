@@ -69,6 +69,12 @@ class Workers:
         with self._changed:
             return self._capture.ended and self._delivered == self._taken
 
+    @property
+    def idle(self) -> bool:
+        """Everything that was taken is delivered."""
+        with self._changed:
+            return self._delivered == self._taken
+
     def next_in_order(self, timeout: float) -> Optional[Done]:
         """The next frame with what was found in it, or None after `timeout` seconds. Raises what a worker met."""
         with self._changed:

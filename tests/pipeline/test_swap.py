@@ -83,3 +83,23 @@ def test_a_swap_keeps_the_number_of_workers(tmp_path: Path) -> None:
         loop = FrameLoop(Scripted(1), [one])
         with pytest.raises(ValueError, match="2 classifiers for 1"):
             loop.swap([one, one], None, None, lambda: None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_swap_happens_while_the_loop_is_paused(tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    old, new = ([Classifier.open(path, names) for _ in range(workers)] for names in NAMES)
+    source, swapped = Scripted(10**9, fps=100), threading.Event()
+    with source:
+        loop = FrameLoop(source, old)
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        loop.controls.change(paused=True)
+        time.sleep(0.3)
+        loop.swap(new, None, None, swapped.set)
+        assert swapped.wait(5)
+        loop.stop()
+        thread.join(5)
+    for one in (*old, *new):
+        one.close()

@@ -1,0 +1,148 @@
+"""The model of a run: its classifiers, what depends on their labels, and another model that takes over."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2.camera.frame import FrameSource
+from edge_mnv2.camera.settings import Roi
+from edge_mnv2.errors import UsageError
+from edge_mnv2.outputs.live import Live
+from edge_mnv2.pipeline.decision import Decider, rows_named
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.stages import SceneGate
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.opening import Classifiers, open_classifiers
+from edge_mnv2.settings.profile import Settings
+from edge_mnv2.settings.schema import ModelOptions
+
+_SWITCH_S = 10.0
+
+
+class RunModel:
+    """The classifiers that `settings` ask for. A context manager that closes those in use at its end.
+
+    `on_tpu_loss` and `spare` as in `open_classifiers`, which also says what is raised.
+    """
+
+    def __init__(self, settings: Settings, on_tpu_loss: str, spare: int) -> None:
+        self._settings = settings
+        self._on_tpu_loss = on_tpu_loss
+        self._spare = spare
+        self.classifiers: Classifiers = open_classifiers(settings, on_tpu_loss, spare=spare)
+        self.swaps = 0
+        self._former_losses = 0
+
+    def __enter__(self) -> RunModel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.classifiers.__exit__()
+
+    @property
+    def first(self) -> Classifier:
+        """The classifier of the first worker: all are of one model."""
+        return self.classifiers.classifiers[0]
+
+    @property
+    def taught(self) -> bool:
+        """The model has a class for what it does not know."""
+        return "unknown" in self.first.labels
+
+    @property
+    def tpu_losses(self) -> int:
+        """How often an accelerator was lost, by former models too."""
+        return self._former_losses + self.classifiers.tpu_losses
+
+    def open_other(self, model: str) -> Classifiers:
+        """Classifiers of another model with the settings of this run; what was said about the first one is left out."""
+        runtime = dataclasses.replace(self._settings.runtime, model=model)
+        settings = dataclasses.replace(self._settings, runtime=runtime, model=ModelOptions())
+        workers = len(self.classifiers.classifiers)
+        return open_classifiers(settings, self._on_tpu_loss, workers=workers, spare=self._spare)
+
+    def decider(self, classifier: Optional[Classifier] = None) -> Optional[Decider]:
+        """What decides on the classes of `classifier`; None where scores are values and no class can be present.
+
+        Raises UsageError, ProfileError for names in --allow and --deny that are not among its classes.
+        """
+        classifier, output = classifier or self.first, self._settings.output
+        if classifier.task != "classification":
+            return None
+        for key, names, what in (("allow", output.allow, "allowed"), ("deny", output.deny, "denied")):
+            with self._settings.blamed(f"output.{key}"):
+                rows_named(classifier.labels, names or (), f"{what} class")
+        return Decider(
+            classifier.labels,
+            on=output.appear,
+            off=output.gone,
+            results=output.consecutive,
+            allow=output.allow or (),
+            deny=output.deny or (),
+        )
+
+    def gate(self, classifier: Optional[Classifier] = None) -> Optional[SceneGate]:
+        """The scene gate for `classifier`, None where it is off."""
+        output = self._settings.output
+        if not output.gate:
+            return None
+        return SceneGate(output.gate_change, output.gate_refresh_s, (classifier or self.first).seen)
+
+    def switch(self, classifiers: Classifiers, loop: FrameLoop) -> None:
+        """Let `classifiers` take over in `loop` and close the former ones. Any thread but the loop's own.
+
+        Raises UsageError where the run does not go on, or a class of --allow or --deny is missing.
+        """
+        first, done = classifiers.classifiers[0], threading.Event()
+        loop.swap(classifiers.classifiers, self.decider(first), self.gate(first), done.set)
+        if not done.wait(_SWITCH_S):
+            raise UsageError("the run has ended, or its model hangs: no other one can take over")
+        former, self.classifiers = self.classifiers, classifiers
+        self._former_losses += former.tpu_losses
+        former.__exit__()
+        self.swaps += 1
+
+
+class WorkbenchRun:
+    """What a workbench needs of a run."""
+
+    def __init__(self, model: RunModel, loop: FrameLoop, source: FrameSource, live: Live, changed: Any) -> None:
+        self._model = model
+        self._loop = loop
+        self._source = source
+        self._live = live
+        self._changed = changed
+
+    @property
+    def model(self) -> str:
+        return self._model.classifiers.model
+
+    @property
+    def frame_ms(self) -> Optional[float]:
+        granted = self._source.granted
+        rate = granted.fps if granted is not None and self._source.live else None
+        return 1000 / rate * len(self._model.classifiers.classifiers) if rate else None
+
+    def open(self, model: str) -> Classifiers:
+        return self._model.open_other(model)
+
+    def region(self) -> Optional[np.ndarray]:
+        result = self._live.latest
+        if result is None:
+            return None
+        region = result.frame.region
+        return region if result.frame.order == "rgb" else region[..., ::-1]
+
+    def inference_ms(self) -> Optional[float]:
+        return self._loop.statistics.recent_inference_ms()[0]
+
+    def switch(self, classifiers: Classifiers) -> None:
+        self._model.switch(classifiers, self._loop)
+        self._changed()
+
+    def set_roi(self, roi: Optional[Roi]) -> None:
+        self._source.set_roi(roi)
