@@ -203,74 +203,33 @@ def _energy(document: dict[str, Any]) -> str:
 
 
 def _sweep(document: dict[str, Any]) -> str:
-    rows = document["sweep"]
+    from edge_mnv2.profiler.report import setting_cells
+
     blocks = []
-    for compares, title in (
-        ("engines", f"settings, by {document['goal']} ({document['goal_means']})"),
-        ("sizes", "sizes of the frames, with the chosen setting"),
+    for compares, title, order in (
+        ("engines", f"settings, by {document['goal']} ({document['goal_means']})", "ratio"),
+        ("sizes", "sizes of the frames, with the chosen setting", "width"),
     ):
-        chosen = [row for row in rows if row["compares"] == compares]
-        if not chosen:
-            continue
-        several = len({row["model"] for row in chosen}) > 1
-        chosen.sort(key=lambda row: row["ratio"] if compares == "engines" else row["width"])
-        table = [
-            [
-                *([row["model"]] if several else []),
-                row["delegate"],
-                str(row["threads"]),
-                str(row["workers"]),
-                "-" if row["width"] is None else f"{row['width']}x{row['height']}",
-                number(row["end_to_end_ms"]["p50"], 2),
-                number(row["fps"], 1),
-                number(row["cpu_ms_per_frame"], 1),
-                *([number(row["energy_mj"], 1)] if row["energy_mj"] is not None else []),
-                f"{row['ratio']:.2f}",
-                str(row["rounds"]),
-                "chosen" if _is_chosen(row, document) else row["stopped"] or "",
-            ]
-            for row in chosen
-        ]
-        energy = ["MJ"] if all(row["energy_mj"] is not None for row in chosen) else []
-        header = [
-            *(["MODEL"] if several else []),
-            "DELEGATE", "THREADS", "WORKERS", "SIZE", "MS", "FPS", "CPU MS", *energy, "COST", "ROUNDS", "",
-        ]  # fmt: skip
-        first = 2 if several else 1
-        right = (first, first + 1, *range(first + 3, len(header) - 1))
-        blocks.append(f"{title}\n{aligned(table, header, right=right)}")
+        rows = sorted((row for row in document["sweep"] if row["compares"] == compares), key=lambda row: row[order])
+        if rows:
+            header, cells, right = setting_cells(rows, document)
+            blocks.append(f"{title}\n{aligned(cells, [name.upper() for name in header], right=right)}")
     return "\n\n".join(blocks)
 
 
-def _is_chosen(row: dict[str, Any], document: dict[str, Any]) -> bool:
-    """Whether the measurement above the table was made with this row's setting, or in this row's size."""
-    settings, winner = document["settings"], document["winner"]
-    if row["compares"] == "sizes":
-        return (row["width"], row["height"]) == (settings["width"], settings["height"])
-    keys = ("model", "delegate", "threads", "workers")
-    return all(row[key] == winner[key] for key in keys)
-
-
 def _operators(found: Profiled) -> str:
+    from edge_mnv2.profiler.report import OPERATOR_HEADER, operator_cells
+
     assert found.operators is not None
     document = found.operators.document()
-    rows = [
-        [
-            str(row["index"]),
-            f"{row['operator']} {row['detail']}".strip(),
-            "x".join(map(str, row["shape"])),
-            number(row["ms"], 3),
-            f"{row['share']:.1%}" if row["share"] is not None else "",
-            "" if not row["macs"] or not row["ms"] else f"{row['macs'] / row['ms'] / 1e6:.1f}",
-        ]
-        for row in sorted(document["operators"], key=lambda row: -row["ms"])[:_OPERATORS]
-    ]
+    slowest = sorted(document["operators"], key=lambda row: -row["ms"])[:_OPERATORS]
+    header = [name.upper() for name in OPERATOR_HEADER]
     covered = document["covered"]
     kinds = ", ".join(f"{count} {kind} {ms:.2f} ms" for kind, count, ms in found.operators.by_kind())
     return "\n".join(
         [
             f"operators, each timed as a model of its own, one thread; together {covered:.0%} of the whole",
-            aligned(rows, ["", "OPERATOR", "OUTPUT", "MS", "SHARE", "GMAC/S"], right=(0, 3, 4, 5)),
+            aligned(operator_cells(slowest), header, right=(0, 3, 4, 5)),
             f"by kind: {kinds}",
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Optional
 
@@ -98,22 +99,12 @@ def _operators(result: Profiled) -> str:
         [escape(kind), str(count), number(ms, 3), f"{ms / sum(part.ms for part in result.operators.parts):.1%}"]
         for kind, count, ms in result.operators.by_kind()
     ]
-    rows = [
-        [
-            str(row["index"]),
-            escape(f"{row['operator']} {row['detail']}".strip()),
-            "x".join(map(str, row["shape"])),
-            number(row["ms"], 3),
-            f"{row['share']:.1%}" if row["share"] is not None else "",
-            "" if not row["macs"] or not row["ms"] else f"{row['macs'] / row['ms'] / 1e6:.1f}",
-        ]
-        for row in document["operators"]
-    ]
-    every = table(["", "operator", "output", "ms", "share", "GMAC/s"], rows, numeric=(0, 3, 4, 5))
+    cells = operator_cells(document["operators"])
+    every = table(OPERATOR_HEADER, [list(map(escape, row)) for row in cells], numeric=(0, 3, 4, 5))
     return (
         section("Operators", charts.operators(result.operators), note)
         + scroll(table(["kind", "operators", "ms", "share"], kinds, numeric=(1, 2, 3)))
-        + f"<details><summary>{len(rows)} operators</summary>{scroll(every)}</details>"
+        + f"<details><summary>{len(cells)} operators</summary>{scroll(every)}</details>"
     )
 
 
@@ -198,34 +189,8 @@ def compared(result: Profiled, document: dict[str, Any]) -> str:
 
 
 def _rows(rows: list[Any], result: Profiled) -> str:
-    energy = any(row.energies for row in rows)
-    named = len({row.model for row in rows}) > 1
-    header = [*(["model"] if named else []), "delegate", "threads", "workers", "size", "end to end", "p95", "FPS"]
-    header += ["CPU ms", *(["mJ"] if energy else []), "cost", "rounds", ""]
-    cells = []
-    for row in rows:
-        entry = row.document()
-        size = "" if entry["width"] is None else f"{entry['width']}x{entry['height']}"
-        chosen = result.swept is not None and row in (result.swept.winner, result.swept.best_size)
-        cells.append(
-            [
-                *([escape(entry["model"])] if named else []),
-                escape(entry["delegate"]),
-                str(entry["threads"]),
-                str(entry["workers"]),
-                size,
-                number(entry["end_to_end_ms"]["p50"], 2),
-                number(entry["end_to_end_ms"]["p95"], 2),
-                number(entry["fps"], 1),
-                number(entry["cpu_ms_per_frame"], 2),
-                *([number(entry["energy_mj"], 1)] if energy else []),
-                f"{entry['ratio']:.3f}",
-                str(entry["rounds"]),
-                "chosen" if chosen else escape(entry["stopped"] or ""),
-            ]
-        )
-    first = header.index("threads")
-    return table(header, cells, numeric=(first, first + 1, *range(first + 3, len(header) - 1)))
+    header, cells, numeric = setting_cells([row.document() for row in rows], result.document())
+    return table(header, [list(map(escape, row)) for row in cells], numeric=numeric)
 
 
 def sizes(result: Profiled) -> str:
@@ -233,7 +198,7 @@ def sizes(result: Profiled) -> str:
     swept = result.swept
     if swept is None or not swept.sizes:
         return ""
-    note = "The chosen engines on frames of other sizes."
+    note = "The chosen setting on frames of other sizes."
     if swept.best_size is None:
         note += " Measured on the test pattern: what a camera and its decoder take comes on top."
     return section("Capture sizes", _rows(swept.sizes, result), note)
@@ -255,3 +220,62 @@ def _name(row: Any, rows: list[Any]) -> str:
 def _sentence(text: str) -> str:
     """With a capital and a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
+
+
+OPERATOR_HEADER = ["", "operator", "output", "ms", "share", "GMAC/s"]
+
+
+def operator_cells(operators: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """A row of text for each entry of `ops.operators` in the JSON document."""
+    return [
+        [
+            str(row["index"]),
+            f"{row['operator']} {row['detail']}".strip(),
+            "x".join(map(str, row["shape"])),
+            number(row["ms"], 3),
+            f"{row['share']:.1%}" if row["share"] is not None else "",
+            "" if not row["macs"] or not row["ms"] else f"{row['macs'] / row['ms'] / 1e6:.1f}",
+        ]
+        for row in operators
+    ]
+
+
+def setting_cells(
+    rows: Sequence[dict[str, Any]], document: dict[str, Any]
+) -> tuple[list[str], list[list[str]], Sequence[int]]:
+    """(header, rows of text, numeric columns) for entries of `sweep` in the JSON document.
+
+    "cost" is over that of the chosen row, whatever is compared.
+    """
+    energy = any(row["energy_mj"] is not None for row in rows)
+    named = len({row["model"] for row in rows}) > 1
+    header = [*(["model"] if named else []), "delegate", "threads", "workers", "size", "ms", "p95", "FPS", "CPU ms"]
+    header += [*(["mJ"] if energy else []), "cost", "rounds", ""]
+    cells = [
+        [
+            *([row["model"]] if named else []),
+            row["delegate"],
+            str(row["threads"]),
+            str(row["workers"]),
+            "-" if row["width"] is None else f"{row['width']}x{row['height']}",
+            number(row["end_to_end_ms"]["p50"], 2),
+            number(row["end_to_end_ms"]["p95"], 2),
+            number(row["fps"], 1),
+            number(row["cpu_ms_per_frame"], 1),
+            *([number(row["energy_mj"], 1)] if energy else []),
+            f"{row['ratio']:.2f}",
+            str(row["rounds"]),
+            "chosen" if _is_chosen(row, document) else row["stopped"] or "",
+        ]
+        for row in rows
+    ]
+    first = header.index("threads")
+    return header, cells, (first, first + 1, *range(first + 3, len(header) - 1))
+
+
+def _is_chosen(row: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether what is measured thoroughly has this row's setting, or this row's size."""
+    settings, winner = document["settings"], document["winner"]
+    if row["compares"] == "sizes":
+        return bool((row["width"], row["height"]) == (settings["width"], settings["height"]))
+    return all(row[key] == winner[key] for key in ("model", "delegate", "threads", "workers"))

@@ -273,7 +273,14 @@ def sweep_sizes(
     outcome = race(measure, len(rows), seconds=seconds, most_rounds=_ROUNDS)
     for row, entrant in zip(rows, outcome.entrants):
         row.entrant = entrant
+    _over(rows, next(row for row in rows if row.size == feed.size).entrant.ratio)
     return rows, None
+
+
+def _over(rows: Sequence[Row], chosen: float) -> None:
+    """Make every ratio the cost over that of the chosen size."""
+    for row in rows:
+        row.entrant.ratio /= chosen
 
 
 def _size_row(winner: Row, size: Optional[tuple[int, int]]) -> Row:
@@ -312,4 +319,6 @@ def _camera_sizes(
     for row in rows:
         row.entrant.ratio = row.entrant.costs[0] / cheapest
     # One burst each tells no finer, and of two equal sizes the smaller one leaves the CPU more to spare.
-    return rows, next(row for row in rows if row.entrant.ratio <= 1 + _SAME_CAMERA)
+    best = next(row for row in rows if row.entrant.ratio <= 1 + _SAME_CAMERA)
+    _over(rows, best.entrant.ratio)
+    return rows, best
