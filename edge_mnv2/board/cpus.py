@@ -78,10 +78,7 @@ def _affinity(tree: Sysroot) -> Optional[int]:
             return len(os.sched_getaffinity(0))
         except (OSError, AttributeError):
             return os.cpu_count()
-    for line in (tree.read("proc/self/status") or "").splitlines():
-        if line.startswith("Cpus_allowed_list:"):
-            return _listed(line.partition(":")[2])
-    return None
+    return _listed(tree.fields("proc/self/status").get("Cpus_allowed_list"))
 
 
 def _online(tree: Sysroot) -> Optional[int]:

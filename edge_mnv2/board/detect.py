@@ -73,26 +73,19 @@ def _words(data: Optional[bytes]) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split("\0") if word.strip())
 
 
-def _cpuinfo(tree: Sysroot, name: str) -> Optional[str]:
-    for line in (tree.read("proc/cpuinfo") or "").splitlines():
-        key, colon, value = line.partition(":")
-        if colon and key.strip() == name and value.strip():
-            return value.strip()
-    return None
-
-
 def _model(tree: Sysroot) -> Optional[str]:
     model = _words(_device_tree(tree, "model"))
     if model:
         return model[0]
     # A container does not see the device tree; /proc/cpuinfo of a Pi and the SoC driver's node it does.
+    cpuinfo = tree.fields("proc/cpuinfo")
     return (
-        _cpuinfo(tree, "Model")
+        cpuinfo.get("Model")
         or tree.read("sys/devices/soc0/machine")
         or _tegra_model(tree)
         or _dmi(tree)
-        or _cpuinfo(tree, "Hardware")
-        or _cpuinfo(tree, "model name")
+        or cpuinfo.get("Hardware")
+        or cpuinfo.get("model name")
     )
 
 
@@ -147,7 +140,9 @@ def _dmi(tree: Sysroot) -> Optional[str]:
 def _serial(tree: Sysroot) -> Optional[str]:
     """A hash of what is this board's alone: the SoC's serial number, else the installation's machine id."""
     words = _words(_device_tree(tree, "serial-number"))
-    own = words[0] if words else _cpuinfo(tree, "Serial") or tree.read("sys/devices/soc0/serial_number")
+    own = (
+        words[0] if words else tree.fields("proc/cpuinfo").get("Serial") or tree.read("sys/devices/soc0/serial_number")
+    )
     own = own or tree.read("etc/machine-id") or tree.read("var/lib/dbus/machine-id")
     if not own or not own.strip("0") or own == "uninitialized":
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Optional
 
@@ -59,13 +60,8 @@ def _mib(kib: Optional[int]) -> Optional[int]:
 
 
 def _meminfo(tree: Sysroot) -> dict[str, int]:
-    rows = {}
-    for line in (tree.read("proc/meminfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        number = value.split()[:1]
-        if number and number[0].isdigit():
-            rows[name.strip()] = int(number[0])
-    return rows
+    rows = {name: value.split(" ")[0] for name, value in tree.fields("proc/meminfo").items()}
+    return {name: int(number) for name, number in rows.items() if number.isdigit()}
 
 
 @dataclass(frozen=True)
@@ -105,22 +101,10 @@ def _tightest(tree: Sysroot, limits: list[_Limit]) -> tuple[Optional[int], Optio
 
 
 def _droppable(tree: Sysroot, files: _Limit) -> int:
-    for line in (tree.read(files.statistics) or "").splitlines():
-        name, _, value = line.partition(" ")
-        if name == files.cache and value.strip().isdigit():
-            return int(value)
-    return 0
+    value = tree.fields(files.statistics, " ").get(files.cache, "")
+    return int(value) if value.isdigit() else 0
 
 
 def _pressure(tree: Sysroot) -> Optional[float]:
-    for line in (tree.read("proc/pressure/memory") or "").splitlines():
-        fields = line.split()
-        if fields[:1] == ["some"]:
-            for field in fields[1:]:
-                name, _, value = field.partition("=")
-                if name == "avg10":
-                    try:
-                        return float(value)
-                    except ValueError:
-                        return None
-    return None
+    match = re.search(r"^some .*?avg10=([\d.]+)", tree.read("proc/pressure/memory") or "", re.MULTILINE)
+    return float(match[1]) if match else None

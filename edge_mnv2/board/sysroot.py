@@ -85,6 +85,15 @@ class Sysroot:
         except ValueError:
             return None
 
+    def fields(self, path: str, separator: str = ":") -> dict[str, str]:
+        """The lines `NAME : VALUE` of a file, without blanks and quotes; of several with one name, the first."""
+        fields: dict[str, str] = {}
+        for line in (self.read(path) or "").splitlines():
+            name, present, value = line.partition(separator)
+            if present and not name.startswith("#"):
+                fields.setdefault(name.strip(), value.strip().strip("\"'"))
+        return fields
+
     def exists(self, path: str) -> bool:
         try:
             return self.resolve(path) is not None

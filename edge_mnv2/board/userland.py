@@ -122,13 +122,7 @@ def _distribution(tree: Sysroot) -> Optional[str]:
 
 def os_release(tree: Sysroot) -> dict[str, str]:
     """Fields of `etc/os-release`, without their quotes."""
-    fields = {}
-    text = tree.read("etc/os-release") or tree.read("usr/lib/os-release") or ""
-    for line in text.splitlines():
-        name, equals, value = line.strip().partition("=")
-        if equals and not name.startswith("#"):
-            fields[name] = value.strip().strip("\"'")
-    return fields
+    return tree.fields("etc/os-release", "=") or tree.fields("usr/lib/os-release", "=")
 
 
 def _kernel_words(tree: Sysroot) -> Optional[str]:
@@ -151,12 +145,7 @@ def _kernel_words(tree: Sysroot) -> Optional[str]:
 
 
 def _cpuinfo(tree: Sysroot) -> Optional[str]:
-    text = tree.read("proc/cpuinfo") or ""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            fields.setdefault(name.strip(), value.strip())
+    fields = tree.fields("proc/cpuinfo")
     features = fields.get("Features", "").split()
     if "CPU architecture" in fields or features:
         # `asimd` is how a 64-bit kernel names NEON; a 32-bit one says `neon`, `vfpv4`, `thumb`.
