@@ -1,11 +1,19 @@
 """edge-mnv2 beside its peers: the same clip, the same network, in one run, one after the other.
 
-    python benchmarks/compare.py CLIP IMAGE [--rounds 5] [--frames 400] [--envs DIR] [--json FILE] [--chart FILE.svg]
+    python benchmarks/compare.py CLIP IMAGE [--photos DIR] [--rounds 5] [--frames 400] [--envs DIR] [--json FILE]
+                                 [--chart FILE.svg]
 
 Every peer lives in a virtual environment of its own below `--envs` (made at the first run, with pip), so that its start
 and its size are those of somebody who installs just that. A round runs each peer once with one thread on one core and
 once with two threads on two; the order is turned by one from round to round. A figure is the median of the rounds. The
 ratios compare a peer with edge-mnv2 round by round, so that a drift of the machine hits both alike.
+
+A frame rate is worth nothing without its answers. With `--photos` (JPEGs and a `labels.csv` with the columns `file` and
+`class_index`), each row says how many photos it names rightly, and on how many its best class is the one that LiteRT's
+loop names with the same integers. Integer kernels depend on the processor: without dot products (VNNI) some
+add in 16 bits, which saturate. So the processor's vector instructions stand above the table.
+
+"edge-mnv2, chosen" has every runtime installed and takes the one that won the contest on this machine.
 
 Models: what reads `.tflite` gets edge-mnv2's default model, or, where it cannot (MediaPipe takes no int8 output),
 Google's `mobilenet_v2_1.0_224_quant`, for which edge-mnv2 and LiteRT run a second time; what reads ONNX gets the export
@@ -15,6 +23,7 @@ of the same network (`edge-mnv2 build --format onnx`), int8 (QDQ) and float.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -31,6 +40,8 @@ from process import on_cores
 
 PEERS = Path(__file__).resolve().parent / "peers"
 OURS = "edge-mnv2"
+CHOSEN = f"{OURS}, chosen"
+REFERENCE = "LiteRT loop"
 _COMMON = ("numpy", "opencv-python-headless")
 
 
@@ -51,7 +62,9 @@ TABLE = (
     Peer("LiteRT loop", "litert", ("ai-edge-litert", *_COMMON), "litert", "ours"),
     Peer("tflite-runtime loop", "tflite-runtime", ("tflite-runtime", "numpy<2", "opencv-python-headless<4.12"),
          "tflite_runtime_loop", "ours"),
-    Peer("OpenVINO", "openvino", ("openvino", *_COMMON), "open_vino", "ours"),
+    Peer(CHOSEN, "edge-mnv2-all", (f"{ROOT}[onnx,openvino]",), None, "ours"),
+    Peer("OpenVINO, .tflite", "openvino", ("openvino", *_COMMON), "open_vino", "ours"),
+    Peer("OpenVINO, int8", "openvino", ("openvino", *_COMMON), "open_vino", "onnx int8"),
     Peer("ONNX Runtime, int8", "onnxruntime", ("onnxruntime", *_COMMON), "onnx_runtime", "onnx int8"),
     Peer("ONNX Runtime, float", "onnxruntime", ("onnxruntime", *_COMMON), "onnx_runtime", "onnx float"),
     Peer("OpenVINO, float", "openvino", ("openvino", *_COMMON), "open_vino", "onnx float"),
@@ -120,7 +133,8 @@ def one(peer: Peer, python: Path, model: str, clip: str, threads: int, frames: i
             "peak_mb": peak,
         }
     run = [str(python), "-m", "edge_mnv2", "-q", "run", "--source", clip, "--every-frame", "--loop", "--json"]
-    run += ["--model", model, "--delegate", "none", "--threads", str(threads), "--runtime", "litert", "--max-frames"]
+    runtime = "auto" if peer.name == CHOSEN else "litert"
+    run += ["--model", model, "--delegate", "none", "--threads", str(threads), "--runtime", runtime, "--max-frames"]
     _, _, start_cpu, _ = measured([*run, "1"], cores)
     summary, _, cpu, peak = measured([*run, str(frames)], cores)
     stages = summary["stages_ms"]
@@ -141,6 +155,55 @@ def start_up(peer: Peer, python: Path, model: str, image: str, cores: set[int]) 
         command = [str(python), "-m", "edge_mnv2", "classify", image, "--model", model, "--json"]
     _, wall, cpu, _ = measured(command, cores)
     return wall, cpu
+
+
+def contest(python: Path, model: str, threads: int) -> None:
+    """Find out which runtime is fastest, as the first `run` does beside its frames."""
+    code = "import sys; from pathlib import Path; from edge_mnv2.runtime.contest import Contest; "
+    code += "print(Contest(Path(sys.argv[1])).run(int(sys.argv[2])))"
+    told = subprocess.run([str(python), "-c", code, model, str(threads)], stdout=subprocess.PIPE, text=True, cwd=PEERS)
+    print(f"{CHOSEN}, {threads}: {told.stdout.strip()}", file=sys.stderr)
+
+
+def best_rows(peer: Peer, python: Path, model: str, photos: Path, cores: set[int]) -> dict[str, int]:
+    """The row of the best class of every photo."""
+    if peer.module is not None:
+        answer, _, _, _ = measured([str(python), "loop.py", peer.module, model, "--photos", str(photos)], cores)
+        return dict(answer["rows"])
+    command = [
+        str(python),
+        "-m",
+        "edge_mnv2",
+        "-q",
+        "classify",
+        str(photos),
+        "--model",
+        model,
+        "--top-k",
+        "1",
+        "--json",
+    ]
+    if peer.name != CHOSEN:
+        command += ["--runtime", "litert"]
+    results = measured(command, cores)[0]["results"]
+    return {Path(one["file"]).name: one["top"][0]["index"] for one in results if "top" in one}
+
+
+def accuracy(rows: dict[str, dict[str, int]], peers: list[Peer], photos: Path) -> dict[str, dict[str, float]]:
+    """Of each peer: `top1` of the photos, and `same`, how often it names what LiteRT names."""
+    with (photos / "labels.csv").open(newline="") as handle:
+        truth = {row["file"]: int(row["class_index"]) for row in csv.DictReader(handle)}
+    found = {}
+    for peer in (peer for peer in peers if peer.name in rows):
+        # Google's models have a background row first.
+        shift = 1 if peer.model == "quant" else 0
+        mine = {name: row - shift for name, row in rows[peer.name].items() if name in truth}
+        found[peer.name] = {"top1": sum(row == truth[name] for name, row in mine.items()) / max(1, len(mine))}
+        reference = rows.get(f"{REFERENCE} (quant)" if shift else REFERENCE)
+        if reference:
+            same = sum(row + shift == reference.get(name) for name, row in mine.items())
+            found[peer.name]["same"] = same / max(1, len(mine))
+    return found
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -197,6 +260,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--envs", type=Path, default=Path.home() / ".cache" / "edge-mnv2" / "benchmarks")
     parser.add_argument("--only", help="peers whose name holds one of these words, with commas")
+    parser.add_argument("--photos", type=Path, help="a folder of JPEGs with labels.csv, for the accuracy of each row")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chart", type=Path)
     parser.add_argument("--files", action="store_true", help=argparse.SUPPRESS)
@@ -220,6 +284,9 @@ def main() -> None:
     peers = [peer for peer in wanted if peer.name in pythons and peer.model in models]
     usable = sorted(os.sched_getaffinity(0))
     settings = [(1, set(usable[:1]))] + ([(2, set(usable[:2]))] if len(usable) > 1 else [])
+    for threads, _ in settings:
+        for peer in (peer for peer in peers if peer.name == CHOSEN):
+            contest(pythons[peer.name], models[peer.model], threads)
     rounds: dict[str, dict[str, list[dict[str, Any]]]] = {peer.name: {} for peer in peers}
     failed: dict[str, str] = {}
     for number in range(options.rounds):
@@ -240,6 +307,17 @@ def main() -> None:
                 rounds[peer.name].setdefault(str(threads), []).append(got)
                 print(f"round {number + 1} {peer.name}, {threads}: {got['fps']:.0f} FPS", file=sys.stderr)
     report = summary(peers, rounds, pythons, failed)
+    if options.photos:
+        answers = {
+            peer.name: best_rows(
+                peer, pythons[peer.name], models[peer.model], options.photos.resolve(), set(usable[:1])
+            )
+            for peer in peers
+            if peer.name not in failed
+        }
+        right = accuracy(answers, peers, options.photos)
+        for row in report["rows"]:
+            row.update({key: round(value, 3) for key, value in right.get(row["peer"], {}).items()})
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
     if options.chart:
@@ -265,19 +343,19 @@ def summary(peers: list[Peer], rounds: Any, pythons: dict[str, Path], failed: di
 
 
 def machine() -> dict[str, Any]:
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return {"cpu": name, "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    from edge_mnv2.board.cpus import processor
+
+    cpu = processor()
+    cores = len(os.sched_getaffinity(0))
+    return {"cpu": cpu.name, "vector": list(cpu.vector), "cores": cores, "python": platform.python_version()}
 
 
 def table(report: dict[str, Any]) -> str:
     head = ["peer", "threads", "FPS", "ms a frame p50 (p95)", "CPU ms", "peak MB", "start s", "installed MB"]
-    head.append("edge-mnv2's FPS")
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    head += ["edge-mnv2's FPS", "top-1", "as LiteRT"]
+    there = report["machine"]
+    lines = [f"{there['cpu']}: {', '.join(there['vector'])}; {there['cores']} cores", ""]
+    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in report["rows"]:
         ratio = row["ours_to_theirs_fps"]
         cells = [
@@ -290,6 +368,7 @@ def table(report: dict[str, Any]) -> str:
             f"{row['start_s']:.2f}",
             f"{row['installed_mb']:.0f}",
             "" if ratio is None else f"{ratio:.2f}x",
+            *(f"{row[key]:.3f}" if key in row else "" for key in ("top1", "same")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [f"\n{name} failed: {why}" for name, why in report["failed"].items()]

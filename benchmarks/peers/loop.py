@@ -2,6 +2,7 @@
 
     python loop.py PEER MODEL CLIP THREADS FRAMES
     python loop.py PEER MODEL --once IMAGE
+    python loop.py PEER MODEL --photos DIR
 
 The loop is the one that the peers' public examples show: OpenCV decodes, the peer classifies each frame. A peer is a
 module of this folder with `open_peer(model, threads)`, which returns a function from a BGR picture (HxWx3 uint8) to the
@@ -16,6 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 Classify = Callable[[Any], int]
@@ -58,8 +60,15 @@ def main() -> None:
 
         print(json.dumps({"row": peer.open_peer(model, 1)(cv2.imread(rest[1]))}))
         return
+    if rest[0] == "--photos":
+        import cv2
+
+        classify = peer.open_peer(model, 1)
+        photos = sorted(Path(rest[1]).glob("*.jpg"))
+        print(json.dumps({"rows": {photo.name: classify(cv2.imread(str(photo))) for photo in photos}}))
+        return
     clip, threads, count = rest[0], int(rest[1]), int(rest[2])
-    classify: Classify = peer.open_peer(model, threads)
+    classify = peer.open_peer(model, threads)
     for frame in frames_of(clip, 5):
         classify(frame)
     latency, rows = [], []
