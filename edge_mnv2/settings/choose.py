@@ -50,10 +50,15 @@ def may_match(packaged: Place, board: Board) -> bool:
     """
     names = [*board.compatible, *([board.model] if board.model else [])]
     try:
-        patterns = re.findall(r'"([^"\n]+)"', packaged.path.read_text(encoding="utf-8"))
+        patterns = re.findall(r'"(([^"\n*?[]*)[^"\n]*)"', packaged.path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return True
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+    # Most differ before their first wildcard already, and each pattern's compilation takes 0.1 ms on a PC.
+    return any(
+        name.startswith(beginning) and fnmatch.fnmatchcase(name, pattern)
+        for name in names
+        for pattern, beginning in patterns
+    )
 
 
 def match_rank(match: Mapping[str, tuple[str, ...]], board: Board) -> Optional[tuple[int, int]]:
