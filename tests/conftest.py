@@ -36,6 +36,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
         if name.startswith(("EDGE_MNV2_", "XDG_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
+    # No test but those of the contest is to start processes beside a run.
+    monkeypatch.setenv("EDGE_MNV2_RACE", "off")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     return home

@@ -21,10 +21,10 @@ from edge_mnv2.profiler.burst import (
     settings_size,
 )
 from edge_mnv2.profiler.measurement import OpenClassifiers
-from edge_mnv2.profiler.race import Entrant, race
 from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.race import Entrant, race
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.zoo.resolve import Resolved, resolve
 

@@ -19,7 +19,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from edge_mnv2.errors import EdgeMnv2Error, ModelError
+from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.paths import utf8_named
 from edge_mnv2.runtime.preprocess import sized_shape
 from edge_mnv2.runtime.table import (
@@ -42,31 +42,18 @@ def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
     """
     reasons = []
     for row in candidates("model.tflite", name):
+        if not row.opens("model.tflite"):
+            raise UsageError(f"{name} cannot be used here: this needs a runtime that opens .tflite files itself")
         try:
             module = importlib.import_module(row.package)
         except ImportError as error:
             reasons.append(f"{row.distributions[0]}: {error}")
             continue
-        return module, f"{row.distributions[0]} {_version(module, row.distributions[0])}"
+        return module, f"{row.distributions[0]} {row.version() or 'unknown'}"
     if name != "auto":
         raise NamedRuntimeMissing(f"no runtime {reasons[0]}", hint=f"{row.install_hint()}, or --runtime auto")
     wanted = "ai-edge-litert (or tflite-runtime with numpy<2)"
     raise RuntimeMissing(f"no interpreter: {'; '.join(reasons)}", hint=f"pip install {wanted}")
-
-
-def _version(module: ModuleType, distribution: str) -> str:
-    """As `importlib.metadata.version`, which takes 8 ms to import on a PC; its folder's name says the same."""
-    package = Path(module.__file__ or "").parent
-    name = f"{distribution.replace('-', '_')}-"
-    versions = [folder.name[len(name) : -len(".dist-info")] for folder in package.parent.glob(f"{name}*.dist-info")]
-    if len(versions) == 1:
-        return versions[0]
-    from importlib import metadata
-
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def installed_runtimes() -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Optional
 
 from edge_mnv2.board.cpus import resolve_threads
 from edge_mnv2.errors import AcceleratorError, ModelError, UsageError
+from edge_mnv2.runtime import contest
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelSpec, describe
@@ -56,11 +57,15 @@ def model_spec(model: Resolved, options: ModelOptions = ModelOptions(), resize: 
 
 @dataclass
 class Classifiers:
-    """The classifiers of a run and what its summary says about them. A context manager that closes them."""
+    """The classifiers of a run and what its summary says about them. A context manager that closes them.
+
+    `contest` is to be held beside the run, where it is not known yet which runtime is fastest.
+    """
 
     classifiers: Sequence[Classifier]
     model: str
     notes: list[str] = field(default_factory=list)
+    contest: Optional[contest.BesideRun] = None
 
     @property
     def runtime(self) -> str:
@@ -113,10 +118,13 @@ def open_classifier(
     RuntimeMissing.
     """
     resolved = resolve(model or DEFAULT_MODEL)
+    notes: list[str] = []
+    if runtime != "auto":
+        runtime, notes = contest.chosen(resolved.path, runtime, threads)
     classifier = Classifier.open(
         resolved.path, spec=model_spec(resolved, options, resize), runtime=runtime, threads=threads, top_k=top_k
     )
-    return classifier, resolved, classifier.notes
+    return classifier, resolved, [*notes, *classifier.notes]
 
 
 def chosen_resize(settings: Settings) -> Optional[str]:
@@ -175,7 +183,9 @@ def open_classifiers(
 
 def _on_cpu(model: Resolved, accelerate: bool, settings: Settings, threads: int, workers: int) -> Classifiers:
     """`workers` classifiers by a runtime alone, warmed up."""
-    spec, runtime, top_k = _spec(model, settings), settings.runtime.backend, settings.output.top_k
+    spec, top_k = _spec(model, settings), settings.output.top_k
+    runtime, notes = contest.chosen(model.path, settings.runtime.backend, threads, accelerate)
+    undecided = runtime == "auto" and contest.wanted(model.path, threads, accelerate)
     classifiers: list[Classifier] = []
     try:
         for _ in range(workers):
@@ -188,7 +198,8 @@ def _on_cpu(model: Resolved, accelerate: bool, settings: Settings, threads: int,
         for one in classifiers:
             one.close()
         raise
-    return Classifiers(classifiers, model.name, list(classifiers[0].notes))
+    beside = contest.BesideRun(model.path, threads, accelerate) if undecided else None
+    return Classifiers(classifiers, model.name, [*notes, *classifiers[0].notes], beside)
 
 
 def _on_tpu(plan: Plan, delegate: DelegateSpec, settings: Settings, threads: int, workers: int) -> Classifiers:

@@ -28,9 +28,9 @@ def import_openvino(row: Runtime) -> ModuleType:
     """The module. Raises RuntimeMissing where it is not installed or cannot be loaded."""
     try:
         with native_stderr_logged():
-            import openvino
+            import openvino  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise RuntimeMissing(f"{row.name} needs the package openvino ({error})", hint=row.install) from error
+        raise RuntimeMissing(f"{row.name} needs the package openvino ({error})", hint=row.install_hint()) from error
     return openvino
 
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 
@@ -18,37 +18,35 @@ from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.table import AnyInterpreter, Runtime, TensorSpec
 from edge_mnv2.zoo.digest import sha256_of
 
+FORM = 1
+"""Raised when the same `.tflite` gives another twin: those in the cache are then made again."""
+
 log = logging.getLogger(__name__)
 
 
-def open_twin(row: Runtime, path: Union[Path, str], *, threads: int = 1, accelerate: bool = True) -> AnyInterpreter:
+def open_model(
+    row: Runtime,
+    path: Union[Path, str],
+    *,
+    threads: int = 1,
+    accelerate: bool = True,
+    input_size: Optional[tuple[int, int]] = None,
+) -> AnyInterpreter:
     """The twin of the `.tflite` at `path` in the runtime of `row`; its input has the scale of the `.tflite`.
 
     Its output is real numbers, float32. Raises ModelError where there is no twin or the runtime refuses it.
     """
     with _twin(Path(path)) as (twin, image):
-        interpreter = row.open(twin, threads=threads, accelerate=accelerate)
+        interpreter = row.open(twin, threads=threads, accelerate=accelerate, input_size=input_size)
         interpreter.inputs[:] = [image]
         return interpreter
 
 
-def twin_place(path: Path) -> Path:
-    """Where the twin of a model is kept: named by the model's content and the form of twins."""
-    from edge_mnv2.tflite.onnx_twin import FORM
-
-    return paths.cache_dir() / "twins" / f"{sha256_of(path)[:32]}-{FORM}.onnx"
-
-
-def ensure_twin(path: Path) -> None:
-    """Make the twin now, if it is not there, for whoever opens it later. Raises ModelError, OSError."""
-    with _twin(path):
-        pass
-
-
 @contextlib.contextmanager
 def _twin(path: Path) -> Iterator[tuple[Path, TensorSpec]]:
-    """The twin's file and its input. It is written to the cache, or for the while of the block only, where that fails."""
-    place = twin_place(path)
+    """The twin's file and its input. Where the cache cannot be written, the file lasts as long as the block."""
+    # Named by the model's content.
+    place = paths.cache_dir() / "twins" / f"{sha256_of(path)[:32]}-{FORM}.onnx"
     described = place.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         fields = json.loads(described.read_text(encoding="utf-8"))
@@ -65,7 +63,9 @@ def _twin(path: Path) -> Iterator[tuple[Path, TensorSpec]]:
     try:
         content, picture = onnx_twin(read(path.read_bytes(), str(path)))
     except NoTwin as error:
-        raise ModelError(f"{path} has no ONNX twin: {error.message}", hint="--runtime litert runs it") from None
+        raise ModelError(
+            f"{path}: no ONNX twin can be made: {error.message}", hint="--runtime litert runs it"
+        ) from None
     image = TensorSpec("image", 0, picture.shape, np.dtype(picture.dtype), picture.scale, picture.zero_point)
     log.info("made the ONNX twin of %s in %.1f s", path.name, time.monotonic() - began)
     try:

@@ -21,9 +21,6 @@ from edge_mnv2.tflite import ir
 from edge_mnv2.tflite.ir import Graph, Operator, Tensor
 from edge_mnv2.tflite.onnx_file import OnnxFile
 
-FORM = 1
-"""Raised when the same `.tflite` gives another twin: twins on the disk are then made again."""
-
 _SAME_VALUES = ("DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _BOUNDS = {ir.ACTIVATION_RELU: (0.0, np.inf), ir.ACTIVATION_RELU6: (0.0, 6.0), ir.ACTIVATION_RELU_N1_TO_1: (-1.0, 1.0)}
 _LEAST_LENGTH = 1e-6

@@ -115,7 +115,6 @@ def test_run_classify_and_profile_take_it(model: Path, run: Any, tmp_path: Path)
     ("options", "expected"),
     [
         (["--runtime", "litert", "--model", "MODEL"], "--runtime onnxruntime"),
-        (["--runtime", "onnxruntime"], "build --format onnx"),
         (["--runtime", "onnx"], "auto, litert, tflite-runtime"),
     ],
 )
@@ -176,7 +175,8 @@ print(refused)
 
 def test_without_the_package(model: Path, tmp_path: Path) -> None:
     (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "onnxruntime.py").write_text("raise ImportError('not here')\n")
+    for package in ("onnxruntime", "openvino"):
+        (tmp_path / "hidden" / f"{package}.py").write_text("raise ImportError('not here')\n")
     done = subprocess.run(
         [sys.executable, "-m", "edge_mnv2", "classify", str(tmp_path), "--model", str(model)],
         capture_output=True,

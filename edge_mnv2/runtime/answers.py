@@ -1,0 +1,139 @@
+"""Two runtimes on one model, in a process of its own: do they answer alike, and which is faster?
+
+    python -m edge_mnv2.runtime.answers compare MODEL RUNTIME
+    python -m edge_mnv2.runtime.answers race MODEL RUNTIME THREADS
+
+The other one is the reference, which `auto` takes. Prints one JSON document.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from edge_mnv2 import paths
+from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.runtime import table
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.opening import model_spec
+from edge_mnv2.runtime.race import race
+from edge_mnv2.zoo.resolve import resolve
+
+SURE = 0.2
+"""Where the reference's best two scores differ by more, a rival's best class has to be the same."""
+BIAS = 0.01
+"""The mean difference of scores that is still no bias: two quantized softmaxes differ by 1/256 at most."""
+_WORST = 0.1
+"""The largest difference of a value or of a multi-label probability, as a share of their range."""
+_FRACTIONS = (1.0, 0.8, 0.6, 0.45)
+_RACE_S = 0.8
+_BURST_S = 0.02
+
+
+def crops(size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """About 200 pictures RGB uint8 of `size` (height, width): windows of the photographs that ship."""
+    import cv2
+
+    from edge_mnv2.camera.still import read_still
+
+    for photograph in sorted(paths.packaged("models", "photographs").glob("*.jpg")):
+        pixels = read_still(photograph)
+        rows, columns = pixels.shape[:2]
+        for fraction in _FRACTIONS:
+            side = round(min(rows, columns) * fraction)
+            tops = sorted({0, (rows - side) // 2, rows - side})
+            lefts = sorted({0, (columns - side) // 2, columns - side})
+            for top in tops:
+                for left in lefts:
+                    window = pixels[top : top + side, left : left + side]
+                    yield cv2.resize(window, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def difference(model: str, rival: str) -> str:
+    """Why the answers of `rival` are not the reference's, "" where they are. Raises what opening the model raises."""
+    with contextlib.ExitStack() as stack:
+        pair = [stack.enter_context(_opened(model, name)) for name in (table.reference().name, rival)]
+        scores = np.array(
+            [[one.scores(picture) for one in pair] for picture in crops(pair[0].input_size)], dtype=np.float64
+        )
+        kind = pair[0].io.output.kind
+    return compare(scores[:, 0], scores[:, 1], one_class=kind in ("softmax", "logits"))
+
+
+def compare(reference: np.ndarray, rival: np.ndarray, one_class: bool) -> str:
+    """Why `rival` (pictures, rows) answers differently, "" where it does not. `one_class`: the best row is the answer,
+    else every row is judged by itself."""
+    pictures = len(reference)
+    if not np.isfinite(rival).all():
+        return "its scores are not finite"
+    if one_class and reference.shape[1] > 1:
+        best = reference.argmax(axis=1)
+        two = np.partition(reference, -2, axis=1)[:, -2:]
+        wrong = (two[:, 1] - two[:, 0] > SURE) & (rival.argmax(axis=1) != best)
+        if wrong.any():
+            return f"it names another class in {int(wrong.sum())} of {pictures} test pictures"
+        each = np.arange(pictures)
+        bias = float(np.mean(rival[each, best] - reference[each, best]))
+        return f"its scores are off by {bias:+.3f} on average" if abs(bias) > BIAS else ""
+    span = max(float(np.ptp(reference)), 1e-9)
+    apart = (rival - reference) / span
+    if abs(apart.mean()) > BIAS or np.abs(apart).max() > _WORST:
+        return f"its answers are off by up to {np.abs(apart).max():.0%} of their range"
+    return ""
+
+
+def time_ratio(model: str, rival: str, threads: int, seconds: float = _RACE_S) -> float:
+    """The reference's time of an inference over the rival's, from short bursts in turns."""
+    with contextlib.ExitStack() as stack:
+        pair = [stack.enter_context(_opened(model, name, threads)) for name in (table.reference().name, rival)]
+        for one in pair:
+            one.warm_up(3)
+
+        def measure(position: int) -> float:
+            interpreter = pair[position].interpreter
+            times: list[float] = []
+            end = time.perf_counter() + _BURST_S
+            while not times or time.perf_counter() < end:
+                began = time.perf_counter()
+                interpreter.invoke()
+                times.append(time.perf_counter() - began)
+            return statistics.median(times)
+
+        outcome = race(measure, 2, seconds=seconds)
+    reference, other = (entrant.ratio for entrant in outcome.entrants)
+    # Where chance alone explains that the rival was faster, it was not.
+    return reference / other if outcome.winner == 1 else min(1.0, reference / other)
+
+
+def _opened(model: str, runtime: str, threads: int = 1) -> Classifier:
+    resolved = resolve(model)
+    return Classifier.open(resolved.path, spec=model_spec(resolved), runtime=runtime, threads=threads)
+
+
+def main(arguments: list[str]) -> int:
+    """What a child does. It ends without running native destructors, which may fail: the answer is there by then."""
+    task, model, rival = arguments[:3]
+    try:
+        if task == "compare":
+            # The frames of whoever waits for this come first.
+            os.nice(19)
+            document: dict[str, Any] = {"refused": difference(model, rival)}
+        else:
+            document = {"ratio": time_ratio(model, rival, int(arguments[3]))}
+    except EdgeMnv2Error as error:
+        text = error.message
+        document = {"refused": text[len(model) + 2 :] if text.startswith(f"{model}: ") else text, "ratio": 0.0}
+    print(json.dumps(document), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,261 @@
+"""Runtimes against each other on one model: twins, equal answers, the race, and those that crash, hang or differ."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_mnv2 import paths
+from edge_mnv2.errors import ModelError
+from edge_mnv2.runtime import contest, table
+from edge_mnv2.runtime.answers import compare, crops, difference, time_ratio
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.contest import Contest, chosen, known, wanted
+from tests.stubs import colour_model
+
+pytest.importorskip("onnxruntime", reason="no onnxruntime wheel for this system")
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+STAND_IN = '''
+"""Runtimes that behave badly, and one that is quick: it answers from memory where it has seen the picture."""
+import os, signal, time
+from edge_mnv2.runtime import onnx_runtime
+from edge_mnv2.runtime.table import Runtime, row as row_of
+
+def one(name):
+    return Runtime(name, "standin_runtimes", "standin_runtimes", ("standin-runtimes",), (".onnx",), "pip", twins=True)
+
+crashes, hangs, differs, quick = (one(name) for name in ("crashes", "hangs", "differs", "quick"))
+
+def open_model(row, path, *, threads, accelerate, input_size):
+    if row.name == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if row.name == "hangs":
+        time.sleep(600)
+    inner = onnx_runtime.open_model(row_of("onnxruntime"), path, threads=threads, accelerate=False, input_size=None)
+    inner.runtime = f"{row.name} 1.0"
+    invoke, output, answers = inner.invoke, inner.output, {}
+    if row.name == "differs":
+        inner.output = lambda position=0: output(position)[:, ::-1].copy()
+    if row.name == "quick":
+        def from_memory():
+            key = inner._fed["image"].tobytes()
+            if key not in answers:
+                invoke()
+                answers[key] = inner._answers
+            inner._answers = answers[key]
+        inner.invoke = from_memory
+    return inner
+'''
+
+
+@pytest.fixture
+def small(data: Path) -> Path:
+    return data / "models" / "mobilenet_v1_0.25_128_quant.tflite"
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], table.Runtime]]:
+    """Install a package with runtimes; the function that is handed out leaves only one of them in the contest."""
+    folder = tmp_path / "packages"
+    metadata = folder / "standin_runtimes-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / "standin_runtimes").mkdir()
+    (folder / "standin_runtimes" / "__init__.py").write_text(STAND_IN)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: standin-runtimes\nVersion: 1.0\n")
+    words = "\n".join(f"{name} = standin_runtimes:{name}" for name in ("crashes", "hangs", "differs", "quick"))
+    (metadata / "entry_points.txt").write_text(f"[edge_mnv2.runtimes]\n{words}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    here = str(Path(__file__).resolve().parents[2])
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{here}")
+    monkeypatch.delenv(contest.SWITCH, raising=False)
+    table.rows.cache_clear()
+
+    def only(name: str) -> table.Runtime:
+        row = table.row(name)
+        monkeypatch.setattr(contest, "rivals", lambda path, accelerate=True: [row])
+        return row
+
+    yield only
+    table.rows.cache_clear()
+
+
+def test_crops_are_many_and_of_the_size() -> None:
+    pictures = list(crops((96, 128)))
+    assert len(pictures) >= 200
+    assert {(picture.shape, picture.dtype.name) for picture in pictures} == {((96, 128, 3), "uint8")}
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+
+
+SURE = np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25]])
+
+
+@pytest.mark.parametrize(
+    ("rival", "reason"),
+    [
+        (SURE, ""),
+        (SURE[:, ::-1], "names another class in 1 of 2"),
+        (np.array([[0.7, 0.2, 0.1], [0.35, 0.4, 0.25]]), "off by -0.025"),
+        (SURE + np.array([0.005, -0.005, 0]), ""),
+        (SURE + 0.02, "off by +0.020"),
+        (np.full((2, 3), np.nan), "not finite"),
+    ],
+)
+def test_answers_of_one_class_are_compared(rival: np.ndarray, reason: str) -> None:
+    assert reason in compare(SURE, rival, one_class=True)
+    assert bool(compare(SURE, rival, one_class=True)) == bool(reason)
+
+
+@pytest.mark.parametrize(("shift", "equal"), [(0.0, True), (0.05, True), (2.0, False)])
+def test_values_are_compared_by_their_range(shift: float, equal: bool) -> None:
+    values = np.linspace(20, 30, 50)[:, None]
+    assert (compare(values, values + shift, one_class=False) == "") == equal
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_twin_answers_as_the_model(small: Path, runtime: str) -> None:
+    if table.row(runtime).version() is None:
+        pytest.skip(f"{runtime} is not installed")
+    assert difference(str(small), runtime) == ""
+
+
+def test_a_damaged_twin_is_made_again(small: Path) -> None:
+    with Classifier.open(small, runtime="onnxruntime") as one:
+        right = one.scores(next(crops((128, 128))))
+    twin = next((paths.cache_dir() / "twins").glob("*.onnx"))
+    content = bytearray(twin.read_bytes())
+    content[len(content) // 2] ^= 255
+    twin.write_bytes(content)
+    with Classifier.open(small, runtime="onnxruntime") as one:
+        assert np.array_equal(one.scores(next(crops((128, 128)))), right)
+
+
+def test_a_twin_without_a_cache(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGE_MNV2_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with Classifier.open(small, runtime="onnxruntime") as one:
+        assert one.interpreter.inputs[0].scale > 0
+
+
+def test_a_float_model_has_no_twin(tmp_path: Path, run: Run) -> None:
+    model = tmp_path / "colours.tflite"
+    model.write_bytes(colour_model("float32"))
+    with pytest.raises(ModelError, match="no ONNX twin can be made: MEAN computes in float32"):
+        Classifier.open(model, runtime="onnxruntime")
+    code, _, err = run("classify", "--model", model, "--runtime", "onnxruntime", tmp_path)
+    assert code == 3 and "onnxruntime cannot run colours.tflite: no ONNX twin can be made" in err
+    assert "--runtime litert" in err
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_twin_on_the_command_line(tmp_path: Path, run: Run, runtime: str, dtype: str) -> None:
+    if table.row(runtime).version() is None:
+        pytest.skip(f"{runtime} is not installed")
+    model, red = tmp_path / "colours.tflite", tmp_path / "red.png"
+    model.write_bytes(colour_model(dtype))
+    Image.new("RGB", (40, 30), (250, 10, 10)).save(red)
+    code, out, err = run("classify", red, "--model", model, "--runtime", runtime, "--json")
+    assert code == 0, err
+    assert json.loads(out)["results"][0]["top"][0]["index"] == 0
+    code, out, err = run("run", "--source", "test", "--max-frames", 3, "--model", model, "--runtime", runtime, "--json")
+    assert code == 0 and json.loads(out)["runtime"].startswith(runtime), err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "reason"), [("crashes", "crashed (SIGSEGV)"), ("hangs", "did not answer"), ("differs", "another class")]
+)
+def test_who_behaves_badly_is_left_out_once(
+    small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    stand_ins(name)
+    monkeypatch.setattr(contest, "_ANSWERS_TIMEOUT_S", 4.0 if name == "hangs" else 60.0)
+    assert wanted(small, 1)
+    result = Contest(small).run(1)
+    assert result is not None and result.winner is None and reason in result.left_out[name]
+    began = time.monotonic()
+    assert Contest(small).run(1) == result and not wanted(small, 1)
+    assert time.monotonic() - began < 0.5
+    with pytest.raises(ModelError, match=f"{name} cannot run"):
+        chosen(small, name, 1)
+    assert chosen(small, "auto", 1) == ("auto", [])
+
+
+@pytest.mark.slow
+def test_the_quickest_wins_and_is_remembered(small: Path, stand_ins: Callable[[str], table.Runtime]) -> None:
+    stand_ins("quick")
+    assert chosen(small, "auto", 1) == ("auto", [])
+    result = Contest(small).run(1)
+    assert result is not None and result.winner == "quick" and result.ratio > 1.2
+    assert known(small, 1) == result and known(small, 2) is None
+    name, notes = chosen(small, "auto", 1)
+    assert name == "quick" and len(notes) == 1 and "equal answers" in notes[0]
+    assert chosen(small, "litert", 1) == ("litert", [])
+
+
+@pytest.mark.slow
+def test_a_new_version_races_again(
+    small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins("quick")
+    Contest(small).run(1)
+    monkeypatch.setattr(contest, "processor", lambda: "another processor")
+    assert known(small, 1) is None and wanted(small, 1)
+
+
+@pytest.mark.slow
+def test_a_damaged_memory_is_forgotten(small: Path, stand_ins: Callable[[str], table.Runtime]) -> None:
+    stand_ins("quick")
+    Contest(small).run(1)
+    memory = next((paths.cache_dir() / "runtimes").glob("*.json"))
+    for content in ("", "[]", '{"a": 1}', '{"a": {"refused": 1, "ratios": {}}}', "{" * 1000):
+        memory.write_text(content)
+        assert known(small, 1) is None
+
+
+@pytest.mark.slow
+def test_a_contest_beside_a_run(
+    small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    stand_ins("quick")
+    monkeypatch.setattr(contest, "_DELAY_S", 0.0)
+    arguments = ("run", "--source", "test", "--model", str(small), "--threads", "1", "--json")
+    code, out, err = run(*arguments, "--duration", "12")
+    first = json.loads(out)
+    assert code == 0 and first["runtime"].startswith("ai-edge-litert") and first["frames"] > 100
+    assert err.count("used from the next start on") == 1
+    code, out, err = run(*arguments, "--max-frames", "3")
+    assert json.loads(out)["runtime"] == "quick 1.0" and err.count("times as fast as litert") == 1
+    code, out, err = run(*arguments, "--max-frames", "3", "--runtime", "litert")
+    assert json.loads(out)["runtime"].startswith("ai-edge-litert") and "times as fast" not in err
+
+
+def test_a_run_that_ends_ends_its_contest(
+    small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins("hangs")
+    monkeypatch.setattr(contest, "_DELAY_S", 0.0)
+    began = time.monotonic()
+    with contest.BesideRun(small, 1):
+        time.sleep(1.0)
+    assert time.monotonic() - began < 4
+    assert known(small, 1) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_default_model_answers_the_same(runtime: str) -> None:
+    if table.row(runtime).version() is None:
+        pytest.skip(f"{runtime} is not installed")
+    model = str(paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite"))
+    assert difference(model, runtime) == ""
+    assert 0.05 < time_ratio(model, runtime, 1) < 20
