@@ -126,8 +126,8 @@ class Session:
         source = stack.enter_context(self.chosen.source)
         for note in (*request.notes, *model.classifiers.notes, *self.chosen.notes):
             log.info("%s", note)
-        if self.model.contest is not None:
-            stack.enter_context(self.model.contest)
+        if model.classifiers.contest is not None:
+            stack.enter_context(model.classifiers.contest)
         limits, output = HealthLimits(settings.health), settings.output
         self.health = stack.enter_context(HealthMonitor(listener=lambda sample: self._watch(limits, sample)))
         self.loop = FrameLoop(
