@@ -273,10 +273,10 @@ def test_damaged_spots_end_nothing(tmp_path: Path, suffix: str, fourcc: str, spo
 
 
 def test_a_frame_of_nonsense_is_counted_and_passed(tmp_path: Path) -> None:
-    whole = bytearray(mp4.write_clip(tmp_path / "a.avi", pictures(), "MJPG"))
+    whole = bytearray(mp4.write_clip(tmp_path / "a.avi", pictures(60, 640, 480), "MJPG"))
     starts = [at for at in range(len(whole)) if whole[at : at + 3] == b"\xff\xd8\xff"]
     for number in (20, 21, 40):
-        whole[starts[number] : starts[number] + 90] = random.Random(1).randbytes(90)
+        whole[starts[number] : starts[number] + 700] = random.Random(1).randbytes(700)
     (tmp_path / "a.avi").write_bytes(whole)
     with open_source(str(tmp_path / "a.avi")) as source:
         frames = read_all(source)
