@@ -21,6 +21,7 @@ FLOORS = (
         "files",
         "strict_yaml",
         "addresses",
+        "certificates",
         "messages",
         "signals",
         "html_report",

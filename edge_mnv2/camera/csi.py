@@ -20,8 +20,7 @@ from typing import Any, Optional
 
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.handover import NewestItem
-from edge_mnv2.camera.live import Captured, LiveSource
-from edge_mnv2.camera.reader_thread import NoFrames, call_within
+from edge_mnv2.camera.live import Captured, LiveSource, NoFrames, call_within
 from edge_mnv2.camera.settings import CameraSettings, Geometry
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost

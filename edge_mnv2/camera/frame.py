@@ -137,6 +137,10 @@ class Source:
     paced = False
     keeps_newest = False
     """Whether the source itself keeps its newest frame for `take`; others are to be read without a pause."""
+    finished = False
+    """It was a clip from an address, and its end was reached: opening it again is no help."""
+    frozen_scale = 1.0
+    """How many times longer than from a camera equal pictures are accepted."""
     backoff = (0.2, 1.0)
     """First and longest pause between attempts to open a lost source again, in seconds."""
 

@@ -13,6 +13,10 @@ from edge_mnv2.errors import SourceLost
 T = TypeVar("T")
 
 
+class Silence(SourceLost):
+    """A device that is open gives nothing any more."""
+
+
 class Handover(Generic[T]):
     """The newest item (`depth` 0: an item that nobody took is replaced and counted in `dropped`), or a queue of `depth`
     whose writer waits until half of it is free: waking it for each item would cost a thread switch each time.
@@ -112,10 +116,14 @@ class NewestItem(Handover[tuple[T, int]]):
         self._count += 1
         return self.put((item, self._count - 1))
 
+    def skip(self, count: int) -> None:
+        """Number `count` items that came and are not handed over."""
+        self._count += count
+
     def take_within(self, stall_s: float, limit_s: Optional[float] = None) -> Optional[tuple[T, int]]:
         """(newest item, its number), each item once; None after `limit_s` seconds, or once closed.
 
-        Raises SourceLost after `stall_s` seconds without an item.
+        Raises Silence after `stall_s` seconds without an item.
         """
         self._silent_since = min(self._silent_since, time.monotonic())
         left = max(0.0, self._silent_since + stall_s - time.monotonic())
@@ -124,5 +132,5 @@ class NewestItem(Handover[tuple[T, int]]):
         if taken is not None:
             self._silent_since = now
         elif not self.closed and now - self._silent_since >= stall_s:
-            raise SourceLost(f"{self._name} has given no frame for {stall_s:.1f} s")
+            raise Silence(f"{self._name} has given no frame for {stall_s:.1f} s")
         return taken

@@ -30,6 +30,13 @@ _FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0
 _PADDING = b"\xff\0" * 12
 """Bits that are no code: the decoder reads up to eight bytes ahead of what it needs."""
 _FILLER = bytes(32)
+_BEGIN, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_NO_SEGMENT = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
+"""Codes that no segment of a picture has: fillers, restarts, the beginning of another picture."""
+_MAX_PICTURE = 64 << 20
+_MAX_RUBBISH = 16 << 20
+_MAX_TABLES = 4096
+"""No segment is longer, but for those that hold what an application put there."""
 _MAX_PARTS = 500
 _PROBE = 12
 _TAIL = 24
@@ -221,3 +228,93 @@ class _Feed:
             return 0
         self._waiting = bytes(waiting[used:])
         return len(self._waiting)
+
+
+class JpegFinder:
+    """The JPEG files in what a camera sends, wherever they are.
+
+    Nothing around them is believed: cameras announce one boundary and send another, or none, wrong lengths or none, put
+    text between pictures, or send one file right after the other. A picture is complete with its end mark.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._start = -1  # of the picture in the buffer, -1 before one is found
+        self._place = 0  # up to where it has been read
+        self._in_scan = False
+        self._rubbish = 0
+        self.damaged = 0
+        """Pictures that began and were not whole."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pictures that `data` completes, oldest first. Raises ValueError where there are none in megabytes."""
+        self._buffer += data
+        pictures: list[bytes] = []
+        while (end := self._advance()) is not None:
+            if end and not self._swallows_another(end):
+                pictures.append(bytes(self._buffer[self._start : end]))
+                self._drop(end)
+                self._rubbish = 0
+            else:
+                # Not a picture after all, or one that was cut short: the next one may begin inside.
+                self.damaged += 1
+                self._drop(self._start + 2)
+        if len(self._buffer) > _MAX_PICTURE:
+            self.damaged += 1
+            self._drop(self._start + 2)
+        if self._rubbish > _MAX_RUBBISH:
+            raise ValueError(f"no picture in {self._rubbish >> 20} MB")
+        return pictures
+
+    def finish(self) -> list[bytes]:
+        """The whole pictures in what is left when no more bytes come."""
+        pictures: list[bytes] = []
+        while self._start >= 0:
+            self.damaged += 1
+            self._drop(self._start + 2)
+            pictures += self.feed(b"")
+        return pictures
+
+    def _swallows_another(self, end: int) -> bool:
+        """Whether another picture ends where this one does, which then lacks its own end."""
+        at = self._buffer.rfind(_BEGIN, self._start + 2, end)
+        return at >= 0 and [len(one) for one in JpegFinder().feed(bytes(self._buffer[at:end]))] == [end - at]
+
+    def _drop(self, count: int) -> None:
+        self._rubbish += count
+        del self._buffer[:count]
+        self._start, self._place, self._in_scan = -1, 0, False
+
+    def _advance(self) -> Optional[int]:
+        """The end of the picture in the buffer; 0 where it cannot be one; None where more bytes are needed."""
+        buffer = self._buffer
+        if self._start < 0:
+            self._start = buffer.find(_BEGIN)
+            if self._start < 0:
+                keep = min(2, len(buffer))
+                self._drop(len(buffer) - keep)
+                return None
+            self._place = self._start + 2
+        while True:
+            if self._in_scan:
+                match = _END_OF_SCAN.search(buffer, self._place)
+                if match is None:
+                    self._place = max(self._place, len(buffer) - 1)
+                    return None
+                self._place, self._in_scan = match.start(), False
+            while buffer[self._place : self._place + 2] == b"\xff\xff":
+                self._place += 1
+            if len(buffer) < self._place + 4:
+                return self._place + 2 if buffer[self._place : self._place + 2] == _END else None
+            code = buffer[self._place + 1]
+            if buffer[self._place] != 0xFF or code in _NO_SEGMENT:
+                return 0
+            if code == _EOI:
+                return self._place + 2
+            length = int.from_bytes(buffer[self._place + 2 : self._place + 4], "big")
+            if length < 2 or (length > _MAX_TABLES and not 0xE0 <= code <= 0xFE):
+                return 0
+            if len(buffer) < self._place + 2 + length:
+                return None
+            self._place += 2 + length
+            self._in_scan = code == _SOS

@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from edge_mnv2.camera.frame import Frame, Source
-from edge_mnv2.camera.live import LiveSource
+from edge_mnv2.camera.frame import Source
 from edge_mnv2.camera.pattern import loss_every
-from edge_mnv2.camera.settings import CameraSettings, Roi
+from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.spec import Spec, parse
 from edge_mnv2.camera.watchdog import Watchdog
 from edge_mnv2.errors import SourceError, UsageError
@@ -89,7 +88,7 @@ KINDS: dict[str, Kind] = {
         warmup_frames=10,
     ),
     "rtsp": Kind((Backend("opencv", "stream:make_ffmpeg"),)),
-    "http": Kind((Backend("mjpeg", "mjpeg:make"), Backend("opencv", "stream:make_ffmpeg"))),
+    "http": Kind((Backend("mjpeg", "http_camera:make"), Backend("opencv", "stream:make_ffmpeg"))),
     # What a pipeline lacks is said when it is opened.
     "gst": Kind((Backend("gstreamer", "stream:make_gstreamer"),)),
     "test": Kind((_TEST,), live=False),
@@ -151,12 +150,7 @@ def _chosen(spec: Spec, kind: Kind, settings: CameraSettings) -> Source:
     if missing[0][1] is not None:
         why = f", because {missing[0][0]} is missing: {missing[0][1]}"
     log.info("camera %s: through %s%s", spec.text, usable[0].name, why)
-    # Only behind an HTTP address it shows at opening which backend is the right one.
-    return (
-        FirstThatFits(spec, settings, usable)
-        if len(usable) > 1 and spec.kind == "http"
-        else usable[0].make(spec, settings)
-    )
+    return usable[0].make(spec, settings)
 
 
 def _named_backend(settings: CameraSettings) -> tuple[Optional[str], str]:
@@ -164,48 +158,3 @@ def _named_backend(settings: CameraSettings) -> tuple[Optional[str], str]:
     if value and value != "auto":
         return value, BACKEND
     return (settings.backend, "camera.backend") if settings.backend not in (None, "auto") else (None, "")
-
-
-class FirstThatFits(LiveSource):
-    """Opens with the first backend that finds what it can read behind the address, and stays with that one."""
-
-    backoff = (0.5, 15.0)
-
-    def __init__(self, spec: Spec, settings: CameraSettings, backends: list[Backend]) -> None:
-        super().__init__(spec.text)
-        self._waiting = [(backend.name, backend.make(spec, settings)) for backend in backends]
-        self._source = self._waiting[0][1]
-        self._closed = False
-
-    def open(self) -> None:
-        from edge_mnv2.camera.mjpeg import NotMjpeg
-
-        self._closed = False
-        while True:
-            name, self._source = self._waiting[0]
-            try:
-                self._source.open()
-            except NotMjpeg as error:
-                if len(self._waiting) == 1 or self._closed:
-                    raise
-                self._waiting = self._waiting[1:]
-                log.info("%s: trying %s instead of %s", error.message, self._waiting[0][0], name)
-                continue
-            self._waiting = self._waiting[:1]
-            return
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
-    def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
-        frame = self._source.take(limit_s)
-        self.granted, self.decode_errors = self._source.granted, self._source.decode_errors
-        return frame
-
-    def close(self) -> None:
-        self._closed = True
-        self._source.close()
-
-    def set_roi(self, roi: Optional[Roi]) -> None:
-        self._source.set_roi(roi)

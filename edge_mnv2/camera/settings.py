@@ -19,6 +19,7 @@ from edge_mnv2.errors import UsageError
 
 log = logging.getLogger(__name__)
 
+RTSP_TRANSPORTS = ("auto", "tcp", "udp")
 ROTATIONS = (0, 90, 180, 270)
 FLIPS = ("h", "v", "hv")
 
@@ -130,9 +131,10 @@ class CameraSettings:
     something else. `rotate` is clockwise degrees, `flip` "h", "v" or "hv", `roi` a region as `Roi.parse` takes it.
     `warmup_frames` are thrown away after each opening of a live source. A live source is lost after `stall_s` seconds
     without a frame, or after `frozen_s` seconds of equal pictures (0: never). `backend` names one way to open a camera
-    instead of the usual order. `controls` are the camera's own: V4L2 or libcamera names. `least_side`: whoever uses the
-    pictures needs a shorter side of so many pixels only, so JPEGs may be decoded smaller than the camera sends them.
-    `hurry`: the test pattern does not keep its rate.
+    instead of the usual order. `controls` are the camera's own: V4L2 or libcamera names. `least_side`: whoever
+    uses the pictures needs a shorter side of so many pixels only, so JPEGs may be decoded smaller than the camera sends
+    them. `ca`: a PEM file with a private authority's certificate. `rtsp_transport`: "auto", "tcp" or "udp". `hurry`:
+    the test pattern does not keep its rate.
     Raises UsageError for a value out of range.
     """
 
@@ -149,6 +151,8 @@ class CameraSettings:
     backend: Optional[str] = None
     controls: Mapping[str, Any] = field(default_factory=dict)
     least_side: Optional[int] = None
+    ca: Optional[str] = None
+    rtsp_transport: str = "auto"
     hurry: bool = False
 
     def __post_init__(self) -> None:
@@ -171,6 +175,8 @@ class CameraSettings:
             raise UsageError(f"flip '{self.flip}'", hint="h, v or hv")
         if self.format is not None and len(self.format) != 4:
             raise UsageError(f"format '{self.format}'", hint="a FourCC of four letters, for instance MJPG or YUYV")
+        if self.rtsp_transport not in RTSP_TRANSPORTS:
+            raise UsageError(f"RTSP transport '{self.rtsp_transport}'", hint=f"one of {', '.join(RTSP_TRANSPORTS)}")
         if self.roi is not None:
             object.__setattr__(self, "roi", Roi.parse(self.roi))
 

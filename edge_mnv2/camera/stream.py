@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.addresses import StreamUrl, redact
+from edge_mnv2.camera import rtsp
 from edge_mnv2.camera.frame import Frame, Granted
-from edge_mnv2.camera.live import ThreadedSource
+from edge_mnv2.camera.live import Captured, SourceEnded, ThreadedSource
 from edge_mnv2.camera.opencv import CaptureReader, built_with, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.camera.spec import Spec
-from edge_mnv2.errors import SourceError
+from edge_mnv2.errors import SourceError, SourceLost
 
 OPEN_S = 5.0
+"""For a connection and the first answer."""
+DECODER_S = 20.0
+"""For the stream behind it: a busy board takes its time, and some cameras send a key frame only every ten seconds."""
 FIRST_S = 10.0
-"""More time for the first frame of a stream that is there: some cameras send a key frame only every ten seconds."""
 STALL_S = 5.0
+BACKOFF = (0.5, 1.5)
+
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_one_opens = threading.Lock()
+"""OpenCV reads FFmpeg's options from the environment."""
+_LATE_S = 1.0
+_END_S = 2.0
 
 
 class CaptureStream(ThreadedSource):
     """A live stream that OpenCV opens by a text; `backend` is OpenCV's name of what opens it."""
 
-    backoff = (0.5, 15.0)
+    backoff = BACKOFF
 
     def __init__(self, description: str, settings: CameraSettings, backend: str) -> None:
-        super().__init__(description, settings.geometry(), settings.stall_s or STALL_S)
+        stall_s = settings.stall_s or STALL_S
+        super().__init__(description, settings.geometry(), stall_s, learns=settings.stall_s is None)
+        self.settings = settings
         self._backend = backend
 
     def open(self) -> None:
         self.close()
-        # A second more than the library's own limit, so that its answer, which says more, comes first.
-        self._start(self.description, self._connect, OPEN_S + 1, FIRST_S)
+        # More than the library's own limits, so that its answer, which says more, comes first.
+        self._start(self.description, self._connect, OPEN_S + DECODER_S + 1, FIRST_S)
 
     def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
         frame = super().take(limit_s)
@@ -44,50 +60,133 @@ class CaptureStream(ThreadedSource):
     def _connect(self) -> CaptureReader:
         raise NotImplementedError
 
-    def _opened(self, capture: Any) -> CaptureReader:
-        cv2 = import_cv2()
-        self.granted = Granted(
-            int(positive(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or 0) or None,
-            int(positive(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or 0) or None,
-            positive(capture.get(cv2.CAP_PROP_FPS)),
-            fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
-            self._backend,
-        )
-        # Here a failed read is the end of the stream or the time limit: there is nothing to be patient for.
-        return CaptureReader(capture, self.description, patience_s=float("inf"), damaged=self._count_damage)
-
 
 class FfmpegStream(CaptureStream):
-    """An RTSP or HTTP address by FFmpeg: TCP, with time limits, and one decoding thread.
-
-    FFmpeg's threads each hold a frame back, which on eight cores would make a camera lag by a quarter of a second.
-    """
+    """An RTSP or HTTP address by FFmpeg."""
 
     def __init__(self, url: StreamUrl, settings: CameraSettings) -> None:
         super().__init__(url.shown, settings, "ffmpeg")
         self._url = url
 
     def _connect(self) -> CaptureReader:
+        reader, self.granted = open_capture(
+            self._url, self.description, self.settings, self.stall_s, self._count_damage
+        )
+        return reader
+
+
+def open_capture(
+    url: StreamUrl, name: str, settings: CameraSettings, stall_s: float, damaged: Callable[[], None]
+) -> tuple[CaptureReader, Granted]:
+    """An address, opened by FFmpeg with time limits and one decoding thread, and what it gives.
+
+    FFmpeg's threads each hold a frame back, which on eight cores would make a camera lag by a quarter of a second.
+    What comes over HTTP comes in bursts, and is handed over at its own time. Raises SourceError with the reason.
+    """
+    is_rtsp = url.scheme.startswith("rtsp")
+    if is_rtsp:
+        rtsp.check_answers(url, name, OPEN_S, settings.ca)
+    cv2 = import_cv2()
+    limits = [
+        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(DECODER_S * 1000)),
+        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, max(1, int(stall_s * 1000))),
+    ]
+    threads = getattr(cv2, "CAP_PROP_N_THREADS", None)
+    capture = cv2.VideoCapture()
+    with _ffmpeg_options(_options(settings, is_rtsp)):
+        opened = capture.open(url.full, cv2.CAP_FFMPEG, limits if threads is None else [*limits, threads, 1])
+    if not opened:
+        if is_rtsp:
+            raise rtsp.why_no_stream(url, name, OPEN_S, settings)
+        raise SourceError(f"{name} answers with nothing that can be played", hint="look for the stream's own address")
+    if is_rtsp:
+        # Here a failed read is the end of the stream or the time limit: there is nothing to be patient for.
+        reader = CaptureReader(capture, name, patience_s=float("inf"), damaged=damaged)
+    else:
+        reader = PacedReader(capture, name, damaged)
+    return reader, granted(capture, "ffmpeg")
+
+
+def granted(capture: Any, backend: str) -> Granted:
+    """What an open capture says that it gives."""
+    cv2 = import_cv2()
+    return Granted(
+        int(positive(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or 0) or None,
+        int(positive(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or 0) or None,
+        positive(capture.get(cv2.CAP_PROP_FPS)),
+        fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
+        backend,
+    )
+
+
+def _options(settings: CameraSettings, is_rtsp: bool) -> str:
+    """FFmpeg's options as OpenCV reads them: `name;value` joined by bars."""
+    options = []
+    if is_rtsp:
+        # "auto" begins with TCP, and goes over to UDP where the server refuses it.
+        transport = settings.rtsp_transport
+        options.append("rtsp_flags;prefer_tcp" if transport == "auto" else f"rtsp_transport;{transport}")
+    if settings.ca is not None:
+        options += [f"ca_file;{settings.ca}", "tls_verify;1"]
+    return "|".join(options)
+
+
+@contextlib.contextmanager
+def _ffmpeg_options(options: str) -> Iterator[None]:
+    """`options` in the environment while a capture is opened; a user's own win."""
+    with _one_opens:
+        if os.environ.get(_OPTIONS):
+            yield
+            return
+        os.environ[_OPTIONS] = options
+        try:
+            yield
+        finally:
+            del os.environ[_OPTIONS]
+
+
+class PacedReader(CaptureReader):
+    """Reads what comes in bursts (HLS, a clip over HTTP) at the time of its stamps.
+
+    A stream of known length has an end: SourceEnded instead of SourceLost.
+    """
+
+    def __init__(self, capture: Any, name: str, damaged: Callable[[], None]) -> None:
+        super().__init__(capture, name, patience_s=float("inf"), damaged=damaged)
         cv2 = import_cv2()
-        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-        limits = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_S * 1000)),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, max(1, int(self.stall_s * 1000))),
-        ]
-        threads = getattr(cv2, "CAP_PROP_N_THREADS", None)
-        capture = cv2.VideoCapture()
-        if not capture.open(self._url.full, cv2.CAP_FFMPEG, limits if threads is None else [*limits, threads, 1]):
-            raise SourceError(
-                f"no stream from {self.description}",
-                hint="check the address, the user name and password, and that the camera is on",
-            )
-        return self._opened(capture)
+        count, fps = (positive(capture.get(which)) for which in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
+        self._duration_s = None if count is None or fps is None else count / fps
+        self._stamp = cv2.CAP_PROP_POS_MSEC
+        self._first_s: Optional[float] = None
+        self._last_s = 0.0
+        self._began = 0.0
+        self._stop = threading.Event()
+
+    def read(self) -> Optional[Captured]:
+        try:
+            item = super().read()
+        except SourceLost:
+            if self._duration_s is not None and self._last_s - (self._first_s or 0.0) >= self._duration_s - _END_S:
+                raise SourceEnded(f"{self._name} has ended") from None
+            raise
+        if item is None:
+            return None
+        now, stamp_s = time.monotonic(), self.capture.get(self._stamp) / 1e3
+        due = self._began + stamp_s
+        # A first stamp, one that jumps, and a connection that fell behind begin a new count.
+        if self._first_s is None or stamp_s < self._last_s or due < now - _LATE_S or due > now + 10:
+            self._first_s = stamp_s if self._first_s is None else self._first_s
+            self._began = now - stamp_s
+        self._last_s = stamp_s
+        self._stop.wait(max(0.0, self._began + stamp_s - now))
+        return item[0], time.monotonic_ns()
+
+    def interrupt(self) -> None:
+        self._stop.set()
 
 
 class GStreamerStream(CaptureStream):
     """A GStreamer pipeline; without an appsink of its own it gets one that keeps the newest frame only."""
-
-    backoff = (0.5, 5.0)
 
     def __init__(self, pipeline: str, settings: CameraSettings, description: Optional[str] = None) -> None:
         super().__init__(description or f"gst:{redact(pipeline)}", settings, "gstreamer")
@@ -103,7 +202,8 @@ class GStreamerStream(CaptureStream):
             raise SourceError(
                 f"GStreamer cannot run {self.description}", hint="try it with gst-launch-1.0, which says more"
             )
-        return self._opened(capture)
+        self.granted = granted(capture, self._backend)
+        return CaptureReader(capture, self.description, patience_s=float("inf"), damaged=self._count_damage)
 
 
 def make_ffmpeg(spec: Spec, settings: CameraSettings) -> FfmpegStream:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from edge_mnv2.camera.frame import Frame, Source
-from edge_mnv2.camera.live import LiveSource
-from edge_mnv2.camera.reader_thread import CLOSE_S, NoFrames, done_within, in_thread
+from edge_mnv2.camera.live import CLOSE_S, LiveSource, NoFrames, PasswordRefused, done_within, in_thread
 from edge_mnv2.camera.settings import Roi
 from edge_mnv2.errors import SourceError, SourceLost
 
@@ -27,6 +26,8 @@ log = logging.getLogger(__name__)
 
 GRID = 48
 """Points a side of the grid on which pictures are compared."""
+REFUSED_S = 30.0
+"""Between attempts with a password that was refused: cameras lock an account after a few."""
 PROOF_FRAMES = 2
 """Frames that a source must give after it was opened again: some devices hand out one old buffer."""
 
@@ -56,7 +57,7 @@ class Watchdog(LiveSource):
         super().__init__(source.description)
         self.source = source
         self.keeps_newest = source.keeps_newest
-        self._frozen_s = frozen_s
+        self._longest_frozen_s = frozen_s
         self._give_up_s = give_up_s
         self._warmup_frames = warmup_frames
         self._backoff = backoff or source.backoff
@@ -83,7 +84,11 @@ class Watchdog(LiveSource):
 
     @property
     def closed(self) -> bool:
-        return self._closing.is_set()
+        return self._closing.is_set() or self.finished
+
+    @property
+    def _frozen_s(self) -> float:
+        return self._longest_frozen_s * self.source.frozen_scale
 
     def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
         """The newest frame; None after `limit_s` seconds and after `close`.
@@ -110,6 +115,7 @@ class Watchdog(LiveSource):
     def _copy_facts(self) -> None:
         source = self.source
         self.description, self.granted, self.view = source.description, source.granted, source.view
+        self.finished = source.finished
         self.errors, self.error_count, self.decode_errors = source.errors, source.error_count, source.decode_errors
 
     def close(self) -> None:
@@ -180,10 +186,13 @@ class Watchdog(LiveSource):
             if self._closing.wait(wait if left is None else min(wait, left)):
                 return None
             pause = min(pause * 2, longest)
+            longest = self._backoff[1]
             try:
                 frame = self._opened_in_time()
             except SourceError as error:
                 self.state = "stalled" if isinstance(error, NoFrames) else "reconnecting"
+                if isinstance(error, PasswordRefused):
+                    pause = longest = REFUSED_S
                 if error.message != said:
                     log.debug("not back: %s", error)
                     said = error.message

@@ -110,11 +110,13 @@ class MjpegServer(Server):
         auth: str = "Basic",
         status: str = "200 OK",
         content_type: Optional[str] = None,
+        page: Optional[bytes] = None,
     ) -> None:
         self.frames = frames or (lambda connection: (jpeg(number) for number in range(1 << 16)))
         self.fps, self.after, self.delimiter, self.length = fps, after, delimiter, length
         self.credentials, self.auth, self.status = credentials, auth, status
         self.content_type = content_type or f"multipart/x-mixed-replace; boundary={boundary}"
+        self.page = page
         self.sent: dict[int, int] = {}
         super().__init__()
 
@@ -135,6 +137,9 @@ class MjpegServer(Server):
                 f"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n".encode()
             )
         connection.sendall(f"HTTP/1.0 {self.status}\r\nContent-Type: {self.content_type}\r\n\r\n".encode())
+        if self.page is not None:
+            connection.sendall(self.page)
+            return
         due = time.monotonic()
         for index, picture in enumerate(self.frames(number)):
             length = f"Content-Length: {len(picture)}\r\n" if self.length else ""

@@ -13,8 +13,8 @@ import pytest
 
 from edge_mnv2.camera.frame import Frame, Source
 from edge_mnv2.camera.handover import Handover
+from edge_mnv2.camera.live import NoFrames, ReaderThread, call_within
 from edge_mnv2.camera.open import open_source
-from edge_mnv2.camera.reader_thread import NoFrames, ReaderThread, call_within
 from edge_mnv2.camera.watchdog import PROOF_FRAMES, Watchdog, fingerprint
 from edge_mnv2.errors import SourceError, SourceLost
 
