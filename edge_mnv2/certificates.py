@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -11,23 +12,31 @@ if TYPE_CHECKING:
     import requests
 
 
-def context(ca: Optional[str] = None) -> ssl.SSLContext:
+def context(
+    ca: Optional[str] = None, cert: Optional[str] = None, key: Optional[str] = None, *, option: str = "--ca"
+) -> ssl.SSLContext:
     """What a client checks a server by: the system's authorities, and those in the PEM file `ca` beside them.
 
-    Raises UsageError where `ca` cannot be read or holds no certificate.
+    `cert` is what it shows of itself, a PEM file; its key is in `key`, or in the same file. Raises UsageError, which
+    names `option`, where a file cannot be read or holds something else.
     """
     checked = ssl.create_default_context()
-    if ca is not None:
+    for path, load, what in (
+        (ca, lambda: checked.load_verify_locations(cafile=ca), "certificate"),
+        (cert, lambda: checked.load_cert_chain(str(cert), key), "certificate with the key that belongs to it"),
+    ):
+        if path is None:
+            continue
         try:
-            checked.load_verify_locations(cafile=ca)
+            load()
         except ssl.SSLError:
             raise UsageError(
-                f"--ca {ca} holds no certificate", hint="a PEM file: -----BEGIN CERTIFICATE-----"
+                f"{option} {path} holds no {what}", hint="a PEM file: -----BEGIN CERTIFICATE-----"
             ) from None
         except OSError as error:
-            raise UsageError(f"--ca {ca} cannot be read: {error.strerror or error}") from error
+            raise UsageError(f"{option} {path} cannot be read: {error.strerror or error}") from error
         except ValueError as error:  # a NUL in the name
-            raise UsageError(f"--ca {ca!r} cannot be read: {error}") from error
+            raise UsageError(f"{option} {path!r} cannot be read: {error}") from error
     return checked
 
 
@@ -69,3 +78,28 @@ def refusal(error: BaseException) -> Optional[tuple[str, str]]:
     else:
         hint = "name the file with its authority's certificate: --ca FILE"
     return f"its certificate is refused: {text}", hint
+
+
+def failure(error: BaseException) -> Optional[str]:
+    """Why there is no connection, in one phrase; None where that is not known."""
+    if (certificate := refusal(error)) is not None:
+        return f"{certificate[0]}; {certificate[1]}"
+    for one in causes(error):
+        if isinstance(one, ssl.SSLError):
+            reason = one.reason or ""
+            if any(sign in reason for sign in ("WRONG_VERSION", "RECORD_LAYER", "HTTP_REQUEST", "PACKET_LENGTH")):
+                return "it does not speak TLS there"
+            if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
+                return "it asks for a certificate of this board"
+            return f"TLS fails ({reason.lower().replace('_', ' ') or one})"
+        if isinstance(one, socket.gaierror):
+            return "its name cannot be resolved"
+        if isinstance(one, ConnectionRefusedError):
+            return "it refuses connections to that port"
+        if isinstance(one, (TimeoutError, socket.timeout)) or "Timeout" in type(one).__name__:
+            return "no answer in time"
+        if isinstance(one, ConnectionError):
+            return "it ended the connection"
+        if isinstance(one, OSError) and one.errno is not None and one.strerror:
+            return one.strerror[:1].lower() + one.strerror[1:]
+    return None

@@ -112,7 +112,7 @@ class Outputs:
 
                 self._window = Window(self.live.snapshots)
                 stack.callback(self._window.close)
-            for sink in _event_sinks(request):
+            for sink in _event_sinks(request, self.live):
                 self._isolate(sink)
             self._stack = stack.pop_all()
         return self
@@ -158,15 +158,15 @@ class Outputs:
         for output in self._isolated:
             output.begin(facts, labels)
             loop.add_sink(output)
+        self.live.attach(
+            loop,
+            facts,
+            source_state=lambda: source.state,
+            reconnects=lambda: source.reconnects,
+            write_errors=lambda: self.errors,
+            engines=engines,
+        )
         if self._web is not None:
-            self.live.attach(
-                loop,
-                facts,
-                source_state=lambda: source.state,
-                reconnects=lambda: source.reconnects,
-                write_errors=lambda: self.errors,
-                engines=engines,
-            )
             loop.add_sink(self.live)
         if self._window is not None:
             self._window.attach(loop)
@@ -182,13 +182,13 @@ class Outputs:
             loop.add_sink(status)
 
 
-def _event_sinks(request: OutputRequest) -> Iterator[Sink]:
+def _event_sinks(request: OutputRequest, live: Live) -> Iterator[Sink]:
     """Sinks for events and states, each imported only where it is asked for."""
     if request.mqtt:
         from edge_mnv2.outputs.mqtt import MqttSink
-        from edge_mnv2.outputs.mqtt_address import parse as parse_mqtt
+        from edge_mnv2.outputs.mqtt_client import parse as parse_mqtt
 
-        yield MqttSink(parse_mqtt(request.mqtt))
+        yield MqttSink(parse_mqtt(request.mqtt), live)
     if request.webhook:
         from edge_mnv2.outputs.webhook import WebhookSink
 

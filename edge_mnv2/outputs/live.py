@@ -91,6 +91,8 @@ class Live:
         self.latest: Optional[Result] = None
         self.snapshots: Optional[SnapshotSink] = None
         self.lesson: Optional[Lesson] = None
+        self.page: Optional[str] = None
+        """The address of the page, where other machines can reach it."""
         self.workbench: Optional[Workbench] = None
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self.began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Results for an MQTT broker: a retained state, events one by one, and whether we are there at all."""
+"""Results for an MQTT broker: a retained state, events one by one, whether we are there at all, and what others ask."""
 
 from __future__ import annotations
 
@@ -7,62 +7,82 @@ import hashlib
 import json
 import logging
 import socket
-import ssl
+import sys
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, NamedTuple, Optional
 
+from edge_mnv2.certificates import failure
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.home_assistant import discovery
-from edge_mnv2.outputs.live import Facts
-from edge_mnv2.outputs.mqtt_address import MqttAddress
+from edge_mnv2.outputs.home_assistant import discovery, node_of
+from edge_mnv2.outputs.live import Facts, Live
+from edge_mnv2.outputs.mqtt_client import MqttAddress, board_identity, connect_options, make_client, refusal
 from edge_mnv2.outputs.packages import need
+from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import as_record
 from edge_mnv2.outputs.sink import Outbox
-from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.pipeline.decision import APPEARED, Event
 from edge_mnv2.pipeline.result import Result
-
-if TYPE_CHECKING:
-    import paho.mqtt.client as paho
 
 log = logging.getLogger(__name__)
 
 _KEEPALIVE_S = 20
-_SESSION_S = 3600
 _FAREWELL_S = 1.5
+_PICTURE_PIXELS = 640
+_SOON_LOST_S = 30.0
+"""A connection lost so soon, twice in a row, was taken over; not every broker says so, and MQTT 3.1.1 cannot."""
+
+
+class _Message(NamedTuple):
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = True
 
 
 class MqttSink:
     """Publishes below `address.topic`: `status` ("online", "offline"; retained, also the last will), `state` (JSON,
-    retained, the newest only, one in `address.interval_s` and the last) and `event` (JSON, in their order).
+    retained, the newest only, one in `address.interval_s` and the last), `event` (JSON, in their order), `picture`
+    (JPEG, retained, of the last event) and `controls` (JSON, retained). Takes `set/threshold`, `set/smooth` and
+    `set/paused` for the run that `live` shows.
 
     While the broker is away, at most a thousand events wait. One message is under way at a time and the next goes when
     the broker has it, so that their order holds whatever breaks; with QoS 2 the broker passes none on twice.
+    `identity` is what no other board has.
     """
 
     name = "MQTT"
+    wants_pictures = "events"
 
-    def __init__(self, address: MqttAddress) -> None:
+    def __init__(self, address: MqttAddress, live: Optional[Live] = None, identity: Optional[str] = None) -> None:
+        need("paho.mqtt.client", "mqtt", "--mqtt")
         self._address = address
+        self._live = live
         self._host = socket.gethostname().split(".")[0]
-        self._facts = Facts()
+        self._identity = identity or board_identity()
+        self._facts, self._labels = Facts(), tuple[str, ...]()
         self._outbox = Outbox()
         self._wake = threading.Condition()
         self._newest: Optional[Result] = None
+        self._last: Optional[Result] = None
+        self._pictured: Optional[Result] = None
         self._published_state = float("-inf")
-        self._first: deque[tuple[str, bytes]] = deque()
+        self._published_controls: Optional[dict[str, Any]] = None
+        self._first: deque[_Message] = deque()
+        self._configured: set[str] = set()
         self._connected = False
+        self._connected_at, self._soon_lost = float("-inf"), 0
         self._trouble = ""
-        self._ending = False
+        self._is_shared = self._taken_over = self._ending = False
+        self._current: Optional[_Message] = None
         self._under_way: Optional[int] = None
         self._delivered: set[int] = set()
-        self._client = self._make_client()
-        self._client.connect_async(
-            address.host, address.port, keepalive=_KEEPALIVE_S, **_connect_options(address.version)
-        )
-        self._client.loop_start()
+        digest = hashlib.sha256(f"{self._identity}/{address.topic}".encode()).hexdigest()[:12]
+        self._client_id = f"edge-mnv2-{self._host[:32]}-{digest}"
+        self._client = self._open_client()
         self._thread = threading.Thread(target=self._work, name="mqtt", daemon=True)
         self._thread.start()
 
@@ -71,10 +91,10 @@ class MqttSink:
         """Events that were never delivered."""
         return self._outbox.lost
 
-    def begin(self, facts: Facts, _labels: Sequence[str]) -> None:
+    def begin(self, facts: Facts, labels: Sequence[str]) -> None:
         """What is running; Home Assistant is told with the next connection."""
         with self._wake:
-            self._facts = facts
+            self._facts, self._labels = facts, tuple(labels)
             if self._connected:
                 self._introduce()
             self._wake.notify_all()
@@ -83,13 +103,19 @@ class MqttSink:
         if result.events:
             self._outbox.put(result.events)
         with self._wake:
-            self._newest = result
+            self._newest = self._last = result
+            if any(event.kind == APPEARED for event in result.events):
+                self._pictured = result
             if result.events or self._state_due():
                 self._wake.notify_all()
 
     def announce(self, events: Sequence[Event]) -> None:
         self._outbox.put(events)
+        gone = {event.label for event in events}
         with self._wake:
+            if self._last is not None:
+                present = tuple(label for label in self._last.present if label not in gone)
+                self._newest = self._last = dataclasses.replace(self._last, present=present, events=())
             self._wake.notify_all()
 
     def close(self) -> None:
@@ -106,50 +132,61 @@ class MqttSink:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _make_client(self) -> paho.Client:
-        paho = need("paho.mqtt.client", "mqtt", "--mqtt")
+    def _open_client(self) -> Any:
         address = self._address
-        digest = hashlib.sha256(f"{self._host}/{address.topic}".encode()).hexdigest()[:8]
-        modern = address.version == 5
-        client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2,
-            client_id=f"edge-mnv2-{self._host[:32]}-{digest}",
-            protocol=paho.MQTTv5 if modern else paho.MQTTv311,
-            **({} if modern else {"clean_session": False}),
-        )
-        if address.user is not None:
-            client.username_pw_set(address.user, address.password)
-        if address.tls:
-            try:
-                client.tls_set(ca_certs=address.ca, certfile=address.cert, keyfile=address.key)
-            except (OSError, ValueError, ssl.SSLError) as error:
-                raise UsageError(
-                    f"--mqtt: certificate or key: {error}", hint="ca, cert and key name PEM files"
-                ) from None
-        client.will_set(f"{address.topic}/status", b"offline", qos=1, retain=True)
-        client.reconnect_delay_set(1, 10)
+        client = make_client(address, self._client_id)
         client.on_connect = self._on_connect
-        client.on_connect_fail = lambda *_: self._tell("it cannot be reached")
+        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.connect_async(address.host, address.port, keepalive=_KEEPALIVE_S, **connect_options(address.version))
+        client.loop_start()
         return client
 
-    def _on_connect(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, *_: Any) -> None:
+    def _on_connect(self, client: Any, _userdata: Any, _flags: Any, reason: Any, *_: Any) -> None:
         if reason.is_failure:
-            self._tell(str(reason).lower())
+            self._tell(refusal(reason, self._address.version))
             return
         self._tell("")
+        self._subscribe(client)
         with self._wake:
-            self._connected = True
-            self._greet()
+            self._connected, self._connected_at = True, time.monotonic()
+            self._published_controls = None
+            self._first.clear()
+            self._first.append(_Message(f"{self._address.topic}/status", b"online"))
+            self._introduce()
             self._wake.notify_all()
 
-    def _on_disconnect(self, *_: Any) -> None:
+    def _on_connect_fail(self, *_: Any) -> None:
+        # It is called while the error is being handled, which is not handed over.
+        error = sys.exc_info()[1]
+        why = (failure(error) if error else None) or str(error or "no reason is known")
+        if self._address.tls and "ended the connection" in why:
+            why += ": does that port speak TLS? Without, the address begins with mqtt://"
+        self._tell(f"it cannot be reached: {why}")
+
+    def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, *_: Any) -> None:
         with self._wake:
-            self._connected = False
+            was, self._connected = self._connected, False
+            if self._ending:
+                return
+            soon = was and time.monotonic() - self._connected_at < _SOON_LOST_S
+            self._soon_lost = self._soon_lost + 1 if soon else 0
+            taken_over = "taken over" in str(reason).lower() or self._soon_lost > 1
+            self._taken_over |= taken_over
             self._wake.notify_all()
-        if not self._ending:
+        if taken_over:
+            log.warning(
+                "%s: another program of the same name has taken the connection over; going on under a new name",
+                self._address,
+            )
+        elif was:
             self._tell("the connection is lost")
+        elif not self._trouble:
+            # TCP works and MQTT does not: most often a port that speaks TLS.
+            hint = "" if self._address.tls else ": a TLS port is written mqtts://"
+            self._tell(f"it ends the connection before it answers{hint}")
 
     def _on_publish(self, _client: Any, _userdata: Any, mid: int, reason: Any = None, *_: Any) -> None:
         if reason is not None and reason.is_failure and "identifier" not in str(reason).lower():
@@ -158,9 +195,68 @@ class MqttSink:
             self._delivered.add(mid)
             self._wake.notify_all()
 
+    def _subscribe(self, client: Any) -> None:
+        """To what others publish below our topic, to what they ask for, and to what Home Assistant was told before."""
+        topic, others = self._address.topic, {}
+        if self._address.version == 5:
+            from paho.mqtt.subscribeoptions import SubscribeOptions
+
+            others = {"options": SubscribeOptions(qos=0, noLocal=True)}
+        for name in ("status", "state"):
+            client.subscribe(f"{topic}/{name}", **others)
+        if self._address.controls:
+            client.subscribe(f"{topic}/set/+", qos=1)
+        if self._address.discovery:
+            client.subscribe(f"{self._address.discovery}/+/{node_of(topic)}/+/config", qos=0)
+
+    def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
+        topic = self._address.topic
+        if message.topic.startswith(f"{topic}/set/"):
+            # One that is retained was meant for another time.
+            if not message.retain:
+                self._obey(message.topic.rpartition("/")[2], message.payload)
+        elif message.topic == f"{topic}/state":
+            if not message.retain and _client_of(message.payload) not in (None, self._client_id):
+                self._warn_shared()
+        elif message.topic == f"{topic}/status":
+            if not message.retain and message.payload == b"offline" and not self._ending:
+                # Another's farewell or last will is no word about us.
+                self._send_first(_Message(message.topic, b"online"))
+        elif message.payload and self._facts.model and message.topic not in self._configured:
+            self._send_first(_Message(message.topic, b""))
+
+    def _send_first(self, message: _Message) -> None:
+        with self._wake:
+            self._first.append(message)
+            self._wake.notify_all()
+
+    def _obey(self, control: str, payload: bytes) -> None:
+        """Change threshold, smoothing or pause; what makes no sense changes nothing."""
+        loop = self._live.loop if self._live is not None else None
+        try:
+            value = json.loads(payload)
+        except ValueError:
+            value = None
+        if loop is None or control not in ("threshold", "smooth", "paused") or value is None:
+            log.debug("%s: set/%s: nothing to do", self._address, control)
+            return
+        try:
+            loop.controls.change(**{control: value})
+        except UsageError as error:
+            log.debug("%s: set/%s: %s", self._address, control, error)
+        with self._wake:
+            self._wake.notify_all()
+
+    def _warn_shared(self) -> None:
+        if not self._is_shared:
+            self._is_shared = True
+            log.warning(
+                "%s: another board publishes there too; give each a topic of its own (mqtt://.../TOPIC)", self._address
+            )
+
     def _tell(self, trouble: str) -> None:
         """Say once that something is wrong with the broker, or that it is well again."""
-        if trouble and not self._trouble:
+        if trouble and trouble != self._trouble:
             log.warning("%s: %s; events wait for it", self._address, trouble)
         elif not trouble and self._trouble:
             log.warning("%s: connected again", self._address)
@@ -168,18 +264,14 @@ class MqttSink:
             log.info("%s: connected", self._address)
         self._trouble = trouble
 
-    def _greet(self) -> None:
-        """What has to be said before anything else on a new connection."""
-        self._first.clear()
-        self._first.append((f"{self._address.topic}/status", b"online"))
-        self._introduce()
-
     def _introduce(self) -> None:
         """Tell Home Assistant what we have, as soon as we know it."""
         address = self._address
         if address.discovery and self._facts.model:
-            entities = discovery(address.discovery, address.topic, self._host, dataclasses.asdict(self._facts))
-            self._first.extend((topic, _json(config)) for topic, config in entities)
+            page = self._live.page if self._live is not None else None
+            entities = discovery(address, self._host, self._facts.model, self._labels, page)
+            self._configured = {topic for topic, _ in entities}
+            self._first.extend(_Message(topic, _json(config)) for topic, config in entities)
 
     def _as_state(self, result: Result) -> dict[str, Any]:
         record = as_record(result)
@@ -194,6 +286,7 @@ class MqttSink:
             **record,
             "model": self._facts.model,
             "source": self._facts.source,
+            "client": self._client_id,
         }
 
     def _work(self) -> None:
@@ -202,8 +295,10 @@ class MqttSink:
                 message = None
                 while message is None:
                     if self._under_way in self._delivered:
-                        self._under_way = None
+                        self._under_way = self._current = None
                         self._delivered.clear()
+                    if self._taken_over:
+                        break
                     if self._connected and self._under_way is None:
                         message = self._next()
                     if message is None:
@@ -212,24 +307,53 @@ class MqttSink:
                         ):
                             return
                         self._wake.wait(0.2)
-            topic, payload, qos, retain = message
+            if message is None:
+                self._change_name()
+                continue
             # A message that the client has taken is its own to deliver, through any number of connections.
-            under_way = self._client.publish(topic, payload, qos=qos, retain=retain).mid
+            under_way = self._client.publish(message.topic, message.payload, message.qos, message.retain).mid
             with self._wake:
-                self._under_way = under_way if qos else None
+                self._current, self._under_way = message, under_way if message.qos else None
 
-    def _next(self) -> Optional[tuple[str, bytes, int, bool]]:
+    def _change_name(self) -> None:
+        """Go on as a client of another name; what was under way is sent again."""
+        self._client.loop_stop()
+        with self._wake:
+            self._taken_over, self._soon_lost = False, 0
+            self._client_id = f"{self._client_id.rpartition('-')[0]}-{uuid.uuid4().hex[:12]}"
+            again = self._current
+            self._current = self._under_way = None
+            self._delivered.clear()
+        if again is not None and not again.retain:
+            self._outbox.put_back(json.loads(again.payload))
+        self._client = self._open_client()
+
+    def _next(self) -> Optional[_Message]:
         topic = self._address.topic
         if self._first:
-            return (*self._first.popleft(), 1, True)
+            return self._first.popleft()
         event = self._outbox.take()
         if event is not None:
-            return f"{topic}/event", _json(event), self._address.qos, False
+            return _Message(f"{topic}/event", _json(event), self._address.qos, False)
+        if self._pictured is not None and self._address.picture:
+            pictured, self._pictured = self._pictured, None
+            if pictured.frame.pixels.size:
+                return _Message(f"{topic}/picture", jpeg(bgr(pictured.frame, _PICTURE_PIXELS)), 0)
         if self._newest is not None and (self._ending or self._state_due()):
             newest, self._newest = self._newest, None
             self._published_state = time.monotonic()
-            return f"{topic}/state", _json(self._as_state(newest)), min(self._address.qos, 1), True
-        return None
+            return _Message(f"{topic}/state", _json(self._as_state(newest)), min(self._address.qos, 1))
+        return self._changed_controls()
+
+    def _changed_controls(self) -> Optional[_Message]:
+        loop = self._live.loop if self._live is not None else None
+        if loop is None or not self._address.controls:
+            return None
+        controls = {name: loop.controls.as_dict()[name] for name in ("threshold", "smooth", "paused")}
+        if controls == self._published_controls:
+            return None
+        self._published_controls = controls
+        return _Message(f"{self._address.topic}/controls", _json(controls))
 
     def _state_due(self) -> bool:
         return time.monotonic() - self._published_state >= self._address.interval_s
@@ -239,14 +363,10 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def _connect_options(version: int) -> dict[str, Any]:
-    """A session of its own: begun anew with each run, kept over lost connections."""
-    if version != 5:
-        return {}
-    import paho.mqtt.client as paho
-    from paho.mqtt.packettypes import PacketTypes
-    from paho.mqtt.properties import Properties
-
-    properties = Properties(PacketTypes.CONNECT)
-    properties.SessionExpiryInterval = _SESSION_S
-    return {"clean_start": paho.MQTT_CLEAN_START_FIRST_ONLY, "properties": properties}
+def _client_of(payload: bytes) -> Optional[str]:
+    try:
+        document = json.loads(payload)
+    except ValueError:
+        return None
+    client = document.get("client") if isinstance(document, dict) else None
+    return client if isinstance(client, str) else None

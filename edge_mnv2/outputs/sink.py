@@ -36,7 +36,8 @@ class Sink(Protocol):
     """Somewhere that results go. `write` may block and may raise OSError; `Isolated` deals with both.
 
     Nothing is buffered across `write` calls: what was written is there if the power goes. A sink that uses the pixels
-    says so with `wants_pictures = True`; the others get results without, so that many can wait in little memory. A sink
+    says so with `wants_pictures = True`, or "events" where it uses those of results with events alone; without, results
+    come without pixels, so that many can wait in little memory. A sink
     with a method `wants(result)`, asked in the loop's thread, gets only those results.
     """
 
@@ -67,7 +68,8 @@ class Isolated:
 
     def __init__(self, sink: Sink, *, lossless: bool = False) -> None:
         self._sink = sink
-        self._pictures = bool(getattr(sink, "wants_pictures", False))
+        wanted = getattr(sink, "wants_pictures", False)
+        self._pictures, self._event_pictures = wanted is True, wanted == "events"
         self._wants: Callable[[Any], bool] = getattr(sink, "wants", lambda _result: True)
         self._lossless = lossless
         self._queue: queue.Queue[Any] = queue.Queue(_PICTURES if self._pictures else _QUEUE)
@@ -92,7 +94,7 @@ class Isolated:
     def write(self, result: Any) -> None:
         if not self._wants(result):
             return
-        if not self._pictures:
+        if not self._pictures and not (self._event_pictures and result.events):
             result = replace(result, frame=replace(result.frame, pixels=_NO_PIXELS))
         self._put(result)
 
@@ -247,6 +249,11 @@ class Outbox:
             while len(self._waiting) > self._most:
                 self._waiting.popleft()
                 self.lost += 1
+
+    def put_back(self, document: dict[str, Any]) -> None:
+        """Put what was taken at the beginning again."""
+        with self._lock:
+            self._waiting.appendleft(document)
 
     def take(self) -> Optional[dict[str, Any]]:
         """The oldest, removed; None where nothing waits."""

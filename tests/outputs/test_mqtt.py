@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
@@ -13,17 +14,24 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, Optional
 
+import cv2
+import jinja2
+import numpy as np
 import paho.mqtt.client as paho
 import pytest
 import trustme
 
+from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.live import Facts
+from edge_mnv2.outputs.home_assistant import discovery
+from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.mqtt import MqttSink
-from edge_mnv2.outputs.mqtt_address import parse
+from edge_mnv2.outputs.mqtt_client import board_identity, parse
 from edge_mnv2.outputs.sink import Outbox
+from edge_mnv2.pipeline.controls import Controls
 from tests.outputs.results import event, result
 from tests.stubs import colour_model
 
@@ -87,8 +95,10 @@ class Listener:
         client.subscribe(self._topics, qos=2)
 
     def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
-        text = message.payload.decode()
-        payload = json.loads(text) if text.startswith("{") else text
+        payload: Any = message.payload
+        if not payload.startswith(b"\xff\xd8"):
+            text = payload.decode()
+            payload = json.loads(text) if text.startswith("{") else text
         self.messages.append((message.topic, payload, message.retain))
 
 
@@ -128,17 +138,18 @@ def test_state_events_presence_and_home_assistant(broker: Broker) -> None:
     assert (appeared["event"], gone["event"]) == ("appeared", "gone") and appeared["id"] != gone["id"]
     assert gone["end"] > gone["start"] and gone["best"] == 0.93
     state = listener.of("lab/cam1/state")[-1]
-    assert state["label"] == "tabby, tabby cat" and state["score"] == 0.83 and state["present"] == ["tabby, tabby cat"]
+    assert state["label"] == "tabby, tabby cat" and state["score"] == 0.83 and state["present"] == [], "gone at the end"
+    assert any(state["present"] == ["tabby, tabby cat"] for state in listener.of("lab/cam1/state"))
     configs = {name: payload for name, payload, _ in listener.messages if name.startswith("homeassistant/")}
-    assert len(configs) == 8
+    # Eight of every run, one of the class, the picture, three controls.
+    assert len(configs) == 13
     for name, config in configs.items():
         assert name.split("/")[2] == "lab_cam1" and config["availability_topic"] == "lab/cam1/status"
         assert config["device"]["model"] == "mobilenet_v2"
-        assert config["state_topic"] in ("lab/cam1/state", "lab/cam1/event")
-    assert len({config["unique_id"] for config in configs.values()}) == 8
+    assert len({config["unique_id"] for config in configs.values()}) == 13
     # What is retained is there for who comes later.
     late = Listener(broker.port)
-    until(lambda: len(late.messages) >= 10)
+    until(lambda: len(late.messages) >= 15)
     late.close()
     assert all(retained for _, _, retained in late.messages)
     assert {name for name, _, _ in late.messages} >= {"lab/cam1/status", "lab/cam1/state"}
@@ -334,12 +345,33 @@ def test_credentials_and_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         until(lambda: said in caplog.text)
         sink.close()
 
-    where = f"localhost:{broker.port}/cam"
-    attempt(f"mqtts://board:p%40ss%2Fword%3A1@{where}?ca={tmp_path}/ca.pem", "connected")
-    attempt(f"mqtts://board:wrong@{where}?ca={tmp_path}/ca.pem", "not authorized")
+    place = f"localhost:{broker.port}/cam"
+    attempt(f"mqtts://board:p%40ss%2Fword%3A1@{place}?ca={tmp_path}/ca.pem", "connected")
+    attempt(f"mqtts://board:wrong@{place}?ca={tmp_path}/ca.pem", "it refuses the user name or password")
     assert "wrong" not in caplog.text
-    attempt(f"mqtts://board:p%40ss%2Fword%3A1@{where}", "cannot be reached")
+    attempt(f"mqtts://board:p%40ss%2Fword%3A1@{place}", "cannot be reached")
+    attempt(f"mqtts://board:p@ss/word:1@{place}?ca={tmp_path}/ca.pem", "connected")
+    for version in (5, 3):
+        asked = f"{place}?version={version}"
+        attempt(f"mqtts://board:wrong@{asked}&ca={tmp_path}/ca.pem", "it refuses the user name or password")
+        attempt(f"mqtts://{asked}", "name the file with its authority")
+        attempt(
+            f"mqtts://{asked.replace('localhost', '127.0.0.2')}&ca={tmp_path}/ca.pem",
+            "it refuses connections to that port",
+        )
+        attempt(f"mqtt://{asked}", "a TLS port is written mqtts://")
+        attempt(f"mqtts://no.such.host.invalid/cam?version={version}", "name cannot be resolved")
     broker.kill()
+    other = ca.issue_cert("elsewhere.example")
+    other.private_key_pem.write_to_path(tmp_path / "key.pem")
+    (tmp_path / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in other.cert_chain_pems))
+    broker.start()
+    attempt(f"mqtts://{place}?ca={tmp_path}/ca.pem", "use the name that the certificate is for")
+    broker.kill()
+    plain = Broker(tmp_path)
+    plain.start()
+    attempt(f"mqtts://127.0.0.1:{plain.port}/cam?ca={tmp_path}/ca.pem", "does that port speak TLS")
+    plain.kill()
 
 
 @pytest.mark.parametrize(
@@ -384,3 +416,185 @@ def test_the_outbox_gives_up_the_oldest() -> None:
     assert first is not None and first["frame"] == 2
     outbox.give_up()
     assert outbox.lost == 4 and outbox.take() is None
+
+
+@pytest.mark.parametrize("version", [5, 3])
+def test_two_clones_stay_connected_and_each_warns_once(
+    broker: Broker, version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two boards with copies of one card: the same host name and topic, another serial number."""
+    listener = Listener(broker.port)
+    address = parse(f"mqtt://127.0.0.1:{broker.port}/cam?interval=0.1&version={version}")
+    clones = [MqttSink(address, identity=serial) for serial in ("one", "two")]
+    for clone in clones:
+        clone.begin(FACTS, ["tabby"])
+    for frame in range(40):
+        for clone in clones:
+            clone.write(result(frame))
+        time.sleep(0.05)
+    until(lambda: caplog.text.count("another board publishes there too") == 2)
+    assert "connection is lost" not in caplog.text and "taken" not in caplog.text
+    # One goes: the other is still there, and says so.
+    clones[0].close()
+    until(lambda: listener.of("cam/status")[-2:] == ["offline", "online"])
+    clones[1].close()
+    until(lambda: listener.of("cam/status")[-1] == "offline")
+    listener.close()
+    assert len({one["client"] for one in listener.of("cam/state")}) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [5, 3])
+def test_one_name_for_two_programs(broker: Broker, version: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The second of two programs on one board takes the connection over: the first goes on under another name."""
+    listener = Listener(broker.port, "cam/event")
+    address = parse(f"mqtt://127.0.0.1:{broker.port}/cam?discovery=no&version={version}")
+    programs = [MqttSink(address, identity="same") for _ in range(2)]
+    sent = 0
+    deadline = time.monotonic() + 60
+    while "taken the connection over" not in caplog.text:
+        assert time.monotonic() < deadline
+        sent += 1
+        for program in programs:
+            program.write(result(sent, events=(event(frame=sent),)))
+        time.sleep(0.2)
+    time.sleep(2)
+    caplog.clear()
+    for _ in range(20):
+        sent += 1
+        for program in programs:
+            program.write(result(sent, events=(event(frame=sent),)))
+        time.sleep(0.1)
+    until(lambda: len({one["id"] for one in listener.of("cam/event")}) == 2 * sent)
+    assert "lost" not in caplog.text and "taken" not in caplog.text
+    for program in programs:
+        program.close()
+    listener.close()
+
+
+def test_the_identity_is_the_board_s_and_not_the_card_s(tmp_path: Path) -> None:
+    def board(name: str, serial: str, mac: str) -> Sysroot:
+        root = tmp_path / name
+        for path, text in {
+            "proc/device-tree/serial-number": serial,
+            "sys/class/net/eth0/address": mac,
+            "sys/class/net/docker0/address": "02:42:00:00:00:01",
+            "sys/class/net/eth0/device/uevent": "x",
+            "etc/machine-id": "0123456789abcdef",
+            "etc/hostname": "board",
+        }.items():
+            if text:
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                (root / path).write_text(text)
+        return Sysroot(root)
+
+    serials = [board_identity(board(f"s{serial}", serial, "")) for serial in ("1000a", "1000b")]
+    cards = [board_identity(board(f"m{mac[-1]}", "", mac)) for mac in ("b8:27:eb:00:00:01", "b8:27:eb:00:00:02")]
+    assert len({*serials, *cards}) == 4
+    assert board_identity(board("again", "1000a", "b8:27:eb:00:00:09")) == serials[0]
+    assert board_identity() == board_identity()
+
+
+# Home Assistant
+
+HA_KEYS = {
+    "all": {"name", "unique_id", "availability_topic", "device", "origin", "icon", "entity_category", "value_template"},
+    "sensor": {"state_topic", "unit_of_measurement", "state_class", "device_class"},
+    "binary_sensor": {"state_topic", "device_class"},
+    "event": {"state_topic", "event_types"},
+    "image": {"image_topic", "content_type"},
+    "number": {"state_topic", "command_topic", "min", "max", "step", "mode"},
+    "switch": {"state_topic", "command_topic", "payload_on", "payload_off", "state_on", "state_off"},
+}
+"""The documented variables of each platform (home-assistant.io/integrations/PLATFORM.mqtt) that are used here."""
+HA_REQUIRED = {
+    "sensor": {"state_topic"},
+    "binary_sensor": {"state_topic"},
+    "event": {"state_topic", "event_types"},
+    "image": {"image_topic"},
+    "number": {"command_topic"},
+    "switch": {"command_topic"},
+}
+HA_DEVICE_KEYS = {"identifiers", "name", "manufacturer", "model", "sw_version", "configuration_url"}
+
+
+class HomeAssistant:
+    """What it would show, from the retained messages alone."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._retained: dict[str, Any] = {}
+        for topic, payload, _ in list(listener.messages):
+            self._retained[topic] = payload
+        self.configs = {
+            topic: config
+            for topic, config in self._retained.items()
+            if topic.startswith("homeassistant/") and config not in ("", b"")
+        }
+
+    def entity(self, component: str, name: str) -> dict[str, Any]:
+        return next(
+            config
+            for topic, config in self.configs.items()
+            if topic.split("/")[1] == component and config["name"] == name
+        )
+
+    def state(self, component: str, name: str) -> Any:
+        config = self.entity(component, name)
+        if self._retained[config["availability_topic"]] == "offline":
+            return "unavailable"
+        if component == "image":
+            return self._retained[config["image_topic"]]
+        jinja = jinja2.Environment(undefined=jinja2.StrictUndefined)
+        return jinja.from_string(config["value_template"]).render(value_json=self._retained[config["state_topic"]])
+
+
+def test_home_assistant_whole(broker: Broker) -> None:
+    live, labels = Live(), ["cup", 'the "big" one', "unknown", "}} {% x"]
+    live.page = "http://192.168.1.7:8080/"
+    controls = Controls(threshold=0.2)
+    live.loop = SimpleNamespace(controls=controls)  # type: ignore[assignment]
+    listener = Listener(broker.port)
+    sink = MqttSink(parse(f"mqtt://127.0.0.1:{broker.port}/lab/cam?interval=0"), live)
+    sink.begin(FACTS, labels)
+    for label in labels:
+        seen = event("appeared", label)
+        sink.write(result(1, label, events=(seen,), present=(label,)))
+        until(lambda label=label: any(one["present"] == [label] for one in listener.of("lab/cam/state")))
+        home = HomeAssistant(listener)
+        assert home.state("sensor", "Class") == ("class unknown" if label == "unknown" else label)
+        for other in labels:
+            assert home.state("binary_sensor", other) == ("ON" if other == label else "OFF"), other
+    until(lambda: listener.of("lab/cam/picture") and listener.of("lab/cam/controls"))
+    home = HomeAssistant(listener)
+    picture = cv2.imdecode(np.frombuffer(home.state("image", "Last event"), np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None and picture.shape == (48, 64, 3)
+    for topic, config in home.configs.items():
+        component = topic.split("/")[1]
+        assert set(config) <= HA_KEYS["all"] | HA_KEYS[component] and HA_REQUIRED[component] <= set(config), topic
+        assert set(config["device"]) <= HA_DEVICE_KEYS and config["origin"]["name"]
+        assert config["device"]["configuration_url"] == "http://192.168.1.7:8080/"
+        assert re.fullmatch(r"homeassistant/[a-z_]+/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+/config", topic)
+    assert (home.state("number", "Threshold"), home.state("switch", "Paused")) == ("0.2", "false")
+    # What is set there happens here, and is told back; nonsense is not obeyed.
+    for name, value in (("threshold", "0.5"), ("paused", "true"), ("smooth", "7"), ("threshold", "x"), ("other", "1")):
+        listener._client.publish(f"lab/cam/set/{name}", value, qos=1)
+    until(lambda: HomeAssistant(listener).state("number", "Threshold") == "0.5")
+    until(lambda: HomeAssistant(listener).state("switch", "Paused") == "true")
+    assert controls.smooth == 0
+    sink.announce([event("gone", labels[-1])])
+    until(lambda: HomeAssistant(listener).state("binary_sensor", labels[-1]) == "OFF")
+    sink.close()
+    until(lambda: HomeAssistant(listener).state("sensor", "Class") == "unavailable")
+    # Another model: entities of classes that are gone are removed, the others stay.
+    again = MqttSink(parse(f"mqtt://127.0.0.1:{broker.port}/lab/cam?interval=0"))
+    again.begin(FACTS, ["cup", "plate"])
+    until(lambda: len(HomeAssistant(listener).configs) == 8 + 2 + 4)
+    names = {config["name"] for config in HomeAssistant(listener).configs.values()}
+    assert "plate" in names and "unknown" not in names
+    again.close()
+    listener.close()
+
+
+def test_a_model_with_a_thousand_classes_has_no_entity_for_each() -> None:
+    address = parse("mqtt://broker/cam?picture=no&controls=no")
+    assert len(discovery(address, "board", "mobilenet_v2", [str(number) for number in range(1001)])) == 8

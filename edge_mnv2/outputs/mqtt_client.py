@@ -1,0 +1,169 @@
+"""The broker's address, who we are to it, and why it cannot be reached.
+
+`mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT][/TOPIC][?KEY=VALUE&...]`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+from urllib.parse import parse_qsl, unquote
+
+from edge_mnv2 import certificates
+from edge_mnv2.addresses import StreamUrl
+from edge_mnv2.board.sysroot import Sysroot
+from edge_mnv2.errors import UsageError
+
+if TYPE_CHECKING:
+    import paho.mqtt.client as paho
+
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_KEYS = ("qos", "discovery", "version", "interval", "picture", "controls", "ca", "cert", "key")
+_SESSION_S = 3600
+_HINT = "mqtt://USER:PASSWORD@HOST:PORT/TOPIC or mqtts://..."
+
+
+@dataclass(frozen=True)
+class MqttAddress:
+    """Where the broker is and how it is spoken to.
+
+    `topic` is the base of our topics. `qos` is that of events. `discovery` is Home Assistant's prefix, None for no
+    discovery. `version` is MQTT's, 5 or 3 (3.1.1). `interval_s` is the least time between two states. `picture`: the
+    picture of the last event is published. `controls`: whoever may publish there can change the run.
+    """
+
+    host: str
+    port: int
+    topic: str
+    tls: bool = False
+    user: Optional[str] = None
+    password: Optional[str] = None
+    qos: int = 2
+    discovery: Optional[str] = "homeassistant"
+    version: int = 5
+    interval_s: float = 1.0
+    picture: bool = True
+    controls: bool = True
+    ca: Optional[str] = None
+    cert: Optional[str] = None
+    key: Optional[str] = None
+
+    def __str__(self) -> str:
+        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}/{self.topic}"
+
+
+def parse(text: str) -> MqttAddress:
+    """Raises UsageError, which never shows the password."""
+    try:
+        url = StreamUrl.parse(text)
+        port = url.port
+    except UsageError as error:
+        hint = error.hint if "two ways" in error.message else _HINT
+        raise UsageError(f"--mqtt: {error.message}", hint=hint) from None
+
+    def wrong(what: str) -> UsageError:
+        return UsageError(f"--mqtt {url.shown}: {what}", hint=_HINT)
+
+    if url.scheme not in _PORTS:
+        raise wrong("this is no MQTT address")
+    address, _, query = url.place.partition("?")
+    if "#" in url.place:
+        raise wrong("# is written %23")
+    topic = unquote(address.partition("/")[2].strip("/")) or f"edge-mnv2/{socket.gethostname().split('.')[0]}"
+    if re.search(r"[+#\x00-\x1f\x7f]", topic) or topic.startswith("$") or len(topic) > 200:
+        raise wrong("this is no topic to publish to")
+    try:
+        asked = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError:
+        raise wrong("what follows ? is not KEY=VALUE") from None
+    if unknown := [key for key in asked if key not in _KEYS]:
+        raise wrong(f"{unknown[0]} is none of {', '.join(_KEYS)}")
+    if asked.get("qos", "2") not in ("0", "1", "2") or asked.get("version", "5") not in ("3", "5"):
+        raise wrong("qos is 0, 1 or 2, version 3 or 5")
+    if not re.fullmatch(r"\d{1,5}(\.\d{1,3})?", asked.get("interval", "1")):
+        raise wrong("interval is a number of seconds")
+    if any(asked.get(key, "yes") not in ("yes", "no") for key in ("picture", "controls")):
+        raise wrong("picture and controls are yes or no")
+    tls = url.scheme == "mqtts"
+    if not tls and any(key in asked for key in ("ca", "cert", "key")):
+        raise wrong("ca, cert and key belong to mqtts://")
+    discovery: Optional[str] = asked.get("discovery", "homeassistant")
+    return MqttAddress(
+        host=url.host,
+        port=port or _PORTS[url.scheme],
+        topic=topic,
+        tls=tls,
+        user=url.user or None,
+        password=url.password or None,
+        qos=int(asked.get("qos", "2")),
+        discovery=None if discovery in ("no", "off", "") else discovery,
+        version=int(asked.get("version", "5")),
+        interval_s=float(asked.get("interval", "1")),
+        picture=asked.get("picture", "yes") == "yes",
+        controls=asked.get("controls", "yes") == "yes",
+        ca=asked.get("ca"),
+        cert=asked.get("cert"),
+        key=asked.get("key"),
+    )
+
+
+def board_identity(tree: Optional[Sysroot] = None) -> str:
+    """What no other board has, whatever card is in it: the SoC's serial number, else the address of its network card.
+
+    Neither the host's name nor a file will do: cards are cloned. A hash, so that it gives no serial number away.
+    """
+    tree = tree or Sysroot()
+    own = tree.read("proc/device-tree/serial-number") or tree.read("sys/devices/soc0/serial_number")
+    if not own:
+        places = [f"sys/class/net/{name}" for name in sorted(tree.names("sys/class/net")) if name != "lo"]
+        # Cards before bridges and tunnels, whose addresses are made up.
+        places.sort(key=lambda place: tree.resolve(f"{place}/device") is None)
+        own = next((address for place in places if (address := tree.read(f"{place}/address"))), None)
+    return hashlib.sha256((own or uuid.uuid4().hex).encode()).hexdigest()[:12]
+
+
+def make_client(address: MqttAddress, client_id: str) -> paho.Client:
+    """A client with credentials, TLS and last will, not connected. Raises UsageError for a wrong certificate."""
+    import paho.mqtt.client as paho
+
+    modern = address.version == 5
+    client = paho.Client(
+        paho.CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        protocol=paho.MQTTv5 if modern else paho.MQTTv311,
+        clean_session=None if modern else False,
+    )
+    if address.user is not None:
+        client.username_pw_set(address.user, address.password)
+    if address.tls:
+        client.tls_set_context(certificates.context(address.ca, address.cert, address.key, option="--mqtt"))
+    client.will_set(f"{address.topic}/status", b"offline", qos=1, retain=True)
+    client.reconnect_delay_set(1, 10)
+    return client
+
+
+def connect_options(version: int) -> dict[str, Any]:
+    """A session of its own: begun anew with each run, kept over lost connections."""
+    if version != 5:
+        return {}
+    import paho.mqtt.client as paho
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = _SESSION_S
+    return {"clean_start": paho.MQTT_CLEAN_START_FIRST_ONLY, "properties": properties}
+
+
+def refusal(reason: Any, version: int) -> str:
+    """A broker's answer to CONNECT in words."""
+    said = str(reason).lower()
+    if any(word in said for word in ("user name", "password", "not authorized", "not authorised")):
+        return "it refuses the user name or password"
+    if "protocol version" in said:
+        return f"it does not speak MQTT {'5: add ?version=3' if version == 5 else '3.1.1'}"
+    return f"it refuses the connection ({said})"
