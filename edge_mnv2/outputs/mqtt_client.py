@@ -140,7 +140,9 @@ def make_client(address: MqttAddress, client_id: str) -> paho.Client:
     if address.user is not None:
         client.username_pw_set(address.user, address.password)
     if address.tls:
-        client.tls_set_context(certificates.context(address.ca, address.cert, address.key, option="--mqtt"))
+        client.tls_set_context(
+            certificates.context(address.ca, address.cert, address.key, option="--mqtt: certificate file")
+        )
     client.will_set(f"{address.topic}/status", b"offline", qos=1, retain=True)
     client.reconnect_delay_set(1, 10)
     return client
