@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Optional
 import typer
 
 from edge_mnv2.cli.command import Command
-from edge_mnv2.cli.options import JSON, argument, option
+from edge_mnv2.cli.options import JSON, argument, option, settings
 from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import File
 
 if TYPE_CHECKING:
     from edge_mnv2.network.network import Network
+    from edge_mnv2.settings.profile import Settings
+    from edge_mnv2.settings.schema import ModelOptions
 
 
 def inspect(
@@ -23,6 +25,7 @@ def inspect(
     network: Optional[str] = option(
         "network", "Show our network's stages instead, not built: 1.0,224.", metavar="WIDTH,RESOLUTION"
     ),
+    resolved: Settings = settings("model"),
     svg: Optional[Path] = option("svg", "Draw it into this file.", File()),
     as_json: bool = JSON,
 ) -> None:
@@ -32,10 +35,10 @@ def inspect(
     if network is not None:
         _inspect_network(network, svg, as_json)
     else:
-        _inspect_model(str(model), svg, as_json)
+        _inspect_model(str(model), resolved.model, svg, as_json)
 
 
-def _inspect_model(model: str, svg: Optional[Path], as_json: bool) -> None:
+def _inspect_model(model: str, options: ModelOptions, svg: Optional[Path], as_json: bool) -> None:
     from edge_mnv2.inspect import delegation, inspection
     from edge_mnv2.inspect.inspection import model_document
     from edge_mnv2.inspect.picture import model_picture
@@ -45,7 +48,7 @@ def _inspect_model(model: str, svg: Optional[Path], as_json: bool) -> None:
     found = inspection.inspect(resolved.path)
     if svg is not None:
         _write(svg, model_picture(found))
-    document = model_document(found, resolved, delegation.find(resolved.path))
+    document = model_document(found, resolved, delegation.find(resolved.path), options)
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _model_text(document))
 
 
@@ -91,6 +94,7 @@ def _model_text(document: dict[str, Any]) -> str:
     facts.append(("numbers", document["quantization"]))
     for side in ("inputs", "outputs"):
         facts += [(side[:-1], _tensor_text(tensor)) for tensor in document[side]]
+    facts += _use_text(document)
     facts.append(("labels", _labels_text(document)))
     for title, key, unit in (("parameters", "parameters", ""), ("MACs", "macs", ""), ("memory", "arena_bytes", "B")):
         value = document[key]
@@ -110,6 +114,21 @@ def _tensor_text(tensor: dict[str, Any]) -> str:
     if tensor["scale"] is not None:
         text += f"  (scale {tensor['scale']:.6g}, zero point {tensor['zero_point']})"
     return text
+
+
+def _use_text(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """How pictures go in and what comes out, with who says so."""
+    image, answer = document["input"], document["output"]
+    if image is None:
+        return []
+    size = "any size" if image["size"] is None else f"{image['size'][0]}x{image['size'][1]}"
+    mean, std = (" ".join(f"{n:.4g}" for n in dict.fromkeys(image[key])) for key in ("mean", "std"))
+    origin = image["from"]
+    return [
+        ("picture", f"{image['layout']} ({origin['layout']}), {size} ({origin['size']})"),
+        ("scaling", f"(pixel - {mean}) / {std}  ({origin['mean']})"),
+        ("answer", f"{answer['kind']} ({answer['from']})"),
+    ]
 
 
 def _labels_text(document: dict[str, Any]) -> str:

@@ -8,17 +8,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.errors import LabelsError, ModelError
+import numpy as np
+
+from edge_mnv2.errors import EdgeMnv2Error, LabelsError, ModelError
 from edge_mnv2.inspect.delegation import Delegation
 from edge_mnv2.network.network import Network, stage_table
+from edge_mnv2.runtime.model_graph import read_graph
+from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe
+from edge_mnv2.runtime.opening import model_spec
+from edge_mnv2.runtime.table import TensorSpec
+from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.tflite import costs, graph, model_file
 from edge_mnv2.tflite.edgetpu_limits import Verdict, verdict
 from edge_mnv2.tflite.ir import Graph, Operator, Tensor
-from edge_mnv2.zoo.labels import fit_labels, parse_labels
+from edge_mnv2.zoo.labels import fit_labels
 from edge_mnv2.zoo.resolve import Resolved
 
+_NUMBERS = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-_LABEL_SUFFIXES = (".txt", ".labels", ".pbtxt")
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,7 @@ class Layer:
 class Inspection:
     """`parameters`, `macs` and `arena_bytes` (activation memory) are None where unknown; costs are those of subgraph 0
     with batch 1. `edgetpu`: compiled for the Coral Edge TPU; `edgetpu_verdict`: what its compiler would make of a model
-    that is not. `packed_labels`: (file name, names) of a label list inside the file. `notes` are sentences for a
-    person."""
+    that is not. `notes` are sentences for a person."""
 
     file: str
     graph: Graph
@@ -68,7 +74,6 @@ class Inspection:
     arena_bytes: Optional[int]
     edgetpu: bool
     edgetpu_verdict: Optional[Verdict]
-    packed_labels: Optional[tuple[str, list[str]]]
     notes: tuple[str, ...]
 
 
@@ -97,7 +102,6 @@ def inspect(path: Path) -> Inspection:
         arena_bytes=costs.arena_bytes(model.main),
         edgetpu=compiled,
         edgetpu_verdict=None if compiled else verdict(model),
-        packed_labels=_packed_labels(model),
         notes=tuple(_notes(model, layers, compiled)),
     )
 
@@ -216,16 +220,6 @@ def detail(operator: Operator) -> str:
 _ACTIVATIONS = {1: "relu", 2: "relu -1..1", 3: "relu6", 4: "tanh", 5: "sign"}
 
 
-def _packed_labels(model: Graph) -> Optional[tuple[str, list[str]]]:
-    for name, content in model.packed_files().items():
-        if name.lower().endswith(_LABEL_SUFFIXES):
-            try:
-                return printable(name), parse_labels(content, name)
-            except LabelsError:
-                continue
-    return None
-
-
 def _notes(model: Graph, layers: tuple[Layer, ...], compiled: bool) -> list[str]:
     notes = []
     if len(model.subgraphs) > 1:
@@ -248,13 +242,19 @@ def _notes(model: Graph, layers: tuple[Layer, ...], compiled: bool) -> list[str]
 Document = dict[str, Any]
 
 
-def model_document(inspection: Inspection, resolved: Resolved, delegation: Delegation) -> Document:
-    """Unknown values are None. `labels` are one name for each output row.
+def model_document(
+    inspection: Inspection, resolved: Resolved, delegation: Delegation, options: ModelOptions = ModelOptions()
+) -> Document:
+    """Unknown values are None. `labels` are one name for each output row; `input` and `output` say how the model is
+    used, and who says so (see `runtime.model_io`).
 
     `edgetpu`: compiled for the Edge TPU. Of a model that is not, `edgetpu_compiles` says whether the compiler would
     take it, `edgetpu_operators` how many operators the TPU would run, `edgetpu_problems` why not the others.
     """
-    labels, labels_from, problem = labels_of(inspection, resolved)
+    notes = list(inspection.notes)
+    spec = model_spec(resolved, options)
+    io = _described(inspection, spec, notes)
+    labels, labels_from = _labels(resolved, spec, io, notes)
     entry, verdict = resolved.entry, inspection.edgetpu_verdict
     left = [layer for layer in inspection.layers if layer.subgraph == 0 and layer.index not in delegation.operators]
     return {
@@ -262,9 +262,10 @@ def model_document(inspection: Inspection, resolved: Resolved, delegation: Deleg
         "name": resolved.name,
         "sha256": resolved.sha256 or None,
         "bytes": inspection.bytes,
-        "task": resolved.task if entry is not None or inspection.packed_labels else None,
+        "task": spec.task or ("classification" if io is not None and io.output.kind != "value" else None),
         "inputs": [tensor_document(tensor) for tensor in inspection.inputs],
         "outputs": [tensor_document(tensor) for tensor in inspection.outputs],
+        **(io.as_document() if io is not None else {"input": None, "output": None}),
         "operators": inspection.operators,
         "subgraphs": len(inspection.graph.subgraphs),
         "quantization": inspection.quantization,
@@ -289,7 +290,7 @@ def model_document(inspection: Inspection, resolved: Resolved, delegation: Deleg
         "description": printable(inspection.graph.description) or None,
         "metadata": sorted(map(printable, inspection.graph.metadata)),
         "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in inspection.layers],
-        "notes": [*inspection.notes, *([problem] if problem else [])],
+        "notes": notes,
     }
 
 
@@ -298,20 +299,41 @@ def tensor_document(tensor: TensorFacts) -> Document:
     return {**asdict(tensor), "shape": list(tensor.shape)}
 
 
-def labels_of(inspection: Inspection, resolved: Resolved) -> tuple[Optional[list[str]], Optional[str], Optional[str]]:
-    """(one name for each output row, where they come from, what is wrong with them)."""
-    rows = [n for n in inspection.outputs[0].shape if n > 1]
-    count = rows[0] if len(rows) == 1 else None
-    if resolved.labels is not None and count is not None:
-        source = "registry" if resolved.entry is not None else "sidecar"
-        try:
-            names, _ = fit_labels(resolved.labels, count, background=resolved.background)
-            return names, source, None
-        except LabelsError as error:
-            return None, None, error.message
-    if inspection.packed_labels is not None and len(inspection.packed_labels[1]) == count:
-        return inspection.packed_labels[1], f"packed in the file ({inspection.packed_labels[0]})", None
-    return None, None, None
+def _described(inspection: Inspection, spec: ModelSpec, notes: list[str]) -> Optional[ModelIO]:
+    """How the model is used as a picture classifier; None, and why in `notes`, where it is none."""
+    inputs, outputs = (
+        [
+            TensorSpec(one.name, index, one.shape, np.dtype(one.dtype), one.scale or 0.0, one.zero_point or 0)
+            for index, one in enumerate(side)
+            if one.dtype in _NUMBERS
+        ]
+        for side in (inspection.inputs, inspection.outputs)
+    )
+    try:
+        io = describe(inspection.file, inputs, outputs, read_graph(inspection.file), spec, ask=False)
+    except EdgeMnv2Error as error:
+        notes.append(str(error))
+        return None
+    notes += io.notes
+    return io
+
+
+def _labels(
+    resolved: Resolved, spec: ModelSpec, io: Optional[ModelIO], notes: list[str]
+) -> tuple[Optional[list[str]], Optional[str]]:
+    """(one name for each output row, where they come from)."""
+    names = spec.labels or (io.labels if io is not None else None)
+    if io is None or names is None:
+        return None, None
+    try:
+        fitted, note = fit_labels(names, io.output.rows, background=resolved.background)
+    except LabelsError as error:
+        notes.append(error.message)
+        return None, None
+    notes += [note] if note else []
+    if spec.labels is None:
+        return fitted, io.labels_origin
+    return fitted, "option" if names is not resolved.labels else resolved.origin.get("labels", "sidecar")
 
 
 def network_document(network: Network, width: float, resolution: int) -> Document:

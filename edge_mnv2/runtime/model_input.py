@@ -126,6 +126,7 @@ def _scaling(graph: ModelGraph) -> tuple[Optional[tuple[np.ndarray, np.ndarray]]
         elif node.kind not in ("cast", "reshape", "transpose", "identity", "pad", "resize", "pool"):
             break
         key = node.outputs[0]
+    changed = changed and not (np.allclose(factor, 1) and np.allclose(offset, 0))
     return ((factor, offset) if changed else None), key
 
 

@@ -201,7 +201,7 @@ def sized_shape(path: str, shape: Sequence[int], size: Optional[tuple[int, int]]
     height, width = shape[1:3] if layout == "NHWC" else shape[2:4]
     if min(height, width) < 1 and size is None:
         raise UsageError(
-            f"{path}: the size of its input is open",
+            f"{path} leaves the size of its input open",
             hint="say it with --input-size WxH, or export it with a fixed size",
         )
     if size is not None:
