@@ -286,7 +286,8 @@ def _names(text: str, key: str) -> list[str]:
     if text[0] in "[{":
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             listed = ast.literal_eval(text)
-            return [str(listed[row]) for row in range(len(listed))]
+            rows = {int(row): name for row, name in listed.items()} if isinstance(listed, dict) else list(listed)
+            return [str(rows[row]) for row in range(len(rows))]
     elif "\n" not in text:
         text = text.replace(",", "\n")
     return parse_labels(text.encode(), key)

@@ -235,7 +235,7 @@ def _made_by(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> 
     key = _key(graph, position, output)
     node = graph.maker(key) if graph is not None and key is not None else None
     if graph is not None and node is not None and node.kind != "custom":
-        return "softmax" if node.kind == "div" and _is_softmax(graph, node) else node.kind, "graph"
+        return "softmax" if _is_softmax(graph, node) else node.kind, "graph"
     # A compiled graph hides its last operator: a softmax or sigmoid is quantized to exactly the range 0..1.
     low, high = output.limits
     hidden = abs(low) < 1e-6 and abs(high - 1) <= 2 / 256
@@ -250,9 +250,9 @@ def _key(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> Opti
 
 
 def _is_softmax(graph: ModelGraph, node: Node) -> bool:
-    """exp(x) / sum(exp(x)), written out."""
-    above, below = (graph.maker(key) for key in (*node.inputs, *node.inputs)[:2])
-    return above is not None and below is not None and above.kind == "exp" and below.kind == "sum"
+    """exp(x) / sum(exp(x)), written out, or the exponential of its logarithm."""
+    makers = [maker.kind for key in node.inputs if (maker := graph.maker(key)) is not None]
+    return (node.kind, makers) in (("div", ["exp", "sum"]), ("exp", ["logsoftmax"]))
 
 
 def _output(

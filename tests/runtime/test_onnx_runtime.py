@@ -11,12 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.runtime import onnx_runtime
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.model_io import ModelSpec
+from tests.builder.conftest import imagenet_weights
+from tests.runtime import brought
+from tests.runtime.brought import COLOUR, GAIN
 from tests.stubs import BLUE, GREEN, RED, colour_model, solid
+
+__all__ = ["imagenet_weights"]
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -199,3 +206,189 @@ def test_doctor_says_which_backend_run_uses(run: Any) -> None:
     rows = {check["id"]: check for check in json.loads(out)["checks"]}
     assert "run uses it for .onnx models" in rows["onnxruntime"]["detail"] and rows["onnxruntime"]["status"] == "ok"
     assert "run uses it for .tflite models" in rows["runtime"]["detail"]
+
+
+def brought_onnx(
+    before: Any = (),
+    after: Any = ("Softmax",),
+    *,
+    factor: float = 1.0,
+    offset: float = 0.0,
+    shape: Any = (1, 3, 12, 12),
+    kind: str = "FLOAT",
+    producer: str = "other",
+    properties: Any = None,
+    output: str = "any",
+) -> bytes:
+    """As `tests.runtime.brought`: operators `before` (kind, constant, attributes), 1x1 convolution, pool, `after`."""
+    helper, types, array = onnx.helper, onnx.TensorProto, onnx.numpy_helper.from_array
+    nodes, constants, last = [], [], "image"
+    kernel = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1) * GAIN * factor
+    constants = [array(kernel, "kernel"), array(np.full(3, GAIN * offset, np.float32), "bias")]
+    for number, step in enumerate(before):
+        name, constant, attributes = (*((step,) if isinstance(step, str) else step), None, {})[:3]
+        inputs = [last]
+        for position, values in enumerate(constant if isinstance(constant, list) else [constant]):
+            if values is not None:
+                constants.append(array(np.asarray(values), f"constant{number}.{position}"))
+                inputs.append(f"constant{number}.{position}")
+        last = f"step{number}"
+        nodes.append(helper.make_node(name, inputs, [last], **(attributes or {})))
+    nodes.append(helper.make_node("Conv", [last, "kernel", "bias"], ["features"]))
+    nodes.append(helper.make_node("GlobalAveragePool", ["features"], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+    last = "flat"
+    for number, name in enumerate(after):
+        attributes = {"to": types.FLOAT} if name == "Cast" else {}
+        nodes.append(helper.make_node(name, [last], [f"after{number}"], **attributes))
+        last = f"after{number}"
+    nodes.append(helper.make_node("Identity", [last], [output]))
+    graph = helper.make_graph(
+        nodes,
+        "brought",
+        [helper.make_tensor_value_info("image", getattr(types, kind), shape)],
+        [helper.make_tensor_value_info(output, types.FLOAT, (shape[0], 3))],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name=producer)
+    helper.set_model_props(model, properties or {})
+    return model.SerializeToString()
+
+
+TO_NCHW = ("Transpose", None, {"perm": [0, 3, 1, 2]})
+PER_CHANNEL = np.full((1, 3, 1, 1), 127.5, np.float32)
+BROUGHT = {
+    "[-1, 1] inside": (brought_onnx([("Sub", np.float32(127.5)), ("Div", np.float32(127.5))]), "graph"),
+    "mean and std inside, of 0..1": (
+        brought_onnx([("Sub", PER_CHANNEL / 255), ("Div", PER_CHANNEL / 255)]),
+        "graph",
+    ),
+    "uint8, cast inside, NHWC": (
+        brought_onnx(
+            [("Cast", None, {"to": 1}), TO_NCHW, ("Sub", PER_CHANNEL), ("Mul", 1 / PER_CHANNEL)],
+            shape=(1, 12, 12, 3),
+            kind="UINT8",
+        ),
+        "graph",
+    ),
+    "uint8 NCHW, dequantized": (
+        brought_onnx([("DequantizeLinear", [np.float32(1 / 127.5), np.uint8(128)])], kind="UINT8"),
+        "graph",
+    ),
+    "float NHWC, tf2onnx": (brought_onnx([TO_NCHW], shape=(1, 12, 12, 3), producer="tf2onnx"), "assumed"),
+    "folded into the first convolution": (brought_onnx(factor=1 / 127.5, offset=-1.0), "graph"),
+    "open batch and size": (brought_onnx(shape=("N", 3, "H", "W"), producer="tf2onnx"), "assumed"),
+    "mean and std as properties": (
+        brought_onnx(factor=2.0, offset=-1.0, properties={"mean": "[0, 0, 0]", "std": "0.99999 0.99999 0.99999"}),
+        "metadata",
+    ),
+    "Ultralytics": (
+        brought_onnx(factor=2.0, offset=-1.0, properties={"author": "Ultralytics", "task": "classify"}),
+        "metadata",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(BROUGHT))
+@pytest.mark.parametrize("after", ["softmax", "logits"])
+def test_models_that_people_bring(kind: str, after: str, tmp_path: Path) -> None:
+    content, origin = BROUGHT[kind]
+    if after == "logits":
+        model = onnx.load_from_string(content)
+        next(node for node in model.graph.node if node.op_type == "Softmax").op_type = "Identity"
+        content = model.SerializeToString()
+    path = tmp_path / "brought.onnx"
+    path.write_bytes(content)
+    spec = ModelSpec(size=(12, 12) if "open" in kind else None)
+    with Classifier.open(path, spec=spec) as classifier:
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), brought.scores(), atol=0.01)
+        assert classifier.io.input.origin["mean"] == origin and classifier.io.output.kind == after
+
+
+def test_an_export_of_pytorch_is_taken_as_normalized(tmp_path: Path) -> None:
+    path = tmp_path / "brought.onnx"
+    path.write_bytes(brought_onnx(producer="pytorch"))
+    with Classifier.open(path) as classifier:
+        assert classifier.io.input.mean == pytest.approx((123.675, 116.28, 103.53))
+        assert "ImageNet's mean and std is assumed" in classifier.notes[0]
+
+
+@pytest.mark.parametrize("after", [("Softmax",), ("Softmax", "Cast"), ("Softmax", "Identity"), ("LogSoftmax", "Exp")])
+@pytest.mark.parametrize("name", ["logits", "probabilities", "Identity:0"])
+def test_one_softmax_under_any_name(after: Any, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "brought.onnx"
+    path.write_bytes(brought_onnx(after=after, output=name, producer="tf2onnx"))
+    with Classifier.open(path) as classifier:
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), brought.scores(), atol=0.001)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"names": "{0: 'red', 1: 'green', 2: 'blue'}"},
+        {"names": '["red", "green", "blue"]'},
+        {"labels": "red,green,blue"},
+        {"class_names": "red\ngreen\nblue"},
+        {"classes": '{"0": "red", "1": "green", "2": "blue"}'},
+    ],
+)
+def test_labels_in_properties(properties: Any, tmp_path: Path, run: Any) -> None:
+    path = tmp_path / "brought.onnx"
+    path.write_bytes(brought_onnx(producer="tf2onnx", properties=properties))
+    Image.new("RGB", (30, 20), COLOUR).save(tmp_path / "p.png")
+    code, out, _ = run("classify", tmp_path / "p.png", "--model", path, "--json")
+    assert code == 0 and [one["label"] for one in json.loads(out)["results"][0]["top"]] == LABELS
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (brought_onnx(shape=(4, 3, 12, 12)), "4 pictures at once"),
+        (brought_onnx([("Slice", [np.array([0]), np.array([3]), np.array([1])])], shape=(1, 5, 12, 12)), "5 channels"),
+        (brought_onnx(after=("ArgMax", "Cast")), "without its ArgMax"),
+        (brought_onnx(shape=("N", 3, "H", "W")), "--input-size"),
+    ],
+)
+def test_true_reasons(content: bytes, says: str, tmp_path: Path, run: Any) -> None:
+    path = tmp_path / "brought.onnx"
+    path.write_bytes(content)
+    Image.new("RGB", (30, 20), COLOUR).save(tmp_path / "p.png")
+    code, _, err = run("classify", tmp_path / "p.png", "--model", path)
+    assert code in (2, 3) and says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "overflow"),
+    [
+        ("x86_64", "flags : avx2 avx512f", True),
+        ("x86_64", "flags : avx2 avx512_vnni", False),
+        ("AMD64", "flags : avx2 avx_vnni", False),
+        ("x86_64", None, True),
+        ("aarch64", "Features : fp asimd", False),
+    ],
+)
+def test_where_sums_would_overflow(machine: str, flags: Any, overflow: bool, tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(flags)
+    assert onnx_runtime.sums_overflow(machine, cpuinfo) is overflow
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+def test_the_same_integers_the_same_answers(
+    overflow: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imagenet_weights: Path
+) -> None:
+    """With either setting of a session: the one for processors whose sums overflow is exact on every processor."""
+    from edge_mnv2.builder.recipe import build
+    from edge_mnv2.builder.request import BuildRequest
+    from edge_mnv2.camera.still import read_still
+    from edge_mnv2.zoo.resolve import resolve
+
+    path = tmp_path / "int8.onnx"
+    build(BuildRequest(path, weights=str(imagenet_weights), format="onnx"))
+    if overflow or not onnx_runtime.sums_overflow():
+        monkeypatch.setattr(onnx_runtime, "sums_overflow", lambda: overflow)
+    pictures = [read_still(one) for one in sorted((data / "imagenet-dev").glob("*.jpg"))[::10]]
+    with Classifier.open(path) as here, Classifier.open(resolve("mobilenet_v2_1.0_224_int8").path) as there:
+        same = sum(int(here.scores(one).argmax()) == int(there.scores(one).argmax()) for one in pictures)
+    assert len(pictures) >= 40 and same >= 0.97 * len(pictures)
