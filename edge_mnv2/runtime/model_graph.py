@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import io
 import mmap
 import struct
@@ -50,6 +51,18 @@ _ONNX_TYPES = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 10: "f2", 1
 _LABEL_KEYS = ("names", "labels", "classes", "class_names", "class_labels", "categories")
 _LABEL_SUFFIXES = (".txt", ".labels", ".pbtxt", ".json", ".csv")
 _AXIS_LABELS = 2
+_FAULTS = (
+    Damaged,
+    OSError,
+    ValueError,
+    LookupError,
+    struct.error,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
+"""What a damaged file may cause in a reader that believes its fields."""
 _MOST_VALUES = 1 << 22
 _MOST_LABEL_BYTES = 4 << 20
 _MOST_STEPS = 64
@@ -134,9 +147,7 @@ class ModelGraph:
 
 def read_graph(path: Union[Path, str]) -> Optional[ModelGraph]:
     """The graph of a `.tflite` or `.onnx` file that was checked; None where it is neither, or not to be understood."""
-    with contextlib.suppress(
-        Damaged, OSError, ValueError, LookupError, struct.error, TypeError, OverflowError, MemoryError
-    ):
+    with contextlib.suppress(*_FAULTS):
         with Path(path).open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             # A copy: constants are looked up while the graph is used, and a mapped file may change below it.
             data = mapped[:]
@@ -226,11 +237,9 @@ def _archived_labels(data: bytes, wanted: Mapping[str, int]) -> Iterator[tuple[i
 
 def _read_onnx(data: bytes) -> ModelGraph:
     model = _fields(data)
-    graph = _fields(_one(model, 7, b""))
-    properties = {}
-    for entry in model.get(14, ()):
-        pair = _fields(entry)
-        properties[_text(pair, 1)] = _text(pair, 2)
+    graph = _fields(model[7][-1])
+    pairs = [_fields(entry) for entry in model.get(14, ())]
+    properties = {_text(pair, 1): _text(pair, 2) for pair in pairs}
     stored = {_text(_fields(one, skip=9), 8): one for one in graph.get(5, ())}
     nodes = []
     for one in graph.get(1, ()):
@@ -240,12 +249,10 @@ def _read_onnx(data: bytes) -> ModelGraph:
         stored.update((outputs[0], value[5][0]) for value in values if 5 in value and outputs)
         nodes.append(Node(_ONNX.get(kind, kind), tuple(inputs), tuple(outputs)))
     graph_inputs: list[Key] = [_text(_fields(one), 1) for one in graph.get(11, ())]
-    constants: dict[Key, Optional[np.ndarray]] = {}
 
+    @functools.cache
     def tensor(key: Key) -> Optional[np.ndarray]:
-        if key not in constants:
-            constants[key] = _onnx_values(stored[str(key)]) if key in stored else None
-        return constants[key]
+        return _onnx_values(stored[str(key)]) if key in stored else None
 
     quantized = {node.outputs[0]: node for node in nodes if node.kind == "quantize" and len(node.inputs) > 2}
 
@@ -355,30 +362,22 @@ def _varint(message: bytes, place: int) -> tuple[int, int]:
 
 
 def _integers(values: Sequence[Any]) -> Iterator[int]:
-    """Whole numbers of a repeated field, packed or not."""
+    """Signed whole numbers of a repeated field, packed or not."""
     for value in values:
-        if isinstance(value, int):
-            yield value - (1 << 64) if value >= 1 << 63 else value
-            continue
-        place = 0
-        while place < len(value):
+        numbers, place = [value] if isinstance(value, int) else [], 0
+        while not isinstance(value, int) and place < len(value):
             number, place = _varint(value, place)
-            yield number - (1 << 64) if number >= 1 << 63 else number
-
-
-def _one(fields: Fields, number: int, default: Any) -> Any:
-    return fields[number][-1] if number in fields else default
+            numbers.append(number)
+        yield from (number - (1 << 64) if number >= 1 << 63 else number for number in numbers)
 
 
 def _number(fields: Fields, number: int) -> int:
-    value = _one(fields, number, 0)
-    return value if isinstance(value, int) else 0
-
-
-def _text(fields: Fields, number: int) -> str:
-    value = _one(fields, number, b"")
-    return value.decode(errors="replace") if isinstance(value, bytes) else ""
+    return int(fields.get(number, [0])[-1])
 
 
 def _texts(fields: Fields, number: int) -> list[str]:
-    return [value.decode(errors="replace") for value in fields.get(number, ()) if isinstance(value, bytes)]
+    return [value.decode(errors="replace") for value in fields.get(number, ())]
+
+
+def _text(fields: Fields, number: int) -> str:
+    return (_texts(fields, number) or [""])[-1]

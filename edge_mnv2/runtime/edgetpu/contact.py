@@ -21,7 +21,8 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu.library import DeviceRefused, Ending, Library, explain
+from edge_mnv2.runtime.edgetpu import DeviceRefused
+from edge_mnv2.runtime.edgetpu.library import Ending, Library, explain
 from edge_mnv2.runtime.edgetpu.worker import views
 from edge_mnv2.runtime.interpreter import import_runtime
 from edge_mnv2.runtime.table import TensorSpec

@@ -19,7 +19,7 @@ from typing import Optional, Union
 
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE
+from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE, AcceleratorLost, DeviceRefused
 
 VARIABLE = LIBRARY_VARIABLE
 NAMES = ("libedgetpu.so.1", "libedgetpu.so.1.0", "libedgetpu.so")
@@ -220,21 +220,6 @@ _RUNTIME_ADDS = re.compile(
 
 FIT = f"install a libedgetpu built for TensorFlow 2.17 or newer ({COMMUNITY_BUILDS}, see docs/edgetpu.md)"
 RESEAT = "plug it in again, into a USB 3 port with its own short cable or behind a powered hub"
-
-
-class DeviceRefused(AcceleratorError):
-    """The library opens no device: the one kind of failure that a second attempt may cure.
-
-    `reason` is what the library said, often nothing.
-    """
-
-    def __init__(self, message: str, *, hint: Optional[str] = None, reason: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.reason = reason
-
-
-class AcceleratorLost(AcceleratorError):
-    """An Edge TPU that was in use fails, hangs or has taken its process along."""
 
 
 @dataclass(frozen=True)

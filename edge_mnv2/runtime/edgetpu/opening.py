@@ -1,8 +1,13 @@
-"""Find the library and a device that is free, and open models on it."""
+"""Find the library and a device that is free, lock it, and open models on it."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
+import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,12 +16,11 @@ from typing import Optional, TypeVar, Union
 
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu import checks, discovery, library
+from edge_mnv2.runtime.edgetpu import DeviceHeld, DeviceRefused, checks, discovery, library
 from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, parse, present, share_text
 from edge_mnv2.runtime.edgetpu.contact import Target, TpuInterpreter, probe
-from edge_mnv2.runtime.edgetpu.discovery import Accelerator
-from edge_mnv2.runtime.edgetpu.library import DeviceRefused, Library
-from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock, holders_of
+from edge_mnv2.runtime.edgetpu.discovery import Accelerator, command_of, holders_of
+from edge_mnv2.runtime.edgetpu.library import Library
 from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
 
@@ -24,6 +28,93 @@ _Contact = TypeVar("_Contact")
 _TRIALS = 5
 _PASSING_S = 0.2
 """A program that only lists devices has them open for less."""
+
+
+_LOCK_FOLDER = "EDGE_MNV2_LOCK_DIR"
+
+
+class DeviceLock:
+    """The lock on the device at `port` (`Accelerator.port`, or another word that means one device).
+
+    The file stays behind, only the kernel's lock on it counts: it ends with the process, whatever ends that. `folder`
+    is `EDGE_MNV2_LOCK_DIR`, else `/run/lock`, else the folder for temporary files.
+    """
+
+    def __init__(self, port: str, folder: Optional[Path] = None) -> None:
+        self.port = port
+        self.path = (folder or _lock_folder()) / f"edge-mnv2-{re.sub(r'[^A-Za-z0-9._-]', '_', port)}.lock"
+        self._descriptor: Optional[int] = None
+
+    def acquire(self, device: str) -> bool:
+        """Take it (False: it is ours already), or raise DeviceHeld with the holder's pid.
+
+        `device` names the device in the message.
+        """
+        if self._descriptor is not None:
+            return False
+        descriptor = _open_lock(self.path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = _written_pid(descriptor)
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise AcceleratorError(f"{self.path} cannot be locked: {error.strerror}") from error
+            holder = f"process {pid} ({command_of(pid)})" if pid else "another process"
+            raise DeviceHeld(f"{device} is used by {holder}", pid) from None
+        with contextlib.suppress(OSError):  # a file of another user may be read-only for us: it locks all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> DeviceLock:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+
+def _lock_folder() -> Path:
+    if named := os.environ.get(_LOCK_FOLDER):
+        return Path(named).expanduser()
+    common = Path("/run/lock")
+    return common if os.access(common, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor on the lock file; every user can lock it, whoever made it. Raises AcceleratorError."""
+    failure: Optional[OSError] = None
+    # Opened before it is made: in a sticky folder the kernel refuses O_CREAT on a file of another user.
+    for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        try:
+            descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            failure = error
+            continue
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, 0o666)
+        return descriptor
+    assert failure is not None
+    raise AcceleratorError(
+        f"the lock file {path} cannot be opened: {failure.strerror}", hint=f"name a writable folder in {_LOCK_FOLDER}"
+    ) from failure
+
+
+def _written_pid(descriptor: int) -> Optional[int]:
+    try:
+        pid = int(os.pread(descriptor, 32, 0).split()[0])
+        os.kill(pid, 0)
+    except PermissionError:
+        return pid
+    except (OSError, ValueError, IndexError):
+        return None
+    return pid
 
 
 @dataclass(frozen=True)

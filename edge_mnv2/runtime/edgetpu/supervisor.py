@@ -15,9 +15,8 @@ from typing import Optional, Union
 import numpy as np
 
 from edge_mnv2.errors import AcceleratorError, ModelError
+from edge_mnv2.runtime.edgetpu import AcceleratorLost, DeviceHeld
 from edge_mnv2.runtime.edgetpu.contact import TpuInterpreter
-from edge_mnv2.runtime.edgetpu.library import AcceleratorLost
-from edge_mnv2.runtime.edgetpu.lock import DeviceHeld
 from edge_mnv2.runtime.interpreter import Interpreter
 from edge_mnv2.runtime.table import TensorSpec
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED
-from edge_mnv2.runtime.edgetpu.lock import DeviceLock
+from edge_mnv2.runtime.edgetpu.opening import DeviceLock
 from tests.runtime.edgetpu import trees
 
 EXTRACTOR = "models/mobilenet_v1_1.0_224_quant_embedding_extractor_edgetpu.tflite"

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu import library
+from edge_mnv2.runtime.edgetpu import AcceleratorLost, DeviceRefused, library
 from edge_mnv2.runtime.edgetpu.contact import Target, TpuInterpreter, Worker, probe
-from edge_mnv2.runtime.edgetpu.library import AcceleratorLost, DeviceRefused, Library
+from edge_mnv2.runtime.edgetpu.library import Library
 from edge_mnv2.runtime.interpreter import open_interpreter
 
 COMPILED = "models/mobilenet_v1_0.25_128_quant_edgetpu.tflite"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_mnv2.runtime.edgetpu import choice, discovery
-from edge_mnv2.runtime.edgetpu.lock import Holder
+from edge_mnv2.runtime.edgetpu.discovery import Holder
 from tests.runtime.edgetpu import trees
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edge_mnv2.errors import AcceleratorError, ModelError
-from edge_mnv2.runtime.edgetpu import opening, supervisor
+from edge_mnv2.runtime.edgetpu import DeviceHeld, opening, supervisor
 from edge_mnv2.runtime.edgetpu.choice import parse
-from edge_mnv2.runtime.edgetpu.lock import DeviceHeld, DeviceLock
+from edge_mnv2.runtime.edgetpu.opening import DeviceLock
 from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 from edge_mnv2.runtime.interpreter import open_interpreter
 from tests.runtime.edgetpu import trees
