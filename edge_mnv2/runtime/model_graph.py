@@ -18,12 +18,21 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 
 from edge_mnv2.errors import LabelsError
-from edge_mnv2.tflite.flatbuffer import Damaged, Flatbuffer, Table
+from edge_mnv2.tflite.wire_formats import (
+    Damaged,
+    Flatbuffer,
+    Table,
+    message_fields,
+    text,
+    texts,
+    whole_number,
+    whole_numbers,
+)
 from edge_mnv2.zoo.labels import parse_labels
 
 Key = Union[int, str]
@@ -51,17 +60,7 @@ _ONNX_TYPES = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 10: "f2", 1
 _LABEL_KEYS = ("names", "labels", "classes", "class_names", "class_labels", "categories")
 _LABEL_SUFFIXES = (".txt", ".labels", ".pbtxt", ".json", ".csv")
 _AXIS_LABELS = 2
-_FAULTS = (
-    Damaged,
-    OSError,
-    ValueError,
-    LookupError,
-    struct.error,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-)
+_FAULTS = (Damaged, struct.error, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What a damaged file may cause in a reader that believes its fields."""
 _MOST_VALUES = 1 << 22
 _MOST_LABEL_BYTES = 4 << 20
@@ -236,19 +235,19 @@ def _archived_labels(data: bytes, wanted: Mapping[str, int]) -> Iterator[tuple[i
 
 
 def _read_onnx(data: bytes) -> ModelGraph:
-    model = _fields(data)
-    graph = _fields(model[7][-1])
-    pairs = [_fields(entry) for entry in model.get(14, ())]
-    properties = {_text(pair, 1): _text(pair, 2) for pair in pairs}
-    stored = {_text(_fields(one, skip=9), 8): one for one in graph.get(5, ())}
+    model = message_fields(data)
+    graph = message_fields(model[7][-1])
+    pairs = [message_fields(entry) for entry in model.get(14, ())]
+    properties = {text(pair, 1): text(pair, 2) for pair in pairs}
+    stored = {text(message_fields(one, skip=9), 8): one for one in graph.get(5, ())}
     nodes = []
     for one in graph.get(1, ()):
-        node = _fields(one)
-        kind, inputs, outputs = _text(node, 4), _texts(node, 1), _texts(node, 2)
-        values = [_fields(attribute) for attribute in node.get(5, ())] if kind == "Constant" else []
+        node = message_fields(one)
+        kind, inputs, outputs = text(node, 4), texts(node, 1), texts(node, 2)
+        values = [message_fields(attribute) for attribute in node.get(5, ())] if kind == "Constant" else []
         stored.update((outputs[0], value[5][0]) for value in values if 5 in value and outputs)
         nodes.append(Node(_ONNX.get(kind, kind), tuple(inputs), tuple(outputs)))
-    graph_inputs: list[Key] = [_text(_fields(one), 1) for one in graph.get(11, ())]
+    graph_inputs: list[Key] = [text(message_fields(one), 1) for one in graph.get(11, ())]
 
     @functools.cache
     def tensor(key: Key) -> Optional[np.ndarray]:
@@ -261,16 +260,16 @@ def _read_onnx(data: bytes) -> ModelGraph:
         scale, zero = (tensor(one) for one in node.inputs[1:3]) if node is not None else (None, None)
         if node is None or scale is None or zero is None or scale.size != 1:
             return None
-        dtype = _ONNX_TYPES.get(_number(_fields(stored[str(node.inputs[2])], skip=9), 2), "")
+        dtype = _ONNX_TYPES.get(whole_number(message_fields(stored[str(node.inputs[2])], skip=9), 2), "")
         return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), dtype
 
     return ModelGraph(
         [key for key in graph_inputs if key not in stored],
-        [_text(_fields(one), 1) for one in graph.get(12, ())],
+        [text(message_fields(one), 1) for one in graph.get(12, ())],
         nodes,
         tensor,
         affine,
-        _onnx_packed(properties, _text(model, 2)),
+        _onnx_packed(properties, text(model, 2)),
     )
 
 
@@ -279,8 +278,8 @@ def _onnx_packed(properties: Mapping[str, str], producer: str) -> Packed:
     labels = {}
     for key in _LABEL_KEYS:
         with contextlib.suppress(LabelsError, LookupError):
-            if text := properties.get(key, "")[:_MOST_LABEL_BYTES].strip():
-                labels[-1] = (f"property {key}", _names(text, key))
+            if listed := properties.get(key, "")[:_MOST_LABEL_BYTES].strip():
+                labels[-1] = (f"property {key}", _names(listed, key))
                 break
     if mean is None and std is None and properties.get("author", "").startswith("Ultralytics"):
         # Its classifiers take fractions of 255, without mean and standard deviation.
@@ -309,9 +308,9 @@ def _numbers(text: str) -> Optional[tuple[float, ...]]:
 
 def _onnx_values(content: bytes) -> Optional[np.ndarray]:
     """The values of a TensorProto float64; None where they are stored elsewhere or of a type without plain numbers."""
-    fields = _fields(content)
-    dtype = _ONNX_TYPES.get(_number(fields, 2))
-    shape = list(_integers(fields.get(1, ())))
+    fields = message_fields(content)
+    dtype = _ONNX_TYPES.get(whole_number(fields, 2))
+    shape = list(whole_numbers(fields.get(1, ())))
     if dtype is None or 13 in fields or np.prod(shape, dtype=float) > _MOST_VALUES:
         return None
     if 9 in fields:
@@ -319,65 +318,5 @@ def _onnx_values(content: bytes) -> Optional[np.ndarray]:
     packed = b"".join(one for one in fields.get(4, ()) if isinstance(one, bytes))
     if packed:
         return np.frombuffer(packed, "<f4").reshape(shape).astype(np.float64)
-    whole = list(_integers([*fields.get(5, ()), *fields.get(7, ())]))
+    whole = list(whole_numbers([*fields.get(5, ()), *fields.get(7, ())]))
     return np.array(whole, float).reshape(shape) if whole else None
-
-
-Fields = dict[int, list[Any]]
-
-
-def _fields(message: Any, skip: int = 0) -> Fields:
-    """A protobuf message's fields by number: int, or bytes for all that is no varint; field `skip` is left empty."""
-    fields: Fields = {}
-    place, end = 0, len(message)
-    while place < end:
-        tag, place = _varint(message, place)
-        number, wire = tag >> 3, tag & 7
-        value: Any
-        if wire == 0:
-            value, place = _varint(message, place)
-        else:
-            size = {1: 8, 5: 4}.get(wire, 0)
-            if wire == 2:
-                size, place = _varint(message, place)
-            if wire not in (1, 2, 5) or place + size > end:
-                raise ValueError("no protobuf message")
-            value = message[place : place + size] if number != skip else b""
-            place += size
-        fields.setdefault(number, []).append(value)
-    return fields
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-        shift += 7
-        if shift > 63:
-            raise ValueError("no number of protobuf")
-
-
-def _integers(values: Sequence[Any]) -> Iterator[int]:
-    """Signed whole numbers of a repeated field, packed or not."""
-    for value in values:
-        numbers, place = [value] if isinstance(value, int) else [], 0
-        while not isinstance(value, int) and place < len(value):
-            number, place = _varint(value, place)
-            numbers.append(number)
-        yield from (number - (1 << 64) if number >= 1 << 63 else number for number in numbers)
-
-
-def _number(fields: Fields, number: int) -> int:
-    return int(fields.get(number, [0])[-1])
-
-
-def _texts(fields: Fields, number: int) -> list[str]:
-    return [value.decode(errors="replace") for value in fields.get(number, ())]
-
-
-def _text(fields: Fields, number: int) -> str:
-    return (_texts(fields, number) or [""])[-1]

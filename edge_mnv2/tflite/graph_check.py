@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from edge_mnv2.tflite.flatbuffer import Damaged, Layout, Table
+from edge_mnv2.tflite.wire_formats import Damaged, Layout, Table
 
 CUSTOM = 32
 

@@ -17,8 +17,8 @@ from typing import Union
 
 from edge_mnv2.errors import ModelError
 from edge_mnv2.files import LFS_POINTER, content
-from edge_mnv2.tflite.flatbuffer import Damaged, Flatbuffer, Table, verify
 from edge_mnv2.tflite.graph_check import CUSTOM, LAYOUTS, check_subgraph
+from edge_mnv2.tflite.wire_formats import Damaged, Flatbuffer, Table, verify
 
 EDGETPU_OP = "edgetpu-custom-op"
 

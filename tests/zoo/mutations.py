@@ -9,7 +9,7 @@ from typing import Optional
 from unittest import mock
 
 from edge_mnv2.tflite import model_file
-from edge_mnv2.tflite.flatbuffer import Flatbuffer
+from edge_mnv2.tflite.wire_formats import Flatbuffer
 
 _EXTREMES = (0, 1, 2, 3, 5, 7, 255, 256, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _FRONTS = (b"<!DOCTYPE html><html>", b"PK\x03\x04", b"\x1f\x8b\x08", b"\x89PNG\r\n\x1a\n", b"GGUF", b"\0\0\0\0TFL2")

@@ -1,16 +1,17 @@
-"""Read a flatbuffer with every access checked, and verify all of it against a layout before anything else does.
+"""The two binary formats of model files: flatbuffers (`.tflite`) with every access checked, and protobuf (`.onnx`).
 
-The format: https://flatbuffers.dev/internals/. A table begins with the (signed) distance back to its vtable, the
+Flatbuffers: https://flatbuffers.dev/internals/. A table begins with the (signed) distance back to its vtable, the
 vtable holds its own size, the table's size and the place of each field in the table; strings, vectors and tables are
-reached by unsigned offsets that only lead forward, so there are no cycles.
+reached by unsigned offsets that only lead forward, so there are no cycles. `verify` walks a whole file against a layout
+before anything else does. Protobuf: https://protobuf.dev/programming-guides/encoding/.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Mapping, Sequence
-from typing import Optional, Union
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional, Union
 
 Data = Union[bytes, mmap.mmap]
 
@@ -142,3 +143,69 @@ def _verify_text(table: Table, number: int) -> None:
     start, count = table.vector(number, 1)
     if start and table.buffer.read("<B", start + count) != 0:
         raise Damaged("a name in it has no end")
+
+
+Fields = dict[int, list[Any]]
+
+
+def message_fields(message: Any, skip: int = 0) -> Fields:
+    """A protobuf message's fields by number: int, or bytes for all that is no varint; field `skip` is left empty.
+
+    Raises ValueError or IndexError where it is no message; nothing else of it is checked.
+    """
+    fields: Fields = {}
+    place, end = 0, len(message)
+    while place < end:
+        tag, place = _varint(message, place)
+        number, wire = tag >> 3, tag & 7
+        value: Any
+        if wire == 0:
+            value, place = _varint(message, place)
+        else:
+            size = {1: 8, 5: 4}.get(wire, 0)
+            if wire == 2:
+                size, place = _varint(message, place)
+            if wire not in (1, 2, 5) or place + size > end:
+                raise ValueError("no protobuf message")
+            value = message[place : place + size] if number != skip else b""
+            place += size
+        fields.setdefault(number, []).append(value)
+    return fields
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+        shift += 7
+        if shift > 63:
+            raise ValueError("no number of protobuf")
+
+
+def whole_numbers(values: Sequence[Any]) -> Iterator[int]:
+    """Signed whole numbers of a repeated field, packed or not."""
+    for value in values:
+        numbers, place = [value] if isinstance(value, int) else [], 0
+        while not isinstance(value, int) and place < len(value):
+            number, place = _varint(value, place)
+            numbers.append(number)
+        yield from (number - (1 << 64) if number >= 1 << 63 else number for number in numbers)
+
+
+def whole_number(fields: Fields, number: int) -> int:
+    """A field that is a number, 0 where it is not set."""
+    return int(fields.get(number, [0])[-1])
+
+
+def texts(fields: Fields, number: int) -> list[str]:
+    """A repeated field of texts."""
+    return [value.decode(errors="replace") for value in fields.get(number, ())]
+
+
+def text(fields: Fields, number: int) -> str:
+    """A field that is a text, "" where it is not set."""
+    return (texts(fields, number) or [""])[-1]
