@@ -54,7 +54,10 @@ def against(rows: Sequence[Row], winner: Row) -> str:
         if row.burst.end_to_end and row.fps is not None:
             name = "Edge TPU" if row.setting.accelerated else f"{row.setting.threads} threads"
             name = "1 thread" if name == "1 threads" else name
-            groups.setdefault(f"{row.model}, {name}" if len({one.model for one in rows}) > 1 else name, []).append(row)
+            varying = [
+                getattr(row, key) for key in ("model", "runtime") if len({getattr(one, key) for one in rows}) > 1
+            ]
+            groups.setdefault(", ".join([*varying, name]), []).append(row)
     for name, members in groups.items():
         points = [
             {

@@ -120,11 +120,24 @@ _KEEP_FREE = 0.25
 
 
 def with_setting(settings: Settings, setting: Setting) -> Settings:
-    """`settings` with the model, delegate and threads of `setting`."""
+    """`settings` with the model, runtime, delegate and threads of `setting`."""
+    backend = settings.runtime.backend if setting.runtime == "auto" else setting.runtime
     runtime = replace(
-        settings.runtime, model=setting.model, delegate=setting.delegate, threads=setting.threads, workers=1
+        settings.runtime,
+        model=setting.model,
+        backend=backend,
+        delegate=setting.delegate,
+        threads=setting.threads,
+        workers=1,
     )
     return replace(settings, runtime=runtime)
+
+
+_Key = tuple[Optional[str], str, int, str]
+
+
+def _key(setting: Setting) -> _Key:
+    return setting.model, setting.delegate, setting.threads, setting.runtime
 
 
 class OpenClassifiers:
@@ -136,10 +149,10 @@ class OpenClassifiers:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stack = contextlib.ExitStack()
-        self._open: dict[tuple[Optional[str], str, int], list[Classifiers]] = {}
+        self._open: dict[_Key, list[Classifiers]] = {}
         self._memory = MemoryReader(Sysroot("/"))
         self._each_mb = 0.0
-        self._load_ms: dict[tuple[Optional[str], str, int], float] = {}
+        self._load_ms: dict[_Key, float] = {}
         self.notes: list[str] = []
 
     def has_room(self) -> bool:
@@ -149,7 +162,7 @@ class OpenClassifiers:
 
     def get(self, setting: Setting) -> list[Classifier]:
         """As many classifiers as `setting` has workers. Raises what `open_classifiers` raises."""
-        key = (setting.model, setting.delegate, setting.threads)
+        key = _key(setting)
         held = self._open.setdefault(key, [])
         classifiers = [classifier for opened in held for classifier in opened.classifiers]
         missing = setting.workers - len(classifiers)
@@ -166,11 +179,11 @@ class OpenClassifiers:
 
     def load_ms(self, setting: Setting) -> float:
         """What it took to open one of the classifiers of `setting`, its first inference included."""
-        return self._load_ms[setting.model, setting.delegate, setting.threads]
+        return self._load_ms[_key(setting)]
 
     def name(self, setting: Setting) -> tuple[str, str, str]:
         """(model, runtime, delegate) of open classifiers, as results name them."""
-        opened = self._open[setting.model, setting.delegate, setting.threads][0]
+        opened = self._open[_key(setting)][0]
         return opened.model, opened.runtime, opened.delegate
 
     def __enter__(self) -> OpenClassifiers:

@@ -188,6 +188,8 @@ def _measured(result: Profiled) -> dict[str, Any]:
         values["runtime.delegate"] = "auto" if setting.accelerated else "none"
         if setting.accelerated:
             values["runtime.threads"] = _best_on_cpu(swept.rows).threads
+    if setting.runtime != "auto" and not setting.accelerated:
+        values["runtime.backend"] = setting.runtime
     if swept is not None and swept.best_size is not None and swept.best_size.size is not None:
         values["camera.width"], values["camera.height"] = swept.best_size.size
     return values

@@ -248,12 +248,12 @@ def setting_cells(
     "cost" is over that of the chosen row, whatever is compared.
     """
     energy = any(row["energy_mj"] is not None for row in rows)
-    named = len({row["model"] for row in rows}) > 1
-    header = [*(["model"] if named else []), "delegate", "threads", "workers", "size", "ms", "p95", "FPS", "CPU ms"]
+    varying = [key for key in ("model", "runtime") if len({row[key] for row in rows}) > 1]
+    header = [*varying, "delegate", "threads", "workers", "size", "ms", "p95", "FPS", "CPU ms"]
     header += [*(["mJ"] if energy else []), "cost", "rounds", ""]
     cells = [
         [
-            *([row["model"]] if named else []),
+            *(row[key] for key in varying),
             row["delegate"],
             str(row["threads"]),
             str(row["workers"]),
@@ -278,4 +278,4 @@ def _is_chosen(row: dict[str, Any], document: dict[str, Any]) -> bool:
     settings, winner = document["settings"], document["winner"]
     if row["compares"] == "sizes":
         return bool((row["width"], row["height"]) == (settings["width"], settings["height"]))
-    return all(row[key] == winner[key] for key in ("model", "delegate", "threads", "workers"))
+    return all(row[key] == winner[key] for key in ("model", "runtime", "delegate", "threads", "workers"))

@@ -226,7 +226,8 @@ class _Session:
             board=self.board,
             sample=sample,
             threads=measured.setting.threads,
-            delegate=measured.delegate,
+            # XNNPACK is LiteRT's: that another runtime goes without it is no cause of slowness.
+            delegate=measured.delegate if measured.setting.runtime in ("auto", "litert") else measured.setting.runtime,
             others=result.measurement.others,
         )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import plural
 from edge_mnv2.profiler.burst import Burst, median
+from edge_mnv2.runtime.table import row
 from edge_mnv2.settings.profile import Settings
 
 _STEPS = (1, 2, 3, 4, 6, 8)
@@ -20,12 +21,14 @@ _OVERBOOKED = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """`model` is what to resolve (None: the default), `delegate` "none" or an accelerator's name."""
+    """`model` is what to resolve (None: the default), `delegate` "none" or an accelerator's name, `runtime` a row of
+    the runtimes' table, or "auto" where there is no choice."""
 
     model: Optional[str]
     delegate: str
     threads: int
     workers: int
+    runtime: str = "auto"
 
     @property
     def accelerated(self) -> bool:
@@ -33,12 +36,12 @@ class Setting:
 
     @property
     def complexity(self) -> float:
-        """Of two equally good settings the simpler one is better: fewer workers, then fewer threads."""
-        return self.workers * 1000 + self.threads
+        """Of two equally good settings the simpler one is better: fewer workers, then fewer threads, then no twin."""
+        return self.workers * 1000 + self.threads + (0.5 if self.runtime != "auto" and row(self.runtime).twins else 0)
 
     @property
     def words(self) -> str:
-        device = "Edge TPU" if self.accelerated else "CPU"
+        device = "Edge TPU" if self.accelerated else "CPU" if self.runtime == "auto" else f"CPU, {self.runtime}"
         return f"{device}, {plural(self.threads, 'thread')}, {plural(self.workers, 'worker')}"
 
 
@@ -50,12 +53,17 @@ def steps(usable: int, fixed: Optional[int] = None) -> list[int]:
 
 
 def cpu_settings(
-    models: Iterable[Optional[str]], usable: int, threads: Optional[int] = None, workers: Optional[int] = None
+    models: Iterable[Optional[str]],
+    usable: int,
+    threads: Optional[int] = None,
+    workers: Optional[int] = None,
+    runtimes: Sequence[str] = ("auto",),
 ) -> list[Setting]:
-    """Every setting of the CPU worth trying on `usable` CPUs, for each of `models`."""
+    """Every setting of the CPU worth trying on `usable` CPUs, for each of `models` in each of `runtimes`."""
     return [
-        Setting(model, "none", thread_count, worker_count)
+        Setting(model, "none", thread_count, worker_count, runtime)
         for model in models
+        for runtime in runtimes
         for thread_count in steps(usable, threads)
         for worker_count in steps(usable, workers)
         if workers is not None or worker_count == 1 or thread_count * worker_count <= usable * _OVERBOOKED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
@@ -24,7 +25,9 @@ from edge_mnv2.profiler.measurement import OpenClassifiers
 from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.contest import Contest, allowed, rivals
 from edge_mnv2.runtime.race import Entrant, race
+from edge_mnv2.runtime.table import reference
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
@@ -51,6 +54,7 @@ class Row:
     entrant: Entrant = field(default_factory=Entrant)
     compares: str = "engines"
     granted_fps: Optional[float] = None
+    runtime: str = ""
 
     @property
     def fps(self) -> Optional[float]:
@@ -62,6 +66,7 @@ class Row:
         return {
             "compares": self.compares,
             "model": self.model,
+            "runtime": self.runtime,
             "delegate": self.delegate,
             "threads": self.setting.threads,
             "workers": self.setting.workers,
@@ -131,8 +136,26 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
                 continue
             assert plan.cpu is not None
             notes += [note for note in plan.notes if not options]
-            options += cpu_settings([_request(plan.cpu)], usable, threads, workers)
+            runtimes = _runtimes(settings, plan.cpu.path, accelerate=not (fixed and spec.mode == "none"), notes=notes)
+            options += cpu_settings([_request(plan.cpu)], usable, threads, workers, runtimes)
     return options
+
+
+def _runtimes(settings: Settings, path: Path, accelerate: bool, notes: list[str]) -> list[str]:
+    """The runtimes to compare: the one that was asked for, else the reference and those that answer as it does."""
+    asked = settings.runtime.backend
+    if not allowed() or (
+        asked != "auto" and settings.origin("runtime.backend").kind in ("command line", "environment")
+    ):
+        return [asked]
+    equal = []
+    for row in rivals(path, accelerate):
+        log.info("comparing the answers of %s with those of %s", row.name, reference().name)
+        if why := Contest(path, accelerate).equal(row):
+            notes.append(f"{row.name} takes no part: {why}")
+        else:
+            equal.append(row.name)
+    return [reference().name, *equal] if equal or asked != "auto" else ["auto"]
 
 
 def _request(model: Resolved) -> str:
@@ -198,7 +221,7 @@ def sweep(
         raise lost[outcome.winner]
     for position, (row, entrant) in enumerate(zip(rows, outcome.entrants)):
         row.entrant = entrant
-        row.model, _, row.delegate = opened.name(row.setting)
+        row.model, row.runtime, row.delegate = opened.name(row.setting)
         if position in lost:
             entrant.why = "lost"
     return Swept(rows, rows[outcome.winner], outcome.rounds, outcome.settled)
@@ -284,7 +307,7 @@ def _over(rows: Sequence[Row], chosen: float) -> None:
 
 
 def _size_row(winner: Row, size: Optional[tuple[int, int]]) -> Row:
-    return Row(winner.setting, size, winner.model, winner.delegate, compares="sizes")
+    return Row(winner.setting, size, winner.model, winner.delegate, compares="sizes", runtime=winner.runtime)
 
 
 def _camera_sizes(

@@ -236,11 +236,14 @@ class BesideRun(threading.Thread):
         self.join()
 
 
+def allowed() -> bool:
+    """Whether runtimes may be compared without being asked for by name."""
+    return os.environ.get(SWITCH, "").strip().lower() not in ("off", "0", "no", "false")
+
+
 def wanted(path: Path, threads: int, accelerate: bool = True) -> bool:
     """Whether a contest is still to be held for the model, and the board has the memory for it."""
-    if os.environ.get(SWITCH, "").strip().lower() in ("off", "0", "no", "false"):
-        return False
-    if not rivals(path, accelerate) or known(path, threads, accelerate) is not None:
+    if not allowed() or not rivals(path, accelerate) or known(path, threads, accelerate) is not None:
         return False
     available = MemoryReader(Sysroot("/")).read().available
     return available is None or available >= _LEAST_MB

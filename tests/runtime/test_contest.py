@@ -14,6 +14,7 @@ from PIL import Image
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError
+from edge_mnv2.profiler import sweep
 from edge_mnv2.runtime import contest, table
 from edge_mnv2.runtime.answers import compare, crops, difference, time_ratio
 from edge_mnv2.runtime.classifier import Classifier
@@ -259,3 +260,31 @@ def test_the_default_model_answers_the_same(runtime: str) -> None:
     model = str(paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite"))
     assert difference(model, runtime) == ""
     assert 0.05 < time_ratio(model, runtime, 1) < 20
+
+
+@pytest.mark.slow
+def test_a_sweep_races_runtimes_and_saves_the_winner(
+    small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    quick, differs = (table.row(name) for name in ("quick", "differs"))
+    stand_ins("quick")
+    monkeypatch.setattr(sweep, "rivals", lambda path, accelerate=True: [quick, differs])
+    asked = (
+        "--threads",
+        "1",
+        "--workers",
+        "1",
+        "--source",
+        str(next(paths.packaged("models", "photographs").glob("*"))),
+    )
+    code, out, err = run("profile", "--sweep", "--duration", "4", "--model", small, *asked, "--save", "here", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    runtimes = {row["runtime"] for row in document["sweep"] if row["compares"] == "engines"}
+    assert len(runtimes) == 2 and "quick 1.0" in runtimes and document["winner"]["runtime"] == "quick 1.0"
+    assert any(note.startswith("differs takes no part: it names another class") for note in document["notes"])
+    monkeypatch.setenv(contest.SWITCH, "off")
+    code, out, err = run("run", "--source", "test", "--max-frames", 3, "--json")
+    assert code == 0 and json.loads(out)["runtime"] == "quick 1.0", err
+    code, out, err = run("profile", "--sweep", "--duration", "1", "--model", small, *asked, "--json")
+    assert {row["runtime"] for row in json.loads(out)["sweep"]} == {"quick 1.0"}, "what the profile in force says"
