@@ -13,14 +13,19 @@ if TYPE_CHECKING:
 
 
 def context(
-    ca: Optional[str] = None, cert: Optional[str] = None, key: Optional[str] = None, *, option: str = "--ca"
+    ca: Optional[str] = None,
+    cert: Optional[str] = None,
+    key: Optional[str] = None,
+    *,
+    option: str = "--ca",
+    checked: Optional[ssl.SSLContext] = None,
 ) -> ssl.SSLContext:
     """What a client checks a server by: the system's authorities, and those in the PEM file `ca` beside them.
 
     `cert` is what it shows of itself, a PEM file; its key is in `key`, or in the same file. Raises UsageError, which
-    names `option`, where a file cannot be read or holds something else.
+    names `option`, where a file cannot be read or holds something else. `checked`: add to this context.
     """
-    checked = ssl.create_default_context()
+    checked = checked or ssl.create_default_context()
     for path, load, what in (
         (ca, lambda: checked.load_verify_locations(cafile=ca), "certificate"),
         (cert, lambda: checked.load_cert_chain(str(cert), key), "certificate with the key that belongs to it"),
@@ -45,8 +50,12 @@ def trust(session: requests.Session, ca: Optional[str]) -> None:
     if ca is None:
         return
     from requests.adapters import HTTPAdapter
+    from urllib3.util.ssl_ import create_urllib3_context
 
-    checked = context(ca)
+    # urllib3's own context: before version 2 it compares host names itself, and Python's default one is in its way.
+    checked = create_urllib3_context()
+    checked.load_default_certs()
+    context(ca, checked=checked)
 
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, *args: Any, **options: Any) -> None:

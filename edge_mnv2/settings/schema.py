@@ -77,6 +77,16 @@ class Camera:
         None, Or(Number(0.1, 3600), "auto"), "Seconds without a frame after which a camera is opened again."
     )
     frozen_s: float = setting(5.0, Number(0, 86_400), "The same for seconds of equal frames, 0 = never.")
+    ca: Optional[str] = setting(
+        None,
+        Or(Text("a PEM file", metavar="FILE"), "none"),
+        "Trust servers whose certificate this authority has signed (PEM).",
+        "ca",
+        "FILE",
+    )
+    rtsp_transport: str = setting(
+        "auto", Choice("auto", "tcp", "udp"), "How RTSP cameras send: TCP first, or one of them.", "rtsp-transport"
+    )
     controls: dict[str, Any] = field(
         default_factory=dict,
         metadata={"name": "", "kind": Control(), "help": "The camera's own controls, by its driver's names."},
