@@ -187,8 +187,8 @@ def run(
     allow, gate, size, roi, ...). The caller's code is the output: there is no page, log or window. A live source drops
     frames while the caller is busy with a result. Raises UsageError for wrong options; the rest while iterating.
     """
-    from edge_mnv2.app.outputs import OutputRequest
     from edge_mnv2.app.run import RunRequest
+    from edge_mnv2.outputs.table import OutputValues
 
     if on_tpu_loss not in ("cpu", "exit"):
         raise UsageError(f"on_tpu_loss={on_tpu_loss!r}", hint="cpu or exit")
@@ -207,7 +207,7 @@ def run(
             max_frames=max_frames,
             duration_s=duration,
             give_up_s=give_up,
-            outputs=OutputRequest(show_status=False, take_stdout=False),
+            outputs=OutputValues(status=False, take_stdout=False),
         )
     )
 

@@ -20,6 +20,7 @@ FLOORS = (
         "paths",
         "files",
         "strict_yaml",
+        "entry_points",
         "addresses",
         "certificates",
         "messages",

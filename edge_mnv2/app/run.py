@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any, Optional
 
 from edge_mnv2.app.health_limits import HealthLimits
-from edge_mnv2.app.outputs import OutputRequest, Outputs
+from edge_mnv2.app.outputs import Outputs
 from edge_mnv2.app.run_model import RunModel
 from edge_mnv2.app.source_choice import ChosenSource, choose_source
 from edge_mnv2.board.cpus import usable_cpus
@@ -19,6 +19,7 @@ from edge_mnv2.camera.spec import parse
 from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.status import status_text
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.statistics import Statistics
@@ -42,7 +43,7 @@ class RunRequest:
     max_frames: Optional[int] = None
     duration_s: Optional[float] = None
     give_up_s: Optional[float] = None
-    outputs: OutputRequest = field(default_factory=OutputRequest)
+    outputs: OutputValues = field(default_factory=OutputValues)
     notes: Sequence[str] = field(default_factory=tuple)
 
 

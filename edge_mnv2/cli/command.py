@@ -67,6 +67,10 @@ class Command(TyperCommand):
         assert params
         return rest
 
+    def spelled_out(self, words: Sequence[str]) -> list[str]:
+        """`words` with what an option that stands alone means written out."""
+        return _spelled_out(words, self._declared)
+
     def read(self, words: Sequence[str], name: str) -> Call:
         """The call that `words` would make, for a command that starts this one. Wrong options end as they would."""
         return self._call(self.make_context(name, list(words)))

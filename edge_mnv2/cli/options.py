@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -127,6 +128,32 @@ def settings(*names: str, profile: bool = False) -> Any:
 
         root = call.value(ROOT).value if ROOT.name in call.texts else None
         return resolve(call.value(DEVICE).value if profile else None, overrides(call, *names), check_root(root))
+
+    return Group(options, resolved)
+
+
+def outputs(*names: str) -> Any:
+    """The options of the outputs called `names`, of all outputs without one, as `OutputValues`."""
+
+    def options() -> Iterator[Option]:
+        from edge_mnv2.outputs.table import rows
+
+        unique: dict[str, Option] = {}
+        for row in rows():
+            if not names or row.name in names:
+                unique.update({each.name: each for each in row.options})
+        return iter(unique.values())
+
+    def resolved(call: Call) -> Any:
+        from edge_mnv2.outputs.table import OutputValues
+
+        values = OutputValues(
+            {each.name: call.value(each) for each in options()},
+            every_frame=EVERY_FRAME.name in call.texts and call.value(EVERY_FRAME).value,
+            status=logging.getLogger().isEnabledFor(logging.INFO),
+        )
+        values.check()
+        return values
 
     return Group(options, resolved)
 
@@ -257,8 +284,10 @@ DEVICE: Any = option(
     "A device profile (never a camera).",
     Text("a profile's name or file", metavar="PROFILE|FILE"),
     panel="Run",
+    path="read",
 )
 ROOT: Any = option("root", "Look at a copy of a board's files in DIR instead of this machine.", File("DIR"))
+EVERY_FRAME: Any = flag("every-frame", "Take every frame, as fast as it can.", panel="Run")
 REST: Any = Rest()
 CHOSEN: Any = Chosen()
 TYPED: Any = Group(lambda: iter(()), lambda call: frozenset(name for name, typed in call.texts.items() if typed))

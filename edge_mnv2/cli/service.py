@@ -18,7 +18,6 @@ from edge_mnv2.cli.run import COMMAND as RUN
 from edge_mnv2.cli.run import run_request
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import Whole
-from edge_mnv2.settings.option import COMMAND_LINE
 
 if TYPE_CHECKING:
     from edge_mnv2.app.run import RunRequest
@@ -51,6 +50,7 @@ def install(
     As root (sudo) a service of the system, in a sandbox; else one of your own systemd.
     """
     from edge_mnv2.service.account import Account
+    from edge_mnv2.service.command import keep_secrets
     from edge_mnv2.service.systemd import Manager, exposure, refuse_a_second
     from edge_mnv2.service.systemd import install as put_in_place
 
@@ -72,6 +72,9 @@ def install(
             )
         for folder in unit.needs.written:
             account.make_folder(folder)
+        if unit.secrets:
+            owner = None if account.is_current else (account.uid, account.gid)
+            keep_secrets(unit.environment_files[-1], unit.secrets, owner)
         logs = f"edge-mnv2 service logs{'' if name == 'edge-mnv2' else f' --name {name}'}"
         status = put_in_place(manager, name, text, log_hint=f"`{logs}` shows more")
         where = manager.unit_path(name)
@@ -88,23 +91,28 @@ def install(
 def _unit(name: str, words: list[str], account: Account, manager: Manager, watchdog: int) -> Unit:
     """The unit for `run WORDS`. Raises the error that `run` would, and UsageError for what no service can do."""
     from edge_mnv2 import paths
-    from edge_mnv2.service.command import absolute, needs, program, variables
+    from edge_mnv2.service.command import absolute, needs, program, variables, without_secrets
     from edge_mnv2.service.systemd import version
     from edge_mnv2.service.unit import Unit
     from edge_mnv2.zoo.registry import DEFAULT_MODEL
     from edge_mnv2.zoo.resolve import resolve as resolve_model
 
-    words = absolute(words, Path.cwd())
+    call = RUN.read(words, "edge-mnv2 run")
+    words = absolute(RUN.spelled_out(words), Path.cwd(), call.options)
+    words, secrets = without_secrets(words, call.options)
     with account.stands_in({}):
-        environment_file = paths.config_dir() / "environment"
-    with account.stands_in(variables(environment_file)), tempfile.TemporaryDirectory() as scratch:
+        shared = paths.config_dir() / "environment"
+    own = shared if name == NAME.default else shared.with_name(f"environment-{name}")
+    files = list(dict.fromkeys([shared, own]))
+    known = {variable: value for path in files for variable, value in variables(path).items()}
+    with account.stands_in({**known, **secrets}), tempfile.TemporaryDirectory() as scratch:
         folders = account.own_folders()
         # What is remembered of the model now would be root's, in a folder of the user.
         os.environ["EDGE_MNV2_STATE_DIR"] = scratch
         call = RUN.read(words, "edge-mnv2 run")
         request = call.fill(run_request)
         settings = request.settings
-        if request.outputs.log == "-" or call.value(JSON).value:
+        if request.outputs["log"] == "-" or call.value(JSON).value:
             raise UsageError("a service has no stdout", hint="leave --json out, and give --log a file")
         resolve_model(settings.runtime.model or DEFAULT_MODEL)
         if settings.output.gate and settings.output.gate_refresh_s * 2 > watchdog:
@@ -113,9 +121,8 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
                 hint="at least twice the profile's output.gate_refresh_s",
             )
         source = _source(request)
-        values = {each.name.replace("-", "_"): call.value(each) for each in call.options}
-        on_line = [each for each, value in values.items() if value.origin == COMMAND_LINE]
-        requirements = needs({each: value.value for each, value in values.items()}, on_line, source, folders)
+        texts = [str(call.value(each).value) for each in call.options]
+        requirements = needs(request.outputs, texts, source, folders, edgetpu=settings.runtime.delegate != "none")
     return Unit(
         name=name,
         words=[str(program()), "run", *words],
@@ -123,7 +130,8 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
         needs=requirements,
         version=version(),
         user=account.name if manager.system else None,
-        environment_file=environment_file,
+        environment_files=files,
+        secrets=secrets,
         environment=account.environment(),
         watchdog_s=watchdog,
     )
@@ -151,11 +159,12 @@ def _shown(source: str) -> str:
 
 
 def _advise(unit: Unit, account: Account, manager: Manager) -> None:
-    for secret in unit.needs.secrets:
-        log.warning(
-            "%s: everyone on this machine can read it in the unit; better EDGE_MNV2_%s=... in %s (mode 600)",
-            secret, secret[2:].upper().replace("-", "_"), unit.environment_file,
-        )  # fmt: skip
+    path = unit.environment_files[-1]
+    for variable in unit.secrets:
+        log.info("%s=... is in %s, which other users cannot read, and not in the unit", variable, path)
+    for path in unit.environment_files:
+        if path.exists() and path.stat().st_mode & 0o077:
+            log.warning("%s can be read by other users: chmod 600 %s", path, path)
     if manager.system:
         return
     if not account.lingers:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 import typer
 
 from edge_mnv2.cli.command import Command
-from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, group, option, settings, with_origin
-from edge_mnv2.cli.run import CAMERA, WebRequest, web_request
+from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, option, outputs, settings, with_origin
+from edge_mnv2.cli.run import CAMERA
 from edge_mnv2.cli.terminal import Line, aligned, typed_line
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
 from edge_mnv2.messages import console, in_place
@@ -24,6 +24,7 @@ from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, Value
 if TYPE_CHECKING:
     from edge_mnv2.camera.frame import FrameSource
     from edge_mnv2.outputs.live import Live
+    from edge_mnv2.outputs.table import OutputValues
     from edge_mnv2.settings.profile import Settings
     from edge_mnv2.teach.guided_capture import Guide, Plan
     from edge_mnv2.teach.lesson import LessonRequest
@@ -48,7 +49,7 @@ def teach(
     countdown: float = option(
         "countdown", "Seconds before each class where there is no key to press.", Number(0), default=3.0
     ),
-    web: WebRequest = group(web_request),
+    page: OutputValues = outputs("web"),
     add: Optional[Path] = option("add", "Extend this taught model.", File("MODEL")),
     task: Optional[str] = option("task", "classification or regression (default: what DIR holds)."),
     head: Optional[str] = option("head", "softmax (default) or imprint (one picture will do)."),
@@ -78,12 +79,12 @@ def teach(
         raise UsageError("teach needs a folder of pictures", hint="edge-mnv2 teach DIR, with one folder a class in DIR")
     if (source is not None) != bool(classes):
         raise UsageError("--camera and --class belong together", hint="edge-mnv2 teach --camera --class ok --class bad")
-    if web.address.said and source is None:
-        if web.address.origin == COMMAND_LINE:
+    if page["web"] is not None and source is None:
+        if page.origin("web") == COMMAND_LINE:
             raise UsageError(
                 "--web shows what the camera sees", hint="edge-mnv2 teach --camera --class A --class B --web"
             )
-        web = WebRequest(Value(None))
+        page = page.without()
     from edge_mnv2.board.cpus import resolve_threads
     from edge_mnv2.teach.guided_capture import Guide
     from edge_mnv2.teach.lesson import LessonRequest
@@ -115,7 +116,7 @@ def teach(
         # Before a picture is taken; the lesson itself asks again.
         request = ready(request, report, classes)
     guide = Guide(classes or (), shots)
-    with _on_page(guide, web) as live:
+    with _on_page(guide, page) as live:
         if source is not None and classes:
             from edge_mnv2.app.source_choice import choose_source
             from edge_mnv2.teach.guided_capture import Plan
@@ -139,17 +140,16 @@ def teach(
 
 
 @contextlib.contextmanager
-def _on_page(guide: Guide, web: WebRequest) -> Iterator[Optional[Live]]:
+def _on_page(guide: Guide, page: OutputValues) -> Iterator[Optional[Live]]:
     """What the page at `web` shows; None where none is served. Its visitors see how it ended."""
-    if web.address.value is None:
+    if not page.outputs:
         yield None
         return
-    from edge_mnv2.app.outputs import open_web
     from edge_mnv2.outputs.live import Live
 
     live = Live()
     live.lesson = guide
-    server = open_web(live, web.address.value, web.token, web.open)
+    (server,) = page.outputs[0].open(page, live)
     try:
         yield live
     except EdgeMnv2Error as error:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.live import Facts
-from edge_mnv2.outputs.packages import need
+from edge_mnv2.outputs.live import Facts, Live
+from edge_mnv2.outputs.table import OutputValues, need
 from edge_mnv2.pipeline.decision import Event, rows_named
 from edge_mnv2.pipeline.result import Result
 
@@ -82,3 +82,7 @@ def _pairs(text: str) -> list[tuple[str, Optional[str]]]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def open_output(values: OutputValues, _live: Live) -> GpioSink:
+    return GpioSink(values["gpio"])

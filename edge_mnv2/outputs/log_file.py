@@ -11,11 +11,12 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor, append_whole, moved, parse_bytes, write_all
 from edge_mnv2.outputs.records import CSV_COLUMNS, as_csv_line, as_json_line
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.result import Result
 
 _SYNC_S = 5.0
@@ -248,3 +249,11 @@ def _numbers(path: Path) -> list[int]:
     except OSError:
         return []
     return [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
+
+
+def open_output(values: OutputValues, _live: Any) -> LogFile:
+    path, rotate = values["log"], values["log-rotate"]
+    if rotate and path == "-":
+        raise UsageError("--log-rotate needs a log file", hint="such as --log results.jsonl")
+    rotation = Rotation.parse(rotate, values["log-keep"]) if rotate else None
+    return LogFile(path, values["log-every"], rotation, values["min-free"])

@@ -20,10 +20,10 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.home_assistant import discovery, node_of
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.mqtt_client import MqttAddress, board_identity, connect_options, make_client, refusal
-from edge_mnv2.outputs.packages import need
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import as_record
 from edge_mnv2.outputs.sink import Outbox
+from edge_mnv2.outputs.table import OutputValues, need
 from edge_mnv2.pipeline.decision import APPEARED, Event
 from edge_mnv2.pipeline.result import Result
 
@@ -370,3 +370,7 @@ def _client_of(payload: bytes) -> Optional[str]:
         return None
     client = document.get("client") if isinstance(document, dict) else None
     return client if isinstance(client, str) else None
+
+
+def open_output(values: OutputValues, live: Live) -> MqttSink:
+    return MqttSink(values["mqtt"], live)

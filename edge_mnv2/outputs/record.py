@@ -17,8 +17,8 @@ import numpy as np
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor, append_whole, moved
-from edge_mnv2.outputs.packages import need
 from edge_mnv2.outputs.picture import annotated
+from edge_mnv2.outputs.table import OutputValues, need
 from edge_mnv2.pipeline.result import Result
 
 MOST_FPS = 30.0
@@ -236,3 +236,7 @@ class FragmentFile:
                 self.path = path
                 log.info("recording to %s", path)
                 return
+
+
+def open_output(values: OutputValues, _live: Any) -> RecordSink:
+    return RecordSink(values["record"], every_frame=values.every_frame, least_free=values["min-free"])

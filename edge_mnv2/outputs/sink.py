@@ -48,6 +48,18 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+class LoopOutput(Protocol):
+    """An output that the loop calls in its own thread; it returns at once. `attach` comes before the first result."""
+
+    name: str
+
+    def attach(self, loop: Any) -> None: ...
+
+    def write(self, result: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class EventSink(Sink, Protocol):
     """A sink that is also told what is gone when results stop coming (`loop.decision.Event`)."""
 
@@ -69,10 +81,10 @@ class Isolated:
     def __init__(self, sink: Sink, *, lossless: bool = False) -> None:
         self._sink = sink
         wanted = getattr(sink, "wants_pictures", False)
-        self._pictures, self._event_pictures = wanted is True, wanted == "events"
+        self.wants_pictures, self._event_pictures = wanted is True, wanted == "events"
         self._wants: Callable[[Any], bool] = getattr(sink, "wants", lambda _result: True)
         self._lossless = lossless
-        self._queue: queue.Queue[Any] = queue.Queue(_PICTURES if self._pictures else _QUEUE)
+        self._queue: queue.Queue[Any] = queue.Queue(_PICTURES if self.wants_pictures else _QUEUE)
         self._lost = 0
         self.skipped = 0
         self._ended = threading.Event()
@@ -94,7 +106,7 @@ class Isolated:
     def write(self, result: Any) -> None:
         if not self._wants(result):
             return
-        if not self._pictures and not (self._event_pictures and result.events):
+        if not self.wants_pictures and not (self._event_pictures and result.events):
             result = replace(result, frame=replace(result.frame, pixels=_NO_PIXELS))
         self._put(result)
 
@@ -109,7 +121,7 @@ class Isolated:
             else:
                 self._queue.put_nowait(item)
         except queue.Full:
-            if self._pictures and not self._lossless:
+            if self.wants_pictures and not self._lossless:
                 self.skipped += 1
             else:
                 self._failed("it is too slow")

@@ -6,13 +6,14 @@ import contextlib
 import re
 import threading
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import timestamp
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.decision import APPEARED
 from edge_mnv2.pipeline.result import Result
 
@@ -92,3 +93,9 @@ class SnapshotSink:
 def _plain(label: str) -> str:
     """A label as a part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", label.split(",")[0], flags=re.UNICODE).strip("-.")[:60] or "class"
+
+
+def open_output(values: OutputValues, live: Any) -> SnapshotSink:
+    """What the page and the window may ask for a picture, too."""
+    live.snapshots = SnapshotSink(values["snapshots"], values["snapshots-quota"], values["min-free"])
+    return live.snapshots

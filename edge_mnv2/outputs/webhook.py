@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from edge_mnv2 import __version__
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.live import Facts
+from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.sink import Outbox
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.pipeline.result import Result
 
@@ -131,3 +132,7 @@ class WebhookSink:
         elif not trouble and self._trouble:
             log.warning("%s: taken again", self._shown)
         self._trouble = trouble
+
+
+def open_output(values: OutputValues, _live: Live) -> WebhookSink:
+    return WebhookSink(values["webhook"])

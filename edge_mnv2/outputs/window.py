@@ -12,10 +12,10 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.packages import need
 from edge_mnv2.outputs.picture import annotate, bgr, jpeg, say
 from edge_mnv2.outputs.records import timestamp
 from edge_mnv2.outputs.snapshots import SnapshotSink
+from edge_mnv2.outputs.table import OutputValues, need
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
 
@@ -173,3 +173,7 @@ def _fitted(result: Result, width: int, height: int) -> np.ndarray:
     if size == (picture.shape[1], picture.shape[0]):
         return picture
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def open_output(_values: OutputValues, live: Any) -> Window:
+    return Window(live.snapshots)

@@ -7,18 +7,17 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
-from urllib.parse import urlsplit
+from typing import Optional
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.outputs.table import OutputValues
+from edge_mnv2.paths import atomic_write
+from edge_mnv2.settings.option import Option
 
-_FILES = ("--log", "--record", "--snapshots")
-_MAYBE_FILES = ("--model", "--labels", "--device", "--source", "--camera")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRETS = ("web_token", "mqtt", "webhook")
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,15 @@ class Needs:
     written: tuple[Path, ...]
     network: bool
     bound_port: Optional[int]
-    window: bool
-    gpio: bool
+    groups: tuple[str, ...]
+    """Groups that own the outputs' devices."""
+    devices: tuple[str, ...]
+    """The outputs' devices, as DeviceAllow= has them."""
+    desktop: bool
     pipeline: bool
     edgetpu: bool
     temporary: bool
     """Whether it uses files under /tmp, which a private /tmp would hide."""
-    secrets: tuple[str, ...]
-    """Options on the command line that everyone can read in the unit."""
 
 
 def program() -> Path:
@@ -48,30 +48,52 @@ def program() -> Path:
     return Path(sys.executable).parent / "edge-mnv2"
 
 
-def absolute(words: Sequence[str], folder: Path) -> list[str]:
-    """`words` with the paths of files that they name made absolute, as seen from `folder`."""
+def absolute(words: Sequence[str], folder: Path, options: Iterable[Option]) -> list[str]:
+    """`words` with the paths of files that `options` name made absolute, as seen from `folder`."""
+    paths = {f"--{option.name}": option for option in options if option.path}
     done: list[str] = []
-    option = ""
+    before: Optional[Option] = None
     for word in words:
         name, equals, value = word.partition("=")
-        if option:
-            done.append(_absolute(option, word, folder))
-            option = ""
-        elif equals and name in _FILES + _MAYBE_FILES:
-            done.append(f"{name}={_absolute(name, value, folder)}")
+        if before is not None:
+            done.append(_absolute(before, word, folder))
+            before = None
+        elif equals and name in paths:
+            done.append(f"{name}={_absolute(paths[name], value, folder)}")
         else:
             done.append(word)
-            option = word if word in _FILES + _MAYBE_FILES else ""
+            before = paths.get(word)
     return done
 
 
-def _absolute(option: str, value: str, folder: Path) -> str:
+def _absolute(option: Option, value: str, folder: Path) -> str:
     if value == "-":
         return value
     path = Path(value).expanduser()
-    if option in _FILES or (not path.is_absolute() and (folder / path).exists()) or value.startswith("~"):
+    written = option.path != "read"
+    if written or (not path.is_absolute() and (folder / path).exists()) or value.startswith("~"):
         return os.path.normpath(folder / path)
     return value
+
+
+def without_secrets(words: Sequence[str], options: Iterable[Option]) -> tuple[list[str], dict[str, str]]:
+    """`words` without the options whose values other users may not see, and those values by their variables."""
+    known = {f"--{option.name}": option for option in options if not option.flag}
+    rest: list[str] = []
+    secrets: dict[str, str] = {}
+    waiting = iter(words)
+    for word in waiting:
+        name, equals, value = word.partition("=")
+        option = known.get(name)
+        follows = [] if option is None or equals else [next(waiting, "")]
+        text = value if equals else "".join(follows)
+        if option is not None and option.secret(text):
+            # A repeated option's variable has its values with blanks between.
+            earlier = secrets.get(option.variable)
+            secrets[option.variable] = f"{earlier} {text}" if earlier else text
+        else:
+            rest += [word, *follows]
+    return rest, secrets
 
 
 def variables(path: Path) -> dict[str, str]:
@@ -98,31 +120,47 @@ def variables(path: Path) -> dict[str, str]:
     return values
 
 
-def needs(parameters: Mapping[str, Any], on_line: Sequence[str], source: str, own: Sequence[Path]) -> Needs:
-    """What `run` with `parameters` needs; `on_line` are those given as words, `own` the tool's own folders."""
-    written = [Path(parameters[name]).absolute().parent for name in ("log", "record") if parameters.get(name)]
-    if parameters.get("snapshots"):
-        written.append(Path(parameters["snapshots"]).absolute())
-    port = None
-    if parameters.get("web"):
-        port = int(str(parameters["web"]).rpartition(":")[2]) if str(parameters["web"])[-1:].isdigit() else None
+def keep_secrets(path: Path, secrets: Mapping[str, str], owner: Optional[tuple[int, int]] = None) -> None:
+    """Put `secrets` into the environment file, which its owner alone can read; other lines stay. Raises UsageError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        rest = [line for line in lines if line.partition("=")[0].strip() not in secrets]
+        added = [f"{name}={_in_quotes(value)}" for name, value in secrets.items()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, "w", private=True) as handle:
+            handle.write("\n".join([*rest, *added]) + "\n")
+        if owner is not None:
+            os.chown(path, *owner)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be written: {error}", hint="secrets of a service are kept there") from None
+
+
+def _in_quotes(value: str) -> str:
+    """A value as systemd's EnvironmentFile= and `variables` read it."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def needs(outputs: OutputValues, texts: Iterable[str], source: str, own: Sequence[Path], *, edgetpu: bool) -> Needs:
+    """What a run of these `outputs` needs; `texts` are all its options' values, `own` the tool's own folders."""
+    written = []
+    for row in outputs.outputs:
+        for option in row.options:
+            if option.path in ("file", "folder") and outputs[option.name]:
+                path = Path(outputs[option.name]).absolute()
+                written.append(path.parent if option.path == "file" else path)
     remote = source.partition(":")[0] in ("rtsp", "rtsps", "http", "https")
-    secret = [
-        name
-        for name in _SECRETS
-        if name in on_line and (name == "web_token" or "@" in urlsplit(str(parameters[name])).netloc)
-    ]
+    ports = [int(getattr(outputs[row.switch.name], "port", 0)) for row in outputs.outputs if row.listens]
     return Needs(
         written=tuple(dict.fromkeys([*own, *written])),
-        network=remote or any(parameters.get(name) for name in ("web", "mqtt", "webhook", "sink")),
-        bound_port=port,
-        window=bool(parameters.get("window")),
-        gpio=bool(parameters.get("gpio")),
+        network=remote or any(row.network for row in outputs.outputs),
+        bound_port=ports[0] if ports else None,
+        groups=tuple(dict.fromkeys(group for row in outputs.outputs for group in row.groups)),
+        devices=tuple(dict.fromkeys(device for row in outputs.outputs for device in row.devices)),
+        desktop=any(row.desktop for row in outputs.outputs),
         pipeline=source.startswith(("gst:", "csi")),
+        edgetpu=edgetpu,
         temporary=any(
             value.startswith(("/tmp/", "/var/tmp/"))
-            for value in [str(program()), source, *map(str, own), *map(str, written), *map(str, parameters.values())]
+            for value in [str(program()), source, *map(str, own), *map(str, written), *texts]
         ),
-        edgetpu=parameters.get("delegate") != "none",
-        secrets=tuple("--" + name.replace("_", "-") for name in secret),
     )

@@ -29,8 +29,10 @@ class Unit:
     needs: Needs
     version: int
     user: Optional[str]
-    environment_file: Path
+    environment_files: Sequence[Path]
     environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Variables that belong into the last of `environment_files` and nowhere else."""
     watchdog_s: int = 60
 
     def text(self) -> str:
@@ -45,7 +47,7 @@ class Unit:
         lines = [f"Description=edge-mnv2: {_plain(self.what)}"]
         if self.user is not None and self.needs.network:
             lines += ["Wants=network-online.target", "After=network-online.target"]
-        if self.needs.window and self.user is None:
+        if self.needs.desktop and self.user is None:
             lines += ["After=graphical-session.target", "PartOf=graphical-session.target"]
         # Cameras come back after days: never give up. RestartSec below is what limits the rate.
         return [*lines, "StartLimitIntervalSec=0"]
@@ -55,7 +57,7 @@ class Unit:
             "Type=notify",
             "NotifyAccess=main",
             f"ExecStart={command_line(self.words)}",
-            f"EnvironmentFile=-{_plain(str(self.environment_file))}",
+            *(f"EnvironmentFile=-{_plain(str(path))}" for path in self.environment_files),
             *(f"Environment={_quoted(f'{name}={value}')}" for name, value in self.environment.items()),
             "WorkingDirectory=~",
         ]
@@ -94,7 +96,7 @@ class Unit:
     def _install(self) -> list[str]:
         if self.user is not None:
             return ["WantedBy=multi-user.target"]
-        return ["WantedBy=graphical-session.target" if self.needs.window else "WantedBy=default.target"]
+        return ["WantedBy=graphical-session.target" if self.needs.desktop else "WantedBy=default.target"]
 
 
 def command_line(words: Iterable[str]) -> str:
@@ -155,7 +157,6 @@ _SYSTEM = (
 )
 _CAMERAS = ("char-video4linux", "char-media", "char-dma_heap", "char-vcio")
 _ACCELERATORS = ("char-usb_device", "char-apex")
-_PINS = ("char-gpiochip", "/dev/gpiomem")
 
 
 def groups(needs: Needs) -> list[str]:
@@ -163,11 +164,7 @@ def groups(needs: Needs) -> list[str]:
     wanted = ["video"]
     if needs.edgetpu:
         wanted.append("plugdev")
-    if needs.window:
-        wanted += ["render", "input"]
-    if needs.gpio:
-        wanted.append("gpio")
-    return [name for name in wanted if _exists(name)]
+    return [name for name in (*wanted, *needs.groups) if _exists(name)]
 
 
 def sandbox(needs: Needs, *, system: bool, folders: Sequence[str]) -> list[str]:
@@ -178,12 +175,12 @@ def sandbox(needs: Needs, *, system: bool, folders: Sequence[str]) -> list[str]:
     if not system:
         return list(_EVERYWHERE)
     # Pipelines and windows reach drivers and sockets of the board's maker that cannot be listed beforehand.
-    free = needs.window or needs.pipeline
+    free = needs.desktop or needs.pipeline
     lines = [*_EVERYWHERE, *_SYSTEM, f"ReadWritePaths={' '.join(folders)}"]
     if not free and not needs.temporary:
         lines.append("PrivateTmp=yes")
     if not free:
-        devices = [*_CAMERAS, *(_ACCELERATORS if needs.edgetpu else ()), *(_PINS if needs.gpio else ())]
+        devices = [*_CAMERAS, *(_ACCELERATORS if needs.edgetpu else ()), *needs.devices]
         lines += ["DevicePolicy=closed", *(f"DeviceAllow={device} rw" for device in devices)]
     bind = "CAP_NET_BIND_SERVICE" if needs.bound_port is not None and needs.bound_port < 1024 else ""
     return [*lines, f"CapabilityBoundingSet={bind}", f"AmbientCapabilities={bind}"]

@@ -28,6 +28,12 @@ class Kind:
     def parse(self, text: str) -> Any:
         return self.accept(text)
 
+    def written(self, value: Any) -> str:
+        """A value as an option has it."""
+        if isinstance(value, (list, tuple)):
+            return ",".join(map(self.written, value))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
 
 class Whole(Kind):
     """A whole number from `low` to `high` (None: any), or one of `words`."""
@@ -116,6 +122,9 @@ class Bytes(Kind):
             raise ValueError
         steps = "kMGT".index(match[2].replace("K", "k")) + 1
         return self.accept(int(float(match[1]) * (1024 if match[3] else 1000) ** steps))
+
+    def written(self, value: Any) -> str:
+        return f"{value / 1e6:g}MB"
 
 
 class Choice(Kind):

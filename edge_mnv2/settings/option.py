@@ -13,8 +13,22 @@ from edge_mnv2.settings.kinds import Flag, Kind
 COMMAND_LINE, ENVIRONMENT, DEFAULT = "command line", "environment", "default"
 
 
-def never(value: Any) -> bool:
+def never(_value: Any) -> bool:
     return False
+
+
+def always(_value: Any) -> bool:
+    return True
+
+
+def has_password(address: Any) -> bool:
+    """Whether an address has a user's name or password in it."""
+    from urllib.parse import urlsplit
+
+    try:
+        return "@" in urlsplit(str(address)).netloc
+    except ValueError:
+        return "@" in str(address)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +36,9 @@ class Option:
     """One option of one or several commands.
 
     `keys` are the dotted profile keys of the same meaning (two for `--size`). `alone` is what the option means without
-    a value. `secret(value)` is true where the value may not be seen by other users of the machine. A `repeated` option
-    has a tuple of values. `no` is true where `--no-NAME` exists. `shared` is false for an option without a variable.
+    a value. `secret(text)` is true where other users of the machine may not see the text. A `repeated` option has a
+    tuple of values. `no` is true where `--no-NAME` exists. `shared` is false for an option without a variable. `path`
+    is "file" or "folder" for what is written, "read" for what may be the name of a file.
     """
 
     name: str
@@ -40,6 +55,7 @@ class Option:
     no: bool = False
     hidden: bool = False
     shared: bool = True
+    path: str = ""
 
     @property
     def variable(self) -> str:
@@ -60,7 +76,7 @@ class Option:
         """The help with the default, which is written nowhere else."""
         if self.default in (None, (), "") or (self.flag and not self.no):
             return self.help
-        shown = ("" if self.default else "no-") + self.name if self.flag else _plain(self.default)
+        shown = ("" if self.default else "no-") + self.name if self.flag else self.kind.written(self.default)
         return f"{self.help.rstrip('.')} (default {shown})."
 
     def called(self, origin: str) -> str:
@@ -119,9 +135,3 @@ def value_of(option: Option, typed: Optional[Iterable[str]], environ: Optional[M
     if option.repeated:
         return Value(tuple(option.parse(part, ENVIRONMENT) for part in text.split()), ENVIRONMENT)
     return Value(option.parse(text, ENVIRONMENT), ENVIRONMENT)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -28,7 +28,7 @@ from edge_mnv2.settings.kinds import (
     Text,
     Whole,
 )
-from edge_mnv2.settings.option import Option
+from edge_mnv2.settings.option import Option, has_password
 
 RUNTIMES = Offered()
 CAMERA_BACKENDS = Offered()
@@ -43,9 +43,9 @@ GONE_SHARE = 0.7
 """Default of `output.gone`: this fraction of `output.appear`."""
 
 
-def setting(default: Any, kind: Kind, help: str, option: str = "", metavar: str = "") -> Any:
+def setting(default: Any, kind: Kind, help: str, option: str = "", metavar: str = "", **more: Any) -> Any:
     """A dataclass field that declares a setting; `option` is its name on the command line, if it has one."""
-    return field(default=default, metadata={"name": option, "kind": kind, "help": help, "metavar": metavar})
+    return field(default=default, metadata={"name": option, "kind": kind, "help": help, "metavar": metavar, **more})
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Camera:
         Source(),
         "auto, a camera, rtsp:// or http:// stream, clip, picture, folder, demo, test[:WxH@FPS].",
         "source",
+        secret=has_password,
+        path="read",
     )
     backend: Optional[str] = setting(None, Or(CAMERA_BACKENDS, "auto"), "Which library opens the camera.")
     width: Optional[int] = setting(None, Or(Whole(16, 16384), "auto"), "Width to ask the camera for, pixels.")
@@ -128,6 +130,7 @@ class Runtime:
         "A name from `models list`, or a model file.",
         "model",
         "NAME|PATH",
+        path="read",
     )
 
 
@@ -209,7 +212,7 @@ class Expected:
 class ModelOptions:
     """What is said about a model file, before its sidecar, the registry and the file itself are asked."""
 
-    labels: Optional[str] = setting(None, Text("a path"), "A label file for the model.", "labels", "FILE")
+    labels: Optional[str] = setting(None, Text("a path"), "A label file for the model.", "labels", "FILE", path="read")
     mean: Optional[tuple[float, ...]] = setting(
         None,
         Channels(),

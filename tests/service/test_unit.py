@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from edge_mnv2.service.command import absolute, variables
+from edge_mnv2.cli.options import declared_by
+from edge_mnv2.cli.run import run_request
+from edge_mnv2.service.command import absolute, keep_secrets, variables
 from edge_mnv2.service.systemd import exposure, faults, version
+from edge_mnv2.settings.option import Option
 
 Run = Callable[..., "tuple[int, str, str]"]
 needs_systemd = pytest.mark.skipif(
@@ -26,6 +29,10 @@ def unit(run: Run, *options: object) -> str:
     code, out, err = run("service", "install", "--dry-run", *options)
     assert code == 0, err
     return out
+
+
+def run_options() -> list[Option]:
+    return [declared for declared in declared_by(run_request) if isinstance(declared, Option)]
 
 
 def lines(text: str, name: str) -> list[str]:
@@ -81,7 +88,7 @@ def test_paths_do_not_depend_on_the_working_folder(tmp_path: Path) -> None:
         "model.tflite",
     ]
     home = str(Path.home())
-    assert absolute(words, tmp_path) == [
+    assert absolute(words, tmp_path, run_options()) == [
         *["--log", f"{tmp_path}/x.csv", f"--model={tmp_path}/model.tflite", "--device", "pi4"],
         *["--source", f"{home}/clip.mp4", "--allow", "model.tflite"],
     ]
@@ -169,13 +176,34 @@ def test_a_folder_that_cannot_be_written(run: Run) -> None:
     assert "/proc/nothing cannot be written" in err
 
 
-def test_secrets_are_not_for_everyone(run: Run) -> None:
-    password = "mqtt://user:secret@host/topic"
-    code, _, err = run("service", "install", "--dry-run", "--source", "test", "--mqtt", password)
-    assert code == 0
-    assert "EDGE_MNV2_MQTT=" in err and "secret" not in err
-    _, out, _ = run("service", "install", "--dry-run", "--source", "rtsp://me:secret@camera/1")
-    assert "secret" not in lines(out, "Description")[0]
+def test_secrets_are_not_for_everyone(run: Run, isolated: Path) -> None:
+    """Neither in the unit nor in what is said; the service reads them from its environment file."""
+    file = isolated / ".config/edge-mnv2/environment"
+    secrets = {
+        "--mqtt": "mqtt://user:secret@host/topic",
+        "--webhook": "https://user:secret@host/x y",
+        "--web-token": "secret-secret",
+        "--source": "rtsp://me:secret@camera/1",
+    }
+    words = [word for pair in secrets.items() for word in pair]
+    code, out, err = run("service", "install", "--dry-run", *words, "--web", "8080", "--log", "x.csv")
+    assert code == 0 and "secret" not in out and "secret" not in err
+    assert lines(out, "ExecStart")[0].split()[1:] == ["run", "--web", "8080", "--log", f"{Path.cwd()}/x.csv"]
+    assert all(f"EDGE_MNV2_{name[2:].upper().replace('-', '_')}=... is in {file}" in err for name in secrets)
+    code, out, err = run(
+        "service", "install", "--dry-run", "--source", "test", "--mqtt=mqtt://host/t", "--name", "yard"
+    )
+    assert code == 0 and "--mqtt=mqtt://host/t" in out and "EDGE_MNV2_MQTT" not in err
+    assert lines(out, "EnvironmentFile") == [f"-{file}", f"-{file}-yard"]
+
+
+def test_secrets_are_kept_as_the_service_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "environment"
+    path.write_text("# mine\nEDGE_MNV2_SOURCE=test\nEDGE_MNV2_MQTT=old\n")
+    secrets = {"EDGE_MNV2_MQTT": 'mqtt://a:b$c`d@host/"x\\y', "EDGE_MNV2_WEB_TOKEN": "it's # one"}
+    keep_secrets(path, secrets)
+    assert variables(path) == {"EDGE_MNV2_SOURCE": "test", **secrets}
+    assert path.stat().st_mode & 0o777 == 0o600 and path.read_text().startswith("# mine\n")
 
 
 def test_without_systemd(tmp_path: Path) -> None:

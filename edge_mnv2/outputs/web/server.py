@@ -10,11 +10,17 @@ from typing import Optional
 
 from aiohttp import web
 
+from edge_mnv2.addresses import remember_secrets, show_on_purpose
+from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Live
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.outputs.web.access import Access
-from edge_mnv2.outputs.web.address import Address, Network
+from edge_mnv2.outputs.web.address import Address, Network, check_token, own_token
 from edge_mnv2.outputs.web.guard import Connections, Guard, affordable_connections
 from edge_mnv2.outputs.web.pages import Pages
+from edge_mnv2.pipeline.decision import Event
+from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.result import Result
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +33,12 @@ _STOP_S = 3.0
 
 
 class WebServer:
-    """Serves `live` at `address` from a thread of its own until `close`. Raises UsageError where it cannot listen."""
+    """Serves `live` at `address` from a thread of its own until `close`. Raises UsageError where it cannot listen.
+
+    As an output of a run it keeps `live` up to date.
+    """
+
+    name = "web page"
 
     def __init__(
         self, live: Live, address: Address, token: Optional[str] = None, proxies: Sequence[Network] = ()
@@ -44,6 +55,15 @@ class WebServer:
         self._thread = threading.Thread(target=self._work, name="web", daemon=True)
         self._thread.start()
         self._ready.wait(10)
+
+    def attach(self, _loop: FrameLoop) -> None:
+        """`live` knows the loop already."""
+
+    def write(self, result: Result) -> None:
+        self._live.write(result)
+
+    def announce(self, events: Sequence[Event]) -> None:
+        self._live.announce(events)
 
     def close(self) -> None:
         """Stop serving and drop every viewer. Safe to call twice."""
@@ -96,3 +116,30 @@ class WebServer:
         self._connections.abort_all()
         pages.close()
         await runner.cleanup()
+
+
+def open_output(values: OutputValues, live: Live) -> WebServer:
+    """The page. Raises UsageError: wrong address, in use, weak token.
+
+    One that other machines can reach asks for a token: without `--web-token` and `--web-open`, one that is made and shown.
+    """
+    address, token, everyone = values["web"], values["web-token"], values["web-open"]
+    if token is not None and everyone:
+        raise UsageError("--web-token and --web-open exclude each other", hint="give one of them")
+    exposed = not address.loopback
+    made = exposed and token is None and not everyone
+    if made:
+        token = own_token()
+        show_on_purpose(token)
+    elif token is not None:
+        check_token(token)
+        remember_secrets([token], whole=True)
+    server = WebServer(live, address, token, values["web-behind"] or ())
+    live.page = server.url if exposed else None
+    log.info("web page: %s%s", server.url, f"?token={token}" if made else "")
+    if made:
+        log.info("whoever has this address can see the camera and control it; --web-token sets another token")
+    elif exposed:
+        who = "whoever has the token" if token else "everyone who can reach this machine"
+        log.info("%s can see the camera and control it", who)
+    return server
