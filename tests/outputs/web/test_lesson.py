@@ -106,4 +106,4 @@ def test_who_may_see_a_lesson(run, tmp_path: Path) -> None:
     code, _, said = run("teach", tmp_path, "--web", "0")
     assert code == 2 and "teach --camera" in said
     code, _, said = run("teach", *arguments, "--web-open")
-    assert code == 2 and "need --web" in said
+    assert code == 2 and "needs --web" in said
