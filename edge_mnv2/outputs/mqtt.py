@@ -58,7 +58,7 @@ class MqttSink:
     wants_pictures = "events"
 
     def __init__(self, address: MqttAddress, live: Optional[Live] = None, identity: Optional[str] = None) -> None:
-        need("paho.mqtt.client", "mqtt", "--mqtt")
+        need("paho.mqtt.client", "", "--mqtt")
         self._address = address
         self._live = live
         self._host = socket.gethostname().split(".")[0]

@@ -35,8 +35,8 @@ class Output:
     """A row. The first of its `options` switches the output on.
 
     `module` has `open_output(values, live)`, which returns a `Sink` or a list of them, or, where `in_loop` is set, a
-    `LoopOutput`: it is called in the loop's own thread and must return at once. `packages` are what it imports, which
-    `extra` brings. `purpose` and `example` are its row in the documentation.
+    `LoopOutput`: it is called in the loop's own thread and must return at once. `packages` are what it imports; where
+    `extra` is empty, every installation has them. `purpose` and `example` are its row in the documentation.
 
     `pictures`: it uses whole pictures. `lossless`: with `--every-frame` the loop waits for it. `stdout`: it may write
     results there. For a service: `network`; `listens` (the switch's value has a `port`); `groups` that own its devices;
@@ -137,14 +137,14 @@ class ReadBy(Kind):
 
 
 def need(module: str, extra: str, option: str) -> ModuleType:
-    """Import `module`, which `option` needs and the extra `extra` brings. Raises UsageError where it is missing."""
+    """Import `module`, which `option` needs and `extra` brings ("": any installation). Raises UsageError without."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        from edge_mnv2.installed import extra_hint
+        from edge_mnv2.installed import extra_hint, pip
 
         missing = getattr(error, "name", None) or module
-        hint = extra_hint(extra) if extra else f"pip install {missing}"
+        hint = extra_hint(extra) if extra else f"{pip()} {missing}"
         raise UsageError(f"{option} needs the package {missing}", hint=hint) from None
 
 
@@ -175,8 +175,7 @@ WEB = Output(
         ),
     ),
     "to see it on a phone or another computer",
-    "--web 0.0.0.0:8080 --web-token TOKEN",
-    extra="web",
+    "--web 0.0.0.0:8080",
     packages=("aiohttp", "prometheus_client"),
     in_loop=True,
     pictures=True,
@@ -270,7 +269,6 @@ TABLE: tuple[Output, ...] = (
         ),
         "Home Assistant, Node-RED, anything with MQTT",
         "--mqtt mqtt://USER:PASSWORD@HOST/TOPIC",
-        extra="mqtt",
         packages=("paho.mqtt.client",),
         network=True,
     ),

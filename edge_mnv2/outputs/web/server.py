@@ -121,7 +121,7 @@ class WebServer:
 def open_output(values: OutputValues, live: Live) -> WebServer:
     """The page. Raises UsageError: wrong address, in use, weak token.
 
-    One that other machines can reach asks for a token: without `--web-token` and `--web-open`, one that is made and shown.
+    One that other machines can reach asks for a token: without it and `--web-open`, one is made and shown.
     """
     address, token, everyone = values["web"], values["web-token"], values["web-open"]
     if token is not None and everyone:
