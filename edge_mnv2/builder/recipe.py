@@ -30,10 +30,10 @@ from edge_mnv2.builder.report import BuildReport
 from edge_mnv2.builder.request import IMAGENET, TASKS, BuildRequest
 from edge_mnv2.builder.tflite_model import QuantizedNetwork, float_model, integer_model, numbers
 from edge_mnv2.builder.weights import Weights, fit, read_weights
-from edge_mnv2.errors import LabelsError, ModelError, UsageError
+from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head, Network
-from edge_mnv2.zoo.labels import read_labels
+from edge_mnv2.zoo.labels import fit_labels, read_labels
 from edge_mnv2.zoo.sidecar import companions, write_files
 
 IMAGENET_ENTRY = "torchvision-mobilenet_v2"
@@ -56,7 +56,7 @@ def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
     request = replace(request, task=network.head.task)
     pictures = _pictures(request, weights, say)
     steps = operations(network, weights.tensors, same_padding=weights.tensorflow)
-    trained = _Trained(request, network, weights, steps, _labels(request, network), pictures)
+    trained = _Trained(request, network, weights, steps, _labels(request, network, say), pictures)
     reference = float_model(network, steps, pictures)
     if request.floating:
         return trained.finish(reference)
@@ -206,11 +206,11 @@ def _list(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
-def _labels(request: BuildRequest, network: Network) -> Optional[list[str]]:
+def _labels(request: BuildRequest, network: Network, say: Say) -> Optional[list[str]]:
     if request.labels is not None:
-        names = read_labels(request.labels)
-        if len(names) != network.outputs:
-            raise LabelsError(f"{request.labels} has {len(names)} names, the weights have {network.outputs} outputs")
+        names, note = fit_labels(read_labels(request.labels), network.outputs)
+        if note is not None:
+            say(f"{request.labels}: {note}")
         return names
     if request.weights == IMAGENET:
         return read_labels(paths.packaged("models", "labels", "imagenet.txt"))

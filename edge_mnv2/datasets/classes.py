@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.errors import UsageError
@@ -30,10 +31,15 @@ class Classes:
     note: Optional[str] = None
 
     @classmethod
-    def of(cls, labels: Sequence[str]) -> Classes:
+    def of(cls, labels: Sequence[str], folder: Optional[Path] = None) -> Classes:
         """From one label per output row. Background is the row labelled so, first or last; 1001 rows without any
-        names are ImageNet's, with background first."""
+        names are ImageNet's, with background first. A folder of that name in `folder`, whose pictures are to be
+        answered, shows that it is a class like the others."""
         rows = len(labels)
+        if rows > 1 and folder is not None and (is_background(labels[0]) or is_background(labels[-1])):
+            pictures = next((one.name for one in folder.glob("*") if is_background(one.name) and one.is_dir()), None)
+            if pictures is not None:
+                return cls(tuple(labels), 0, rows, f"'{pictures}' is a class here: {folder} has a folder of that name")
         if rows > 1 and is_background(labels[0]):
             return cls(tuple(labels[1:]), 1, rows)
         if rows > 1 and is_background(labels[-1]):

@@ -58,9 +58,9 @@ class Subject:
     inference_ms: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, name: str, classifier: Classifier, resize: str = "crop") -> Subject:
-        """With the classes that belong to the labels."""
-        classes = None if classifier.task == REGRESSION else Classes.of(classifier.labels)
+    def of(cls, name: str, classifier: Classifier, resize: str = "crop", folder: Optional[Path] = None) -> Subject:
+        """With the classes that belong to the labels; see `Classes.of` for `folder`."""
+        classes = None if classifier.task == REGRESSION else Classes.of(classifier.labels, folder)
         return cls(name, classifier, resize, classes)
 
     @property

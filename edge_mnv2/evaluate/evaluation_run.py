@@ -130,7 +130,7 @@ def _open(
         opened.append((resolved.name, classifier, resolved))
         notes += said
     for name, classifier, resolved in opened:
-        subject = Subject.of(name, classifier, request.resize or resolved.preprocess.resize or "crop")
+        subject = Subject.of(name, classifier, request.resize or resolved.preprocess.resize or "crop", request.folder)
         if subject.classes is not None and subject.classes.note is not None:
             notes.append(subject.classes.note)
         unit = unit or resolved.unit or ""

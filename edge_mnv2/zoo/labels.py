@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from edge_mnv2.errors import LabelsError
 from edge_mnv2.files import LFS_POINTER, text_content
+
+log = logging.getLogger(__name__)
 
 BACKGROUND = "background"
 IMAGENET_WITH_BACKGROUND = 1001
@@ -17,7 +21,8 @@ _MAX_BYTES = 4 << 20
 _MAX_NAME = 500
 # Not str.splitlines(): that also splits at form feeds and at Unicode's own line separators.
 _LINE_END = re.compile(r"\r*\n|\r")
-_INDEXED = re.compile(r"[ \t]*(\d{1,7})(?:[ \t]*:[ \t]*|[ \t]+)(\S.*)")
+_INDEX_FIRST = re.compile(r"[ \t]*(?P<index>\d{1,7})(?:[ \t]*[:,;=][ \t]*|[ \t]+)(?P<name>\S.*)")
+_INDEX_LAST = re.compile(r"[ \t]*(?P<name>\S.*?)[ \t]*[,;\t][ \t]*(?P<index>\d{1,7})[ \t]*")
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
@@ -26,13 +31,16 @@ def read_labels(path: Union[Path, str]) -> list[str]:
     """The names in a label file, in the order of the output rows.
 
     One name a line, UTF-8 (UTF-16 with a byte order mark too). A byte order mark, CRLF, trailing blanks and empty lines
-    at the end are dropped. `0 name` and `0:name` lose their index when every line has one and the indices are
-    0..n-1 without a gap; lines are then put into the order of their indices. Raises LabelsError naming the file.
+    at the end are dropped. `0 name`, `0:name`, `0,name` and `name,0` lose their index when every line has one and the
+    indices are 0..n-1 without a gap; lines are then put into the order of their indices. JSON: a list of names, a map
+    `{name: index}` or `{index: name}`, or one of these under `labels`, `classes`, `names` or `class_indices`. A folder:
+    the names of the folders in it, in the order of text, as torchvision and Keras number them; that order is said.
+    Raises LabelsError naming the file.
     """
     path = Path(path)
     try:
         if path.is_dir():
-            raise LabelsError(f"{path} is a folder, not a label file")
+            return _folder_names(path)
         if path.exists() and not path.is_file():
             raise LabelsError(f"{path} is not a regular file")
         if path.stat().st_size > _MAX_BYTES:
@@ -50,6 +58,8 @@ def read_labels(path: Union[Path, str]) -> list[str]:
 def parse_labels(data: bytes, name: str = "labels") -> list[str]:
     """`read_labels` for a file in memory; `name` stands in the errors."""
     text = _decode(data, name)
+    if text.lstrip()[:1] in ("[", "{") and (names := _from_json(text, name)) is not None:
+        return _checked(names, name)
     lines = [line.rstrip(" \t\f\v\u00a0\u3000\ufeff") for line in _LINE_END.split(text)]
     while lines and not lines[-1]:
         lines.pop()
@@ -60,9 +70,63 @@ def parse_labels(data: bytes, name: str = "labels") -> list[str]:
             raise LabelsError(
                 f"{name}, line {number} is empty: every name after it would be one row off", hint="name that row"
             )
-        if len(line) > _MAX_NAME:
-            raise LabelsError(f"{name}, line {number} has {len(line)} characters: this is no list of names")
-    return _without_indices(lines)
+    return _checked(_without_indices(lines), name)
+
+
+def _checked(names: list[str], file: str) -> list[str]:
+    for number, one in enumerate(names, 1):
+        if len(one) > _MAX_NAME:
+            raise LabelsError(f"{file}, name {number} has {len(one)} characters: this is no list of names")
+        if not one.strip() or _NOT_TEXT.search(one) or "\n" in one:
+            raise LabelsError(f"{file}, name {number} is no name: {one[:40]!r}")
+    return names
+
+
+def _folder_names(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise LabelsError(f"{folder} is a folder without folders in it, not a label file", hint="one name a line")
+    shown = ", ".join(f"{row} {name}" for row, name in enumerate(names[:4]))
+    log.info("labels of %s: its folders in the order of text (%s%s)", folder, shown, ", ..." if names[4:] else "")
+    return _checked(names, str(folder))
+
+
+def _from_json(text: str, file: str) -> Optional[list[str]]:
+    """The names in a JSON document; None where the text is no JSON (a name may begin with a bracket)."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    for key in ("labels", "classes", "names", "class_indices"):
+        if isinstance(value, dict) and isinstance(value.get(key), (list, dict)):
+            value = value[key]
+            break
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return [one.strip() for one in value]
+    if isinstance(value, dict) and value:
+        names = _by_index([(key, index) for key, index in value.items()])
+        if names is not None:
+            return names
+    raise LabelsError(f"{file} is JSON without a list of names", hint='["cup", "plate"] or {"cup": 0, "plate": 1}')
+
+
+def _by_index(pairs: Sequence[tuple[Any, Any]]) -> Optional[list[str]]:
+    """Names in the order of their indices, which stand first or second in each pair; None where they are incomplete."""
+    for place in (0, 1):
+        numbered = {}
+        for pair in pairs:
+            index, name = pair[place], pair[1 - place]
+            # ImageNet's file has [wnid, name] for a name.
+            name = name[-1] if isinstance(name, list) and name else name
+            if (
+                isinstance(name, str)
+                and not isinstance(index, bool)
+                and re.fullmatch(r"[0-9]{1,7}", str(index).strip())
+            ):
+                numbered[int(index)] = name.strip()
+        if len(numbered) == len(pairs) and min(numbered) == 0 and max(numbered) == len(pairs) - 1:
+            return [numbered[row] for row in range(len(pairs))]
+    return None
 
 
 def fit_labels(
@@ -127,9 +191,18 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def _without_indices(lines: list[str]) -> list[str]:
-    matches = [_INDEXED.fullmatch(line) for line in lines]
-    numbered = {int(match.group(1)): match.group(2) for match in matches if match}
     # A list of names that merely begin with digits ("7 up") is kept: its numbers do not run from 0 without a gap.
-    if len(numbered) == len(lines) and min(numbered) == 0 and max(numbered) == len(lines) - 1:
-        return [numbered[row] for row in range(len(lines))]
+    for form in (_INDEX_FIRST, _INDEX_LAST):
+        matches = [form.fullmatch(line) for line in lines]
+        # A table may begin with a row of titles: "index,name".
+        titles = len(lines) > 2 and matches[0] is None and re.search(r"[,;\t]", lines[0]) is not None
+        pairs = [(match["index"], _unquoted(match["name"])) for match in matches if match]
+        if len(pairs) == len(lines) - titles and (names := _by_index(pairs)) is not None:
+            return names
     return [line.strip() for line in lines]
+
+
+def _unquoted(cell: str) -> str:
+    """A cell of a CSV file without its quotes."""
+    cell = cell.strip()
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell

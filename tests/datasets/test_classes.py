@@ -91,3 +91,17 @@ def test_wnids_are_those_of_the_reference_photos(data: Path) -> None:
         for row in csv.DictReader(handle):
             assert names.find(row["wnid"]) == int(row["class_index"])
             assert names.find(f"{row['wnid'].upper()}-{row['name']}") == int(row["class_index"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "folder"), [(("Background", "cup"), "background"), (("cup", "BACKGROUND"), "Background")]
+)
+def test_a_class_that_is_really_called_background(tmp_path: Path, labels: tuple[str, ...], folder: str) -> None:
+    (tmp_path / "cup").mkdir()
+    assert Classes.of(labels, tmp_path).labels == ("cup",)
+    (tmp_path / folder).mkdir()
+    classes = Classes.of(labels, tmp_path)
+    assert classes.labels == labels and classes.offset == 0 and "is a class here" in (classes.note or "")
+    assert ClassNames(classes).find(folder) == labels.index(next(name for name in labels if name != "cup"))
+    # Elsewhere the name is the row of what is no class.
+    assert Classes.of(labels).labels == ("cup",)

@@ -168,3 +168,59 @@ def test_shipped_lists_are_those_of_the_models(data: Path) -> None:
 def test_every_index_of_a_long_list_is_taken_off() -> None:
     text = "".join(f"{row}  name {row}\n" for row in range(1001)).encode()
     assert parse_labels(text) == [f"name {row}" for row in range(1001)]
+
+
+FORMS = {
+    "a JSON list": ('["cup", "plate", "fork"]', None),
+    "a JSON map of names": ('{"cup": 0, "fork": 2, "plate": 1}', None),
+    "a JSON map of indices": ('{"0": "cup", "2": "fork", "1": "plate"}', None),
+    "ImageNet's JSON": ('{"0": ["n1", "cup"], "1": ["n2", "plate"], "2": ["n3", "fork"]}', None),
+    "metadata of a trainer": ('{"tfjsVersion": "1.7", "labels": ["cup", "plate", "fork"], "imageSize": 224}', None),
+    "class indices": ('{"class_indices": {"cup": 0, "plate": 1, "fork": 2}}', None),
+    "CSV": ("0,cup\n1,plate\n2,fork\n", None),
+    "CSV with titles": ("index,name\n0,cup\n1,plate\n2,fork\n", None),
+    "CSV, names first": ("cup,0\nplate,1\nfork,2\n", None),
+    "CSV, titles, names first": ("label;id\ncup;0\nplate;1\nfork;2\n", None),
+    "CSV with quotes and commas": (
+        '0,"cup, mug"\n1,plate, dish\n2,"the ""fork"""\n',
+        ["cup, mug", "plate, dish", 'the "fork"'],
+    ),
+    "tabs": ("0\tcup\n1\tplate\n2\tfork\n", None),
+    "equal signs, out of order": ("2=fork\n0=cup\n1=plate\n", None),
+    "digits as names": ('{"0": 0, "1": 1, "10": 2, "2": 3}', ["0", "1", "10", "2"]),
+    "names that begin with brackets": ("[cup]\n{plate}\n", ["[cup]", "{plate}"]),
+    "names with commas and digits": ("cup, 1\nplate, 7\n", ["cup, 1", "plate, 7"]),
+    "an index that is not complete": ("1,cup\n2,plate\n", ["1,cup", "2,plate"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_usual_forms_of_label_files(form: str, tmp_path: Path) -> None:
+    text, names = FORMS[form]
+    path = tmp_path / "labels"
+    for encoding in ("utf-8", "utf-8-sig"):
+        for end in ("\n", "\r\n"):
+            path.write_bytes(text.replace("\n", end).encode(encoding))
+            assert read_labels(path) == (names or ["cup", "plate", "fork"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"cup": 1, "plate": 2}', '{"a": [1]}', "[1, 2]", "[]", "{}", '["cup", ""]', '["a\\u001b[0m"]', '["a\\nb"]'],
+)
+def test_json_that_is_no_list_of_names(text: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(text)
+    with pytest.raises(LabelsError) as caught:
+        read_labels(tmp_path / "labels.json")
+    assert str(caught.value).isprintable()
+
+
+def test_a_folder_of_classes_is_numbered_as_torchvision_and_keras_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (*range(11), ".hidden"):
+        (tmp_path / str(number)).mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    with caplog.at_level("INFO"):
+        assert read_labels(tmp_path) == ["0", "1", "10", "2", "3", "4", "5", "6", "7", "8", "9"]
+    assert "in the order of text (0 0, 1 1, 2 10, 3 2, ...)" in caplog.text
