@@ -27,6 +27,12 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 _LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _MOST_BYTES = 2 << 30
+_CONVERT = "save it with model.save('m.keras'), or convert it with TFLiteConverter: `run` takes the .tflite"
+_OTHERS = {
+    ".pb": ("a TensorFlow graph", _CONVERT),
+    ".onnx": ("an ONNX model", "`edge-mnv2 run --model` takes it as it is"),
+    ".tflite": ("a .tflite model", "`edge-mnv2 run --model` takes it as it is"),
+}
 _DEEPEST = 40
 _SAFETENSORS = {
     "F64": "float64",
@@ -49,8 +55,10 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     tensors. Raises ModelError for a file that is missing, damaged, of another kind, or that asks for a call.
     """
     path = Path(path)
+    if path.is_dir():
+        raise _folder(path)
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if path.exists() and not path.is_file():
             raise ModelError(f"weights {path} are not a regular file")
         if path.stat().st_size > _MOST_BYTES:
             raise ModelError(
@@ -64,10 +72,18 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         return _readable(_state_dict(*_legacy(data, name), name), name)
     if data.startswith(b"PK\x03\x04"):
         return _readable(_state_dict(*_zip(data, name), name), name)
-    if data[8:9] == b"{" and path.suffix in (".safetensors", ""):
+    if data[8:9] == b"{" and path.suffix.lower() in (".safetensors", ""):
         return _readable(_safetensors(data, name), name)
-    kind = content(data[:512]) or "neither PyTorch's nor safetensors"
-    raise ModelError(f"{name} are {kind}", hint="a .pth state dict of PyTorch or a .safetensors file is needed")
+    kind, hint = _OTHERS.get(path.suffix.lower(), (content(data[:512]), "a .pth, .safetensors, .h5 or .keras file"))
+    raise ModelError(f"{name} are {kind or 'of no known kind'}", hint=hint)
+
+
+def _folder(path: Path) -> ModelError:
+    """What is in a folder that is given for weights, and what to do."""
+    if (path / "saved_model.pb").exists():
+        return ModelError(f"weights {path} are a TensorFlow SavedModel", hint=_CONVERT)
+    inside = next((one.name for one in sorted(path.glob("*")) if one.suffix in (".safetensors", ".bin", ".pth")), None)
+    return ModelError(f"weights {path} are a folder", hint=f"--weights {path / inside}" if inside else None)
 
 
 def _readable(tensors: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -23,7 +23,6 @@ LAST = 1 + sum(repeats for _, _, repeats, _ in BOTTLENECKS)
 """Place of the last convolution among torchvision's `features`."""
 
 HEAD = "classifier.1"
-TENSORFLOW_EPSILON = 1e-3
 _NORM_FIELDS = ("weight", "bias", "running_mean", "running_var")
 _SHOWN = 3
 
@@ -32,7 +31,8 @@ _SHOWN = 3
 class Naming:
     """`first` and `second` are two names that tell this naming; `translate` gives torchvision's name, or None.
 
-    `tensorflow`: trained with TensorFlow's conventions: `SAME` padding, epsilon 1e-3, pictures from -1 to 1.
+    `tensorflow`: trained with TensorFlow's conventions: `SAME` padding and pictures from -1 to 1. `epsilon` is the
+    normalization's.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Naming:
     second: str
     translate: Callable[[str], Optional[str]]
     tensorflow: bool = False
+    epsilon: float = NORM_EPSILON
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Named:
 
     `head` are its linear layers, with a ReLU between them. `left_out`: names that belong to no layer of the network.
     `assumed`: sentences about what the file does not say. `mean` and `std` are the pictures' (of 1), None if unknown.
+    `task` and `resolution` (pixels) are known of Keras files.
     """
 
     features: dict[str, np.ndarray]
@@ -65,6 +67,8 @@ class Named:
     tensorflow: bool = False
     mean: Optional[tuple[float, ...]] = None
     std: Optional[tuple[float, ...]] = None
+    task: Optional[str] = None
+    resolution: Optional[int] = None
 
 
 def _torchvision(name: str) -> Optional[str]:
@@ -116,6 +120,21 @@ def _transformers(name: str) -> Optional[str]:
     return f"features.{index}.conv.{place}.{value}"
 
 
+def _keras(name: str) -> Optional[str]:
+    """Layers of `keras.applications`, which `keras_file` has given PyTorch's fields."""
+    layer, _, value = name.rpartition(".")
+    ends = {"Conv1": "0.0", "bn_Conv1": "0.1", "Conv_1": f"{LAST}.0", "Conv_1_bn": f"{LAST}.1"}
+    if layer in ends:
+        return f"features.{ends[layer]}.{value}"
+    block = re.fullmatch(r"(?:expanded_conv|block_(\d+))_(expand|depthwise|project)(_BN)?", layer)
+    if block is None:
+        return None
+    step = {"expand": 0, "depthwise": 1, "project": 2}[block[2]] - (block[1] is None)
+    norm = block[3] is not None
+    place = f"{step + norm}" if block[2] == "project" else f"{step}.{int(norm)}"
+    return f"features.{1 + int(block[1] or 0)}.conv.{place}.{value}"
+
+
 NAMINGS = (
     Naming("torchvision", "0.0.weight", "1.conv.0.0.weight", _torchvision),
     Naming("flat", "features.0.0.weight", "features.1.conv.3.weight", _flat),
@@ -126,7 +145,9 @@ NAMINGS = (
         "layer.0.expand_1x1.convolution.weight",
         _transformers,
         tensorflow=True,
+        epsilon=1e-3,
     ),
+    Naming("keras.applications", "Conv1.weight", "block_1_expand.weight", _keras, tensorflow=True),
 )
 
 
@@ -154,7 +175,7 @@ def named(tensors: Tensors, source: str) -> Named:
     if match is None:
         raise ModelError(
             f"{source} are of another network: they begin with {', '.join(list(tensors)[:_SHOWN])}",
-            hint="the names of torchvision, timm, transformers and the first PyTorch port are understood",
+            hint="names of torchvision, timm, transformers, keras.applications and flat ones are understood",
         )
     naming, prefix = match
     features: dict[str, np.ndarray] = {}
@@ -172,6 +193,10 @@ def named(tensors: Tensors, source: str) -> Named:
             raise ModelError(f"{source}: '{name}' is {values.dtype}, not a floating-point number")
         with np.errstate(over="ignore"):
             features[translated] = values.astype(np.float32)
+    if naming.epsilon != NORM_EPSILON:
+        # Another epsilon is a larger variance: (variance + 1e-3) = (variance + 1e-3 - 1e-5) + 1e-5.
+        more = np.float32(naming.epsilon - NORM_EPSILON)
+        features = {name: v + more if name.endswith("running_var") else v for name, v in features.items()}
     result = Named(features, [], tensorflow=naming.tensorflow)
     size = features[f"features.{LAST}.0.weight"].shape[0] if f"features.{LAST}.0.weight" in features else None
     scope = prefix

@@ -37,6 +37,7 @@ from edge_mnv2.zoo.labels import fit_labels, read_labels
 from edge_mnv2.zoo.sidecar import companions, write_files
 
 IMAGENET_ENTRY = "torchvision-mobilenet_v2"
+RESOLUTION = 224
 
 Say = Callable[[str], None]
 
@@ -53,7 +54,7 @@ def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
 
         onnx_package()
     network, weights = _network(request, say)
-    request = replace(request, task=network.head.task)
+    request = replace(request, task=network.head.task, resolution=network.input[0])
     pictures = _pictures(request, weights, say)
     steps = operations(network, weights.tensors, same_padding=weights.tensorflow)
     trained = _Trained(request, network, weights, steps, _labels(request, network, say), pictures)
@@ -62,7 +63,7 @@ def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
         return trained.finish(reference)
     crops = None
     if request.calibration is not None:
-        crops = read_crops(request.calibration, request.resolution)
+        crops = read_crops(request.calibration, network.input[0])
     if request.ranges is not None:
         ranges = read_ranges(request.ranges, network, weights)
     elif crops is not None:
@@ -172,14 +173,16 @@ def _network(request: BuildRequest, say: Say) -> tuple[Network, Weights]:
             f"weights {path}: no MobileNetV2 has tensors of these shapes",
             hint="give --width; other depths than the paper's cannot be built",
         )
-    if outputs == 1 and request.task is None:
+    task = request.task or weights.task
+    if outputs == 1 and task is None:
         raise UsageError(
             f"weights {path} have one output: a class's logit or a measured value?",
             hint="--task classification or --task regression",
         )
     # Logits, not probabilities: the runtime's softmax in float keeps small scores apart that 1/256 steps make equal.
-    head = Head(request.task or TASKS[0], bounds=request.bounds)
-    network = mobilenet_v2(width, request.resolution, outputs, head, hidden=weights.hidden, divisor=weights.divisor)
+    head = Head(task or TASKS[0], bounds=request.bounds)
+    resolution = request.resolution or weights.resolution or RESOLUTION
+    network = mobilenet_v2(width, resolution, outputs, head, hidden=weights.hidden, divisor=weights.divisor)
     fit(weights, network)
     say(f"{network.name}: {network.parameters / 1e6:.2f} M parameters, {network.macs / 1e6:.1f} M MACs")
     return network, weights

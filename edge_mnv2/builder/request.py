@@ -38,7 +38,7 @@ class BuildRequest:
     out: Path
     weights: str = IMAGENET
     width: Optional[float] = None
-    resolution: int = 224
+    resolution: Optional[int] = None
     classes: Optional[int] = None
     labels: Optional[Path] = None
     calibration: Optional[Path] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from edge_mnv2.builder.checkpoint import read_tensors
 from edge_mnv2.builder.inference import MEAN, STD
-from edge_mnv2.builder.naming import HEAD, TENSORFLOW_EPSILON, Named, named
+from edge_mnv2.builder.keras_file import is_keras, read_keras
+from edge_mnv2.builder.naming import HEAD, Named, named
 from edge_mnv2.errors import ModelError
-from edge_mnv2.network.layers import NORM_EPSILON
 from edge_mnv2.network.mobilenet_v2 import WIDTHS, mobilenet_v2
 from edge_mnv2.network.network import Network
 
@@ -36,7 +36,8 @@ class Weights:
     `width`, `divisor` and `outputs` are what the tensors' shapes say (`width` None where no MobileNetV2 has such
     shapes); `hidden` the sizes of the head's layers before its last one. `tensorflow`: trained with `SAME` padding.
     `mean` and `std` are the pictures' (of 1), None where the file does not say. `left_out` names tensors of the file
-    that are no part of the network, `assumed` are sentences about what it does not say.
+    that are no part of the network, `assumed` are sentences about what it does not say. `task` and `resolution` are
+    None where the file does not say them.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -50,7 +51,9 @@ class Weights:
     mean: Optional[tuple[float, ...]] = None
     std: Optional[tuple[float, ...]] = None
     left_out: tuple[str, ...] = ()
-    assumed: tuple[str, ...] = field(default=())
+    assumed: tuple[str, ...] = ()
+    task: Optional[str] = None
+    resolution: Optional[int] = None
 
 
 def read_weights(path: Path) -> Weights:
@@ -61,7 +64,7 @@ def read_weights(path: Path) -> Weights:
     """
     path = Path(path)
     source = f"weights {path}"
-    network = named(read_tensors(path), source)
+    network = read_keras(path) if is_keras(path) else named(read_tensors(path), source)
     tensors = dict(network.features)
     for number, layer in enumerate(network.head):
         name = HEAD if number == len(network.head) - 1 else f"classifier.hidden.{number}"
@@ -72,10 +75,6 @@ def read_weights(path: Path) -> Weights:
             raise ModelError(f"{source}: '{name}' holds NaN or infinity", hint="the training diverged")
         if name.endswith("running_var") and (values < 0).any():
             raise ModelError(f"{source}: '{name}' holds a negative variance")
-    if network.tensorflow:
-        # Another epsilon is a larger variance: (variance + 1e-3) = (variance + 1e-3 - 1e-5) + 1e-5.
-        more = np.float32(TENSORFLOW_EPSILON - NORM_EPSILON)
-        tensors = {name: v + more if name.endswith("running_var") else v for name, v in tensors.items()}
     _report(network, source)
     width, divisor = _width(tensors)
     return Weights(
@@ -91,6 +90,8 @@ def read_weights(path: Path) -> Weights:
         network.std,
         tuple(network.left_out),
         tuple(network.assumed),
+        network.task,
+        network.resolution,
     )
 
 

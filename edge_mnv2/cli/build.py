@@ -24,7 +24,9 @@ def build(
         "weights", "imagenet, or a .pth, .safetensors, .h5 or .keras file.", default="imagenet", metavar="imagenet|FILE"
     ),
     width: Optional[float] = option("width", "Width multiplier; default: what the weights have.", Number()),
-    resolution: int = option("resolution", "Input size in pixels.", Whole(), default=224),
+    resolution: Optional[int] = option(
+        "resolution", "Input size in pixels; default: 224, or what a Keras file says.", Whole()
+    ),
     classes: Optional[int] = option("classes", "Outputs; default: what the weights have.", Whole(1)),
     labels: Optional[Path] = option("labels", "The classes' names, one a line.", File()),
     calibration: Optional[Path] = option(
