@@ -176,7 +176,7 @@ def make(spec: Spec, settings: CameraSettings) -> ClipSource:
 
 
 def make_demo(spec: Spec, settings: CameraSettings) -> ClipSource:
-    """The demo clip, downloaded once. Raises DownloadError."""
+    """The demo clip, pulled once. Raises DownloadError."""
     from edge_mnv2.zoo.pull import fetch
 
     return ClipSource(fetch("demo"), settings.geometry(), spec.text)

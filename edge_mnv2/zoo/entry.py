@@ -137,7 +137,9 @@ class Entry:
 
     @property
     def package_file(self) -> Optional[str]:
-        """Where it ships below `models/`, or None."""
+        """Where a model ships below `models/`, to be used there, or None. Clips that ship are copied to the cache."""
+        if self.kind != "model":
+            return None
         return next((source.file for source in self.sources if isinstance(source, PackageSource)), None)
 
     @property

@@ -197,6 +197,8 @@ def _attempts(
     for source in entry.sources:
         if not isinstance(source, PackageSource):
             yield str(source), _filling(source, entry, part, limits, progress)
+        elif entry.package_file is None:
+            yield str(source), _copying(paths.packaged("models", source.file), part)
 
 
 def _filling(
