@@ -1,8 +1,13 @@
-"""Pins that are high while a class is present: a lamp, a buzzer, a relay."""
+"""Pins that are active while a class is present: a lamp, a buzzer, a relay."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import re
+import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -13,33 +18,35 @@ from edge_mnv2.outputs.table import OutputValues, need
 from edge_mnv2.pipeline.decision import Event, rows_named
 from edge_mnv2.pipeline.result import Result
 
-_HINT = "PIN=CLASS such as 17=tabby, PIN alone for any class; several with a comma between"
+_HINT = "PIN=CLASS such as 17=tabby, PIN alone for any class, !PIN for active-low; several with a comma between"
+_NO_PINS = "on a Raspberry Pi: sudo apt install python3-lgpio, and your user in the group gpio"
 
 
 class GpioSink:
-    """`17=tabby,GPIO27`: pin 17 is high while tabby is present, pin 27 while anything is. All are low at the end.
+    """`17=tabby,!GPIO27`: pin 17 is high while tabby is present, pin 27 is low while anything is.
 
+    At the end every pin stays at its idle level, and stays an output: a relay must not switch because we are gone.
     Pins by gpiozero's names; a number is the Broadcom one. Raises UsageError where the pins cannot be had.
     """
 
     name = "GPIO"
 
     def __init__(self, text: str) -> None:
-        gpiozero = need("gpiozero", "gpio", "--gpio")
         self._wanted: list[tuple[Any, Optional[str]]] = []
-        for pin, label in _pairs(text):
-            try:
-                with warnings.catch_warnings():
-                    # gpiozero says for each pin library what it lacks; what matters is whether one works.
-                    warnings.simplefilter("ignore")
-                    device = gpiozero.DigitalOutputDevice(pin)
-            except Exception as error:
-                self.close()
-                raise UsageError(
-                    f"--gpio {pin}: {_first_line(error)}",
-                    hint="on a Raspberry Pi: sudo apt install python3-lgpio, and your user in the group gpio",
-                ) from None
-            self._wanted.append((device, label))
+        with contextlib.ExitStack() as stack, warnings.catch_warnings(record=True) as fallbacks:
+            stack.callback(self.close)
+            # gpiozero says for each pin library what it lacks; that matters only where none works.
+            warnings.simplefilter("always")
+            _give_lgpio_a_folder()
+            gpiozero = need("gpiozero", "gpio", "--gpio")
+            for pin, inverted, label in _pins(text):
+                try:
+                    device = gpiozero.DigitalOutputDevice(pin, active_high=not inverted, initial_value=False)
+                except Exception as error:
+                    reason = _reason_of_lgpio([str(one.message) for one in fallbacks]) or _first_line(error)
+                    raise UsageError(f"--gpio {pin}: {reason}", hint=_hint(reason)) from None
+                self._wanted.append((device, label))
+            stack.pop_all()
         self._labels: list[Optional[frozenset[str]]] = [None] * len(self._wanted)
 
     def begin(self, _facts: Facts, labels: Sequence[str]) -> None:
@@ -58,7 +65,11 @@ class GpioSink:
 
     def close(self) -> None:
         for device, _ in self._wanted:
-            device.close()
+            if not device.closed:
+                device.off()
+                # Closing a pin makes it an input, which floats.
+                device.pin.close = lambda: None
+                device.close()
 
     def _show(self, present: frozenset[str]) -> None:
         for (device, label), labels in zip(self._wanted, self._labels):
@@ -67,17 +78,46 @@ class GpioSink:
                 device.value = on
 
 
-def _pairs(text: str) -> list[tuple[str, Optional[str]]]:
-    """`17=tabby,27` as (pin, class or None)."""
-    pairs: list[tuple[str, Optional[str]]] = []
+def _pins(text: str) -> list[tuple[str, bool, Optional[str]]]:
+    """`17=tabby,!27` as (pin, active-low, class or None)."""
+    pins: list[tuple[str, bool, Optional[str]]] = []
     for part in text.split(","):
         pin, equals, label = (piece.strip() for piece in part.partition("="))
-        if not re.fullmatch(r"[A-Za-z0-9:]{1,20}", pin) or bool(equals) != bool(label):
+        name = pin.lstrip("!").strip()
+        if not re.fullmatch(r"[A-Za-z0-9:]{1,20}", name) or pin.count("!") > 1 or bool(equals) != bool(label):
             raise UsageError(f"--gpio {text}", hint=_HINT)
-        pairs.append((pin, label or None))
-    if len({pin for pin, _ in pairs}) < len(pairs):
+        pins.append((name, pin.startswith("!"), label or None))
+    if len({pin for pin, _, _ in pins}) < len(pins):
         raise UsageError(f"--gpio {text}: a pin twice", hint=_HINT)
-    return pairs
+    return pins
+
+
+def _give_lgpio_a_folder() -> None:
+    """lgpio makes pipes in the working folder, which a service may not write to: give it one of its own."""
+    if "LG_WD" in os.environ or "lgpio" in sys.modules:
+        return
+    with contextlib.suppress(OSError):
+        folder = tempfile.TemporaryDirectory(prefix="edge-mnv2-lgpio-")
+        # It is there as long as the process: lgpio uses it to its last moment.
+        atexit.register(folder.cleanup)
+        os.environ["LG_WD"] = folder.name
+
+
+def _reason_of_lgpio(warned: Sequence[str]) -> Optional[str]:
+    """What the library that a board should use lacks, from gpiozero's warnings, where it is there at all."""
+    mark = "Falling back from lgpio: "
+    said = next((text[len(mark) :] for text in warned if text.startswith(mark)), "")
+    return None if not said or "No module named" in said else f"lgpio: {said}"
+
+
+def _hint(reason: str) -> str:
+    if "Pi revision" in reason:
+        return "this is no Raspberry Pi"
+    if "gpiochip" in reason or "ermission" in reason or "not permitted" in reason:
+        return "your user must be in the group gpio: sudo usermod -aG gpio $USER, then log in again"
+    if "busy" in reason.lower():
+        return "another program has this pin (gpioinfo shows it)"
+    return _NO_PINS
 
 
 def _first_line(error: Exception) -> str:
