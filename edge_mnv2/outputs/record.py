@@ -40,8 +40,9 @@ class RecordSink:
     it was captured, 30 a second at most.
 
     A file that is there already is kept: FILE-2.mp4, FILE-3.mp4 and so on follow.
-    With `every_frame`, a clip's own times count, and pictures without any are shown for half a second each. Raises
-    UsageError.
+    With `every_frame`, a clip's own times count, and pictures without any are shown for half a second each. The encoder
+    is opened and tried before the first frame. `recorded` counts the frames in the video, `skipped` those that there
+    was no time for or that came faster. Raises UsageError.
     """
 
     name = "recording"
@@ -59,6 +60,8 @@ class RecordSink:
                 f"--record {path}: {wanted.parent} {reason}", hint="choose a file in a folder that you can write to"
             )
         self.name = path
+        self._codec, self._codec_options = _encoder(self._av)
+        self._offered = self.recorded = 0
         self._floor = Floor(wanted.parent, least_free)
         self._file = FragmentFile(wanted)
         self._container: Any = None
@@ -67,6 +70,15 @@ class RecordSink:
         self._last_ms = -1
         self._key_ms = -_KEY_MS
         self._nice = False
+
+    @property
+    def skipped(self) -> int:
+        return self._offered - self.recorded
+
+    def wants(self, _result: Result) -> bool:
+        """Every result; what is not recorded has to be known at the end."""
+        self._offered += 1
+        return True
 
     def write(self, result: Result) -> None:
         milliseconds = self._time(result)
@@ -87,12 +99,16 @@ class RecordSink:
             self._key_ms = milliseconds
             frame.pict_type = self._av.video.frame.PictureType.I
         self._last_ms = milliseconds
+        self.recorded += 1
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
         self._file.flush_fragments()
 
     def close(self) -> None:
+        """Raises OSError where frames came and there is no video."""
         if self._container is None:
+            if self._offered:
+                raise OSError(f"no video: there was no time for any of {self._offered} frames")
             return
         try:
             for packet in self._stream.encode(None):
@@ -120,14 +136,7 @@ class RecordSink:
         height, width = (max(2, side - side % 2) for side in picture.shape[:2])
         options = {"movflags": "empty_moov+default_base_moof", "frag_duration": str(_FRAGMENT_US), "flush_packets": "1"}
         container = self._av.open(self._file, "w", format="mp4", options=options)
-        for name, settings in _CODECS:
-            try:
-                stream = container.add_stream(name, rate=30, options=dict(settings))
-            except (ValueError, self._av.error.FFmpegError):
-                continue
-            break
-        else:
-            raise OSError("this FFmpeg can encode neither H.264 nor MPEG-4")
+        stream = container.add_stream(self._codec, rate=30, options=dict(self._codec_options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = _MILLISECOND
         # One thread, so that the others stay with inference.
@@ -149,6 +158,20 @@ log = logging.getLogger(__name__)
 
 _SYNC_S = 2.0
 """How much a power cut may take, in seconds; more often would wear an SD card."""
+
+
+def _encoder(av: Any) -> tuple[str, dict[str, str]]:
+    """The first encoder that encodes a picture here, and its options. Raises UsageError where there is none."""
+    for name, options in _CODECS:
+        with contextlib.suppress(ValueError, OSError, av.error.FFmpegError):
+            codec = av.CodecContext.create(name, "w")
+            codec.width = codec.height = 64
+            codec.pix_fmt, codec.time_base, codec.options = "yuv420p", _MILLISECOND, options
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="bgr24")
+            frame.pts, frame.time_base = 0, _MILLISECOND
+            if [*codec.encode(frame), *codec.encode(None)]:
+                return name, options
+    raise UsageError("--record: this FFmpeg can encode neither H.264 nor MPEG-4", hint="pip install av")
 
 
 class FragmentFile:

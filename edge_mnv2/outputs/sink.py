@@ -151,7 +151,8 @@ class Isolated:
             deadline = time.monotonic() + DRAIN_S
         self._thread.join(max(0.1, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._lost += self._queue.qsize()
+            # With what waits, what it is at: nobody knows whether that comes to an end.
+            self._lost += self._queue.qsize() + 1
 
     def _work(self) -> None:
         while True:
