@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.outputs.live import DeviceUse, Facts, Live
@@ -40,6 +41,14 @@ class Outputs:
     def errors(self) -> int:
         """Results that an output has lost."""
         return sum(output.errors for output in self._isolated)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What the outputs have for the summary; what nobody counts is None."""
+        counts: dict[str, Any] = dict.fromkeys(("recorded", "skipped", "collected"))
+        for output in self._isolated:
+            counts.update(output.counts)
+        return counts
 
     def __enter__(self) -> Outputs:
         with contextlib.ExitStack() as stack:

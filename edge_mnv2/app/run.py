@@ -234,6 +234,7 @@ class Session:
             "tpu_losses": self.model.tpu_losses if self.model else 0,
             "engine_seconds": model.seconds if model else None,
             "write_errors": write_errors,
+            **self.outputs.counts,
             "swaps": self.model.swaps if self.model else 0,
             "ended": self.ended,
         }

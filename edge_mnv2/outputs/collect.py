@@ -115,6 +115,11 @@ class CollectSink:
     def close(self) -> None:
         pass
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """For the summary."""
+        return {"collected": self.collected}
+
     def _keep(self, result: Result, why: tuple[str, ...], doubt: float) -> None:
         import cv2
 

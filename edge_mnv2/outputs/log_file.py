@@ -80,7 +80,8 @@ class LogFile:
         self._format = as_csv_line if self._csv else as_json_line
         self._descriptor = -1
         self._floor: Optional[Floor] = None
-        self._began = 0.0
+        self._began = self._age_then = 0.0
+        self._opened_at: Optional[float] = None
         self._pending = b""
         self._looked_at = self._synced_at = time.monotonic()
         if path == "-":
@@ -106,7 +107,7 @@ class LogFile:
             return
         data = self._format(result)
         if self._regular:
-            self._make_ready(len(data), result.wall_time)
+            self._make_ready(len(data), result)
         self._append(self._pending + data)
         self._pending = b""
         if self._regular and time.monotonic() - self._synced_at > _SYNC_S:
@@ -126,13 +127,14 @@ class LogFile:
         """Open a regular file and find out how it has to go on. Raises OSError."""
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         size = os.fstat(self._descriptor).st_size
+        self._opened_at = None
         self._began = began(os.pread(self._descriptor, 4096, 0) if size else b"")
         if not size:
             self._pending = (",".join(CSV_COLUMNS) + "\n").encode() if self._csv else b""
         else:
             self._pending = b"" if os.pread(self._descriptor, 1, size - 1) == b"\n" else b"\n"
 
-    def _make_ready(self, more: int, now: float) -> None:
+    def _make_ready(self, more: int, result: Result) -> None:
         """A file that is open, in its place, young and small enough, on a disk with room. Raises OSError."""
         if time.monotonic() - self._looked_at > _LOOK_S:
             self._looked_at = time.monotonic()
@@ -140,7 +142,7 @@ class LogFile:
         if self._descriptor < 0:
             self._open()
         size = os.fstat(self._descriptor).st_size
-        if self._rotation is not None and self._rotation.due(size, more, self._began, now):
+        if self._rotation is not None and self._rotation.due(size, more, self._age(result)):
             self.close()
             self._rotation.put_aside(self._path)
             self._open()
@@ -148,6 +150,14 @@ class LogFile:
         while self._floor.low() and self._rotation is not None and self._rotation.drop_oldest(self._path):
             self._floor.low(now=True)
         self._floor.check()
+
+    def _age(self, result: Result) -> float:
+        """Seconds since the file was begun: what it had behind it when it was opened, and since then by a clock that
+        nobody sets."""
+        now = result.finished_at / 1e9
+        if self._opened_at is None:
+            self._opened_at, self._age_then = now, age_at(result.wall_time, self._began)
+        return self._age_then + now - self._opened_at
 
     def _let_go_of_a_moved_file(self) -> None:
         if self._descriptor >= 0 and moved(self._descriptor, self._path):
@@ -170,6 +180,8 @@ class LogFile:
 
 DEFAULT_KEEP = 5
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_CLOCK_IS_SET = 1577836800.0
+"""2020: no board's clock was right before this program was there."""
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
 
@@ -202,11 +214,11 @@ class Rotation:
                 raise UsageError(f"--log-rotate {text}", hint="an age above 0")
         return cls(min(sizes, default=None), min(ages, default=None), keep)
 
-    def due(self, size: int, more: int, began: float, now: float) -> bool:
-        """A file of `size` bytes, begun at `began` (seconds since 1970), is put aside before `more` bytes come."""
+    def due(self, size: int, more: int, age_s: float) -> bool:
+        """A file of `size` bytes that is `age_s` seconds old is put aside before `more` bytes come."""
         if self.most_bytes is not None and size and size + more > self.most_bytes:
             return True
-        return self.most_s is not None and bool(size) and now - began >= self.most_s
+        return self.most_s is not None and bool(size) and age_s >= self.most_s
 
     def put_aside(self, path: Path) -> None:
         """Rename. Raises OSError."""
@@ -240,6 +252,11 @@ def began(head: bytes) -> float:
             text = match[0].decode().rstrip("Z").split(".")[0]
             return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
     return time.time()
+
+
+def age_at(now: float, began: float) -> float:
+    """Seconds from `began` to `now` (since 1970); 0 where one of them is of a clock that was not set yet."""
+    return max(0.0, now - began) if min(now, began) > _CLOCK_IS_SET else 0.0
 
 
 def _numbers(path: Path) -> list[int]:

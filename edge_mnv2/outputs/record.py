@@ -41,8 +41,7 @@ class RecordSink:
 
     A file that is there already is kept: FILE-2.mp4, FILE-3.mp4 and so on follow.
     With `every_frame`, a clip's own times count, and pictures without any are shown for half a second each. The encoder
-    is opened and tried before the first frame. `recorded` counts the frames in the video, `skipped` those that there
-    was no time for or that came faster. Raises UsageError.
+    is opened and tried before the first frame. Raises UsageError.
     """
 
     name = "recording"
@@ -72,8 +71,9 @@ class RecordSink:
         self._nice = False
 
     @property
-    def skipped(self) -> int:
-        return self._offered - self.recorded
+    def counts(self) -> dict[str, int]:
+        """For the summary: frames in the video, and those that came too fast or had no time."""
+        return {"recorded": self.recorded, "skipped": self._offered - self.recorded}
 
     def wants(self, _result: Result) -> bool:
         """Every result; what is not recorded has to be known at the end."""

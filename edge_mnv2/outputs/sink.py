@@ -37,8 +37,8 @@ class Sink(Protocol):
 
     Nothing is buffered across `write` calls: what was written is there if the power goes. A sink that uses the pixels
     says so with `wants_pictures = True`, or "events" where it uses those of results with events alone; without, results
-    come without pixels, so that many can wait in little memory. A sink
-    with a method `wants(result)`, asked in the loop's thread, gets only those results.
+    come without pixels, so that many can wait in little memory. A sink with a method `wants(result)`, asked in the
+    loop's thread, gets only those results. What `counts` (a dictionary) holds is in the run's summary.
     """
 
     name: str
@@ -102,6 +102,11 @@ class Isolated:
     def errors(self) -> int:
         """Results and events that were lost, here or (its `lost`) in the sink."""
         return self._lost + int(getattr(self._sink, "lost", 0))
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What the sink has for the summary."""
+        return dict(getattr(self._sink, "counts", {}))
 
     def write(self, result: Any) -> None:
         if not self._wants(result):

@@ -46,9 +46,10 @@ class SnapshotSink:
                 # A power cut came between a picture's first byte and its name.
                 if _TORN.fullmatch(entry.name):
                     entry.unlink()
-            self._sizes = {
-                entry.name: entry.stat().st_size for entry in self._folder.iterdir() if _OURS.fullmatch(entry.name)
-            }
+            # The oldest first: those of earlier runs by their names, then ours as they come. A clock that is set while
+            # we run, or was wrong when we began, must not make new pictures old.
+            earlier = sorted((entry for entry in self._folder.iterdir() if _OURS.fullmatch(entry.name)), key=str)
+            self._sizes = {entry.name: entry.stat().st_size for entry in earlier}
         except OSError as error:
             raise UsageError(
                 f"--snapshots {folder}: {error.strerror or error}", hint="choose a folder that you can write to"
@@ -78,13 +79,14 @@ class SnapshotSink:
             self._floor.check()
             with paths.atomic_write(self._folder / name) as file:
                 file.write(data)
+            self._sizes.pop(name, None)
             self._sizes[name] = len(data)
         return name
 
     def _make_room(self, more: int) -> None:
         """Delete the oldest until `more` bytes fit into the quota and the disk has room."""
         while self._sizes and (sum(self._sizes.values()) + more > self._quota or self._floor.low(now=True)):
-            oldest = min(self._sizes)
+            oldest = next(iter(self._sizes))
             with contextlib.suppress(FileNotFoundError):
                 (self._folder / oldest).unlink()
             del self._sizes[oldest]

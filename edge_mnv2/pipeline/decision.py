@@ -18,6 +18,9 @@ from edge_mnv2.settings.schema import GONE_SHARE, Output, check_thresholds
 
 APPEARED, GONE = "appeared", "gone"
 
+_CLOCK_SET_S = 2.0
+"""The clock was set where it moves by more against monotonic time; less is steering."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -93,6 +96,7 @@ class Decider:
         self.hidden = _hidden_rows(labels, list(allow), list(deny))
         self._rising: dict[int, _Rising] = {}
         self._present: dict[int, _Present] = {}
+        self._offset: Optional[float] = None
 
     @property
     def present(self) -> list[int]:
@@ -104,8 +108,12 @@ class Decider:
         """The labels of `present`."""
         return tuple(self._labels[row] for row in self._present)
 
-    def __call__(self, scores: np.ndarray, wall_time: float, frame: int) -> list[Event]:
-        """What changed with these scores (float32, one a row)."""
+    def __call__(
+        self, scores: np.ndarray, wall_time: float, frame: int, monotonic: Optional[float] = None
+    ) -> list[Event]:
+        """What changed with these scores (float32, one a row). `monotonic` seconds tell a clock that was set."""
+        if monotonic is not None:
+            self._follow_clock(wall_time - monotonic)
         events = [event for row in list(self._present) if (event := self._still(row, scores, wall_time, frame))]
         high = {row for row in np.flatnonzero(scores >= self._on).tolist() if row not in self.hidden}
         for row in [row for row in self._rising if row not in high]:
@@ -131,6 +139,17 @@ class Decider:
         events = [self._gone(row, frame) for row in list(self._present)]
         self._rising.clear()
         return events
+
+    def _follow_clock(self, offset: float) -> None:
+        """Where the clock was set, tell what began before in its new time: an event lasts as long as it did."""
+        shift = 0.0 if self._offset is None else offset - self._offset
+        if self._offset is None or abs(shift) > _CLOCK_SET_S:
+            self._offset = offset
+            for rising in self._rising.values():
+                rising.started += shift
+            for present in self._present.values():
+                present.started += shift
+                present.last_seen += shift
 
     def _still(self, row: int, scores: np.ndarray, wall_time: float, frame: int) -> Optional[Event]:
         present = self._present[row]

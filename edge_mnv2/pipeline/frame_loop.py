@@ -212,7 +212,7 @@ class FrameLoop:
         top = tuple(one for one in ranked if one.unit is not None or not one.score < threshold)
         wall_time = time.time()
         decider = self._decider
-        events = tuple(decider(scores, wall_time, frame.index)) if decider is not None else ()
+        events = tuple(decider(scores, wall_time, frame.index, time.monotonic())) if decider is not None else ()
         finished = time.monotonic_ns()
         self._idle_since, self._index = None, frame.index
         statistics = self.statistics

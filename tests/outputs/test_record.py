@@ -182,3 +182,49 @@ def test_a_recording_that_is_deleted_is_said_and_begun_anew(tmp_path: Path) -> N
         sink.write(frame_at(index / 20, index))
     sink.close()
     assert len(played(path)) > 30
+
+
+def test_what_is_left_out_is_counted(run: Run, stub: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    code, out, _ = run(
+        *["run", "--model", stub, "--source", "test:320x240@60", "--max-frames", 90, "--record", path, "--json"]
+    )
+    summary = json.loads(out)
+    assert code == 0 and summary["recorded"] == len(played(path)) and summary["skipped"] > 0
+    assert summary["recorded"] + summary["skipped"] == summary["frames"]
+    code, out, _ = run("run", "--model", stub, "--source", "test", "--max-frames", 2, "--json")
+    assert (json.loads(out)["recorded"], json.loads(out)["skipped"]) == (None, None), "unknown is null"
+
+
+@pytest.mark.slow
+def test_no_video_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board so busy that the first frame is never done."""
+    monkeypatch.setattr("edge_mnv2.outputs.record.annotated", lambda *_: time.sleep(60))
+    sink = Isolated(RecordSink(str(tmp_path / "out.mp4")))
+    for index in range(50):
+        sink.write(frame_at(index / 10, index))
+        time.sleep(0.01)
+    sink.close()
+    assert sink.errors > 0 and sink.counts == {"recorded": 0, "skipped": 50}
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_and_no_video_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = RecordSink(str(tmp_path / "out.mp4"))
+    sink.close()
+
+    def full() -> None:
+        raise OSError(28, "full")
+
+    monkeypatch.setattr(sink._floor, "check", full)
+    assert sink.wants(frame_at(0))
+    with pytest.raises(OSError, match="full"):
+        sink.write(frame_at(0))
+    with pytest.raises(OSError, match="no video"):
+        sink.close()
+
+
+def test_the_encoder_is_tried_before_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_mnv2.outputs.record._CODECS", (("no-such-encoder", {}),))
+    with pytest.raises(UsageError, match=r"neither H\.264 nor MPEG-4"):
+        RecordSink(str(tmp_path / "out.mp4"))

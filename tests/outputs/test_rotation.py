@@ -292,3 +292,27 @@ def test_a_lossless_sink_gets_every_picture() -> None:
         sink.write(result(index))
     sink.close()
     assert slow.frames == list(range(40)) and sink.errors == sink.skipped == 0
+
+
+@pytest.mark.parametrize("years", [56, -3])
+def test_a_clock_that_is_set_makes_no_log_old(tmp_path: Path, years: int) -> None:
+    """An age of two hours is two hours that have passed, whatever the clock says."""
+    path = tmp_path / "log.jsonl"
+    log = LogFile(str(path), rotation=Rotation.parse("2h"))
+    start = NOON if years < 0 else 100.0
+    for minute in range(0, 150, 10):
+        jump = years * 365 * 86400 if minute >= 30 else 0
+        log.write(result(minute, wall_time=start + minute * 60 + jump, finished_at=minute * 60 * 10**9))
+    log.close()
+    names = {file.name: len(file.read_text().splitlines()) for file in tmp_path.iterdir()}
+    assert names == {"log.jsonl.1": 12, "log.jsonl": 3}
+
+
+@pytest.mark.parametrize(("first", "then"), [(100.0, NOON), (NOON, 100.0), (NOON + 10**8, NOON)])
+def test_a_log_of_a_wrong_clock_is_not_old_at_the_next_start(tmp_path: Path, first: float, then: float) -> None:
+    path = tmp_path / "log.jsonl"
+    for wall_time in (first, then):
+        log = LogFile(str(path), rotation=Rotation.parse("1d"))
+        log.write(result(wall_time=wall_time))
+        log.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["log.jsonl"]

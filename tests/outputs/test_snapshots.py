@@ -86,3 +86,18 @@ def test_the_page_keeps_a_picture_on_the_board(tmp_path: Path) -> None:
         assert cv2.imread(str(folder / saved)).shape == (480, 640, 3)
         with urllib.request.urlopen(f"{served.url}api/state", timeout=10) as answer:
             assert json.load(answer)["snapshots"] is True
+
+
+@pytest.mark.parametrize("years", [56, -3])
+def test_a_clock_that_is_set_does_not_delete_the_newest(tmp_path: Path, years: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    size = len(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+    sink = SnapshotSink(str(tmp_path), quota=int(4.5 * size))
+    saved = []
+    for index in range(12):
+        wall = (NOON if years < 0 else 100.0) + index + (years * 365 * 86400 if index >= 6 else 0)
+        frame = Frame(pixels, "bgr", 0, index)
+        sink.write(result(index, frame=frame, wall_time=wall, events=(event("appeared", frame=index),)))
+        saved.append(timestamp(wall).replace(":", "-"))
+        names = sorted(path.name.split("_")[0] for path in tmp_path.iterdir())
+        assert names == sorted(saved[-4:]), "the newest four, always"

@@ -76,3 +76,25 @@ def test_thresholds_out_of_order_are_refused(on: float, off: float, results: int
 def test_without_a_word_gone_follows_appear(on: float, off: float) -> None:
     decider = Decider(LABELS, on=on, results=1)
     assert follow(decider, [[on, 0, 0], [off + 0.001, 0, 0], [off - 0.001, 0, 0]]) == [(0, APPEARED, 0), (2, GONE, 0)]
+
+
+@pytest.mark.parametrize("years", [56, -3])
+def test_an_event_across_a_clock_that_is_set(years: int) -> None:
+    """Six seconds are six seconds, told in the new time."""
+    decider = Decider(LABELS, on=0.5, off=0.5, results=2)
+    jump = years * 365 * 86400.0
+    events: list[Event] = []
+    for second, score in enumerate([0.6, 0.7, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1, 0.1]):
+        wall = 100.0 + second + (jump if second >= 4 else 0.0)
+        events += decider(np.array([score, 0, 0], np.float32), wall, second, 5000.0 + second)
+    appeared, gone = events
+    assert appeared.started == 100.0
+    assert (gone.started, gone.ended) == (100.0 + jump, 106.0 + jump)
+
+
+def test_a_clock_that_is_steered_changes_nothing() -> None:
+    decider = Decider(LABELS, on=0.5, off=0.5, results=1)
+    events: list[Event] = []
+    for second, score in enumerate([0.9] * 50 + [0.1]):
+        events += decider(np.array([score, 0, 0], np.float32), 100.0 + second * 1.0005, second, 5000.0 + second)
+    assert events[-1].started == 100.0
