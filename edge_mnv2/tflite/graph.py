@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_mnv2.errors import ModelError
 from edge_mnv2.tflite.ir import Graph, Operator, Quantization, Signature, Subgraph, Tensor
-from edge_mnv2.tflite.schema import Decoder, Record, Union, encode, members, numbers
+from edge_mnv2.tflite.schema import Record, Union, decode, encode, members, numbers
 
 __all__ = ["Graph", "Operator", "Quantization", "Signature", "Subgraph", "Tensor", "read", "write"]
 
@@ -21,8 +21,7 @@ def read(data: bytes, name: str = "the model") -> Graph:
 
     Constants are views of `data`, not copies.
     """
-    decoder = Decoder(bytes(data), name)
-    root = decoder.root("Model")
+    root, newer = decode(bytes(data), name)
     reader = _Reader(name, bytes(data), root)
     subgraphs = [reader.subgraph(record) for record in root["subgraphs"] or []]
     if not subgraphs:
@@ -37,7 +36,7 @@ def read(data: bytes, name: str = "the model") -> Graph:
         [reader.signature(record, subgraphs) for record in root["signature_defs"] or []],
         root["version"],
         _appended_archive(bytes(data)),
-        sorted(set(decoder.newer)),
+        newer,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import ModelError
+from edge_mnv2.tflite.wire_formats import Damaged, Flatbuffer, Table
 
 IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16
@@ -114,7 +115,7 @@ def fields(table: str) -> tuple[Field, ...]:
         if hasattr(value, "__code__") and not _NOT_FIELDS.match(name)
     }
     derived = {name + suffix for name in getters for suffix in ("Length", "AsNumpy", "IsNone")}
-    found = []
+    listed = []
     for getter in sorted(getters.keys() - derived):
         arguments = getters[getter]
         probe, value = _probe(cls, getter, arguments, present=True)
@@ -135,8 +136,8 @@ def fields(table: str) -> tuple[Field, ...]:
             default = _probe(cls, getter, arguments, present=False)[1]
         else:
             kind, type_ = ("string", None) if "String" in probe.calls else ("table", type(value).__name__)
-        found.append(Field(name, probe.slot, kind, type_, default))
-    return tuple(sorted(found, key=lambda field: field.slot))
+        listed.append(Field(name, probe.slot, kind, type_, default))
+    return tuple(sorted(listed, key=lambda field: field.slot))
 
 
 def _dtype(flags: Any) -> np.dtype:
@@ -157,94 +158,86 @@ def numbers(enum: str) -> dict[str, int]:
     return {name: value for value, name in members(enum).items()}
 
 
-class Decoder:
-    """Reads tables of one flatbuffer. Every position is checked; anything outside raises ModelError.
+def decode(data: bytes, name: str) -> tuple[Record, list[str]]:
+    """The model in `data` as a record, and what of it the installed schema does not know.
 
-    `newer` collects what the file has and the installed schema does not know.
+    Every access is checked. Raises ModelError, which calls the file `name`, where it is no sound `.tflite`.
     """
+    if data[4:8] != IDENTIFIER:
+        hint = "its bytes 4 to 8 are not TFL3"
+        if name.lower().endswith(".onnx"):
+            hint = "only `run`, `classify`, `evaluate` and `profile` take ONNX; build a .tflite of the same weights"
+        raise ModelError(f"{name} is not a .tflite model", hint=hint)
+    # What a sound file of this size can hold at most; more means that its tables repeat themselves on purpose.
+    decoder = _Decoder(min(len(data), 4_000_000))
+    try:
+        return decoder.record("Model", Flatbuffer(data).root()), sorted(set(decoder.newer))
+    except Damaged as error:
+        raise ModelError(f"{name} is damaged: {error}", hint="get the file again") from None
 
-    def __init__(self, data: bytes, name: str) -> None:
-        self._data = data
-        self._name = name
-        # What a sound file of this size can hold at most; more means that its tables repeat themselves on purpose.
-        self._steps = min(len(data), 4_000_000)
+
+class _Decoder:
+    """Makes records of tables; `newer` collects what the installed schema does not know."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
         self.newer: list[str] = []
-
-    def root(self, table: str) -> Record:
-        """The file's root table. Raises ModelError where this is no TFLite file."""
-        if self._data[4:8] != IDENTIFIER:
-            hint = "its bytes 4 to 8 are not TFL3"
-            if self._name.lower().endswith(".onnx"):
-                hint = "only `run`, `classify`, `evaluate` and `profile` take ONNX; build a .tflite of the same weights"
-            raise ModelError(f"{self._name} is not a .tflite model", hint=hint)
-        return self._table(table, self._number("<I", 0))
-
-    def _damaged(self, what: str) -> ModelError:
-        return ModelError(f"{self._name} is damaged: {what}", hint="get the file again")
-
-    def _number(self, format_: str, position: int) -> Any:
-        if not 0 <= position <= len(self._data) - struct.calcsize(format_):
-            raise self._damaged(f"it points to byte {position} of {len(self._data)}")
-        return struct.unpack_from(format_, self._data, position)[0]
 
     def _spend(self, steps: int) -> None:
         self._steps -= steps
         if self._steps < 0:
-            raise self._damaged("its tables refer to each other without end")
+            raise Damaged("its tables refer to each other without end")
 
-    def _table(self, table: str, position: int) -> Record:
+    def record(self, name: str, table: Table) -> Record:
+        """`table`, which is one of the schema's `name`."""
         self._spend(8)
-        vtable = position - self._number("<i", position)
-        size = self._number("<H", vtable)
-        known = fields(table)
+        known = fields(name)
         record: Record = {}
         for field in known:
-            offset = self._number("<H", vtable + 4 + 2 * field.slot) if 6 + 2 * field.slot <= size else 0
-            record[field.name] = self._value(field, position + offset, record) if offset else field.default
-        for slot in range(known[-1].slot + 1 if known else 0, (size - 4) // 2):
-            self._spend(1)
-            if self._number("<H", vtable + 4 + 2 * slot):
-                self.newer.append(f"field {slot} of {table}")
+            record[field.name] = self._value(field, table, record) if table.field(field.slot) else field.default
+        unknown = range(known[-1].slot + 1 if known else 0, table.fields)
+        self._spend(len(unknown))
+        self.newer += [f"field {slot} of {name}" for slot in unknown if table.field(slot)]
         return record
 
-    def _value(self, field: Field, position: int, record: Record) -> Any:
+    def _value(self, field: Field, table: Table, record: Record) -> Any:
+        data = table.buffer.data
         if field.kind == "scalar":
-            return self._scalar(field.type, position)
-        target = position + self._number("<I", position)
-        if field.kind == "string":
-            return self._string(target)
-        if field.kind == "table":
-            return self._table(field.type, target)
-        if field.kind == "union":
+            form = "<" + field.type.packer_type.format.lstrip("<")
+            return field.type.py_type(table.scalar(field.slot, form))
+        if field.kind in ("table", "union"):
+            name, inner = field.type, table.table(field.slot)
+            assert inner is not None
+            if field.kind == "table":
+                return self.record(name, inner)
             tag = record[field.name + "_type"]
-            kind = members(field.type).get(tag)
+            kind = members(name).get(tag)
             if kind is None:
-                self.newer.append(f"{field.type} number {tag}")
+                self.newer.append(f"{name} number {tag}")
                 return None
-            return Union(kind, self._table(kind, target)) if kind != "NONE" else None
-        length = self._number("<I", target)
+            return Union(kind, self.record(kind, inner)) if kind != "NONE" else None
+        if field.kind == "tables":
+            inside = table.tables(field.slot)
+            self._spend(len(inside))
+            return [self.record(field.type, one) for one in inside]
+        size = {"string": 1, "strings": 4}.get(field.kind) or field.type.itemsize
+        start, count = table.vector(field.slot, size)
         if field.kind == "scalars":
-            start, nbytes = target + 4, length * field.type.itemsize
-            if start + nbytes > len(self._data):
-                raise self._damaged(f"a vector of {length} values ends beyond the file")
-            return np.frombuffer(self._data, field.type, length, start)
-        self._spend(length)
-        if target + 4 + 4 * length > len(self._data):
-            raise self._damaged(f"a vector of {length} tables ends beyond the file")
-        elements = [start + self._number("<I", start) for start in range(target + 4, target + 4 + 4 * length, 4)]
-        if field.kind == "strings":
-            return [self._string(element) for element in elements]
-        return [self._table(field.type, element) for element in elements]
+            return np.frombuffer(data, field.type, count, start)
+        if field.kind == "string":
+            return self._text(data[start : start + count])
+        offsets = struct.unpack_from(f"<{count}I", data, start)
+        return [self._string(table, start + 4 * row + offset) for row, offset in enumerate(offsets)]
 
-    def _scalar(self, flags: Any, position: int) -> Any:
-        return flags.py_type(self._number("<" + flags.packer_type.format.lstrip("<"), position))
+    def _string(self, table: Table, position: int) -> str:
+        count = table.buffer.read("<I", position)
+        if position + 4 + count > table.buffer.size:
+            raise Damaged("a name ends beyond the file")
+        return self._text(table.buffer.data[position + 4 : position + 4 + count])
 
-    def _string(self, position: int) -> str:
-        length = self._number("<I", position)
-        self._spend(length)
-        if position + 4 + length > len(self._data):
-            raise self._damaged(f"a name of {length} bytes ends beyond the file")
-        return self._data[position + 4 : position + 4 + length].decode("utf-8", "surrogateescape")
+    def _text(self, content: bytes) -> str:
+        self._spend(len(content))
+        return bytes(content).decode("utf-8", "surrogateescape")
 
 
 def encode(table: str, record: Record, *, size_hint: int = 1024) -> bytes:

@@ -67,6 +67,11 @@ class Table:
         if position % 4 or position + self._size > buffer.size:
             raise Damaged("a table lies outside the file")
 
+    @property
+    def fields(self) -> int:
+        """How many fields the table has room for."""
+        return len(self._offsets)
+
     def field(self, number: int, size: int = 1) -> int:
         """Absolute position of a field of `size` bytes, 0 where it is not set."""
         offset = self._offsets[number] if number < len(self._offsets) else 0
