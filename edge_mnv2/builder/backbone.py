@@ -92,17 +92,17 @@ def compiled_like(compiled: Graph, original: Backbone, name: str = "the compiled
     output = main.outputs[0] if len(main.outputs) == 1 else None
     if not any(operator.custom_code == "edgetpu-custom-op" for operator in main.operators):
         raise ModelError(f"{name} is not compiled for the Coral Edge TPU", hint="see `edge-mnv2 compile`")
-    found = Backbone(compiled, output, original.classes) if output is not None and output.quantized else None
-    if found is None or found.size != original.size:
+    backbone = Backbone(compiled, output, original.classes) if output is not None and output.quantized else None
+    if backbone is None or backbone.size != original.size:
         raise ModelError(f"{name} does not end in the {original.size} values of the backbone's embedding")
-    same = (found.embedding.dtype, found.zero_point) == (original.embedding.dtype, original.zero_point)
-    if not same or abs(found.scale / original.scale - 1) > _SAME_SCALE:
+    same = (backbone.embedding.dtype, backbone.zero_point) == (original.embedding.dtype, original.zero_point)
+    if not same or abs(backbone.scale / original.scale - 1) > _SAME_SCALE:
         raise ModelError(
             f"{name} has its embedding in other integers than the backbone: it was compiled from another model",
             hint="compile the backbone itself, cut at its average pool",
         )
     compiled.signatures, compiled.archive = [], b""
-    return found
+    return backbone
 
 
 def layers(graph: Graph) -> list[int]:
@@ -147,7 +147,7 @@ def _last_pool(operators: list[Operator]) -> Optional[int]:
 def _classes(following: list[Operator], embedding: Tensor) -> Optional[Classes]:
     """The widest linear layer that takes the embedding, as it is or reshaped."""
     same = {id(embedding)}
-    found: list[Classes] = []
+    layers: list[Classes] = []
     for operator in following:
         source = operator.inputs[0] if operator.inputs else None
         if source is None or id(source) not in same:
@@ -159,16 +159,16 @@ def _classes(following: list[Operator], embedding: Tensor) -> Optional[Classes]:
             bias = operator.inputs[2] if len(operator.inputs) > 2 else None
             rows = weights.shape[0]
             if weights.size == rows * int(np.prod(embedding.shape)):
-                found.append(Classes(weights.reshape(rows, -1), np.zeros(rows) if bias is None else bias.real()))
-    return max(found, key=lambda classes: len(classes.bias), default=None)
+                layers.append(Classes(weights.reshape(rows, -1), np.zeros(rows) if bias is None else bias.real()))
+    return max(layers, key=lambda classes: len(classes.bias), default=None)
 
 
 def _needed(operators: list[Operator], outputs: list[Tensor]) -> list[Operator]:
     """The operators that `outputs` depend on, in their order."""
     wanted = {id(output) for output in outputs}
-    kept: list[Operator] = []
+    needed: list[Operator] = []
     for operator in reversed(operators):
         if any(id(tensor) in wanted for tensor in operator.outputs):
-            kept.append(operator)
+            needed.append(operator)
             wanted |= {id(tensor) for tensor in operator.inputs if tensor is not None}
-    return kept[::-1]
+    return needed[::-1]

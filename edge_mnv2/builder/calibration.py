@@ -40,10 +40,10 @@ def activation_ranges(
             interpreter.invoke()
             values = [interpreter.tensor(index[name]) for name in names]
             seen.append([(float(value.min()), float(value.max())) for value in values])
-    found = np.array(seen)
-    ranges = {name: (float(low), float(high)) for name, (low, high) in zip(names, found.mean(axis=0))}
+    limits = np.array(seen)
+    ranges = {name: (float(low), float(high)) for name, (low, high) in zip(names, limits.mean(axis=0))}
     if regression:
-        last = found[:, names.index(LOGITS)]
+        last = limits[:, names.index(LOGITS)]
         ranges[LOGITS] = (float(last[:, 0].min()), float(last[:, 1].max()))
     return ranges
 
@@ -189,9 +189,9 @@ def _read_ranges(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         digest, ranges = content["weights_sha256"], content["ranges"]
-        found = {str(name): (float(low), float(high)) for name, (low, high) in ranges.items()}
+        values = {str(name): (float(low), float(high)) for name, (low, high) in ranges.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} holds no calibration ranges ({error})", hint="install edge-mnv2 again") from error
     if digest != weights.sha256:
         raise UsageError(f"weights {weights.source} are not those that {what} belong to", hint=_CALIBRATE)
-    return found
+    return values

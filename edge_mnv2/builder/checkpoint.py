@@ -257,15 +257,15 @@ def _safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
         raise _damaged(name, f"the file ends within its header ({len(data)} bytes)")
     try:
         header = json.loads(data[8 : 8 + length].decode("utf-8"))
-        body = memoryview(data)[8 + length :]
+        values = memoryview(data)[8 + length :]
         tensors = {}
         for key, entry in header.items():
             if key == "__metadata__":
                 continue
             dtype, shape, (start, end) = _SAFETENSORS[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-            if not all(type(number) is int and number >= 0 for number in (start, end, *shape)) or end > len(body):
+            if not all(type(number) is int and number >= 0 for number in (start, end, *shape)) or end > len(values):
                 raise ValueError("offsets")
-            tensors[key] = _values(body[start:end], dtype).reshape(shape)
+            tensors[key] = _values(values[start:end], dtype).reshape(shape)
         return tensors
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, MemoryError) as error:
         raise _damaged(name, "the header does not describe the tensors") from error

@@ -148,8 +148,8 @@ def onnx_ms(model: bytes) -> Optional[float]:
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    feed = {given.name: np.zeros(given.shape, np.uint8)}
+    (model_input,) = session.get_inputs()
+    feed = {model_input.name: np.zeros(model_input.shape, np.uint8)}
     return _median_ms(lambda: session.run(None, feed))
 
 

@@ -89,9 +89,9 @@ class CompilerReport:
 
 def find_compiler() -> str:
     """The compiler's path. Raises AcceleratorError that says why there is none and what to do."""
-    found = shutil.which(NAME)
-    if found is not None:
-        return found
+    path = shutil.which(NAME)
+    if path is not None:
+        return path
     machine = platform.machine()
     if machine.lower() not in MACHINES:
         raise AcceleratorError(
@@ -167,9 +167,9 @@ def parse_report(text: str) -> CompilerReport:
 
 
 def _bytes(text: Optional[str]) -> Optional[int]:
-    found = re.fullmatch(r"([\d.]+)\s*([KMG]iB|B)", text or "")
+    match = re.fullmatch(r"([\d.]+)\s*([KMG]iB|B)", text or "")
     try:
-        return round(float(found[1]) * _UNITS[found[2]]) if found else None
+        return round(float(match[1]) * _UNITS[match[2]]) if match else None
     except ValueError:
         return None
 
@@ -187,7 +187,7 @@ def compile_for_edgetpu(
     out: Optional[Path] = None,
     *,
     min_runtime_version: Optional[int] = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Compile `model` (a name or a path) into `out` and write labels and sidecar beside it.
 

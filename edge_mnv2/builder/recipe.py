@@ -42,7 +42,7 @@ RESOLUTION = 224
 Say = Callable[[str], None]
 
 
-def build(request: BuildRequest, say: Say = lambda line: None) -> BuildReport:
+def build(request: BuildRequest, say: Say = lambda _: None) -> BuildReport:
     """Build, write and measure. Every file appears whole or not at all.
 
     Raises UsageError for what cannot go together or be written, ModelError for weights that do not fit, LabelsError,

@@ -60,9 +60,9 @@ class Familiarity:
 
     def describe(self, embeddings: np.ndarray) -> np.ndarray:
         """Rectified evidence of length one (zeros where there is none)."""
-        found = embeddings if self.evidence is None else self.evidence(embeddings)
-        found = np.maximum(found, 0)
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+        evidence = embeddings if self.evidence is None else self.evidence(embeddings)
+        evidence = np.maximum(evidence, 0)
+        return evidence / np.maximum(np.linalg.norm(evidence, axis=1, keepdims=True), 1e-9)
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
         """Familiarity of each picture, 1 at most; below 0 the integer graph says 0."""

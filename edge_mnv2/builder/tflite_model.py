@@ -64,7 +64,7 @@ class NumberFormat(Protocol):
 
     dtype: str
 
-    def quantization(self, name: str) -> Optional[Quantization]:
+    def quantization(self, name: str, /) -> Optional[Quantization]:
         """Quantization of the activation `name`; None in a float model."""
 
     def constants(self, operation: Operation) -> tuple[Tensor, Tensor]:
@@ -175,7 +175,7 @@ PIXEL_MEAN = PIXEL_STD = 127.5
 class _Floats:
     dtype = "float32"
 
-    def quantization(self, name: str) -> Optional[Quantization]:
+    def quantization(self, _name: str) -> Optional[Quantization]:
         return None
 
     def constants(self, operation: Operation) -> tuple[Tensor, Tensor]:

@@ -46,8 +46,8 @@ def find(path: Path) -> Delegation:
     if done.returncode < 0:
         return Delegation(problem=f"the runtime crashes on it ({_signal_name(-done.returncode)})")
     try:
-        found = json.loads(done.stdout)
-        return Delegation(**{**found, "operators": tuple(found.get("operators", ()))})
+        answer = json.loads(done.stdout)
+        return Delegation(**{**answer, "operators": tuple(answer.get("operators", ()))})
     except (ValueError, TypeError):
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         return Delegation(problem=f"the runtime could not be asked: {''.join(last) or 'no answer'}")

@@ -102,7 +102,7 @@ def inspect(path: Path) -> Inspection:
         arena_bytes=costs.arena_bytes(model.main),
         edgetpu=compiled,
         edgetpu_verdict=None if compiled else verdict(model),
-        notes=tuple(_notes(model, layers, compiled)),
+        notes=tuple(_notes(model, compiled)),
     )
 
 
@@ -220,7 +220,7 @@ def detail(operator: Operator) -> str:
 _ACTIVATIONS = {1: "relu", 2: "relu -1..1", 3: "relu6", 4: "tanh", 5: "sign"}
 
 
-def _notes(model: Graph, layers: tuple[Layer, ...], compiled: bool) -> list[str]:
+def _notes(model: Graph, compiled: bool) -> list[str]:
     notes = []
     if len(model.subgraphs) > 1:
         notes.append(f"{len(model.subgraphs)} subgraphs: MACs and activation memory are those of the first")

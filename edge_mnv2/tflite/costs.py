@@ -173,12 +173,12 @@ def operator_parameters(operator: Operator, seen: Optional[set[int]] = None) -> 
 
 def total(values: Iterable[Optional[int]]) -> Optional[int]:
     """The sum, None where one of `values` is."""
-    found = 0
+    count = 0
     for value in values:
         if value is None:
             return None
-        found += value
-    return found
+        count += value
+    return count
 
 
 def arena_bytes(subgraph: Subgraph) -> Optional[int]:

@@ -100,10 +100,10 @@ def verdict(graph: Graph) -> Optional[Verdict]:
         mapped, position = mapped + 1, position + 1
     several = [f"{len(graph.subgraphs)} subgraphs instead of one"] if len(graph.subgraphs) != 1 else []
     counted = Counter(reason for reason in reasons if reason is not None)
-    found = several + [f"{reason} ({count} times)" if count > 1 else reason for reason, count in counted.items()]
+    problems = several + [f"{reason} ({count} times)" if count > 1 else reason for reason, count in counted.items()]
     if any(reason is None for reason in reasons[position:]):
-        found.append("operators behind the first of these run on the CPU too")
-    return Verdict(len(reasons), 0 if several else mapped, tuple(found))
+        problems.append("operators behind the first of these run on the CPU too")
+    return Verdict(len(reasons), 0 if several else mapped, tuple(problems))
 
 
 def operator_problem(operator: Operator) -> Optional[str]:
@@ -149,11 +149,11 @@ def _own_limit(operator: Operator) -> Optional[str]:
 
 def _axes(operator: Operator, rank: int) -> Optional[set[int]]:
     """The axes that a reduction or padding changes, None where they are not constant."""
-    given = operator.inputs[1] if len(operator.inputs) > 1 else None
-    if given is None or given.data is None:
+    axes = operator.inputs[1] if len(operator.inputs) > 1 else None
+    if axes is None or axes.data is None:
         return None
     try:
-        values = given.array()
+        values = axes.array()
     except ModelError:
         return None
     if operator.kind == "PAD":
@@ -163,7 +163,7 @@ def _axes(operator: Operator, rank: int) -> Optional[set[int]]:
 
 def check_edgetpu(model: bytes) -> None:
     """Raises ModelError with the first reasons why not all of `model` would run on the Edge TPU."""
-    found = verdict(read(model))
-    if found is not None and found.problems:
-        more = f" and {len(found.problems) - 3} more" if len(found.problems) > 3 else ""
-        raise ModelError(f"the model cannot be compiled for the Edge TPU: {'; '.join(found.problems[:3])}{more}")
+    judgement = verdict(read(model))
+    if judgement is not None and judgement.problems:
+        more = f" and {len(judgement.problems) - 3} more" if len(judgement.problems) > 3 else ""
+        raise ModelError(f"the model cannot be compiled for the Edge TPU: {'; '.join(judgement.problems[:3])}{more}")

@@ -208,13 +208,13 @@ def write(graph: Graph) -> bytes:
     return encode("Model", root, size_hint=size + (64 << 10)) + graph.archive
 
 
-def _indices(tensors: Sequence[Optional[Tensor]], places: dict[int, int], where: str) -> np.ndarray:
-    found = []
+def _indices(tensors: Sequence[Optional[Tensor]], places: dict[int, int], owner: str) -> np.ndarray:
+    indices = []
     for tensor in tensors:
         if tensor is not None and id(tensor) not in places:
-            raise ModelError(f"tensor '{tensor.name}' of {where} is not in its subgraph")
-        found.append(-1 if tensor is None else places[id(tensor)])
-    return np.array(found, np.int32)
+            raise ModelError(f"tensor '{tensor.name}' of {owner} is not in its subgraph")
+        indices.append(-1 if tensor is None else places[id(tensor)])
+    return np.array(indices, np.int32)
 
 
 def _signature(signature: Signature, graph: Graph) -> Record:
@@ -288,13 +288,13 @@ class _Writer:
         }
 
     def _operator(self, operator: Operator, places: dict[int, int]) -> Record:
-        where = f"operator {operator.name}"
+        owner = f"operator {operator.name}"
         record = {
             **operator.extra,
             "opcode_index": self._code(operator),
-            "inputs": _indices(operator.inputs, places, where),
-            "outputs": _indices(operator.outputs, places, where),
-            "intermediates": _indices(operator.intermediates, places, where) if operator.intermediates else None,
+            "inputs": _indices(operator.inputs, places, owner),
+            "outputs": _indices(operator.outputs, places, owner),
+            "intermediates": _indices(operator.intermediates, places, owner) if operator.intermediates else None,
             "custom_options": None
             if operator.custom_options is None
             else np.frombuffer(operator.custom_options, np.uint8),

@@ -162,9 +162,9 @@ class Subgraph:
     def drop_unused(self) -> None:
         """Forget tensors that nothing mentions any more, and take in those that were appended with an operator."""
         mentioned = {id(tensor): tensor for tensor in self.used()}
-        kept = [tensor for tensor in self.tensors if id(tensor) in mentioned]
-        known = {id(tensor) for tensor in kept}
-        self.tensors = kept + [tensor for key, tensor in mentioned.items() if key not in known]
+        tensors = [tensor for tensor in self.tensors if id(tensor) in mentioned]
+        known = {id(tensor) for tensor in tensors}
+        self.tensors = tensors + [tensor for key, tensor in mentioned.items() if key not in known]
 
 
 @dataclass(eq=False)

@@ -72,25 +72,25 @@ class _Probe:
             self.slot = (vtable_offset - 4) // 2
         return int(self.present)
 
-    def Get(self, flags: Any, position: int) -> int:
+    def Get(self, flags: Any, _position: int) -> int:
         self.calls.setdefault("Get", flags)
         return 0
 
-    def GetVectorAsNumpy(self, flags: Any, position: int) -> None:
+    def GetVectorAsNumpy(self, flags: Any, _position: int) -> None:
         self.calls["GetVectorAsNumpy"] = flags
 
-    def Vector(self, position: int) -> int:
+    def Vector(self, _position: int) -> int:
         return 0
 
-    def Indirect(self, position: int) -> int:
+    def Indirect(self, _position: int) -> int:
         self.calls["Indirect"] = True
         return 0
 
-    def String(self, position: int) -> bytes:
+    def String(self, _position: int) -> bytes:
         self.calls["String"] = True
         return b""
 
-    def Union(self, table: Any, position: int) -> None:
+    def Union(self, _table: Any, _position: int) -> None:
         self.calls["Union"] = True
 
 

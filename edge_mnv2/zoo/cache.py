@@ -21,10 +21,10 @@ _MOST_FILES = 5000
 
 @dataclass(frozen=True)
 class Copy:
-    """A file that may hold an entry. `where`: "package", "cache", "registry" (a team's folder) or "mirror"."""
+    """A file that may hold an entry. `place`: "package", "cache", "registry" (a team's folder) or "mirror"."""
 
     path: Path
-    where: str
+    place: str
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ def cached_path(entry: Entry) -> Path:
 
 def copies(entry: Entry) -> list[Copy]:
     """Where the entry's file is looked for, best place first: what ships, the cache, a team's folder, the mirror."""
-    found = []
+    places = []
     if entry.package_file is not None:
-        found.append(Copy(paths.packaged("models", entry.package_file), "package"))
-    found.append(Copy(cached_path(entry), "cache"))
-    found += [Copy(Path(source.path), "registry") for source in entry.sources if isinstance(source, FolderSource)]
+        places.append(Copy(paths.packaged("models", entry.package_file), "package"))
+    places.append(Copy(cached_path(entry), "cache"))
+    places += [Copy(Path(source.path), "registry") for source in entry.sources if isinstance(source, FolderSource)]
     folder = mirror()
     # What a recipe builds has no hash by which a stranger's file could be told from it.
     if folder is not None and entry.sha256 is not None:
-        found.append(Copy(folder / entry.file, "mirror"))
-    return found
+        places.append(Copy(folder / entry.file, "mirror"))
+    return places
 
 
 def problem(path: Path, entry: Entry, *, fresh: bool = False) -> Optional[str]:
@@ -147,10 +147,10 @@ def entry_labels(entry: Entry) -> Optional[list[str]]:
     path = label_path(entry)
     if entry.labels_sha256 is not None and path.is_file():
         try:
-            found = sha256_of(path)
+            digest = sha256_of(path)
         except OSError as error:
             raise LabelsError(f"{path} cannot be read: {error.strerror or error}") from None
-        if found != entry.labels_sha256:
+        if digest != entry.labels_sha256:
             raise LabelsError(
                 f"{path} is not the label file that {entry.registry} pins", hint=f"edge-mnv2 pull {entry.name}"
             )

@@ -39,10 +39,10 @@ def sha256_of(path: Union[Path, str], *, fresh: bool = False) -> str:
     with path.open("rb") as handle:
         while chunk := handle.read(_CHUNK):
             digest.update(chunk)
-    found = digest.hexdigest()
+    hexdigest = digest.hexdigest()
     if _stamp(path) == stamp and _settled(stamp):
-        _remember(key, [*stamp, found])
-    return found
+        _remember(key, [*stamp, hexdigest])
+    return hexdigest
 
 
 def _stamp(path: Path) -> list:

@@ -148,19 +148,19 @@ class Entry:
         return self.labels if isinstance(self.labels, str) and "." in self.labels else None
 
 
-def parse_entries(document: Any, where: str, registry: Optional[str] = None, base: Optional[str] = None) -> list[Entry]:
-    """The entries of a registry document, checked. Raises ProfileError naming `where`, entry and key."""
-    top = Fields(document, where, ProfileError)
+def parse_entries(document: Any, file: str, registry: Optional[str] = None, base: Optional[str] = None) -> list[Entry]:
+    """The entries of a registry document, checked. Raises ProfileError naming `file`, entry and key."""
+    top = Fields(document, file, ProfileError)
     models = top.mapping("models")
     top.end()
     if not models:
-        raise ProfileError(f"{where} has no models in it", hint="it needs a mapping `models:`")
+        raise ProfileError(f"{file} has no models in it", hint="it needs a mapping `models:`")
     entries = []
     for name, values in models.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ProfileError(f"{where}: '{name}' cannot be a model's name", hint="use letters, digits, dots, _ and -")
-        entries.append(_entry(name, Fields(values, f"{where}: {name}", ProfileError), registry, base))
-    _check_twins(entries, where)
+            raise ProfileError(f"{file}: '{name}' cannot be a model's name", hint="use letters, digits, dots, _ and -")
+        entries.append(_entry(name, Fields(values, f"{file}: {name}", ProfileError), registry, base))
+    _check_twins(entries, file)
     return entries
 
 
@@ -253,14 +253,14 @@ def _recipe(fields: Fields) -> dict[str, Any]:
     if values is None:
         return {}
     inner = Fields(values, f"{fields.place}: recipe", ProfileError)
-    found = {
+    recipe = {
         "weights": inner.text("weights", ("imagenet",)) or "imagenet",
         "resolution": inner.integer("resolution", 32) or 224,
         "float": inner.flag("float"),
         "target": inner.text("target", ("cpu", "edgetpu")) or "cpu",
     }
     inner.end()
-    return found
+    return recipe
 
 
 def _input(fields: Fields) -> Optional[ModelInput]:
@@ -334,7 +334,7 @@ def without_credentials(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
-def _check_twins(entries: list[Entry], where: str) -> None:
+def _check_twins(entries: list[Entry], file: str) -> None:
     named = {entry.name: entry for entry in entries}
     for entry in entries:
         if entry.twin is None:
@@ -342,5 +342,5 @@ def _check_twins(entries: list[Entry], where: str) -> None:
         twin = named.get(entry.twin)
         if twin is None or twin.twin != entry.name or twin.runs_on == entry.runs_on:
             raise ProfileError(
-                f"{where}: {entry.name}: its twin '{entry.twin}' must be here, run on the other device and name it too"
+                f"{file}: {entry.name}: its twin '{entry.twin}' must be here, run on the other device and name it too"
             )

@@ -28,11 +28,11 @@ def row(entry: Entry) -> dict[str, Any]:
         "task": entry.task,
         "input": None if entry.input is None else {"shape": list(entry.input.shape), "dtype": entry.input.dtype},
         "bytes": copy.path.stat().st_size if entry.bytes is None and copy is not None else entry.bytes,
-        "cached": copy is not None and copy.where in ("package", "cache"),
+        "cached": copy is not None and copy.place in ("package", "cache"),
         "path": None if copy is None else str(copy.path),
         "cpu": entry.cpu,
         "tpu": entry.tpu,
-        "where": "damaged" if copy is None and damaged else None if copy is None else copy.where,
+        "where": "damaged" if copy is None and damaged else None if copy is None else copy.place,
         "licence": entry.licence,
         "registry": entry.registry or OURS,
     }
@@ -62,16 +62,16 @@ def verify(entry: Entry) -> list[dict[str, Any]]:
     """Hash every copy of the entry that is here, whatever was remembered; `problem` is None for a good one."""
     rows = []
     for copy in cache.copies(entry):
-        if copy.where == "mirror":
+        if copy.place == "mirror":
             continue
         try:
             wrong = cache.problem(copy.path, entry, fresh=True)
         except FileNotFoundError:
             # What is not in the cache is no fault; what should have been installed is.
-            if copy.where != "package":
+            if copy.place != "package":
                 continue
             wrong = "it is missing"
-        rows.append({"name": entry.name, "path": str(copy.path), "where": copy.where, "problem": wrong})
+        rows.append({"name": entry.name, "path": str(copy.path), "where": copy.place, "problem": wrong})
     return rows
 
 

@@ -89,24 +89,24 @@ def pull(
     if entry.recipe and build is None and _present(entry) is None:
         raise DownloadError(f"{entry.name} is built, not downloaded", hint=f"edge-mnv2 pull {entry.name}")
     limits = limits or Limits()
-    found = _present(entry)
-    if found is None:
+    pulled = _present(entry)
+    if pulled is None:
         target = cache.cached_path(entry)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with _locked(target, entry.name) as part:
                 # Whoever held the lock before may have brought it.
-                found = _present(entry)
-                if found is None and entry.recipe and build is not None:
-                    found = _built(entry, target, build)
-                elif found is None:
-                    found = _from_sources(entry, target, part, limits, progress)
+                pulled = _present(entry)
+                if pulled is None and entry.recipe and build is not None:
+                    pulled = _built(entry, target, build)
+                elif pulled is None:
+                    pulled = _from_sources(entry, target, part, limits, progress)
         except OSError as error:
             if isinstance(error, EdgeMnv2Error):
                 raise
             raise _disk_error(target, error) from error
     _pull_labels(entry, limits)
-    return found
+    return pulled
 
 
 def pull_all(
@@ -132,14 +132,14 @@ def pull_all(
 
 def _present(entry: Entry) -> Optional[Pulled]:
     for copy in cache.copies(entry):
-        if copy.where not in ("package", "cache"):
+        if copy.place not in ("package", "cache"):
             continue
         try:
             wrong = cache.problem(copy.path, entry)
         except FileNotFoundError:
             continue
         if wrong is None:
-            return _pulled(entry, copy.path, copy.where, True)
+            return _pulled(entry, copy.path, copy.place, True)
         log.warning("%s is damaged: %s", copy.path, wrong)
     return None
 
@@ -182,10 +182,10 @@ def _from_sources(
         packaged = entry.package_file is not None
         reasons.append("it ships with edge-mnv2 and is missing or damaged there" if packaged else "it has no source")
         hints.append("install edge-mnv2 again")
-    kept = " (the part that came is kept and will be continued)" if _size(part) else ""
+    resumable = " (the part that came is resumable and will be continued)" if _size(part) else ""
     offline = f"without a network, put {entry.file} into a folder and name it in {cache.MIRROR}"
     hint = "; ".join(hints) or (offline if cache.mirror() is None else None)
-    raise DownloadError(f"cannot pull {entry.name}: {'; '.join(reasons)}{kept}", hint=hint)
+    raise DownloadError(f"cannot pull {entry.name}: {'; '.join(reasons)}{resumable}", hint=hint)
 
 
 def _attempts(
@@ -242,8 +242,8 @@ def _difference(part: Path, entry: Entry) -> Optional[str]:
     size = _size(part)
     if size != entry.bytes:
         return f"{size} of {entry.bytes} bytes" if size < (entry.bytes or 0) else f"{size} bytes, not {entry.bytes}"
-    found = sha256_of(part, fresh=True)
-    return None if found == entry.sha256 else f"another file came back (sha256 {found[:12]}..., not the registry's)"
+    digest = sha256_of(part, fresh=True)
+    return None if digest == entry.sha256 else f"another file came back (sha256 {digest[:12]}..., not the registry's)"
 
 
 def _publish(part: Path, target: Path) -> None:

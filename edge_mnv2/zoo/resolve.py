@@ -98,7 +98,7 @@ def _by_name(entry: Entry) -> Resolved:
             raise ModelError(f"{cache.copies(entry)[0].path} ships with edge-mnv2 and is missing", hint=again)
         verb = "built" if entry.recipe else "downloaded"
         raise ModelError(f"{entry.name} has not been {verb} on this device yet", hint=f"edge-mnv2 pull {entry.name}")
-    if copy.where in ("mirror", "registry"):
+    if copy.place in ("mirror", "registry"):
         log.info("%s is used in place: %s (`edge-mnv2 pull %s` makes a copy)", entry.name, copy.path, entry.name)
     digest = entry.sha256 or sha256_of(copy.path)
     return _known(entry.name, copy.path, digest, entry, None)

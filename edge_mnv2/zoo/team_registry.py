@@ -18,7 +18,7 @@ VARIABLE = "EDGE_MNV2_REGISTRY"
 
 
 @dataclass
-class TeamRegistry:
+class SharedRegistry:
     """The team's entries, what there is to say about them, and why they could not be fetched (None where they were)."""
 
     entries: list[Entry] = field(default_factory=list)
@@ -26,7 +26,7 @@ class TeamRegistry:
     unreachable: Optional[DownloadError] = None
 
 
-def read(*, refresh: bool = False) -> TeamRegistry:
+def read(*, refresh: bool = False) -> SharedRegistry:
     """The registry that `EDGE_MNV2_REGISTRY` names; an empty one where it is not set.
 
     A URL may end with `#sha256=HEX` to pin the registry itself. Without `refresh` nothing is fetched: the copy of the
@@ -34,7 +34,7 @@ def read(*, refresh: bool = False) -> TeamRegistry:
     """
     address = os.environ.get(VARIABLE, "").strip()
     if not address:
-        return TeamRegistry()
+        return SharedRegistry()
     scheme = urlsplit(address).scheme
     if scheme in ("http", "https"):
         return _from_url(address, refresh)
@@ -44,32 +44,32 @@ def read(*, refresh: bool = False) -> TeamRegistry:
     if not path.is_file():
         raise ProfileError(f"{VARIABLE}={address}: no such file", hint="give a registry's YAML file or its URL")
     path = path.resolve()
-    return TeamRegistry(parse_entries(read_plain(path, ProfileError), str(path), str(path), f"{path.parent}/"))
+    return SharedRegistry(parse_entries(read_plain(path, ProfileError), str(path), str(path), f"{path.parent}/"))
 
 
-def _from_url(address: str, refresh: bool) -> TeamRegistry:
+def _from_url(address: str, refresh: bool) -> SharedRegistry:
     url, pin = urldefrag(address)
     shown = without_credentials(url)
     if pin and not pin.startswith("sha256="):
         raise ProfileError(f"{VARIABLE}: '#{pin}' is not understood", hint="pin a registry with #sha256=HEX")
     wanted = pin[len("sha256=") :] or None
     copy = paths.cache_dir() / "registries" / f"{slug(shown)}.yaml"
-    found = TeamRegistry()
+    registry = SharedRegistry()
     data = _copy(copy, wanted)
     if refresh:
         try:
             data = _fetched(url, shown, wanted)
             _keep(copy, data)
         except DownloadError as error:
-            found.unreachable = error if data is None else None
-            found.notes.append(f"{error.message}{'; the copy of the last time serves' if data else ''}")
+            registry.unreachable = error if data is None else None
+            registry.notes.append(f"{error.message}{'; the copy of the last time serves' if data else ''}")
     elif data is None:
-        found.unreachable = DownloadError(
+        registry.unreachable = DownloadError(
             f"the registry {shown} has not been fetched yet", hint="`edge-mnv2 models list` fetches it"
         )
     if data is not None:
-        found.entries = parse_entries(parse_plain(data, shown, ProfileError), shown, shown, url)
-    return found
+        registry.entries = parse_entries(parse_plain(data, shown, ProfileError), shown, shown, url)
+    return registry
 
 
 def slug(text: str) -> str:
@@ -89,9 +89,9 @@ def _fetched(url: str, shown: str, wanted: Optional[str]) -> bytes:
     from edge_mnv2.zoo.web import read_small
 
     data = read_small(url, REGISTRY_BYTES)
-    found = hashlib.sha256(data).hexdigest()
-    if wanted is not None and found != wanted:
-        raise DownloadError(f"{shown} is not the registry that {VARIABLE} pins: its sha256 is {found}")
+    digest = hashlib.sha256(data).hexdigest()
+    if wanted is not None and digest != wanted:
+        raise DownloadError(f"{shown} is not the registry that {VARIABLE} pins: its sha256 is {digest}")
     try:
         parse_entries(parse_plain(data, shown, ProfileError), shown, shown, url)
     except ProfileError as error:

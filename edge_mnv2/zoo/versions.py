@@ -49,17 +49,17 @@ def folder_of(model: Path) -> Path:
 
 
 def versions(model: Path) -> list[Version]:
-    """What is kept of `model`, the oldest first, the one in use marked. Raises ModelError where there is no model."""
+    """What is listed of `model`, the oldest first, the one in use marked. Raises ModelError where there is no model."""
     if not model.is_file():
         raise ModelError(f"{model} is not a model file", hint="name a .tflite file")
     current = sha256_of(model)
-    kept = [
+    listed = [
         _described(number, folder / model.name, sha256_of(folder / model.name) == current)
-        for number, folder in _kept(model)
+        for number, folder in _numbered(model)
     ]
-    if not any(version.current for version in kept):
-        kept.append(_described(kept[-1].number + 1 if kept else 1, model, True))
-    return kept
+    if not any(version.current for version in listed):
+        listed.append(_described(listed[-1].number + 1 if listed else 1, model, True))
+    return listed
 
 
 def keep(model: Path, most: int = KEEP) -> None:
@@ -69,7 +69,7 @@ def keep(model: Path, most: int = KEEP) -> None:
     """
     if not model.is_file():
         return
-    numbered = _kept(model)
+    numbered = _numbered(model)
     current = sha256_of(model)
     if not any(sha256_of(folder / model.name) == current for _, folder in numbered):
         number = numbered[-1][0] + 1 if numbered else 1
@@ -80,7 +80,7 @@ def keep(model: Path, most: int = KEEP) -> None:
                 f"the former version of {model} cannot be kept: {error.strerror or error}",
                 hint="make room, or use --out",
             ) from error
-        numbered = _kept(model)
+        numbered = _numbered(model)
     # The one in use is among them, and stays.
     others = [folder for _, folder in numbered if sha256_of(folder / model.name) != current]
     for folder in others[: max(0, len(numbered) - most)]:
@@ -109,7 +109,7 @@ def use(model: Path, number: int) -> Version:
     return next(version for version in versions(model) if version.current)
 
 
-def _kept(model: Path) -> list[tuple[int, Path]]:
+def _numbered(model: Path) -> list[tuple[int, Path]]:
     with contextlib.suppress(OSError):
         entries = [one for one in folder_of(model).iterdir() if one.name.isdecimal() and (one / model.name).is_file()]
         return sorted((int(entry.name), entry) for entry in entries)

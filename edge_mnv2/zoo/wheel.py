@@ -48,8 +48,8 @@ def pip_command() -> list[str]:
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     for name in ("pip3", "pip"):
-        if found := shutil.which(name):
-            return [found]
+        if path := shutil.which(name):
+            return [path]
     raise Unreachable(
         f"there is no pip for {sys.executable}",
         hint=f"`sudo apt install python3-pip` or `{sys.executable} -m ensurepip`",
