@@ -15,9 +15,11 @@ from functools import partial
 from typing import Optional
 
 from edge_mnv2 import paths
+from edge_mnv2.board.cpus import resolve_threads
 from edge_mnv2.errors import AcceleratorError, Check, EdgeMnv2Error, ModelError
 from edge_mnv2.installed import pip, repair_hint
-from edge_mnv2.runtime.table import installed
+from edge_mnv2.runtime.contest import has_device, known, rivals
+from edge_mnv2.runtime.table import TABLE, installed, reference
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def run_checks(root: str = "/") -> Iterator[Check]:
         ("numpy+opencv", _numpy_and_opencv),
         ("model", _default_model),
         ("runtime", _runtime),
+        ("fastest", _fastest),
         ("camera", partial(_camera, root)),
         ("edgetpu", partial(_edgetpu, root)),
         ("profile", partial(_profile, root)),
@@ -104,7 +107,7 @@ def _runtime() -> Iterator[Check]:
         yield Check("runtime", "fail", "no interpreter is installed", f"{pip()} ai-edge-litert", 1)
         return
     path = str(resolve(DEFAULT_MODEL).path)
-    for row in rows:
+    for row in filter(has_device, rows):
         if row in usual:
             attempt = run_python(_ONE_INFERENCE, path, row.name)
             default = " (run uses it for .tflite models)" if row == rows[0] and len(rows) > 1 else ""
@@ -122,6 +125,30 @@ def _runtime() -> Iterator[Check]:
             fix = attempt.fix or fix
         detail = f"{row.distributions[0]}: {attempt.output}"
         yield Check(name, status, detail, fix, 1 if status == "fail" else 0)
+
+
+def _fastest() -> Iterator[Check]:
+    """What is known of other runtimes' speed here, and what could still be found out."""
+    from edge_mnv2.zoo.resolve import resolve
+
+    path, threads, first = resolve(DEFAULT_MODEL).path, resolve_threads("auto")[0], reference().name
+    contest = known(path, threads)
+    if contest is None:
+        others = [row for row in TABLE if row.twins and not row.needs_device and row.version() is None]
+        if rivals(path):
+            detail = f"{first}; the first run of some seconds compares others with it, by answers and speed"
+        elif others:
+            detail = (
+                f"{first}, the only one installed; run would compare {others[-1].name} ({others[-1].install_hint()})"
+            )
+        else:
+            return
+    elif contest.winner is not None:
+        detail = f"{contest.winner}, {contest.ratio:.2f} times as fast as {first} with equal answers"
+    else:
+        detail = f"{first}: no other with equal answers is faster"
+    left_out = "".join(f"; {name} is left out: {why}" for name, why in (contest.left_out if contest else {}).items())
+    yield Check("fastest", "ok", f"{detail}{left_out} ({DEFAULT_MODEL}, {threads} threads)")
 
 
 def _camera(root: str) -> Iterator[Check]:

@@ -59,8 +59,7 @@ def crops(size: tuple[int, int]) -> Iterator[np.ndarray]:
 
 def difference(model: str, rival: str) -> str:
     """Why the answers of `rival` are not the reference's, "" where they are. Raises what opening the model raises."""
-    with contextlib.ExitStack() as stack:
-        pair = [stack.enter_context(_opened(model, name)) for name in (table.reference().name, rival)]
+    with open_pair(model, rival) as pair:
         scores = np.array(
             [[one.scores(picture) for one in pair] for picture in crops(pair[0].input_size)], dtype=np.float64
         )
@@ -92,8 +91,7 @@ def compare(reference: np.ndarray, rival: np.ndarray, one_class: bool) -> str:
 
 def time_ratio(model: str, rival: str, threads: int, seconds: float = _RACE_S) -> float:
     """The reference's time of an inference over the rival's, from short bursts in turns."""
-    with contextlib.ExitStack() as stack:
-        pair = [stack.enter_context(_opened(model, name, threads)) for name in (table.reference().name, rival)]
+    with open_pair(model, rival, threads) as pair:
         for one in pair:
             one.warm_up(3)
 
@@ -113,9 +111,17 @@ def time_ratio(model: str, rival: str, threads: int, seconds: float = _RACE_S) -
     return reference / other if outcome.winner == 1 else min(1.0, reference / other)
 
 
-def _opened(model: str, runtime: str, threads: int = 1) -> Classifier:
+@contextlib.contextmanager
+def open_pair(model: str, rival: str, threads: int = 1) -> Iterator[tuple[Classifier, Classifier]]:
+    """`model` in the reference and in `rival`."""
     resolved = resolve(model)
-    return Classifier.open(resolved.path, spec=model_spec(resolved), runtime=runtime, threads=threads)
+    spec, path = model_spec(resolved), resolved.path
+    with contextlib.ExitStack() as stack:
+        reference, other = (
+            stack.enter_context(Classifier.open(path, spec=spec, runtime=name, threads=threads))
+            for name in (table.reference().name, rival)
+        )
+        yield reference, other
 
 
 def main(arguments: list[str]) -> int:

@@ -55,10 +55,11 @@ def rivals(path: Path, accelerate: bool = True) -> list[table.Runtime]:
     reference = table.reference()
     if reference.version() is None or not reference.opens(path):
         return []
-    return [row for row in table.installed() if row.twins and (accelerate or not row.needs_device) and _device(row)]
+    return [row for row in table.installed() if row.twins and (accelerate or not row.needs_device) and has_device(row)]
 
 
-def _device(row: table.Runtime) -> bool:
+def has_device(row: table.Runtime) -> bool:
+    """Whether the device is there that the runtime cannot work without."""
     return not row.needs_device or any(any(Path("/").glob(node[1:])) for node in row.devices)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.errors import EdgeMnv2Error, ModelError
 from edge_mnv2.paths import utf8_named
 from edge_mnv2.runtime.preprocess import sized_shape
 from edge_mnv2.runtime.table import (
@@ -29,6 +29,7 @@ from edge_mnv2.runtime.table import (
     RuntimeMissing,
     TensorSpec,
     candidates,
+    reference,
 )
 
 log = logging.getLogger(__name__)
@@ -37,13 +38,17 @@ log = logging.getLogger(__name__)
 def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
     """The interpreter module for `name` ("auto", "litert", "tflite-runtime") and "package version".
 
+    A runtime that takes twins of `.tflite` files stands for "auto".
     Raises UsageError for an unknown name, RuntimeMissing where the package cannot be imported, and NamedRuntimeMissing,
     which is both, where that one was asked for.
     """
     reasons = []
-    for row in candidates("model.tflite", name):
-        if not row.opens("model.tflite"):
-            raise UsageError(f"{name} cannot be used here: this needs a runtime that opens .tflite files itself")
+    rows = candidates("model.tflite", name)
+    if not rows[0].opens("model.tflite"):
+        # A profile may name a runtime that takes twins; whoever comes here needs the model's own graph.
+        log.debug("%s opens no .tflite itself: going on with %s", name, reference().name)
+        rows, name = candidates("model.tflite"), "auto"
+    for row in rows:
         try:
             module = importlib.import_module(row.package)
         except ImportError as error:

@@ -16,7 +16,7 @@ from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.interpreter import first_line, native_stderr_logged
 from edge_mnv2.runtime.preprocess import sized_shape
-from edge_mnv2.runtime.table import Runtime, RuntimeMissing, TensorSpec
+from edge_mnv2.runtime.table import Runtime, RuntimeMissing, TensorSpec, row
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,26 @@ _DEVICES = {"openvino": "CPU", "openvino-gpu": "GPU", "openvino-npu": "NPU"}
 _NUMBERS = ("uint8", "int8", "float32", "float16", "float64", "int32", "int64")
 
 
-def import_openvino(row: Runtime) -> ModuleType:
+def import_openvino(asked: Runtime) -> ModuleType:
     """The module. Raises RuntimeMissing where it is not installed or cannot be loaded."""
     try:
         with native_stderr_logged():
             import openvino  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise RuntimeMissing(f"{row.name} needs the package openvino ({error})", hint=row.install_hint()) from error
+        raise RuntimeMissing(f"{asked.name} needs the package openvino ({error})", hint=asked.install_hint()) from error
     return openvino
+
+
+def about() -> str:
+    """One line for `doctor`. Raises RuntimeMissing."""
+    module = import_openvino(row("openvino"))
+    with native_stderr_logged():
+        there = ", ".join(module.Core().available_devices)
+    return f"openvino {_version(module)}, on {there} (run compares it with litert, by answers and speed)"
+
+
+def _version(module: ModuleType) -> str:
+    return str(module.__version__.split("-")[0])
 
 
 class OpenVinoInterpreter:
@@ -68,7 +80,7 @@ class OpenVinoInterpreter:
 
 
 def open_model(
-    row: Runtime,
+    asked: Runtime,
     path: Union[Path, str],
     *,
     threads: int = 1,
@@ -76,8 +88,8 @@ def open_model(
     input_size: Optional[tuple[int, int]] = None,
 ) -> OpenVinoInterpreter:
     """As `Runtime.open` says. Raises RuntimeMissing where the row's device is not there or may not be used."""
-    module = import_openvino(row)
-    device = _DEVICES[row.name]
+    module = import_openvino(asked)
+    device = _DEVICES[asked.name]
     with native_stderr_logged():
         core = module.Core()
         there = {name.split(".")[0] for name in core.available_devices}
@@ -94,7 +106,7 @@ def open_model(
             compiled = core.compile_model(model, device, _options(device, threads))
     except RuntimeError as error:
         raise ModelError(f"{path} cannot be loaded: {_reason(error)}") from error
-    return OpenVinoInterpreter(compiled, str(path), device, f"openvino {module.__version__.split('-')[0]}", threads)
+    return OpenVinoInterpreter(compiled, str(path), device, f"openvino {_version(module)}", threads)
 
 
 def _options(device: str, threads: int) -> dict[str, Any]:

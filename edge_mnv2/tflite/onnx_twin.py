@@ -21,7 +21,7 @@ from edge_mnv2.tflite import ir
 from edge_mnv2.tflite.ir import Graph, Operator, Tensor
 from edge_mnv2.tflite.onnx_file import OnnxFile
 
-_SAME_VALUES = ("DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+_SAME_VALUES = ("DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _BOUNDS = {ir.ACTIVATION_RELU: (0.0, np.inf), ir.ACTIVATION_RELU6: (0.0, 6.0), ir.ACTIVATION_RELU_N1_TO_1: (-1.0, 1.0)}
 _LEAST_LENGTH = 1e-6
 """LiteRT's L2 normalization divides by no less."""
@@ -125,9 +125,8 @@ class _Writer:
             scale, zero = _affine(output)
             if -zero * scale >= low - scale / 2 and (255 - zero) * scale <= high + scale / 2:
                 return result
-        if high == np.inf:
-            return self._node("Relu", [result])
-        return self._node("Clip", [result, self._number(low), self._number(high)])
+        limits = [self._number(low), self._number(high)]
+        return self._node("Relu", [result]) if high == np.inf else self._node("Clip", [result, *limits])
 
     def _convolution(self, operator: Operator) -> str:
         source, weights = _operand(operator, 0), _operand(operator, 1)
@@ -249,8 +248,14 @@ class _Writer:
         high = 6.0 if operator.kind == "RELU6" else np.inf
         return self._cut_off(operator, self._real(_operand(operator, 0)), 0.0, high)
 
-    def _sigmoid(self, operator: Operator) -> str:
-        return self._node("Sigmoid", [self._real(_operand(operator, 0))])
+    def _cast(self, operator: Operator) -> str:
+        """The same integers in a wider type: another real value where the zero points differ."""
+        source, output = _operand(operator, 0), operator.outputs[0]
+        old, new = source.quantization, output.quantization
+        if old is None or new is None or len(old.scale) != 1 or not np.array_equal(old.scale, new.scale):
+            raise NoTwin("CAST changes the scale")
+        moved = float(old.scale[0]) * (int(old.zero_point[0]) - int(new.zero_point[0]))
+        return self._node("Add", [self._real(source), self._number(moved)]) if moved else self._real(source)
 
     def _same_values(self, operator: Operator) -> str:
         source, output = _operand(operator, 0), operator.outputs[0]
@@ -308,13 +313,14 @@ _WRITERS: dict[str, Callable[[_Writer, Operator], str]] = {
     "SUB": _Writer._elementwise,
     "MUL": _Writer._elementwise,
     "SOFTMAX": _Writer._softmax,
-    "LOGISTIC": _Writer._sigmoid,
+    "LOGISTIC": lambda writer, operator: writer._node("Sigmoid", [writer._real(_operand(operator, 0))]),
     "RELU": _Writer._rectified,
     "RELU6": _Writer._rectified,
     "REDUCE_MAX": _Writer._maximum,
     "L2_NORMALIZATION": _Writer._unit_length,
     "CONCATENATION": _Writer._joined,
     "QUANTIZE": _Writer._same_values,
+    "CAST": _Writer._cast,
     **dict.fromkeys(_SAME_VALUES, _Writer._same_values),
 }
 

@@ -13,12 +13,23 @@ import pytest
 from PIL import Image
 
 from edge_mnv2 import paths
+from edge_mnv2.board.cpus import resolve_threads
+from edge_mnv2.builder.calibration import activation_ranges
+from edge_mnv2.builder.inference import operations
+from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
+from edge_mnv2.doctor import checks
 from edge_mnv2.errors import ModelError
+from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import Head, Network
 from edge_mnv2.profiler import sweep
 from edge_mnv2.runtime import contest, table
 from edge_mnv2.runtime.answers import compare, crops, difference, time_ratio
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, chosen, known, wanted
+from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.zoo.registry import DEFAULT_MODEL
+from edge_mnv2.zoo.resolve import resolve
+from tests.network import seeded
 from tests.stubs import colour_model
 
 pytest.importorskip("onnxruntime", reason="no onnxruntime wheel for this system")
@@ -288,3 +299,56 @@ def test_a_sweep_races_runtimes_and_saves_the_winner(
     assert code == 0 and json.loads(out)["runtime"] == "quick 1.0", err
     code, out, err = run("profile", "--sweep", "--duration", "1", "--model", small, *asked, "--json")
     assert {row["runtime"] for row in json.loads(out)["sweep"]} == {"quick 1.0"}, "what the profile in force says"
+
+
+@pytest.mark.slow
+def test_doctor_says_who_is_fastest(
+    stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    def fastest() -> str:
+        document = json.loads(run("doctor", "--json")[1])
+        return next(check["detail"] for check in document["checks"] if check["id"] == "fastest")
+
+    row = stand_ins("quick")
+    monkeypatch.setattr(checks, "rivals", contest.rivals)
+    assert fastest().startswith("litert; the first run of some seconds compares others with it")
+    path, threads = resolve(DEFAULT_MODEL).path, resolve_threads("auto")[0]
+    contest._remember(path, row, "", {str(threads): 1.5})
+    assert fastest().startswith("quick, 1.50 times as fast as litert with equal answers")
+    contest._remember(path, row, "it names another class in 3 of 206 test pictures", {})
+    assert "no other with equal answers is faster; quick is left out: it names another class in 3" in fastest()
+
+
+def test_a_twin_runtime_in_a_profile_is_no_obstacle_to_what_needs_the_model_itself(small: Path) -> None:
+    with open_interpreter(small, runtime="onnxruntime") as interpreter:
+        assert interpreter.runtime.startswith("ai-edge-litert")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "network",
+    [
+        mobilenet_v2(0.35, 96, 7),
+        mobilenet_v2(0.5, 97, 3),
+        mobilenet_v2(1.4, 64, 5, Head(softmax=True)),
+        mobilenet_v2(0.35, 64, 2, Head("regression", bounds=(-10.0, 30.0))),
+    ],
+    ids=["narrow", "odd", "wide", "values"],
+)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_every_width_that_is_built_answers_the_same_or_is_refused(
+    tmp_path: Path, network: Network, runtime: str
+) -> None:
+    if table.row(runtime).version() is None:
+        pytest.skip(f"{runtime} is not installed")
+    steps = operations(network, seeded.tensors(network.state_dict_shapes()))
+    pictures = [seeded.picture(network.input[0], seed) for seed in range(4)]
+    ranges = activation_ranges(
+        float_model(network, steps), steps, pictures, regression=network.head.task == "regression"
+    )
+    model = tmp_path / "built.tflite"
+    model.write_bytes(integer_model(network, steps, numbers(network, steps, ranges)))
+    (tmp_path / "built.yaml").write_text(f"task: {network.head.task}\n")
+    reason = difference(str(model), runtime)
+    # Random weights make the most of every rounding, and OpenVINO joins additions with convolutions before it rounds.
+    assert not reason or (runtime == "openvino" and ("another class" in reason or "off by" in reason))

@@ -256,11 +256,23 @@ def requantized(net: Net) -> None:
     net.convolution(8, 10, 2)
 
 
+def lifted(net: Net) -> None:
+    """A value far from 0: int8 from the lowest value on, the rest added in int32, as `teach` writes it."""
+    net.linear(1)
+    own = net.kept()
+    step = Quantization.per_tensor(own["scale"])
+    wide = net.add("CAST", (1, 1), table="CastOptions", version=1)
+    wide.dtype, wide.quantization = "int32", step
+    lowest = Tensor.constant("lowest", np.full((1, 1), 1000, np.int32), step)
+    total = net.add("ADD", (1, 1), lowest, table="AddOptions", version=1, fused_activation_function=0)
+    total.dtype, total.quantization = "int32", step
+
+
 CHAINS = (
     strided, padded_valid, padded_alone, depthwise_twice, pooled, flattened, unflattened, sums, joined, averaged,
-    sigmoid, open_set, unit_length, requantized,
+    sigmoid, open_set, unit_length, requantized, lifted,
 )  # fmt: skip
-SIGNED_ONLY = (open_set, unit_length, requantized, padded_alone)
+SIGNED_ONLY = (open_set, unit_length, requantized, padded_alone, lifted)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
