@@ -73,8 +73,7 @@ def install(
         for folder in unit.needs.written:
             account.make_folder(folder)
         if unit.secrets:
-            owner = None if account.is_current else (account.uid, account.gid)
-            keep_secrets(unit.environment_files[-1], unit.secrets, owner)
+            keep_secrets(unit.environment_files[-1], unit.secrets, account)
         logs = f"edge-mnv2 service logs{'' if name == 'edge-mnv2' else f' --name {name}'}"
         status = put_in_place(manager, name, text, log_hint=f"`{logs}` shows more")
         where = manager.unit_path(name)
@@ -104,7 +103,13 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
         shared = paths.config_dir() / "environment"
     own = shared if name == NAME.default else shared.with_name(f"environment-{name}")
     files = list(dict.fromkeys([shared, own]))
-    known = {variable: value for path in files for variable, value in variables(path).items()}
+    # Nothing else of a file that the user writes: PATH, for instance, would decide which programs root runs here.
+    known = {
+        variable: value
+        for path in files
+        for variable, value in variables(path, account).items()
+        if variable.startswith("EDGE_MNV2_")
+    }
     with account.stands_in({**known, **secrets}), tempfile.TemporaryDirectory() as scratch:
         folders = account.own_folders()
         # What is remembered of the model now would be root's, in a folder of the user.

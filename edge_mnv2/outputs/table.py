@@ -275,7 +275,7 @@ TABLE: tuple[Output, ...] = (
     Output(
         "webhook",
         "edge_mnv2.outputs.webhook",
-        (_option("webhook", "POST each event to this address.", Text(metavar="URL"), secret=has_password),),
+        (_option("webhook", "POST each event to this address.", Text(metavar="URL"), secret=always),),
         "a web service called",
         "--webhook URL",
         network=True,

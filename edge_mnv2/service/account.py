@@ -7,7 +7,7 @@ import grp
 import os
 import pwd
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -16,6 +16,7 @@ from edge_mnv2 import paths
 from edge_mnv2.errors import UsageError
 
 _FOLDERS = ("EDGE_MNV2_CACHE_DIR", "EDGE_MNV2_CONFIG_DIR", "EDGE_MNV2_STATE_DIR", "EDGE_MNV2_MIRROR")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _XDG = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
 
 
@@ -88,7 +89,7 @@ class Account:
 
     def make_folder(self, folder: Path) -> None:
         """Make `folder` as the user where it is not there. Raises UsageError where the user cannot write to it."""
-        if self._as_user("mkdir", "-p", str(folder)) or self._as_user("test", "-w", str(folder)):
+        if self._as_user("mkdir", "-p", str(folder)).returncode or self._as_user("test", "-w", str(folder)).returncode:
             raise UsageError(
                 f"{folder} cannot be written by {self.name}",
                 hint="choose another place, or give that user the right to it",
@@ -96,21 +97,41 @@ class Account:
 
     def can_run(self, program: Path) -> bool:
         """Whether the user has the right to start `program`, which may lie in the home of another."""
-        return self._as_user(str(program), "--version") == 0
+        return self._as_user(str(program), "--version").returncode == 0
 
-    def _as_user(self, *command: str) -> int:
-        """The exit code of `command`, run by the user."""
-        if self.is_current:
-            return _exit_code(command)
-        groups = os.getgrouplist(self.name, self.gid)
-        return _exit_code(command, user=self.uid, group=self.gid, extra_groups=groups)
+    def read(self, path: Path) -> Optional[str]:
+        """The text of a file that the user can read, None where there is none.
 
+        Read by the user and not by us: a link in the user's folder must not lead to a file of root's.
+        """
+        if self._as_user("test", "-e", str(path)).returncode:
+            return None
+        done = self._as_user("cat", "--", str(path))
+        if done.returncode:
+            raise UsageError(f"{path} cannot be read by {self.name}")
+        try:
+            return done.stdout.decode()
+        except UnicodeDecodeError:
+            raise UsageError(f"{path} is no UTF-8 text") from None
 
-def _exit_code(command: Sequence[str], **how: Any) -> int:
-    devnull = subprocess.DEVNULL
-    try:
-        return subprocess.run(
-            command, check=False, cwd="/", stdin=devnull, stdout=devnull, stderr=devnull, **how
-        ).returncode
-    except OSError:
-        return 127
+    def write_private(self, path: Path, text: str) -> None:
+        """Write a file as the user, who alone can read it. Raises UsageError."""
+        script = 'umask 077 && mkdir -p -- "$1" && cat > "$2.part" && mv -f -- "$2.part" "$2"'
+        done = self._as_user("sh", "-c", script, "sh", str(path.parent), str(path), content=text.encode())
+        if done.returncode:
+            why = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["unknown reason"]
+            raise UsageError(f"{path} cannot be written by {self.name}: {why[0]}", hint="secrets of a service go there")
+
+    def _as_user(self, *command: str, content: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """`command`, run by the user, who gets nothing of our environment but the folders and the language."""
+        how: dict[str, Any] = {}
+        if not self.is_current:
+            groups = os.getgrouplist(self.name, self.gid)
+            how = {"user": self.uid, "group": self.gid, "extra_groups": groups}
+        environment = {"PATH": _PATH, "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
+        try:
+            return subprocess.run(
+                command, check=False, cwd="/", input=content, capture_output=True, env=environment, **how
+            )
+        except OSError:
+            return subprocess.CompletedProcess(command, 127, b"", b"")

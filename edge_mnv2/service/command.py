@@ -14,7 +14,7 @@ from typing import Optional
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.table import OutputValues
-from edge_mnv2.paths import atomic_write
+from edge_mnv2.service.account import Account
 from edge_mnv2.settings.option import Option
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -96,16 +96,10 @@ def without_secrets(words: Sequence[str], options: Iterable[Option]) -> tuple[li
     return rest, secrets
 
 
-def variables(path: Path) -> dict[str, str]:
+def variables(path: Path, account: Optional[Account] = None) -> dict[str, str]:
     """The `NAME=VALUE` lines of an EnvironmentFile of systemd; none where there is no file. Raises UsageError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
     values = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(((account or Account.named(None)).read(path) or "").splitlines(), 1):
         line = line.strip()
         if not line or line[0] in "#;":
             continue
@@ -120,19 +114,12 @@ def variables(path: Path) -> dict[str, str]:
     return values
 
 
-def keep_secrets(path: Path, secrets: Mapping[str, str], owner: Optional[tuple[int, int]] = None) -> None:
-    """Put `secrets` into the environment file, which its owner alone can read; other lines stay. Raises UsageError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        rest = [line for line in lines if line.partition("=")[0].strip() not in secrets]
-        added = [f"{name}={_in_quotes(value)}" for name, value in secrets.items()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, "w", private=True) as handle:
-            handle.write("\n".join([*rest, *added]) + "\n")
-        if owner is not None:
-            os.chown(path, *owner)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be written: {error}", hint="secrets of a service are kept there") from None
+def keep_secrets(path: Path, secrets: Mapping[str, str], account: Account) -> None:
+    """Put `secrets` into the environment file of `account`, who alone can read it; other lines stay."""
+    lines = (account.read(path) or "").splitlines()
+    rest = [line for line in lines if line.partition("=")[0].strip() not in secrets]
+    added = [f"{name}={_in_quotes(value)}" for name, value in secrets.items()]
+    account.write_private(path, "\n".join([*rest, *added]) + "\n")
 
 
 def _in_quotes(value: str) -> str:

@@ -18,6 +18,13 @@ _HEAD = """\
 STOP_S = 20
 """More than closing every output may take; a board that shuts down does not wait for ever."""
 
+_WAIT_FOR_THE_CLOCK = (
+    "# A board without a clock of its own: up to 30 s for the time, in the first two minutes after power-on.",
+    "ExecStartPre=-/bin/sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do "
+    "[ -d /run/systemd/timesync ] && [ ! -e /run/systemd/timesync/synchronized ] || exit 0; "
+    "read up rest < /proc/uptime; [ $${up%%%%.*} -lt 120 ] || exit 0; sleep 2; done'",
+)
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -60,6 +67,9 @@ class Unit:
             *(f"EnvironmentFile=-{_plain(str(path))}" for path in self.environment_files),
             *(f"Environment={_quoted(f'{name}={value}')}" for name, value in self.environment.items()),
             "WorkingDirectory=~",
+            "# What it writes (logs, pictures, recordings) is not for everybody.",
+            "UMask=0027",
+            *_WAIT_FOR_THE_CLOCK,
         ]
         if self.user is not None:
             lines.append(f"User={self.user}")

@@ -22,13 +22,10 @@ def always(_value: Any) -> bool:
 
 
 def has_password(address: Any) -> bool:
-    """Whether an address has a user's name or password in it."""
-    from urllib.parse import urlsplit
+    """Whether an address has a password in it, or what looks like one."""
+    from edge_mnv2.addresses import secrets_of
 
-    try:
-        return "@" in urlsplit(str(address)).netloc
-    except ValueError:
-        return "@" in str(address)
+    return bool(secrets_of(str(address)))
 
 
 @dataclass(frozen=True, eq=False)

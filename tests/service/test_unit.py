@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,8 @@ import pytest
 
 from edge_mnv2.cli.options import declared_by
 from edge_mnv2.cli.run import run_request
+from edge_mnv2.errors import UsageError
+from edge_mnv2.service.account import Account
 from edge_mnv2.service.command import absolute, keep_secrets, variables
 from edge_mnv2.service.systemd import exposure, faults, version
 from edge_mnv2.settings.option import Option
@@ -201,7 +208,7 @@ def test_secrets_are_kept_as_the_service_reads_them(tmp_path: Path) -> None:
     path = tmp_path / "environment"
     path.write_text("# mine\nEDGE_MNV2_SOURCE=test\nEDGE_MNV2_MQTT=old\n")
     secrets = {"EDGE_MNV2_MQTT": 'mqtt://a:b$c`d@host/"x\\y', "EDGE_MNV2_WEB_TOKEN": "it's # one"}
-    keep_secrets(path, secrets)
+    keep_secrets(path, secrets, Account.named(None))
     assert variables(path) == {"EDGE_MNV2_SOURCE": "test", **secrets}
     assert path.stat().st_mode & 0o777 == 0o600 and path.read_text().startswith("# mine\n")
 
@@ -226,3 +233,74 @@ def test_without_systemd(tmp_path: Path) -> None:
 def test_not_installed(run: Run) -> None:
     code, out, err = run("service", "remove", "--name", "edge-mnv2-of-the-tests")
     assert (code, out) == (0, "") and "nothing to remove" in err
+
+
+def nobody() -> Account:
+    if os.geteuid() != 0:
+        pytest.skip("another user's files need root")
+    entry = pwd.getpwnam("nobody")
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, Path("/nonexistent"))
+
+
+def test_a_user_cannot_have_root_read_or_write_for_him() -> None:
+    """Links in the user's folders lead root's installer nowhere: it reads and writes there as the user."""
+    account = nobody()
+    with tempfile.TemporaryDirectory(dir="/tmp") as text:
+        home, private = Path(text) / "home", Path(text) / "private"
+        Path(text).chmod(0o755)
+        home.mkdir()
+        os.chown(home, account.uid, account.gid)
+        private.mkdir(mode=0o700)
+        (private / "environment").write_text("EDGE_MNV2_MQTT=of-root\n")
+        (home / "link").symlink_to(private / "environment")
+        (home / "folder").symlink_to(private)
+        for path in (home / "link", home / "folder/environment"):
+            with contextlib.suppress(UsageError):
+                assert variables(path, account) == {}
+        with pytest.raises(UsageError, match="cannot be written by nobody"):
+            keep_secrets(home / "folder/environment", {"EDGE_MNV2_WEBHOOK": "x"}, account)
+        assert (private / "environment").read_text() == "EDGE_MNV2_MQTT=of-root\n"
+        own = home / "own/environment"
+        keep_secrets(own, {"EDGE_MNV2_WEBHOOK": "x"}, account)
+        assert (own.stat().st_uid, own.stat().st_mode & 0o777) == (account.uid, 0o600)
+        assert variables(own, account) == {"EDGE_MNV2_WEBHOOK": "x"}
+
+
+def test_only_our_variables_are_taken_from_a_user_s_file(run: Run, isolated: Path) -> None:
+    folder = isolated / ".config/edge-mnv2"
+    folder.mkdir(parents=True)
+    (folder / "environment").write_text("EDGE_MNV2_SOURCE=test\nPATH=/nowhere\nLD_PRELOAD=/x.so\n")
+    before = os.environ["PATH"]
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_mnv2.zoo.resolve.resolve", lambda *_: seen.append(dict(os.environ)))
+        code, _, err = run("service", "install", "--dry-run")
+    assert code == 0, err
+    assert seen[0]["EDGE_MNV2_SOURCE"] == "test" and seen[0]["PATH"] == before and "LD_PRELOAD" not in seen[0]
+
+
+def test_what_it_writes_is_not_for_everybody(run: Run) -> None:
+    assert lines(unit(run, "--source", "test"), "UMask") == ["0027"]
+
+
+@pytest.mark.parametrize(
+    ("timesync", "synchronized", "uptime", "waits"),
+    [(True, False, 10, True), (True, True, 10, False), (False, False, 10, False), (True, False, 500, False)],
+)
+def test_the_unit_waits_for_the_time_after_power_on(
+    run: Run, tmp_path: Path, timesync: bool, synchronized: bool, uptime: int, waits: bool
+) -> None:
+    """The very command of the unit, with its places moved."""
+    (command,) = lines(unit(run, "--source", "test"), "ExecStartPre")
+    program, flag, script = shlex.split(command.lstrip("-").replace("$$", "$").replace("%%", "%"))
+    (tmp_path / "uptime").write_text(f"{uptime}.25 3.00\n")
+    if timesync:
+        (tmp_path / "timesync").mkdir()
+    if synchronized:
+        (tmp_path / "timesync/synchronized").touch()
+    for place in ("/run/systemd/timesync", "/proc/uptime"):
+        script = script.replace(place, str(tmp_path / Path(place).name))
+    began = time.monotonic()
+    subprocess.run([program, flag, script.replace("sleep 2", "sleep 0.05")], check=True, timeout=20)
+    assert (time.monotonic() - began > 0.5) == waits
+    assert len(re.findall(r"\b\d+\b", script.split("; do")[0])) * 2 == 30, "30 s at most"
