@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from edge_mnv2 import __version__
-from edge_mnv2.outputs.mqtt_client import MqttAddress
+from edge_mnv2.outputs.mqtt_client import MqttAddress, node_of
 
 MOST_CLASSES = 32
 """A model with more classes, such as ImageNet's thousand, gets no entity for each."""
@@ -25,11 +25,6 @@ _DIAGNOSTIC = {"entity_category": "diagnostic"}
 _MEASURED = {**_DIAGNOSTIC, "state_class": "measurement"}
 
 Entity = tuple[str, dict[str, Any]]
-
-
-def node_of(topic: str) -> str:
-    """A topic as a part of discovery topics and unique ids."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", topic)
 
 
 def discovery(

@@ -17,9 +17,17 @@ from typing import Any, NamedTuple, Optional
 
 from edge_mnv2.certificates import failure
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.home_assistant import discovery, node_of
+from edge_mnv2.outputs.home_assistant import discovery
 from edge_mnv2.outputs.live import Facts, Live
-from edge_mnv2.outputs.mqtt_client import MqttAddress, board_identity, connect_options, make_client, refusal
+from edge_mnv2.outputs.mqtt_client import (
+    MqttAddress,
+    board_identity,
+    connect_options,
+    make_client,
+    publisher_of,
+    refusal,
+    subscribe,
+)
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import as_record
 from edge_mnv2.outputs.sink import Outbox
@@ -149,7 +157,7 @@ class MqttSink:
             self._tell(refusal(reason, self._address.version))
             return
         self._tell("")
-        self._subscribe(client)
+        subscribe(client, self._address)
         with self._wake:
             self._connected, self._connected_at = True, time.monotonic()
             self._published_controls = None
@@ -195,20 +203,6 @@ class MqttSink:
             self._delivered.add(mid)
             self._wake.notify_all()
 
-    def _subscribe(self, client: Any) -> None:
-        """To what others publish below our topic, to what they ask for, and to what Home Assistant was told before."""
-        topic, others = self._address.topic, {}
-        if self._address.version == 5:
-            from paho.mqtt.subscribeoptions import SubscribeOptions
-
-            others = {"options": SubscribeOptions(qos=0, noLocal=True)}
-        for name in ("status", "state"):
-            client.subscribe(f"{topic}/{name}", **others)
-        if self._address.controls:
-            client.subscribe(f"{topic}/set/+", qos=1)
-        if self._address.discovery:
-            client.subscribe(f"{self._address.discovery}/+/{node_of(topic)}/+/config", qos=0)
-
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
         topic = self._address.topic
         if message.topic.startswith(f"{topic}/set/"):
@@ -216,7 +210,7 @@ class MqttSink:
             if not message.retain:
                 self._obey(message.topic.rpartition("/")[2], message.payload)
         elif message.topic == f"{topic}/state":
-            if not message.retain and _client_of(message.payload) not in (None, self._client_id):
+            if not message.retain and publisher_of(message.payload) not in (None, self._client_id):
                 self._warn_shared()
         elif message.topic == f"{topic}/status":
             if not message.retain and message.payload == b"offline" and not self._ending:
@@ -273,22 +267,6 @@ class MqttSink:
             self._configured = {topic for topic, _ in entities}
             self._first.extend(_Message(topic, _json(config)) for topic, config in entities)
 
-    def _as_state(self, result: Result) -> dict[str, Any]:
-        record = as_record(result)
-        record.pop("events", None)
-        best = result.top[0] if result.top else None
-        return {
-            "t": record["t"],
-            "label": best.label if best else None,
-            "score": round(best.score, 4) if best else None,
-            "unsure": result.unsure,
-            "present": list(result.present),
-            **record,
-            "model": self._facts.model,
-            "source": self._facts.source,
-            "client": self._client_id,
-        }
-
     def _work(self) -> None:
         while True:
             with self._wake:
@@ -342,7 +320,9 @@ class MqttSink:
         if self._newest is not None and (self._ending or self._state_due()):
             newest, self._newest = self._newest, None
             self._published_state = time.monotonic()
-            return _Message(f"{topic}/state", _json(self._as_state(newest)), min(self._address.qos, 1))
+            return _Message(
+                f"{topic}/state", _json(_state(newest, self._facts, self._client_id)), min(self._address.qos, 1)
+            )
         return self._changed_controls()
 
     def _changed_controls(self) -> Optional[_Message]:
@@ -363,13 +343,21 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def _client_of(payload: bytes) -> Optional[str]:
-    try:
-        document = json.loads(payload)
-    except ValueError:
-        return None
-    client = document.get("client") if isinstance(document, dict) else None
-    return client if isinstance(client, str) else None
+def _state(result: Result, facts: Facts, client_id: str) -> dict[str, Any]:
+    record = as_record(result)
+    record.pop("events", None)
+    best = result.top[0] if result.top else None
+    return {
+        "t": record["t"],
+        "label": best.label if best else None,
+        "score": round(best.score, 4) if best else None,
+        "unsure": result.unsure,
+        "present": list(result.present),
+        **record,
+        "model": facts.model,
+        "source": facts.source,
+        "client": client_id,
+    }
 
 
 def open_output(values: OutputValues, live: Live) -> MqttSink:

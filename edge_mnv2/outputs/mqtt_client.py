@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import socket
 import uuid
@@ -169,3 +170,33 @@ def refusal(reason: Any, version: int) -> str:
     if "protocol version" in said:
         return f"it does not speak MQTT {'5: add ?version=3' if version == 5 else '3.1.1'}"
     return f"it refuses the connection ({said})"
+
+
+def subscribe(client: paho.Client, address: MqttAddress) -> None:
+    """To what others publish below our topic, to what they ask for, and to what Home Assistant was told before."""
+    others: dict[str, Any] = {}
+    if address.version == 5:
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
+        others = {"options": SubscribeOptions(qos=0, noLocal=True)}
+    for name in ("status", "state"):
+        client.subscribe(f"{address.topic}/{name}", **others)
+    if address.controls:
+        client.subscribe(f"{address.topic}/set/+", qos=1)
+    if address.discovery:
+        client.subscribe(f"{address.discovery}/+/{node_of(address.topic)}/+/config", qos=0)
+
+
+def node_of(topic: str) -> str:
+    """A topic as a part of Home Assistant's discovery topics and unique ids."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", topic)
+
+
+def publisher_of(state: bytes) -> Optional[str]:
+    """The name of the client that has published a `state`; None where it says none."""
+    try:
+        document = json.loads(state)
+    except ValueError:
+        return None
+    client = document.get("client") if isinstance(document, dict) else None
+    return client if isinstance(client, str) else None
