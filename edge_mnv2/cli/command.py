@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from edge_mnv2.cli.options import DEBUG, JSON, QUIET, VERBOSE, Argument, Call, Rest, declared_by
+from edge_mnv2.cli.terminal import Wrapped
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.option import Option, value_of
 
@@ -192,7 +193,9 @@ def set_verbosity(ctx: Any) -> None:
         if QUIET.name in wanted
         else logging.INFO
     )
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Wrapped("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("urllib3", "PIL", "picamera2", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

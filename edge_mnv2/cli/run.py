@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Optional
 
 import typer
@@ -75,10 +78,17 @@ def run_request(
     )
 
 
-def run(request: RunRequest = group(run_request), as_json: bool = JSON) -> None:
+def run(
+    request: RunRequest = group(run_request),
+    no_web: Value = with_origin(
+        flag("no-web", "No page. On a terminal there is one without --web too, for this machine only.", panel="Page")
+    ),
+    as_json: bool = JSON,
+) -> None:
     """Classify frames in real time, with FPS once a second on stderr."""
     from edge_mnv2.app.run import run as run_session
 
+    request = replace(request, outputs=_with_page(request.outputs, no_web))
     if as_json and request.outputs["log"] == "-":
         raise UsageError("--json and --log - both write to stdout", hint="give --log a file")
     outcome = run_session(request)
@@ -89,6 +99,20 @@ def run(request: RunRequest = group(run_request), as_json: bool = JSON) -> None:
     if outcome.error is not None:
         raise outcome.error
     raise typer.Exit(outcome.exit_code)
+
+
+def _with_page(outputs: OutputValues, no_web: Value) -> OutputValues:
+    """A page on this machine where a person looks on and says nothing about it."""
+    if no_web.value:
+        if no_web.origin == outputs.origin("web") == COMMAND_LINE:
+            raise UsageError("--web and --no-web exclude each other", hint="give one of them")
+        return outputs.changed("web", None)
+    terminal = outputs.status and sys.stderr.isatty() and sys.stdout.isatty()
+    if outputs["web"] is not None or not terminal or find_spec("aiohttp") is None:
+        return outputs
+    from edge_mnv2.outputs.web.address import parse
+
+    return outputs.changed("web", parse("8080"))
 
 
 def _in_words(summary: dict[str, Any]) -> str:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import select
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import IO, Any, Optional, cast
 
@@ -73,6 +76,23 @@ def aligned(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = Non
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+class Wrapped(logging.Formatter):
+    """Messages on a terminal break between words; elsewhere one stays one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if not sys.stderr.isatty():
+            return text
+        width = shutil.get_terminal_size().columns - 1
+        lines = (
+            textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+            if len(line) > width
+            else line
+            for line in text.split("\n")
+        )
+        return "\n".join(lines)
 
 
 class Line:

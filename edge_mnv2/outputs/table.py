@@ -101,6 +101,15 @@ class OutputValues:
         """Where a value came from: "command line", "environment" or "default"."""
         return self._values[name].origin
 
+    def changed(self, name: str, value: Any) -> OutputValues:
+        """With another value of an option, which nobody chose."""
+        return OutputValues(
+            {**self._values, name: Value(value)},
+            every_frame=self.every_frame,
+            status=self.status,
+            take_stdout=self.take_stdout,
+        )
+
     def without(self) -> OutputValues:
         """No output at all."""
         return OutputValues(every_frame=self.every_frame, status=self.status, take_stdout=self.take_stdout)
@@ -112,8 +121,8 @@ class OutputValues:
 
     @property
     def pictures(self) -> bool:
-        """Whether an output shows or keeps pictures."""
-        return any(row.pictures for row in self.outputs)
+        """Whether an output that somebody chose shows or keeps pictures."""
+        return any(row.pictures and self._values[row.switch.name].said for row in self.outputs)
 
     def check(self) -> None:
         """Raises UsageError for an option of an output that is not switched on, where somebody typed it."""

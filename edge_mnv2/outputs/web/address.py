@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
+import logging
 import re
 import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Union
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
@@ -47,8 +51,8 @@ class Address:
                 host = _own_address(number.version)
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
-    def listen(self) -> socket.socket:
-        """A listening socket. Raises UsageError where that cannot be had."""
+    def listen(self, next_ports: int = 0) -> socket.socket:
+        """A listening socket. A port that is busy gives way to one of the `next_ports` after it. Raises UsageError."""
         shown = f"--web {self.host}:{self.port}"
         try:
             entries = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -59,6 +63,9 @@ class Address:
             dual = family == socket.AF_INET6 and self.host == "::" and socket.has_dualstack_ipv6()
             listener = socket.create_server(socket_address, family=family, backlog=128, dualstack_ipv6=dual)
         except OSError as error:
+            if error.errno == errno.EADDRINUSE and next_ports and 0 < self.port < 65535:
+                log.info("port %d is busy: trying the next one", self.port)
+                return replace(self, port=self.port + 1).listen(next_ports - 1)
             raise UsageError(
                 f"{shown}: {_reason(error)}", hint="choose another port, or end what uses it (ss -ltnp shows it)"
             ) from None

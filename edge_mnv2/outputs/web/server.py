@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Optional
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from edge_mnv2.addresses import remember_secrets, show_on_purpose
 from edge_mnv2.errors import UsageError
+from edge_mnv2.messages import unfiltered
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.outputs.web.access import Access
@@ -21,6 +23,7 @@ from edge_mnv2.outputs.web.pages import Pages
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
+from edge_mnv2.settings.option import DEFAULT
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ _requests = logging.getLogger(f"{__name__}.requests")
 _IDLE_S = 30.0
 _AT_ONCE, _WAITING = 8, 128
 _STOP_S = 3.0
+_NEXT_PORTS = 20
 
 
 class WebServer:
@@ -41,10 +45,16 @@ class WebServer:
     name = "web page"
 
     def __init__(
-        self, live: Live, address: Address, token: Optional[str] = None, proxies: Sequence[Network] = ()
+        self,
+        live: Live,
+        address: Address,
+        token: Optional[str] = None,
+        proxies: Sequence[Network] = (),
+        *,
+        next_ports: int = 0,
     ) -> None:
         self._live = live
-        self._listener = address.listen()
+        self._listener = address.listen(next_ports)
         self.port: int = self._listener.getsockname()[1]
         self.url = address.url(self.port)
         self._access = Access(token, self.port, proxies)
@@ -134,12 +144,30 @@ def open_output(values: OutputValues, live: Live) -> WebServer:
     elif token is not None:
         check_token(token)
         remember_secrets([token], whole=True)
-    server = WebServer(live, address, token, values["web-behind"] or ())
+    terminal = sys.stderr.isatty()
+    # A service, and whoever reads the page at its address, count on the port that was named.
+    server = WebServer(live, address, token, values["web-behind"] or (), next_ports=_NEXT_PORTS if terminal else 0)
     live.page = server.url if exposed else None
-    log.info("web page: %s%s", server.url, f"?token={token}" if made else "")
+    page = f"{server.url}?token={token}" if made else server.url
+    log.info("web page: %s", page)
+    if not exposed and values.origin("web") == DEFAULT:
+        log.info("for this machine only; a phone can see it with --web 0.0.0.0")
+    if exposed and terminal and log.isEnabledFor(logging.INFO):
+        unfiltered(sys.stderr).write(qr_code(page))
     if made:
         log.info("whoever has this address can see the camera and control it; --web-token sets another token")
     elif exposed:
         who = "whoever has the token" if token else "everyone who can reach this machine"
         log.info("%s can see the camera and control it", who)
     return server
+
+
+def qr_code(text: str) -> str:
+    """`text` as a QR code for a terminal: two rows of modules a line, black on white whatever the colours there."""
+    import segno
+
+    rows = [list(row) for row in segno.make(text, error="l", micro=False).matrix_iter(border=2)]
+    rows += [[0] * len(rows[0])] * (len(rows) % 2)
+    blocks = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
+    lines = ("".join(blocks[int(up), int(low)] for up, low in zip(*pair)) for pair in zip(rows[::2], rows[1::2]))
+    return "".join(f"\x1b[30;107m{line}\x1b[0m\n" for line in lines)

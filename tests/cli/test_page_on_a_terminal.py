@@ -1,0 +1,119 @@
+"""Somebody who starts `run` on a terminal gets a page, and a way to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from edge_mnv2.outputs.web.server import qr_code
+
+
+def on_a_terminal(columns: int, *options: object, until: str = "dropped") -> str:
+    """What `run --source test` draws on a terminal of so many columns, up to a word; an address in it is visited."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    command = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", *map(str, options)]
+    drawn = ""
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
+        os.close(slave)
+        try:
+            end = time.monotonic() + 30
+            while until not in drawn and time.monotonic() < end and process.poll() is None:
+                if select.select([master], [], [], 0.1)[0]:
+                    drawn += os.read(master, 65536).decode(errors="replace")
+        finally:
+            process.terminate()
+            # What is still in the terminal is read, so that nothing waits for it; at its end, reading fails.
+            with contextlib.suppress(OSError):
+                while process.poll() is None:
+                    if select.select([master], [], [], 0.1)[0]:
+                        os.read(master, 65536)
+    os.close(master)
+    return drawn
+
+
+@pytest.fixture
+def busy() -> socket.socket:
+    """8080 is in use: by this test, or by whoever was there before."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", 8080))
+        listener.listen()
+    except OSError:
+        pass
+    return listener
+
+
+@pytest.mark.slow
+def test_a_page_without_being_asked_on_the_next_free_port(stub: Path, busy: socket.socket) -> None:
+    with busy:
+        drawn = on_a_terminal(80, "--model", stub)
+    assert "port 8080 is busy: trying the next one" in drawn
+    address = re.search(r"web page: http://127\.0\.0\.1:(\d+)/", drawn)
+    assert address and 8081 <= int(address[1]) <= 8100
+    assert "--web 0.0.0.0" in drawn and "▀" not in drawn
+
+
+@pytest.mark.slow
+def test_no_page_where_none_is_wanted(stub: Path) -> None:
+    assert "web page" not in on_a_terminal(80, "--model", stub, "--no-web")
+    code = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", "--model", str(stub), "--max-frames", "3"]
+    assert "web page" not in subprocess.run(code, capture_output=True, text=True, check=True).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_qr_code_carries_the_token_and_no_line_is_broken(columns: int, stub: Path) -> None:
+    drawn = on_a_terminal(columns, "--model", stub, "--web", "0.0.0.0:0")
+    page = re.search(r"web page: (http://\S+\?token=\S+)", drawn)
+    assert page, drawn
+    assert qr_code(page[1]).replace("\n", "\r\n") in drawn
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.partition("FPS")[0]).splitlines()
+    assert max(map(len, lines)) < columns
+
+
+def test_a_qr_code_is_that_of_the_text() -> None:
+    cv2 = pytest.importorskip("cv2")
+    numpy = pytest.importorskip("numpy")
+    text = "http://192.168.1.20:8080/?token=sM8FQXJb2D4cYaSQ"
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in qr_code(text).splitlines()]
+    halves = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
+    rows = [[halves[sign][half] for sign in line] for line in lines for half in (0, 1)]
+    picture = numpy.kron(255 - 255 * numpy.array(rows, numpy.uint8), numpy.ones((8, 8), numpy.uint8))
+    picture = cv2.copyMakeBorder(picture, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=255)
+    assert cv2.QRCodeDetector().detectAndDecode(picture)[0] == text
+
+
+def test_both_is_a_mistake(stub: Path) -> None:
+    command = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", "--web", "0", "--no-web"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
+
+
+def test_the_page_answers(stub: Path) -> None:
+    """The address is the page's: what a person would open."""
+    command = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", "--model", str(stub), "--web", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            address = next(match[1] for line in process.stderr if (match := re.search(r"web page: (\S+)", line)))
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                assert answer.status == 200
+        finally:
+            process.terminate()
