@@ -11,19 +11,49 @@ of ours is read. `importlib.metadata` would cost a tenth of a start.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
 _OURS = b"edge_mnv2."
 
 
 def offered(group: str) -> dict[str, str]:
     """Name → "module:attribute" of every entry point in `group`. The first on `sys.path` counts."""
     return _groups(tuple(sys.path)).get(group, {})
+
+
+def rows_of_packages(group: str, kind: type[Row]) -> tuple[tuple[str, Row], ...]:
+    """(name, row) of every entry point in `group` that names a `kind`.
+
+    A package that cannot be used is said once and left out: it must not end every run.
+    """
+    return _rows(tuple(offered(group).items()), kind)  # type: ignore[arg-type]
+
+
+@functools.lru_cache(maxsize=8)
+def _rows(points: tuple[tuple[str, str], ...], kind: type[Row]) -> tuple[tuple[str, Row], ...]:
+    rows = []
+    for name, target in points:
+        try:
+            # What the package prints would stand between results.
+            with contextlib.redirect_stdout(sys.stderr):
+                row = load(target)
+            if not isinstance(row, kind):
+                raise TypeError(f"{target} is no {kind.__name__}")
+        except Exception as error:
+            log.warning("%s of an installed package is left out: %s: %s", name, type(error).__name__, error)
+        else:
+            rows.append((name, row))
+    return tuple(rows)
 
 
 def load(target: str) -> Any:

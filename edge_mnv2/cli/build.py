@@ -13,7 +13,8 @@ from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, flag, option
 from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import UsageError
-from edge_mnv2.settings.kinds import File, Number, Numbers, Whole
+from edge_mnv2.settings.kinds import File, Number, Whole
+from edge_mnv2.settings.more_kinds import Numbers
 
 log = logging.getLogger(__name__)
 

@@ -99,10 +99,10 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _format_panels(self.get_params(ctx), ctx, formatter)
 
-    def format_arguments(self, ctx: Any, formatter: Any) -> None:
+    def format_arguments(self, _ctx: Any, _formatter: Any) -> None:
         """Newer click has a section of its own; ours is among the panels."""
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+    def format_epilog(self, _ctx: Any, formatter: Any) -> None:
         if self.examples:
             with formatter.section("Examples"):
                 for example in self.examples:
@@ -115,23 +115,23 @@ class Commands(TyperGroup):
     def __init__(self, commands: Mapping[str, Union[Command, str]], **more: Any) -> None:
         more = {"no_args_is_help": True, "context_settings": _SETTINGS, **more}
         super().__init__(commands={}, rich_markup_mode=None, **more)
-        self._given = commands
+        self._members = commands
         self.params = [*self.params, *map(_option, _GENERAL)]
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self._given)
+    def list_commands(self, _ctx: Any) -> list[str]:
+        return list(self._members)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = self._given.get(cmd_name)
+    def get_command(self, _ctx: Any, cmd_name: str) -> Any:
+        command = self._members.get(cmd_name)
         if isinstance(command, str):
             module, _, attribute = command.partition(":")
             command = getattr(importlib.import_module(module), attribute)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in self._given and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self._given, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(self._given)}"
+        if args[0] not in self._members and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self._members, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(self._members)}"
             raise UsageError(f"{ctx.command_path} has no command '{args[0]}'", hint=hint)
         return super().resolve_command(ctx, args)
 

@@ -13,7 +13,7 @@ from edge_mnv2.cli.options import DEVICE, JSON, ROOT, argument, check_root, flag
 from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import ProfileError
 
-_ENGINES = {"none": "CPU", "edgetpu": "Edge TPU"}
+_MEASURED_ON = {"none": "CPU", "edgetpu": "Edge TPU"}
 
 
 def list_profiles(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
@@ -32,7 +32,7 @@ def list_profiles(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
                 row["name"],
                 row["from"],
                 "-" if row["expected_ms"] is None else f"{row['expected_ms']:g}",
-                "-" if row["expected_ms"] is None else f"{row['precision']}, {_ENGINES[row['delegate']]}",
+                "-" if row["expected_ms"] is None else f"{row['precision']}, {_MEASURED_ON[row['delegate']]}",
                 (row["error"] and "cannot be read") or row["description"] or "",
             )
             for row in rows
@@ -61,20 +61,20 @@ def show(
     from edge_mnv2.settings.profile import resolve
     from edge_mnv2.settings.profile_file import read_profile
 
-    found = resolve(name, overrides if resolved else None)
+    settings = resolve(name, overrides if resolved else None)
     if not resolved:
         if as_json:
-            _document(report.own(read_profile(found.path)))
+            _document(report.own(read_profile(settings.path)))
         else:
-            typer.echo(f"# {found.path}", err=True)
-            typer.echo(found.path.read_text(encoding="utf-8-sig"), nl=False)
+            typer.echo(f"# {settings.path}", err=True)
+            typer.echo(settings.path.read_text(encoding="utf-8-sig"), nl=False)
         return
-    threads, note = resolve_threads(found.runtime.threads)
+    threads, note = resolve_threads(settings.runtime.threads)
     if as_json:
-        _document({**report.resolved(found), "threads": threads})
+        _document({**report.resolved(settings), "threads": threads})
         return
-    typer.echo(f"{' < '.join([found.profile, *found.parents])} ({found.reason})", err=True)
-    typer.echo(aligned(report.resolved_rows(found, usable_cpus()), ("SETTING", "VALUE", "FROM")))
+    typer.echo(f"{' < '.join([settings.profile, *settings.parents])} ({settings.reason})", err=True)
+    typer.echo(aligned(report.resolved_rows(settings, usable_cpus()), ("SETTING", "VALUE", "FROM")))
     if note is not None:
         typer.echo(note, err=True)
 
@@ -85,17 +85,17 @@ def detect(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     from edge_mnv2.settings import report
 
     folder = check_root(root)
-    found = report.detected(detect_board(folder), folder)
+    facts = report.detected(detect_board(folder), folder)
     if as_json:
-        _document(found)
+        _document(facts)
         return
-    limit = found.pop("cpus_limited_by")
-    found["profile"] += f" ({found.pop('reason')})"
+    limit = facts.pop("cpus_limited_by")
+    facts["profile"] += f" ({facts.pop('reason')})"
     if limit is not None:
-        found["cpus_usable"] = f"{found['cpus_usable']} ({limit})"
+        facts["cpus_usable"] = f"{facts['cpus_usable']} ({limit})"
     rows = [
         (name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
-        for name, value in found.items()
+        for name, value in facts.items()
         if value not in (None, [])
     ]
     typer.echo(aligned(rows))
@@ -130,12 +130,12 @@ def cameras(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """The cameras that are attached, and what they offer."""
     from edge_mnv2.camera.v4l2 import list_cameras
 
-    found = list_cameras(check_root(root))
+    attached = list_cameras(check_root(root))
     if as_json:
-        _document({"cameras": [camera.as_dict() for camera in found]})
+        _document({"cameras": [camera.as_dict() for camera in attached]})
         return
     rows = []
-    for camera in found:
+    for camera in attached:
         offers = [f"{item.fourcc} {_sizes([size[:2] for size in item.sizes])}".strip() for item in camera.formats]
         source = "csi" if camera.csi else camera.by_id or camera.path
         rows.append((camera.path, camera.name, source, camera.problem or "; ".join(offers) or "-"))
@@ -152,12 +152,12 @@ def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     from edge_mnv2.runtime.edgetpu.library import find as find_library
 
     folder = check_root(root)
-    found = find(folder)
+    devices = find(folder)
     judged = checks(folder)
     if as_json:
         _document(
             {
-                "accelerators": [_plain(accelerator) for accelerator in found],
+                "accelerators": [_plain(accelerator) for accelerator in devices],
                 "library": _plain(find_library(folder)),
                 "checks": [row.as_dict() for row in judged],
             }
@@ -171,7 +171,7 @@ def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
             "-" if item.speed_mbps is None else f"{item.speed_mbps:g} Mbit/s",
             "-" if item.temp_c is None else f"{item.temp_c:g} °C",
         )
-        for item in found
+        for item in devices
     ]
     if rows:
         typer.echo(aligned(rows, ("NAME", "STATE", "DEVICE", "LINK", "DIE")))

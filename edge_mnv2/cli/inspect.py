@@ -45,10 +45,10 @@ def _inspect_model(model: str, options: ModelOptions, svg: Optional[Path], as_js
     from edge_mnv2.zoo.resolve import resolve
 
     resolved = resolve(model)
-    found = inspection.inspect(resolved.path)
+    inspected = inspection.inspect(resolved.path)
     if svg is not None:
-        _write(svg, model_picture(found))
-    document = model_document(found, resolved, delegation.find(resolved.path), options)
+        _write(svg, model_picture(inspected))
+    document = model_document(inspected, resolved, delegation.find(resolved.path), options)
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _model_text(document))
 
 

@@ -51,10 +51,10 @@ def verify(
     known = registry.load()
     rows: list[dict[str, Any]] = []
     for entry in [known.get(name) for name in names] if names else known:
-        found = inventory.verify(entry)
-        if names and not found:
+        files = inventory.verify(entry)
+        if names and not files:
             raise ModelError(f"{entry.name} is not on this device", hint=f"edge-mnv2 pull {entry.name}")
-        rows += found
+        rows += files
     if as_json:
         _document({"ok": all(row["problem"] is None for row in rows), "models": rows})
     else:

@@ -91,7 +91,7 @@ def profile(
         raise UsageError("--log -: the results of profile are on stdout", hint="give --log a file")
     if models:
         resolved = resolved.changed("runtime.model", models[0])
-    found = measure(
+    result = measure(
         Request(
             settings=resolved,
             models=list(dict.fromkeys(models)) if models else [resolved.runtime.model],
@@ -108,9 +108,9 @@ def profile(
         )
     )
     if as_json:
-        typer.echo(json.dumps(found.document(), ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(result.document(), ensure_ascii=False, indent=2))
     else:
-        typer.echo(_text(found))
+        typer.echo(_text(result))
     if report is not None:
         typer.echo(f"report: {report}", err=True)
 
@@ -139,8 +139,8 @@ def _compare(words: list[str], typed: frozenset[str], report: Optional[Path], as
         typer.echo(f"report: {report}", err=True)
 
 
-def _text(found: Profiled) -> str:
-    document = found.document()
+def _text(result: Profiled) -> str:
+    document = result.document()
     settings = document["settings"]
     threads, workers = plural(settings["threads"], "thread"), plural(settings["workers"], "worker")
     blocks = [
@@ -156,10 +156,10 @@ def _text(found: Profiled) -> str:
     ]
     if document["sweep"]:
         blocks.append(_sweep(document))
-    if found.advice is not None:
-        blocks.append("\n".join(found.advice.lines()))
-    if found.operators is not None:
-        blocks.append(_operators(found))
+    if result.advice is not None:
+        blocks.append("\n".join(result.advice.lines()))
+    if result.operators is not None:
+        blocks.append(_operators(result))
     if document["soak"] is not None:
         blocks.append(f"soak: {document['soak']['verdict']}")
     if document["notes"]:
@@ -217,15 +217,15 @@ def _sweep(document: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def _operators(found: Profiled) -> str:
+def _operators(result: Profiled) -> str:
     from edge_mnv2.profiler.report import OPERATOR_HEADER, operator_cells
 
-    assert found.operators is not None
-    document = found.operators.document()
+    assert result.operators is not None
+    document = result.operators.document()
     slowest = sorted(document["operators"], key=lambda row: -row["ms"])[:_OPERATORS]
     header = [name.upper() for name in OPERATOR_HEADER]
     covered = document["covered"]
-    kinds = ", ".join(f"{count} {kind} {ms:.2f} ms" for kind, count, ms in found.operators.by_kind())
+    kinds = ", ".join(f"{count} {kind} {ms:.2f} ms" for kind, count, ms in result.operators.by_kind())
     return "\n".join(
         [
             f"operators, each timed as a model of its own, one thread; together {covered:.0%} of the whole",

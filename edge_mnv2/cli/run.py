@@ -14,7 +14,8 @@ import typer
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import EVERY_FRAME, JSON, MODEL, flag, group, option, outputs, settings, with_origin
 from edge_mnv2.errors import UsageError
-from edge_mnv2.settings.kinds import Choice, Duration, Source, Whole
+from edge_mnv2.settings.kinds import Choice, Duration, Whole
+from edge_mnv2.settings.more_kinds import Source
 from edge_mnv2.settings.option import COMMAND_LINE, Value, has_password
 
 if TYPE_CHECKING:

@@ -76,11 +76,11 @@ def install(
             keep_secrets(unit.environment_files[-1], unit.secrets, account)
         logs = f"edge-mnv2 service logs{'' if name == 'edge-mnv2' else f' --name {name}'}"
         status = put_in_place(manager, name, text, log_hint=f"`{logs}` shows more")
-        where = manager.unit_path(name)
+        path = manager.unit_path(name)
         state = "starts at the next boot" if status is None else f"is ready: {status}"
         log.info("%s %s", name, state)
         log.info(
-            "unit %s, as %s%s", where, account.name, f", exposure {score} (systemd-analyze security)" if score else ""
+            "unit %s, as %s%s", path, account.name, f", exposure {score} (systemd-analyze security)" if score else ""
         )
     _advise(unit, account, manager)
     if dry_run and score:
@@ -90,6 +90,7 @@ def install(
 def _unit(name: str, words: list[str], account: Account, manager: Manager, watchdog: int) -> Unit:
     """The unit for `run WORDS`. Raises the error that `run` would, and UsageError for what no service can do."""
     from edge_mnv2 import paths
+    from edge_mnv2.runtime import table
     from edge_mnv2.service.command import absolute, needs, program, variables, without_secrets
     from edge_mnv2.service.systemd import version
     from edge_mnv2.service.unit import Unit
@@ -127,7 +128,16 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
             )
         source = _source(request)
         texts = [str(call.value(each).value) for each in call.options]
-        requirements = needs(request.outputs, texts, source, folders, edgetpu=settings.runtime.delegate != "none")
+        name_of_runtime = settings.runtime.backend
+        runtimes = table.installed() if name_of_runtime == "auto" else [table.row(name_of_runtime)]
+        requirements = needs(
+            request.outputs,
+            texts,
+            source,
+            folders,
+            devices=[device for row in runtimes for device in row.devices],
+            edgetpu=settings.runtime.delegate != "none",
+        )
     return Unit(
         name=name,
         words=[str(program()), "run", *words],
@@ -205,9 +215,9 @@ def status(name: str = NAME, as_json: bool = JSON) -> None:
     """Whether it runs, since when, how often it was started anew; exit code 1 where it does not run."""
     from edge_mnv2.service.systemd import report, shown
 
-    found = report(_installed(_checked(name)), name)
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else shown(found))
-    raise typer.Exit(0 if found["active"] else 1)
+    state = report(_installed(_checked(name)), name)
+    typer.echo(json.dumps(state, indent=2, ensure_ascii=False) if as_json else shown(state))
+    raise typer.Exit(0 if state["active"] else 1)
 
 
 def logs(

@@ -10,20 +10,19 @@ installed package brings its own row as an entry point:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import logging
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Optional
 
-from edge_mnv2.entry_points import load, offered
+from edge_mnv2.entry_points import load, rows_of_packages
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import Bytes, Flag, Kind, Text, Whole
 from edge_mnv2.settings.option import COMMAND_LINE, Option, Value, always, has_password
+from edge_mnv2.settings.schema import OPTIONS
 
 log = logging.getLogger(__name__)
 
@@ -322,26 +321,19 @@ TABLE: tuple[Output, ...] = (
 
 def rows() -> tuple[Output, ...]:
     """The outputs of this package and those of installed packages."""
-    return (*TABLE, *_installed(tuple(offered(GROUP).items())))
+    return (*TABLE, *_without_twins(rows_of_packages(GROUP, Output)))
 
 
 @functools.lru_cache(maxsize=4)
-def _installed(points: Iterable[tuple[str, str]]) -> tuple[Output, ...]:
-    """A package that cannot be used is said and left out: it must not end every run."""
-    known = {option.name for row in TABLE for option in row.options}
+def _without_twins(offered: tuple[tuple[str, Output], ...]) -> list[Output]:
+    """A row with an option that there is already is said and left out."""
+    known = {option.name for row in TABLE for option in row.options} | set(OPTIONS)
     installed = []
-    for name, target in points:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                row = load(target)
-        except Exception as error:
-            log.warning("output %s of an installed package is left out: %s: %s", name, type(error).__name__, error)
-            continue
-        names = {option.name for option in row.options} if isinstance(row, Output) else set()
-        if not names or names & known:
-            why = f"--{min(names & known)} is an option already" if names else f"{target} is no Output"
-            log.warning("output %s of an installed package is left out: %s", name, why)
+    for name, row in offered:
+        names = {option.name for option in row.options}
+        if twins := names & known:
+            log.warning("%s of an installed package is left out: --%s is an option already", name, min(twins))
             continue
         known |= names
         installed.append(row)
-    return tuple(installed)
+    return installed

@@ -15,13 +15,11 @@ import importlib
 import importlib.util
 import logging
 import math
-import re
-import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Optional, Protocol, Union
 
+from edge_mnv2.entry_points import rows_of_packages
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
 
 if TYPE_CHECKING:
@@ -222,7 +220,7 @@ def names() -> list[str]:
 @functools.cache
 def rows() -> tuple[Runtime, ...]:
     """Our rows, then those of installed packages; a package's row that is wrong is left out with a warning."""
-    return (*TABLE, *_of_packages())
+    return (*TABLE, *(one for _, one in rows_of_packages(GROUP, Runtime)))
 
 
 def row(name: str) -> Runtime:
@@ -291,39 +289,3 @@ def open_model(
 
 def _suffixes() -> set[str]:
     return {suffix for one in rows() for suffix in one.suffixes}
-
-
-def _of_packages() -> Iterator[Runtime]:
-    if not _offered(GROUP, sys.path):
-        return
-    from importlib import metadata
-
-    points: Any = metadata.entry_points()
-    for point in points.select(group=GROUP) if sys.version_info >= (3, 10) else points.get(GROUP, ()):
-        try:
-            offered = point.load()
-        except Exception as error:
-            log.warning("the runtime '%s' of an installed package cannot be used: %s", point.name, error)
-            continue
-        if isinstance(offered, Runtime):
-            yield offered
-        else:
-            log.warning("the runtime '%s' of an installed package is no row of runtimes", point.name)
-
-
-def _offered(group: str, folders: Sequence[str]) -> bool:
-    """Whether a package in `folders` has entry points in `group`. `importlib.metadata` takes ten times as long."""
-    header = re.compile(rf"^\s*\[\s*{re.escape(group)}\s*\]", re.MULTILINE)
-    for folder in folders:
-        try:
-            packages = [one for one in Path(folder or ".").iterdir() if one.suffix in (".dist-info", ".egg-info")]
-        except OSError:
-            continue
-        for package in packages:
-            try:
-                text = (package / "entry_points.txt").read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            if header.search(text):
-                return True
-    return False

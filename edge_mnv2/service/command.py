@@ -30,7 +30,7 @@ class Needs:
     groups: tuple[str, ...]
     """Groups that own the outputs' devices."""
     devices: tuple[str, ...]
-    """The outputs' devices, as DeviceAllow= has them."""
+    """Those of the outputs and the runtime, as DeviceAllow= has them."""
     desktop: bool
     pipeline: bool
     edgetpu: bool
@@ -127,8 +127,19 @@ def _in_quotes(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def needs(outputs: OutputValues, texts: Iterable[str], source: str, own: Sequence[Path], *, edgetpu: bool) -> Needs:
-    """What a run of these `outputs` needs; `texts` are all its options' values, `own` the tool's own folders."""
+def needs(
+    outputs: OutputValues,
+    texts: Iterable[str],
+    source: str,
+    own: Sequence[Path],
+    *,
+    devices: Iterable[str] = (),
+    edgetpu: bool,
+) -> Needs:
+    """What a run of these `outputs` needs.
+
+    `texts` are all its options' values, `own` the tool's own folders, `devices` those of its runtime.
+    """
     written = []
     for row in outputs.outputs:
         for option in row.options:
@@ -142,7 +153,7 @@ def needs(outputs: OutputValues, texts: Iterable[str], source: str, own: Sequenc
         network=remote or any(row.network for row in outputs.outputs),
         bound_port=ports[0] if ports else None,
         groups=tuple(dict.fromkeys(group for row in outputs.outputs for group in row.groups)),
-        devices=tuple(dict.fromkeys(device for row in outputs.outputs for device in row.devices)),
+        devices=tuple(dict.fromkeys([*devices, *(device for row in outputs.outputs for device in row.devices)])),
         desktop=any(row.desktop for row in outputs.outputs),
         pipeline=source.startswith(("gst:", "csi")),
         edgetpu=edgetpu,

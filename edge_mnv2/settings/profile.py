@@ -15,10 +15,9 @@ from typing import Any, Optional, Union
 
 from edge_mnv2.board.detect import Board, detect
 from edge_mnv2.errors import ProfileError, SourceError, UsageError
-from edge_mnv2.settings.choose import choose
-from edge_mnv2.settings.kinds import Control
+from edge_mnv2.settings.more_kinds import Control
 from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, variable
-from edge_mnv2.settings.profile_file import Given, ProfileFile
+from edge_mnv2.settings.profile_file import ProfileFile, Stated
 from edge_mnv2.settings.schema import (
     KEYS,
     MODEL_KEYS,
@@ -34,7 +33,7 @@ from edge_mnv2.settings.schema import (
     Runtime,
     check_thresholds,
 )
-from edge_mnv2.settings.store import is_path, load, packaged_places, places, read, unknown_profile
+from edge_mnv2.settings.store import choose, is_path, load, packaged_places, places, read, unknown_profile
 from edge_mnv2.strict_yaml import shown
 
 __all__ = ["Origin", "Settings", "chain", "environment_overrides", "load", "resolve", "resolve_profile"]
@@ -109,14 +108,14 @@ class Settings:
 
     def values(self) -> dict[str, Any]:
         """Every value by its dotted key, controls one by one."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key in KEYS:
             value = self.get(key)
             if isinstance(value, dict):
-                found.update({f"{key}.{name}": setting for name, setting in sorted(value.items())})
+                values.update({f"{key}.{name}": setting for name, setting in sorted(value.items())})
             else:
-                found[key] = value
-        return found
+                values[key] = value
+        return values
 
     @contextlib.contextmanager
     def blamed(self, key: str) -> Iterator[None]:
@@ -160,23 +159,23 @@ def resolve_profile(
 ) -> Settings:
     """The settings of a profile that has been read, with its parents and `overrides`. Raises as `resolve`."""
     line = chain(profile)
-    given: dict[str, tuple[Any, Origin]] = {}
+    stated: dict[str, tuple[Any, Origin]] = {}
     for ancestor in reversed(line):
         for key, item in ancestor.values.items():
             value = _from_folder(ancestor.path, key, item.value)
-            given[key] = (value, Origin(_ORIGINS[ancestor.origin], ancestor.path, item.line))
+            stated[key] = (value, Origin(_ORIGINS[ancestor.origin], ancestor.path, item.line))
     for key, (value, source) in (overrides or {}).items():
         if value is not None:
-            given[key] = _override(key, value, source)
-    sections = {name: _section(name, cls, given) for name, cls in (*SECTIONS.items(), ("model", ModelOptions))}
-    _check_size(sections["camera"], given)
+            stated[key] = _override(key, value, source)
+    sections = {name: _section(name, cls, stated) for name, cls in (*SECTIONS.items(), ("model", ModelOptions))}
+    _check_size(sections["camera"], stated)
     settings = Settings(
         profile=profile.name,
         path=profile.path,
         reason=reason,
         parents=tuple(ancestor.name for ancestor in line[1:]),
         board=board,
-        origins={key: origin for key, (_, origin) in given.items()},
+        origins={key: origin for key, (_, origin) in stated.items()},
         **sections,
     )
     _check_thresholds(settings)
@@ -194,13 +193,13 @@ def _check_thresholds(settings: Settings) -> None:
         check_thresholds(appear, gone)
 
 
-def _check_size(camera: Camera, given: Mapping[str, tuple[Any, Origin]]) -> None:
+def _check_size(camera: Camera, stated: Mapping[str, tuple[Any, Origin]]) -> None:
     if (camera.width is None) == (camera.height is None):
         return
     key, other = ("width", "height") if camera.height is None else ("height", "width")
-    origin = given[f"camera.{key}"][1]
-    where = f"{origin.path}:{origin.line}: " if origin.path else ""
-    raise ProfileError(f"{where}camera.{key} without camera.{other}", hint="give both, or leave both to the camera")
+    origin = stated[f"camera.{key}"][1]
+    place = f"{origin.path}:{origin.line}: " if origin.path else ""
+    raise ProfileError(f"{place}camera.{key} without camera.{other}", hint="give both, or leave both to the camera")
 
 
 def chain(profile: ProfileFile) -> list[ProfileFile]:
@@ -218,13 +217,13 @@ def chain(profile: ProfileFile) -> list[ProfileFile]:
     return line
 
 
-def _parent(profile: ProfileFile, extends: Given) -> ProfileFile:
+def _parent(profile: ProfileFile, extends: Stated) -> ProfileFile:
     name = extends.value
-    where = f"{profile.path}:{extends.line}: extends: "
+    place = f"{profile.path}:{extends.line}: extends: "
     if is_path(name):
         path = profile.path.parent / Path(name).expanduser()
         if not path.is_file():
-            raise ProfileError(f"{where}no file {path}")
+            raise ProfileError(f"{place}no file {path}")
         return load(path)
     known = places()
     if name == profile.name and name in packaged_places():
@@ -235,18 +234,18 @@ def _parent(profile: ProfileFile, extends: Given) -> ProfileFile:
     sibling = profile.path.with_name(f"{name}.yaml")
     if profile.origin == "file" and sibling.is_file():
         return load(sibling)
-    raise unknown_profile(name, list(known), where)
+    raise unknown_profile(name, list(known), place)
 
 
-def _section(section: str, cls: type, given: Mapping[str, tuple[Any, Origin]]) -> Any:
+def _section(section: str, cls: type, stated: Mapping[str, tuple[Any, Origin]]) -> Any:
     values: dict[str, Any] = {}
     for item in dataclasses.fields(cls):
         key = f"{section}.{item.name}"
         if isinstance(_KINDS_OF[key], Control):
-            below = {name[len(key) + 1 :]: value for name, (value, _) in given.items() if name.startswith(f"{key}.")}
+            below = {name[len(key) + 1 :]: value for name, (value, _) in stated.items() if name.startswith(f"{key}.")}
             values[item.name] = {name: value for name, value in below.items() if value is not None}
-        elif key in given:
-            values[item.name] = given[key][0]
+        elif key in stated:
+            values[item.name] = stated[key][0]
     return cls(**values)
 
 

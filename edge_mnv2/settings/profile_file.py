@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from edge_mnv2.errors import ProfileError
-from edge_mnv2.settings.kinds import Kind, why_not
+from edge_mnv2.settings.kinds import Kind
+from edge_mnv2.settings.more_kinds import why_not
 from edge_mnv2.settings.schema import HEADERS, KEYS, SECTIONS
 from edge_mnv2.strict_yaml import Entry, Items, Node, Scalar, parse_yaml, read_yaml, shown
 from edge_mnv2.strict_yaml import Mapping as YamlMapping
@@ -19,7 +20,7 @@ _TOP = ("extends", "description", *HEADERS, *SECTIONS)
 
 
 @dataclass(frozen=True)
-class Given:
+class Stated:
     """A value that a file gives, and the line it stands on."""
 
     value: Any
@@ -37,12 +38,12 @@ class ProfileFile:
     name: str
     path: Path
     origin: str
-    extends: Optional[Given] = None
+    extends: Optional[Stated] = None
     description: Optional[str] = None
     match: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     board: Mapping[str, str] = field(default_factory=dict)
     saved: Mapping[str, Any] = field(default_factory=dict)
-    values: Mapping[str, Given] = field(default_factory=dict)
+    values: Mapping[str, Stated] = field(default_factory=dict)
 
 
 def read_profile(path: Path, origin: str = "file") -> ProfileFile:
@@ -55,7 +56,7 @@ def read_profile(path: Path, origin: str = "file") -> ProfileFile:
 
 
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, origin: str, changed_ns: int, size: int) -> ProfileFile:
+def _read(path: Path, origin: str, _changed_ns: int, _size: int) -> ProfileFile:
     """Every profile extends `base`, and on a small board a file takes tens of milliseconds: read each once."""
     return _FileReader(path).read(read_yaml(path), origin)
 
@@ -77,7 +78,7 @@ class _FileReader:
         if not isinstance(root, YamlMapping):
             kind = "a list" if isinstance(root, Items) else f"the single value {shown(root.text)}"
             self._fail(root.line, f"{kind} where a profile's keys belong", "write key: value lines")
-        values: dict[str, Given] = {}
+        values: dict[str, Stated] = {}
         headers: dict[str, dict[str, Any]] = {name: {} for name in HEADERS}
         extends = description = None
         for name, entry in root.entries.items():
@@ -86,7 +87,7 @@ class _FileReader:
             elif name in HEADERS:
                 headers[name] = self._header(name, entry)
             elif name == "extends":
-                extends = Given(self._text("extends", entry), entry.line)
+                extends = Stated(self._text("extends", entry), entry.line)
             elif name == "description":
                 description = self._text("description", entry)
             else:
@@ -103,7 +104,7 @@ class _FileReader:
             values=values,
         )
 
-    def _section(self, section: str, entry: Entry, values: dict[str, Given]) -> None:
+    def _section(self, section: str, entry: Entry, values: dict[str, Stated]) -> None:
         known = [name.partition(".")[2] for name in KEYS if name.startswith(f"{section}.")]
         for name, item in self._entries(section, entry).items():
             dotted = f"{section}.{name}"
@@ -112,33 +113,33 @@ class _FileReader:
             if dotted == "camera.controls":
                 for control, setting in self._entries(dotted, item).items():
                     value = self._value(f"{dotted}.{control}", KEYS[dotted].kind, setting, nullable=True)
-                    values[f"{dotted}.{control}"] = Given(value, setting.line)
+                    values[f"{dotted}.{control}"] = Stated(value, setting.line)
             else:
                 # An explicit null takes an inherited value back, where the default is "nothing" too.
                 nullable = KEYS[dotted].default is None
-                values[dotted] = Given(self._value(dotted, KEYS[dotted].kind, item, nullable=nullable), item.line)
+                values[dotted] = Stated(self._value(dotted, KEYS[dotted].kind, item, nullable=nullable), item.line)
 
     def _header(self, section: str, entry: Entry) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         kinds = HEADERS[section]
         for name, item in self._entries(section, entry).items():
             dotted = f"{section}.{name}"
             if name not in kinds:
                 self._unknown(name, section, item, kinds)
             kind = kinds[name]
-            found[name] = self._value(dotted, kind, item) if kind is not None else self._free(dotted, item)
-        return found
+            values[name] = self._value(dotted, kind, item) if kind is not None else self._free(dotted, item)
+        return values
 
     def _free(self, dotted: str, entry: Entry) -> dict[str, Any]:
         """A table of plain values under names of the writer's choice."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, item in self._entries(dotted, entry).items():
             if not isinstance(item.node, Scalar):
                 self._fail(item.line, f"{dotted}.{name}: a list or a mapping where one value belongs")
             if item.node.trap:
                 self._fail(item.line, f"{dotted}.{name}: {shown(item.node.text)}", item.node.trap)
-            found[name] = item.node.value
-        return found
+            values[name] = item.node.value
+        return values
 
     def _entries(self, dotted: str, entry: Entry) -> dict[str, Entry]:
         """The keys below a section. A section without any is refused: its keys may have lost their indentation."""
@@ -192,10 +193,10 @@ class _FileReader:
         return node.value
 
     def _unknown(self, name: str, section: Optional[str], entry: Entry, known: Iterable[str]) -> NoReturn:
-        where = f" in {section}" if section else ""
+        place = f" in {section}" if section else ""
         node = entry.node
         value = f" (value {shown(node.text)})" if isinstance(node, Scalar) and node.text else ""
-        self._fail(entry.line, f"unknown key {shown(name)}{where}{value}", nearest_key(name, section, known))
+        self._fail(entry.line, f"unknown key {shown(name)}{place}{value}", nearest_key(name, section, known))
 
     def _fail(self, line: int, problem: str, hint: Optional[str] = None) -> NoReturn:
         raise ProfileError(f"{self._path}:{line}: {problem}", hint=hint)

@@ -8,11 +8,10 @@ from typing import Any, Optional
 from edge_mnv2.board.cpus import AUTO_THREADS, limits
 from edge_mnv2.board.detect import Board
 from edge_mnv2.errors import ProfileError
-from edge_mnv2.settings.choose import choose
 from edge_mnv2.settings.profile import DEFAULT, Settings, chain, resolve_profile
 from edge_mnv2.settings.profile_file import ProfileFile
 from edge_mnv2.settings.schema import KEYS
-from edge_mnv2.settings.store import is_path, load, places, read
+from edge_mnv2.settings.store import choose, is_path, load, places, read
 
 
 def listed(board: Board) -> tuple[list[dict[str, Any]], Optional[str], Optional[ProfileError]]:

@@ -12,11 +12,10 @@ from typing import Any, Optional
 from edge_mnv2 import paths
 from edge_mnv2.board.detect import Board
 from edge_mnv2.errors import ProfileError, UsageError
-from edge_mnv2.settings.choose import identity
 from edge_mnv2.settings.profile_file import parse_profile, read_profile
 from edge_mnv2.settings.report import shown_value
 from edge_mnv2.settings.schema import KEYS, SECTIONS
-from edge_mnv2.settings.store import packaged_places, user_folder, user_places
+from edge_mnv2.settings.store import identity, packaged_places, user_folder, user_places
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 

@@ -11,23 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.settings.kinds import (
-    Channels,
-    Choice,
-    Control,
-    Flag,
-    Kind,
-    Names,
-    Number,
-    Numbers,
-    Offered,
-    Or,
-    Region,
-    Size,
-    Source,
-    Text,
-    Whole,
-)
+from edge_mnv2.settings.kinds import Choice, Flag, Kind, Number, Offered, Or, Text, Whole
+from edge_mnv2.settings.more_kinds import Channels, Control, Names, Numbers, Region, Size, Source
 from edge_mnv2.settings.option import Option, has_password
 
 RUNTIMES = Offered()
@@ -85,6 +70,7 @@ class Camera:
         "Trust servers whose certificate this authority has signed (PEM).",
         "ca",
         "FILE",
+        path="read",
     )
     rtsp_transport: str = setting(
         "auto", Choice("auto", "tcp", "udp"), "How RTSP cameras send: TCP first, or one of them.", "rtsp-transport"

@@ -7,7 +7,7 @@ from typing import Callable
 import pytest
 
 from edge_mnv2.board.detect import detect
-from edge_mnv2.settings.choose import choose
+from edge_mnv2.settings.store import choose
 from tests.board import trees
 from tests.board.trees import Tree
 

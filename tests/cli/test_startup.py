@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from edge_mnv2.board.detect import Board
-from edge_mnv2.settings.choose import may_match
-from edge_mnv2.settings.store import packaged_places, read
+from edge_mnv2.settings.store import may_match, packaged_places, read
 
 HEAVY = {"numpy", "cv2", "ai_edge_litert", "tflite_runtime", "yaml", "requests", "PIL", "urllib.request", "tflite"}
 

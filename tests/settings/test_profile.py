@@ -16,11 +16,11 @@ from edge_mnv2.cli.devices import show
 from edge_mnv2.cli.options import declared_by
 from edge_mnv2.errors import ProfileError, UsageError
 from edge_mnv2.settings import store
-from edge_mnv2.settings.choose import choose, identity, is_same_board, match_rank
 from edge_mnv2.settings.option import Option
 from edge_mnv2.settings.profile import environment_overrides, option_overrides, resolve, resolve_profile
 from edge_mnv2.settings.profile_file import read_profile
 from edge_mnv2.settings.schema import KEYS, OPTIONS, SECTIONS
+from edge_mnv2.settings.store import choose, identity, is_same_board, match_rank
 from tests.board import trees
 
 

@@ -44,6 +44,7 @@ EXAMPLES: dict[str, Any] = {
     "camera.source": "/dev/video0", "camera.backend": "opencv", "camera.width": 1280, "camera.height": 720,
     "camera.fps": 29.97, "camera.format": "MJPG", "camera.rotate": 270, "camera.flip": "hv",
     "camera.roi": (0.25, 0.0, 0.5, 1.0), "camera.warmup_frames": 3, "camera.stall_s": 2.5, "camera.frozen_s": 0.0,
+    "camera.ca": "site.pem", "camera.rtsp_transport": "udp",
     "preprocess.resize": "stretch", "runtime.backend": "litert", "runtime.delegate": "edgetpu:usb:1",
     "runtime.threads": 256, "runtime.workers": 2, "runtime.model": "on", "output.top_k": 1, "output.threshold": 0.125,
     "output.smooth": 0.5, "output.gate": True, "health.max_temp_c": 72.5, "health.min_fps": 5.0,
