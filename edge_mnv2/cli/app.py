@@ -79,6 +79,11 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     remember_secrets([*sys.argv[1:], *(value for name, value in os.environ.items() if name.startswith("EDGE_MNV2_"))])
     terminal.prepare()
+    if "_EDGE_MNV2_COMPLETE" in os.environ:
+        from typer.completion import completion_init
+
+        # The shells' scripts that `--show-completion` prints expect typer's answers.
+        completion_init()
     # The parser puts another in its place when the reader goes away.
     stdout = sys.stdout
     try:

@@ -42,6 +42,7 @@ class Command(TyperCommand):
         self.examples = examples
         self.takes_rest = False
         self._declared: dict[str, Option] = {}
+        self._declared_by_parameter: dict[str, Option] = {}
 
     def get_params(self, ctx: Any) -> list[Any]:
         if not self.params:
@@ -56,6 +57,7 @@ class Command(TyperCommand):
             for one in _GENERAL:
                 self._declared.setdefault(one.name, one)
             self.params += [_option(one) for one in self._declared.values()]
+            self._declared_by_parameter = {_parameter(one): one for one in self._declared.values()}
         return super().get_params(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -97,7 +99,13 @@ class Command(TyperCommand):
         return Call(self._declared.values(), texts, arguments, ctx.args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        _format_panels(self.get_params(ctx), ctx, formatter)
+        parameters = self.get_params(ctx)
+        for parameter in parameters:
+            if parameter.name in self._declared_by_parameter:
+                # Only now: a run does not have to know all the words that tables offer.
+                one = self._declared_by_parameter[parameter.name]
+                parameter.help, parameter.metavar = one.help_line, None if one.flag else one.value_name
+        _format_panels(parameters, ctx, formatter)
 
     def format_arguments(self, _ctx: Any, _formatter: Any) -> None:
         """Newer click has a section of its own; ours is among the panels."""
@@ -203,9 +211,8 @@ def set_verbosity(ctx: Any) -> None:
 def _typed(ctx: Any, options: Any) -> dict[str, Optional[Sequence[str]]]:
     texts: dict[str, Optional[Sequence[str]]] = {}
     for one in options:
-        name = one.name.replace("-", "_")
-        source = ctx.get_parameter_source(name)
-        value = ctx.params.get(name)
+        source = ctx.get_parameter_source(_parameter(one))
+        value = ctx.params.get(_parameter(one))
         if source is None or source.name != "COMMANDLINE":
             texts[one.name] = None
         else:
@@ -223,19 +230,22 @@ def _typed_before(ctx: Any, one: Option) -> bool:
     return False
 
 
+def _parameter(one: Option) -> str:
+    return one.name.replace("-", "_")
+
+
 def _option(one: Option) -> TyperOption:
     names = f"--{one.name}/--no-{one.name}" if one.no else f"--{one.name}"
     return TyperOption(
-        param_decls=[*([f"-{one.short}"] if one.short else []), names, one.name.replace("-", "_")],
+        param_decls=[*([f"-{one.short}"] if one.short else []), names, _parameter(one)],
         is_flag=True if one.flag else None,
         type=bool if one.flag else str,
         # All that was typed is looked at: a value that is given twice is no wish but a mistake.
         multiple=not one.flag,
-        metavar=None if one.flag else one.value_name,
-        help=one.help_line,
+        help=one.help,
         hidden=one.hidden,
         rich_help_panel=one.panel,
-        autocompletion=lambda: list(one.kind.words),
+        autocompletion=lambda *_: list(one.kind.words),
     )
 
 

@@ -133,7 +133,7 @@ COMMAND = Command(
     run,
     examples=(
         "edge-mnv2 run --camera",
-        "edge-mnv2 run --source rtsp://camera.local/stream --web 0.0.0.0:8080 --web-token TOKEN",
+        "edge-mnv2 run --source rtsp://camera.local/stream --web 0.0.0.0",
         "edge-mnv2 run --source clip.mp4 --model model.tflite --log results.jsonl",
     ),
 )

@@ -16,7 +16,7 @@ from typing import Any, Optional
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor, append_whole, moved, parse_bytes, write_all
 from edge_mnv2.outputs.records import CSV_COLUMNS, as_csv_line, as_json_line
-from edge_mnv2.outputs.table import OutputValues
+from edge_mnv2.outputs.table import OutputValues, default
 from edge_mnv2.pipeline.result import Result
 
 _SYNC_S = 5.0
@@ -178,7 +178,6 @@ class LogFile:
             raise
 
 
-DEFAULT_KEEP = 5
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _CLOCK_IS_SET = 1577836800.0
 """2020: no board's clock was right before this program was there."""
@@ -192,10 +191,10 @@ class Rotation:
 
     most_bytes: Optional[int] = None
     most_s: Optional[float] = None
-    keep: int = DEFAULT_KEEP
+    keep: int = default("log-keep")
 
     @classmethod
-    def parse(cls, text: str, keep: int = DEFAULT_KEEP) -> Rotation:
+    def parse(cls, text: str, keep: int = default("log-keep")) -> Rotation:
         """`10MB`, `1d`, or both with a comma between. Raises UsageError."""
         sizes: list[int] = []
         ages: list[float] = []

@@ -13,11 +13,10 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import timestamp
-from edge_mnv2.outputs.table import OutputValues
+from edge_mnv2.outputs.table import OutputValues, default
 from edge_mnv2.pipeline.decision import APPEARED
 from edge_mnv2.pipeline.result import Result
 
-DEFAULT_QUOTA = 200_000_000
 _OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}Z_.*\.jpg")
 _TORN = re.compile(r"\." + _OURS.pattern + r"\..*\.part")
 
@@ -31,7 +30,7 @@ class SnapshotSink:
 
     wants_pictures = True
 
-    def __init__(self, folder: str, quota: int = DEFAULT_QUOTA, least_free: Optional[int] = None) -> None:
+    def __init__(self, folder: str, quota: int = default("snapshots-quota"), least_free: Optional[int] = None) -> None:
         self._folder = Path(folder)
         self.name = folder
         self._quota = quota

@@ -144,6 +144,11 @@ class ReadBy(Kind):
         return load(self._function)(text)
 
 
+def default(name: str) -> Any:
+    """The default of an option of an output of ours."""
+    return next(option.default for row in TABLE for option in row.options if option.name == name)
+
+
 def need(module: str, extra: str, option: str) -> ModuleType:
     """Import `module`, which `option` needs and `extra` brings ("": any installation). Raises UsageError without."""
     try:

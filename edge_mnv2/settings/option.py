@@ -66,7 +66,7 @@ class Option:
     def value_name(self) -> str:
         """What stands for the value in help."""
         name = self.metavar or self.kind.metavar
-        return f"[{name}]" if self.alone is not None and not name.startswith("[") else name
+        return f"[{name}]" if self.alone is not None else name
 
     @property
     def help_line(self) -> str:
