@@ -41,11 +41,14 @@ class Command(TyperCommand):
         self.function = function
         self.examples = examples
         self.takes_rest = False
+        self._context: Any = None
         self._declared: dict[str, Option] = {}
         self._declared_by_parameter: dict[str, Option] = {}
 
     def get_params(self, ctx: Any) -> list[Any]:
-        if not self.params:
+        if self._context is not ctx:
+            # For each call anew: a package may have been installed meanwhile.
+            self._context, self.params, self._declared = ctx, [], {}
             for declaration in declared_by(self.function):
                 if isinstance(declaration, Argument):
                     self.params.append(_argument(declaration))
