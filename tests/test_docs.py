@@ -29,6 +29,7 @@ NOT_RUN = {
     " train ": "minutes to hours of PyTorch: tests/train",
     "trained/": "needs what `train` wrote",
     "kinds.tflite": "needs what `train` wrote",
+    "brought/": "stands for files of the reader's own: tests/builder/test_bring_your_model.py makes and runs them",
     "my.pth": "stands for weights of the reader's own: tests/builder",
     "my.tflite": "stands for a model of the reader's own",
     "--soak 30": "half an hour: tests/profiler and tests/cli/test_profile.py",
