@@ -1,0 +1,156 @@
+"""What a class head reads and learns from, chosen for each lesson by repeated cross-validation.
+
+Features: the embedding alone, or with it the evidence of the backbone's own classes. The evidence knows the kinds of things
+that photographs show, and nothing about printed digits or surfaces. Augmentation: all variations of a picture, or those
+that are not mirrored.
+
+The measure is ridge regression on one-hot answers, whose left-out predictions follow from products between pictures: cheap
+enough for a small board, and its best features are those of the softmax head (Cawley and Talbot 2003 on such models). The
+simpler choice stays unless another one is as accurate and its squared error is less by more than one standard error of the
+paired difference (the rule of Breiman et al. 1984, with differences for errors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_mnv2.teach.class_head import stratified_folds
+
+_REPEATS = 8
+_DECAYS = 10.0 ** np.arange(-6, 1)
+_MOST_PICTURES = 300
+"""Of more pictures so many decide: products between them grow with their square."""
+_MOST_SAMPLES = 600
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Cross-validated results (pictures,): the share of right answers, the squared error; and the best weight decay."""
+
+    right: np.ndarray
+    square: np.ndarray
+    decay: float
+
+    def better_than(self, simpler: LeftOut) -> bool:
+        """Whether this choice is worth more than a simpler one."""
+        gain = simpler.square - self.square
+        margin = float(gain.std()) / np.sqrt(len(gain))
+        return float(np.mean(self.right - simpler.right)) >= 0 and float(gain.mean()) > margin
+
+
+def choose_features(
+    blocks: Mapping[str, np.ndarray], candidates: Sequence[tuple[str, ...]], truth: np.ndarray, rows: int, seed: int = 0
+) -> tuple[tuple[str, ...], dict[str, float]]:
+    """Which of `candidates` to read, the simplest first, and the cross-validated accuracy of each.
+
+    `blocks` are features by name (pictures, size); `truth` (pictures,) int. Without a class of two pictures there is
+    nothing to choose by: the simplest.
+    """
+    some = _some(truth, _MOST_PICTURES, seed)
+    truth = truth[some]
+    folds = _splits(truth, _REPEATS, seed)
+    if not folds:
+        return candidates[0], {}
+    products = {name: _products(block[some]) for name, block in blocks.items()}
+    picture = np.arange(len(truth))
+    results = {
+        names: left_out([products[name] for name in names], picture, truth, rows, folds, _DECAYS) for names in candidates
+    }
+    best = candidates[0]
+    for names in candidates[1:]:
+        if results[names].better_than(results[best]):
+            best = names
+    return best, {"+".join(names): round(float(result.right.mean()), 4) for names, result in results.items()}
+
+
+def choose_samples(
+    blocks: Sequence[np.ndarray], picture: np.ndarray, truth: np.ndarray, rows: int, mirrored: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """Which samples to learn from (samples,) bool: all of them, or those that are not `mirrored`.
+
+    `blocks` are the chosen features of all samples, `picture` (samples,) says which picture each is of, its own first.
+    """
+    everything = np.ones(len(picture), bool)
+    if not mirrored.any() or len(picture) > 4 * _MOST_SAMPLES:
+        return everything
+    some = np.flatnonzero(np.isin(picture, _some(truth, _MOST_SAMPLES * len(truth) // len(picture), seed)))
+    _, renumbered = np.unique(picture[some], return_inverse=True)
+    own_truth = truth[np.unique(picture[some])]
+    folds = _splits(own_truth, 2, seed)
+    if not folds:
+        return everything
+    products = [_products(block[some]) for block in blocks]
+    plain = ~mirrored[some]
+    results = []
+    for used in (np.ones(len(some), bool), plain):
+        parts = [whole[np.ix_(used, used)] for whole in products]
+        results.append(left_out(parts, renumbered[used], own_truth, rows, folds, _DECAYS[1::2]))
+    return ~mirrored if results[1].better_than(results[0]) else everything
+
+
+def left_out(
+    products: Sequence[np.ndarray],
+    picture: np.ndarray,
+    truth: np.ndarray,
+    rows: int,
+    folds: Sequence[np.ndarray],
+    decays: np.ndarray,
+) -> LeftOut:
+    """Ridge regression on one-hot answers: every picture of each of `folds` by a model of the others.
+
+    `products` (samples, samples), one matrix a block of features, are products between samples; each block is centred and
+    brought to a mean squared length of 1 by the pictures that are learned from, and counts alike.
+    """
+    right, square = np.zeros((len(decays), len(truth))), np.zeros((len(decays), len(truth)))
+    turns = np.zeros(len(truth))
+    wanted = np.eye(rows)[truth]
+    first = np.unique(picture, return_index=True)[1]
+    for asked in folds:
+        used = np.flatnonzero(~np.isin(picture, asked))
+        rest = np.concatenate([used, first[asked]])
+        kernel = sum(_centred(whole[np.ix_(rest, used)], len(used)) for whole in products) / len(products)
+        squares, vectors = np.linalg.eigh(kernel[: len(used)])
+        answers = wanted[picture[used]]
+        mean = answers.mean(axis=0)
+        along, across = vectors.T @ (answers - mean), kernel[len(used) :] @ vectors
+        for place, decay in enumerate(decays):
+            predicted = across @ (along / (np.maximum(squares, 0) + decay * len(used))[:, None]) + mean
+            right[place, asked] += predicted.argmax(axis=1) == truth[asked]
+            square[place, asked] += np.sum((predicted - wanted[asked]) ** 2, axis=1)
+        turns[asked] += 1
+    asked = turns > 0
+    right, square = right[:, asked] / turns[asked], square[:, asked] / turns[asked]
+    best = int(square.mean(axis=1).argmin())
+    return LeftOut(right[right.mean(axis=1).argmax()], square[best], float(decays[best]))
+
+
+def _centred(products: np.ndarray, count: int) -> np.ndarray:
+    """Products (count + asked, count) after centring by the first `count` samples, with a mean square of 1."""
+    columns = products[:count].mean(axis=0)
+    centred = products - columns - products.mean(axis=1, keepdims=True) + columns.mean()
+    return centred / (float(np.trace(centred[:count])) / count or 1.0)
+
+
+def _products(block: np.ndarray) -> np.ndarray:
+    # Centred before the product: what all pictures have in common would cost the digits of what they differ by.
+    block = block - block.mean(axis=0)
+    return (block @ block.T).astype(np.float64)
+
+
+def _splits(truth: np.ndarray, repeats: int, seed: int) -> list[np.ndarray]:
+    return [fold for repeat in range(repeats) for fold in stratified_folds(truth, np.random.default_rng((seed, repeat)))]
+
+
+def _some(truth: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Places of at most `most` pictures, in turn of every class."""
+    if len(truth) <= most:
+        return np.arange(len(truth))
+    order = np.random.default_rng(seed).permutation(len(truth))
+    turn = np.zeros(len(truth), int)
+    for row in np.unique(truth):
+        members = order[truth[order] == row]
+        turn[members] = np.arange(len(members))
+    return np.sort(order[np.argsort(turn[order], kind="stable")[:most]])
