@@ -51,6 +51,27 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class ClassHead:
+    """Logits of classes: `linear` in the embedding, plus `weights` (rows, size of the evidence) on the rectified
+    `evidence` of length one, if there is any."""
+
+    linear: Linear
+    evidence: Optional[Linear] = None
+    weights: Optional[np.ndarray] = None
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        """Real logits (pictures, rows) of `embeddings` (pictures, size)."""
+        logits = self.linear(embeddings)
+        return logits if self.weights is None else logits + unit_evidence(self.evidence, embeddings) @ self.weights.T
+
+
+def unit_evidence(evidence: Optional[Linear], embeddings: np.ndarray) -> np.ndarray:
+    """Rectified evidence (None: the embedding itself) of length one; zeros stay zeros."""
+    values = np.maximum(embeddings if evidence is None else evidence(embeddings), 0)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+
+
+@dataclass(frozen=True)
 class Familiarity:
     """How near a picture is to what was taught: `evidence` (None: the embedding itself) rectified and brought to length
     one, then its largest product with one of `prototypes` (prototypes, size of the evidence)."""
@@ -58,15 +79,9 @@ class Familiarity:
     evidence: Optional[Linear]
     prototypes: np.ndarray
 
-    def describe(self, embeddings: np.ndarray) -> np.ndarray:
-        """Rectified evidence of length one (zeros where there is none)."""
-        evidence = embeddings if self.evidence is None else self.evidence(embeddings)
-        evidence = np.maximum(evidence, 0)
-        return evidence / np.maximum(np.linalg.norm(evidence, axis=1, keepdims=True), 1e-9)
-
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
         """Familiarity of each picture, 1 at most; below 0 the integer graph says 0."""
-        return (self.describe(embeddings) @ self.prototypes.T).max(axis=1)
+        return (unit_evidence(self.evidence, embeddings) @ self.prototypes.T).max(axis=1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ class Unknown:
 
 
 def append_classifier(
-    backbone: Backbone, head: Linear, embeddings: np.ndarray, unknown: Optional[Unknown] = None
+    backbone: Backbone, head: ClassHead, embeddings: np.ndarray, unknown: Optional[Unknown] = None
 ) -> None:
     """Add `head`, the row of `unknown` where there is one, and a softmax to the backbone's graph, which is changed.
 
@@ -92,7 +107,7 @@ def append_classifier(
     low = max(float(np.min(logits)) - 0.1 * float(np.ptp(logits)), float(np.min(logits.max(axis=1))) - _DEPTH)
     scale = affine(low, top)
     numbers = Quantization.per_tensor(scale.scale, scale.zero_point)
-    answer = chain.linear("logits", chain.embedding, head, numbers, chain.center(embeddings))
+    answer = chain.class_logits(head, embeddings, numbers)
     if unknown is not None:
         best = chain.maximum("logits.best", answer)
         kin = chain.familiarity(unknown.familiarity, embeddings)
@@ -100,7 +115,7 @@ def append_classifier(
         steps = max(abs(unknown.slope * unknown.threshold), abs(unknown.slope * (unknown.threshold - 1)))
         penalty = chain.linear("unknown.margin", kin, less, Quantization.per_tensor(min(steps, _MOST_PENALTY) / 127))
         row = chain.add("ADD", [best, penalty], "unknown", (1, 1), numbers, "AddOptions", 2, **_PLAIN)
-        rows = (1, len(head.bias) + 1)
+        rows = (1, len(head.linear.bias) + 1)
         joined = {"axis": 1, **_PLAIN}
         answer = chain.add(
             "CONCATENATION", [answer, row], "scores.logits", rows, numbers, "ConcatenationOptions", 2, **joined
@@ -181,6 +196,7 @@ class _Chain:
             options = {"new_shape": np.array(shape, np.int32)}
             source = self.add("RESHAPE", [source, target], "embedding", shape, numbers, "ReshapeOptions", 1, **options)
         self.embedding = source
+        self._unit: Optional[tuple[Optional[Linear], Tensor]] = None
 
     def add(
         self,
@@ -253,22 +269,47 @@ class _Chain:
         options = {"keep_dims": True}
         return self.add("REDUCE_MAX", [source, axes], name, (1, 1), source.quantization, "ReducerOptions", 2, **options)
 
+    def class_logits(self, head: ClassHead, embeddings: np.ndarray, numbers: Quantization) -> Tensor:
+        """The logits of `head`: one linear layer, or the sum of one on the embedding and one on the evidence."""
+        center = self.center(embeddings)
+        if head.weights is None:
+            return self.linear("logits", self.embedding, head.linear, numbers, center)
+        unit = unit_evidence(head.evidence, embeddings)
+        both = Linear(head.weights, np.zeros(len(head.weights)))
+        parts = []
+        for name, source, rows, inputs in (
+            ("logits.embedding", self.embedding, head.linear, embeddings),
+            ("logits.evidence", self.unit_evidence(head.evidence, embeddings), both, unit),
+        ):
+            values = rows(inputs)
+            room = 0.1 * float(np.ptp(values))
+            scale = affine(float(values.min()) - room, float(values.max()) + room)
+            part = Quantization.per_tensor(scale.scale, scale.zero_point)
+            parts.append(self.linear(name, source, rows, part, inputs.mean(axis=0)))
+        return self.add("ADD", parts, "logits", (1, len(head.weights)), numbers, "AddOptions", 2, **_PLAIN)
+
+    def unit_evidence(self, evidence: Optional[Linear], embeddings: np.ndarray) -> Tensor:
+        """Rectified evidence of length one, made once for everything that reads the same."""
+        if self._unit is not None and self._unit[0] is evidence:
+            return self._unit[1]
+        source = self.embedding
+        if evidence is not None:
+            high = float(np.max(evidence(embeddings), initial=1e-3)) * 1.2
+            numbers = Quantization.per_tensor(high / 255, -128)
+            center = self.center(embeddings)
+            source = self.linear("evidence", source, evidence, numbers, center, activation=ACTIVATION_RELU)
+        # The kernel knows this one output scale only.
+        scale = Quantization.per_tensor(1 / 128)
+        name = "evidence.unit" if self._unit is None else "embedding.unit"
+        unit = self.add("L2_NORMALIZATION", [source], name, source.shape, scale, "L2NormOptions", 2, **_PLAIN)
+        self._unit = evidence, unit
+        return unit
+
     def familiarity(self, kin: Familiarity, embeddings: np.ndarray) -> Tensor:
         """The largest product of a picture's evidence with a prototype."""
-        evidence = self.embedding
-        if kin.evidence is not None:
-            high = float(np.max(kin.evidence(embeddings), initial=1e-3)) * 1.2
-            numbers = Quantization.per_tensor(high / 255, -128)
-            evidence = self.linear(
-                "evidence", evidence, kin.evidence, numbers, self.center(embeddings), activation=ACTIVATION_RELU
-            )
-        # The kernel knows this one output scale only.
-        unit = Quantization.per_tensor(1 / 128)
-        length = self.add(
-            "L2_NORMALIZATION", [evidence], "evidence.unit", evidence.shape, unit, "L2NormOptions", 2, **_PLAIN
-        )
+        unit = self.unit_evidence(kin.evidence, embeddings)
         rows = Linear(kin.prototypes, np.zeros(len(kin.prototypes)))
-        products = self.linear("kinship", length, rows, Quantization.per_tensor(1 / 255, -128))
+        products = self.linear("kinship", unit, rows, Quantization.per_tensor(1 / 255, -128))
         return self.maximum("familiarity", products)
 
     def finish(self, output: Tensor) -> None:

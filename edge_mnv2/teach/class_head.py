@@ -71,7 +71,10 @@ def choose(
     middle decay and all steps, from the imprinted head.
     """
     factor = choose_factor(embeddings, truth, rows)
-    folds = _folds(truth, seed)
+    folds = stratified_folds(truth, np.random.default_rng(seed))
+    if len(truth) > _MANY:
+        # Of many pictures one fold says enough.
+        folds = folds[:1]
     if not folds:
         return Choice(DECAYS[len(DECAYS) // 2], STEPS, math.nan, factor)
     starts = (None, factor)
@@ -105,17 +108,15 @@ def _start(embeddings: np.ndarray, truth: np.ndarray, rows: int, factor: Optiona
     return imprint(embeddings, truth, rows, factor)
 
 
-def _folds(truth: np.ndarray, seed: int) -> list[np.ndarray]:
-    random = np.random.default_rng(seed)
+def stratified_folds(truth: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """Places of the pictures of each fold: every class spread over all; classes with one picture are never left out."""
     number = np.full(len(truth), -1)
     for row in np.unique(truth):
         members = random.permutation(np.flatnonzero(truth == row))
         if len(members) > 1:
             number[members] = (np.arange(len(members)) + random.integers(_FOLDS)) % _FOLDS
     folds = [np.flatnonzero(number == fold) for fold in range(_FOLDS)]
-    usable = [fold for fold in folds if len(fold) and _leaves_all(truth, fold)]
-    # Of many pictures one fold says enough.
-    return usable[:1] if len(truth) > _MANY else usable
+    return [fold for fold in folds if len(fold) and _leaves_all(truth, fold)]
 
 
 def _leaves_all(truth: np.ndarray, fold: np.ndarray) -> bool:

@@ -1,22 +1,23 @@
 """What a class head reads and learns from, chosen for each lesson by repeated cross-validation.
 
-Features: the embedding alone, or with it the evidence of the backbone's own classes. The evidence knows the kinds of things
+Features: the embedding alone, or with it the evidence of the backbone's own classes, which knows the kinds of things
 that photographs show, and nothing about printed digits or surfaces. Augmentation: all variations of a picture, or those
 that are not mirrored.
 
-The measure is ridge regression on one-hot answers, whose left-out predictions follow from products between pictures: cheap
-enough for a small board, and its best features are those of the softmax head (Cawley and Talbot 2003 on such models). The
-simpler choice stays unless another one is as accurate and its squared error is less by more than one standard error of the
-paired difference (the rule of Breiman et al. 1984, with differences for errors).
+The measure is ridge regression on one-hot answers, which needs only products between pictures: cheap enough for a small
+board. The simpler choice stays unless the other one is at least as accurate and its squared error is less by more than
+one standard error of the paired difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
+from edge_mnv2.builder.taught_head import ClassHead, Linear, unit_evidence
 from edge_mnv2.teach.class_head import stratified_folds
 
 _REPEATS = 8
@@ -57,7 +58,8 @@ def choose_features(
     products = {name: _products(block[some]) for name, block in blocks.items()}
     picture = np.arange(len(truth))
     results = {
-        names: left_out([products[name] for name in names], picture, truth, rows, folds, _DECAYS) for names in candidates
+        names: left_out([products[name] for name in names], picture, truth, rows, folds, _DECAYS)
+        for names in candidates
     }
     best = candidates[0]
     for names in candidates[1:]:
@@ -101,8 +103,8 @@ def left_out(
 ) -> LeftOut:
     """Ridge regression on one-hot answers: every picture of each of `folds` by a model of the others.
 
-    `products` (samples, samples), one matrix a block of features, are products between samples; each block is centred and
-    brought to a mean squared length of 1 by the pictures that are learned from, and counts alike.
+    `products` (samples, samples), one matrix a block of features, are products between samples; each block is centred
+    and brought to a mean squared length of 1 by the pictures that are learned from, and counts alike.
     """
     right, square = np.zeros((len(decays), len(truth))), np.zeros((len(decays), len(truth)))
     turns = np.zeros(len(truth))
@@ -111,7 +113,7 @@ def left_out(
     for asked in folds:
         used = np.flatnonzero(~np.isin(picture, asked))
         rest = np.concatenate([used, first[asked]])
-        kernel = sum(_centred(whole[np.ix_(rest, used)], len(used)) for whole in products) / len(products)
+        kernel = np.mean([_centred(whole[np.ix_(rest, used)], len(used)) for whole in products], axis=0)
         squares, vectors = np.linalg.eigh(kernel[: len(used)])
         answers = wanted[picture[used]]
         mean = answers.mean(axis=0)
@@ -141,7 +143,9 @@ def _products(block: np.ndarray) -> np.ndarray:
 
 
 def _splits(truth: np.ndarray, repeats: int, seed: int) -> list[np.ndarray]:
-    return [fold for repeat in range(repeats) for fold in stratified_folds(truth, np.random.default_rng((seed, repeat)))]
+    return [
+        fold for repeat in range(repeats) for fold in stratified_folds(truth, np.random.default_rng((seed, repeat)))
+    ]
 
 
 def _some(truth: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -154,3 +158,34 @@ def _some(truth: np.ndarray, most: int, seed: int) -> np.ndarray:
         members = order[truth[order] == row]
         turn[members] = np.arange(len(members))
     return np.sort(order[np.argsort(turn[order], kind="stable")[:most]])
+
+
+@dataclass(frozen=True)
+class HeadFeatures:
+    """What a class head reads: the embedding, or with it the evidence, both of the same spread."""
+
+    evidence: Optional[Linear]
+    scales: tuple[float, ...] = (1.0,)
+
+    @classmethod
+    def of(cls, embeddings: np.ndarray, evidence: Optional[Linear]) -> HeadFeatures:
+        if evidence is None:
+            return cls(None)
+        blocks = embeddings, unit_evidence(evidence, embeddings)
+        return cls(evidence, tuple(1 / (float(np.sqrt(np.sum(np.var(block, axis=0)))) or 1.0) for block in blocks))
+
+    def blocks(self, embeddings: np.ndarray) -> list[np.ndarray]:
+        parts = [embeddings, *([unit_evidence(self.evidence, embeddings)] if self.evidence is not None else [])]
+        return [part if scale == 1.0 else part * scale for part, scale in zip(parts, self.scales)]
+
+    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
+        blocks = self.blocks(embeddings)
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+    def unfold(self, head: Linear) -> ClassHead:
+        """A head on these features as one on the embedding and the evidence themselves."""
+        if self.evidence is None:
+            return ClassHead(head)
+        size = self.evidence.weights.shape[1]
+        plain = Linear(head.weights[:, :size] * self.scales[0], head.bias)
+        return ClassHead(plain, self.evidence, head.weights[:, size:] * self.scales[1])

@@ -5,24 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone, compiled_like
-from edge_mnv2.builder.taught_head import Linear, Unknown, append_classifier, append_value, head_alone
+from edge_mnv2.builder.taught_head import (
+    ClassHead,
+    Linear,
+    Unknown,
+    append_classifier,
+    append_value,
+    head_alone,
+    unit_evidence,
+)
 from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.teach import class_head, value_head
 from edge_mnv2.teach.embedding import Layer, read_backbone
+from edge_mnv2.teach.feature_choice import HeadFeatures, choose_features, choose_samples
 from edge_mnv2.teach.lesson import KEY, Lesson
-from edge_mnv2.teach.open_set import calibrate
+from edge_mnv2.teach.open_set import calibrate, evidence_of
 from edge_mnv2.tflite import graph
 
 _MOST_MEMORY = 8 << 20
 _MARGIN = 0.1
 """A measured value may go so far beyond the taught range, as a share of it."""
+
+Head = Union[Linear, ClassHead]
 
 CURVE_DRAWS = 3
 _CURVE = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200)
@@ -62,7 +73,7 @@ class Taught:
     lesson: Lesson
     layer: Layer
     backbone: Backbone
-    head: Linear
+    head: Head
     unknown: Optional[Unknown]
     model: bytes
     embeddings: np.ndarray
@@ -103,7 +114,7 @@ class _Fitted:
     layer: Layer
     cut: Backbone
     embeddings: np.ndarray
-    head: Linear
+    head: Head
     settings: dict[str, Any]
     append: Callable[[Backbone], None]
     unknown: Optional[Unknown] = None
@@ -179,13 +190,14 @@ def _fit_classes(lesson: Lesson) -> _Fitted:
     cut = read_backbone(lesson.backbone, layer)
     real = layer.real(lesson.codes).astype(np.float64)
     embeddings = real[lesson.first]
-    head, settings = _class_head(lesson, real, taught)
+    evidence = evidence_of(cut, embeddings[taught])
+    head, settings = _class_head(lesson, real, taught, evidence)
     unknown = None
     if lesson.request.unknown:
         places = lesson.places(taught)
         picture = lesson.picture[places]
         truth = lesson.truth[picture].astype(int)
-        unknown = calibrate(cut, real[places], picture, truth, lesson.rows, layer.real(lesson.negatives))
+        unknown = calibrate(real[places], picture, truth, lesson.rows, layer.real(lesson.negatives), evidence)
 
     def append(target: Backbone) -> None:
         append_classifier(target, head, real[lesson.places(taught)], unknown)
@@ -220,27 +232,47 @@ def backbone(lesson: Lesson) -> dict[str, str]:
     return {"model": lesson.backbone.name, "sha256": lesson.backbone.sha256}
 
 
-def _class_head(lesson: Lesson, real: np.ndarray, taught: np.ndarray) -> tuple[Linear, dict[str, Any]]:
-    seed, optimizer = lesson.request.seed, lesson.request.optimizer or "momentum"
-    places = lesson.places(taught)
-    truth = lesson.truth[lesson.picture[places]].astype(int)
+def _class_head(
+    lesson: Lesson, real: np.ndarray, taught: np.ndarray, evidence: Optional[Linear]
+) -> tuple[ClassHead, dict[str, Any]]:
+    """The head of the classes and how it was fitted, from the `taught` pictures; `real` are all embeddings."""
+    seed, optimizer, rows = lesson.request.seed, lesson.request.optimizer or "momentum", lesson.rows
     own = real[lesson.first[taught]]
     own_truth = lesson.truth[taught].astype(int)
     if lesson.head == "imprint":
-        factor = class_head.choose_factor(own, own_truth, lesson.rows)
-        return class_head.imprint(real[places], truth, lesson.rows, factor), {"optimizer": "closed", "factor": factor}
+        factor = class_head.choose_factor(own, own_truth, rows)
+        places = lesson.places(taught)
+        truth = lesson.truth[lesson.picture[places]].astype(int)
+        return ClassHead(class_head.imprint(real[places], truth, rows, factor)), {
+            "optimizer": "closed",
+            "factor": factor,
+        }
     if optimizer == "closed":
         # Cross-entropy has no closed form; the optimizer's name is the regression's.
         optimizer = "momentum"
-    choice = class_head.choose(own, own_truth, lesson.rows, optimizer=optimizer, seed=seed)
-    head = class_head.fit(real[places], truth, lesson.rows, choice, optimizer=optimizer, seed=seed)
-    loss = None if np.isnan(choice.loss) else round(choice.loss, 4)
+    names: tuple[str, ...] = ("embedding",)
+    accuracy: dict[str, float] = {}
+    if evidence is not None:
+        blocks = {"embedding": own, "evidence": unit_evidence(evidence, own)}
+        names, accuracy = choose_features(blocks, [names, ("embedding", "evidence")], own_truth, rows, seed)
+    read = HeadFeatures.of(own, evidence if "evidence" in names else None)
+    places = lesson.places(taught)
+    samples = choose_samples(
+        read.blocks(real[places]), lesson.picture[places], own_truth, rows, lesson.mirrored[places], seed
+    )
+    places = places[samples]
+    choice = class_head.choose(read(own), own_truth, rows, optimizer=optimizer, seed=seed)
+    truth = lesson.truth[lesson.picture[places]].astype(int)
+    head = read.unfold(class_head.fit(read(real[places]), truth, rows, choice, optimizer=optimizer, seed=seed))
     return head, {
+        "features": "+".join(names),
+        "left_out_accuracy": accuracy,
+        "mirrored": bool(samples.all()) and bool(lesson.mirrored.any()),
         "optimizer": optimizer,
         "weight_decay": choice.decay,
         "steps": choice.steps,
         "factor": choice.factor,
-        "left_out_loss": loss,
+        "left_out_loss": None if np.isnan(choice.loss) else round(choice.loss, 4),
     }
 
 
@@ -278,9 +310,11 @@ def _drawn(pool: np.ndarray, truth: np.ndarray, size: int, regression: bool, ran
     return np.concatenate(list(members))
 
 
-def _refit(taught: Taught, some: np.ndarray) -> Linear:
+def _refit(taught: Taught, some: np.ndarray) -> Head:
     lesson, settings = taught.lesson, taught.settings
     places = lesson.places(some)
+    if not settings.get("mirrored", True):
+        places = places[~lesson.mirrored[places]]
     embeddings, truth = taught.layer.real(lesson.codes[places]), lesson.truth[lesson.picture[places]]
     if lesson.task == REGRESSION:
         value_choice = value_head.Choice(
@@ -289,14 +323,15 @@ def _refit(taught: Taught, some: np.ndarray) -> Linear:
         return value_head.fit(embeddings, truth, value_choice)
     rows = truth.astype(int)
     if lesson.head == "imprint":
-        return class_head.imprint(embeddings, rows, lesson.rows, settings["factor"])
+        return ClassHead(class_head.imprint(embeddings, rows, lesson.rows, settings["factor"]))
+    assert isinstance(taught.head, ClassHead)
+    read = HeadFeatures.of(taught.layer.real(lesson.codes[lesson.first[some]]), taught.head.evidence)
     choice = class_head.Choice(settings["weight_decay"], settings["steps"], 0.0, settings["factor"])
-    return class_head.fit(
-        embeddings, rows, lesson.rows, choice, optimizer=settings["optimizer"], seed=lesson.request.seed
-    )
+    optimizer, seed = settings["optimizer"], lesson.request.seed
+    return read.unfold(class_head.fit(read(embeddings), rows, lesson.rows, choice, optimizer=optimizer, seed=seed))
 
 
-def _score(head: Linear, taught: Taught, places: np.ndarray, truth: np.ndarray, regression: bool) -> float:
+def _score(head: Head, taught: Taught, places: np.ndarray, truth: np.ndarray, regression: bool) -> float:
     predicted = head(taught.embeddings[places])
     if regression:
         return float(np.sqrt(np.mean((predicted[:, 0] - truth[places]) ** 2)))

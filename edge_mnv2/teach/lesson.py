@@ -115,6 +115,12 @@ class Lesson:
         """For each picture the place of its own embedding in `codes`."""
         return np.unique(self.picture, return_index=True)[1]
 
+    @property
+    def mirrored(self) -> np.ndarray:
+        """For each of `codes` whether it is of a mirrored variation: every other one of a picture of a class."""
+        number = np.arange(len(self.picture)) - self.first[self.picture]
+        return (number % 2 == 1) & (self.task == CLASSIFICATION)
+
     def places(self, pictures: np.ndarray) -> np.ndarray:
         """Places in `codes` of every embedding of `pictures`."""
         return np.flatnonzero(np.isin(self.picture, pictures))

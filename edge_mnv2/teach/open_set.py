@@ -18,7 +18,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
-from edge_mnv2.builder.taught_head import Familiarity, Linear, Unknown
+from edge_mnv2.builder.taught_head import Familiarity, Linear, Unknown, unit_evidence
 from edge_mnv2.teach.class_head import class_means, unit
 
 RECALL = 0.965
@@ -52,12 +52,12 @@ _GREYS = (0, 60, 128, 200, 255)
 
 
 def calibrate(
-    backbone: Backbone,
     embeddings: np.ndarray,
     picture: np.ndarray,
     truth: np.ndarray,
     rows: int,
     negatives: np.ndarray,
+    evidence: Optional[Linear],
 ) -> Unknown:
     """The rule for "unknown" from the taught `embeddings` (samples, size).
 
@@ -66,9 +66,7 @@ def calibrate(
     for something taught (it may know birds only), the embeddings themselves are compared, if that is better.
     """
     some = _some(picture, truth)
-    own = embeddings[np.unique(picture, return_index=True)[1]]
     compared = embeddings[some], picture[some], truth[some], rows
-    evidence = _evidence(backbone, own)
     rule = _rule(evidence, *compared)
     if evidence is None or (share := rejected(rule, negatives)) >= REJECTED:
         return rule
@@ -101,7 +99,8 @@ def _some(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.sort(own[np.argsort(turn, kind="stable")[:_MOST]])
 
 
-def _evidence(backbone: Backbone, embeddings: np.ndarray) -> Optional[Linear]:
+def evidence_of(backbone: Backbone, embeddings: np.ndarray) -> Optional[Linear]:
+    """How far the backbone's own classes stand out, from the taught `embeddings`; None if it has too few classes."""
     classes = backbone.classes
     if classes is None or len(classes.bias) < _LEAST_CLASSES:
         return None
@@ -126,7 +125,7 @@ class _Shown:
     def __init__(
         self, description: Familiarity, embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int
     ) -> None:
-        self._units = description.describe(embeddings).astype(np.float32)
+        self._units = unit_evidence(description.evidence, embeddings).astype(np.float32)
         self._picture, self._truth, self._rows = picture, truth, rows
         self._typical = _typical(description.evidence)
         self._near = None if self._typical is None else self._typical @ self._units.T

@@ -18,7 +18,7 @@ from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.head_fitting import Taught
 from edge_mnv2.teach.lesson_document import document
 from edge_mnv2.teach.lesson_request import LessonRequest
-from edge_mnv2.teach.open_set import calibrate, noise
+from edge_mnv2.teach.open_set import calibrate, evidence_of, noise
 from tests.teach.lessons import CORAL, OURS, kinds, taught
 
 
@@ -136,7 +136,8 @@ def test_a_large_lesson_compares_with_so_many_pictures() -> None:
     weights = np.concatenate([centers, random.normal(size=(997, 1280))]) / 1280
     embeddings = centers[truth] + random.normal(size=(1800, 1280)) * 4
     backbone = SimpleNamespace(classes=Linear(weights, np.zeros(1000)))
-    unknown = calibrate(cast(Backbone, backbone), embeddings, picture, truth, 3, random.normal(size=(9, 1280)) * 4)
+    evidence = evidence_of(cast(Backbone, backbone), embeddings[::2])
+    unknown = calibrate(embeddings, picture, truth, 3, random.normal(size=(9, 1280)) * 4, evidence)
     assert len(unknown.familiarity.prototypes) == 600
     new = centers[[0, 1, 2] * 30] + random.normal(size=(90, 1280)) * 4
     assert np.mean(unknown.familiarity(new) >= unknown.threshold) >= 0.9
