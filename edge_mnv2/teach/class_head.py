@@ -108,14 +108,14 @@ def _start(embeddings: np.ndarray, truth: np.ndarray, rows: int, factor: Optiona
     return imprint(embeddings, truth, rows, factor)
 
 
-def stratified_folds(truth: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+def stratified_folds(truth: np.ndarray, random: np.random.Generator, count: int = _FOLDS) -> list[np.ndarray]:
     """Places of the pictures of each fold: every class spread over all; classes with one picture are never left out."""
     number = np.full(len(truth), -1)
     for row in np.unique(truth):
         members = random.permutation(np.flatnonzero(truth == row))
         if len(members) > 1:
-            number[members] = (np.arange(len(members)) + random.integers(_FOLDS)) % _FOLDS
-    folds = [np.flatnonzero(number == fold) for fold in range(_FOLDS)]
+            number[members] = (np.arange(len(members)) + random.integers(count)) % count
+    folds = [np.flatnonzero(number == fold) for fold in range(count)]
     return [fold for fold in folds if len(fold) and _leaves_all(truth, fold)]
 
 

@@ -5,7 +5,7 @@ classes only those count that stand out by more than `_STANDS_OUT` standard devi
 these is brought to length one. Pictures of one kind light up the same few of them; noise and plain surfaces none that
 was taught.
 
-A picture is as familiar as the nearest of the taught ones, each of these drawn half way to the mean of its class, less
+The similarity of a picture is that to the nearest of the taught ones, each of these drawn half way to the mean of its class, less
 what it shows of the published classes that resemble nothing taught. What a picture of such a class looks like follows
 from the classifier's own weights: at the end of training a class's mean embedding lies along its weights (neural
 collapse; Papyan, Han and Donoho 2020).
@@ -13,20 +13,20 @@ collapse; Papyan, Han and Donoho 2020).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
 from edge_mnv2.builder.taught_head import Familiarity, Linear, Unknown, unit_evidence
-from edge_mnv2.teach.class_head import class_means, unit
+from edge_mnv2.teach.class_head import class_means, stratified_folds, unit
 
-RECALL = 0.965
-"""The share of taught pictures, left out in turn, that must stay known. Of new ones it is then about 0.95: what is
-chosen by these pictures suits them better than others."""
+KNOWN = 0.95
+"""The share of new pictures of taught classes that shall stay known."""
 
 REJECTED = 0.8
-"""The share of pictures that show nothing which a rule must call unknown."""
+"""The share of pictures without any object that a rule must reject."""
 
 _STANDS_OUT = 1.75
 _LEAST_CLASSES = 100
@@ -34,21 +34,49 @@ _LEAST_CLASSES = 100
 _AWAY = 0.5
 """How much counts what speaks for classes that were not taught."""
 _UNRELATED = 0.25
-"""A published class less familiar than this begins to count among those."""
+"""A published class less similar than this begins to count among those."""
 _STEEPNESS = 6.0
-"""Logits by which "unknown" leads where nothing taught is seen at all."""
+"""Logits by which "unknown" leads at similarity 0."""
 _USUAL = {True: 0.02, False: 0.5}
-"""Threshold by evidence and by embedding where there are too few pictures to measure it."""
+"""Threshold by evidence and by embedding if there are too few pictures to measure it."""
 _LEAST = 0.08
 """Below this lies what shows next to nothing of the taught classes, whatever a few odd pictures would ask for."""
 _ENOUGH = 20
+_LEAST_STRANGERS = 3
+"""With fewer classes, one left out leaves too little to be a stranger to."""
+_CURVE = (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
-_TURNS = 20
+_FOLDS, _REPEATS = 5, 4
+_CAUTION = 1.5
+"""Divided by the root of the number of pictures: how much fewer pictures than meant lie below the threshold, because a
+quantile of few pictures is uncertain."""
 
 _SIDE = 224
 _GRAINS = (1, 4, 16, 56)
 _GREYS = (0, 60, 128, 200, 255)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The rule for "unknown", and what it was set by.
+
+    `known` are similarities of taught pictures to models without them, `strangers` those of every class to models that
+    were never taught this class; both (pictures,), empty if there are too few to leave out.
+    """
+
+    rule: Unknown
+    known: np.ndarray
+    strangers: np.ndarray
+
+    def curve(self) -> list[tuple[float, float, Optional[float]]]:
+        """(share of known pictures that stay known, threshold, share of strangers that are rejected or None)."""
+        points = []
+        for share in _CURVE if len(self.known) else ():
+            threshold = float(np.quantile(self.known, 1 - share))
+            rejected_share = float(np.mean(self.strangers < threshold)) if len(self.strangers) else None
+            points.append((share, threshold, rejected_share))
+        return points
 
 
 def calibrate(
@@ -58,28 +86,37 @@ def calibrate(
     rows: int,
     negatives: np.ndarray,
     evidence: Optional[Linear],
-) -> Unknown:
+    known: float = KNOWN,
+) -> Calibrated:
     """The rule for "unknown" from the taught `embeddings` (samples, size).
 
     `picture` (samples,) says which picture each is of, its own first and then its variations, `truth` (samples,) int
     its class. `negatives` are embeddings of pictures without any object: if the published classifier takes many of them
-    for something taught (it may know birds only), the embeddings themselves are compared, if that is better.
+    for something taught (it may know birds only), the embeddings themselves are compared, if that is better. `known` is
+    the share of new pictures of the taught classes that shall stay known.
     """
     some = _some(picture, truth)
-    compared = embeddings[some], picture[some], truth[some], rows
-    rule = _rule(evidence, *compared)
-    if evidence is None or (share := rejected(rule, negatives)) >= REJECTED:
-        return rule
-    by_embedding = _rule(None, *compared)
-    return by_embedding if rejected(by_embedding, negatives) > share else rule
+    compared = embeddings[some], picture[some], truth[some], rows, known
+    by_evidence = _calibrated(evidence, *compared)
+    if evidence is None or (share := rejected(by_evidence.rule, negatives)) >= REJECTED:
+        return by_evidence
+    by_embedding = _calibrated(None, *compared)
+    return by_embedding if rejected(by_embedding.rule, negatives) > share else by_evidence
 
 
-def _rule(
-    evidence: Optional[Linear], embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int
-) -> Unknown:
-    shown = _Shown(Familiarity(evidence, np.zeros((1, 1))), embeddings, picture, truth, rows)
-    threshold = _threshold(shown.left_out(), _USUAL[evidence is not None])
-    return Unknown(Familiarity(evidence, shown.prototypes()), threshold, _STEEPNESS / threshold)
+def _calibrated(
+    evidence: Optional[Linear],
+    embeddings: np.ndarray,
+    picture: np.ndarray,
+    truth: np.ndarray,
+    rows: int,
+    known: float,
+) -> Calibrated:
+    taught = _Taught(evidence, embeddings, picture, truth, rows)
+    similarities = taught.left_out()
+    threshold = _threshold(similarities, taught.pictures, known, _USUAL[evidence is not None])
+    rule = Unknown(Familiarity(evidence, taught.prototypes()), threshold, _STEEPNESS / threshold)
+    return Calibrated(rule, similarities, taught.left_out_classes())
 
 
 def rejected(rule: Unknown, embeddings: np.ndarray) -> float:
@@ -119,39 +156,55 @@ def _typical(evidence: Optional[Linear]) -> Optional[np.ndarray]:
     return unit(np.maximum(logits / logits.std(axis=1, keepdims=True) - _STANDS_OUT, 0))
 
 
-class _Shown:
-    """The taught samples as unit vectors of evidence, and the products of these that every leaving out needs again."""
+class _Taught:
+    """The taught samples as unit vectors of evidence, and their products, which every leaving out needs again."""
 
     def __init__(
-        self, description: Familiarity, embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int
+        self, evidence: Optional[Linear], embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int
     ) -> None:
-        self._units = unit_evidence(description.evidence, embeddings).astype(np.float32)
+        self._units = unit_evidence(evidence, embeddings).astype(np.float32)
         self._picture, self._truth, self._rows = picture, truth, rows
-        self._typical = _typical(description.evidence)
+        self._own = np.unique(picture, return_index=True)[1]
+        self._products = self._units @ self._units.T
+        self._typical = _typical(evidence)
         self._near = None if self._typical is None else self._typical @ self._units.T
 
+    @property
+    def pictures(self) -> int:
+        return len(self._own)
+
     def prototypes(self) -> np.ndarray:
-        """(samples, size of the evidence): the largest product with one of them is a picture's familiarity."""
+        """(samples, size of the evidence): the largest product with one of them is a picture's similarity."""
         means, away = self._fit(np.arange(len(self._units)))
         return ((self._units + means[self._truth]) / 2 - away).astype(np.float64)
 
     def left_out(self) -> np.ndarray:
-        """Familiarity of each picture by the others, where its class has some; left out in `_TURNS` turns."""
-        own = np.unique(self._picture, return_index=True)[1]
-        own = own[np.argsort(self._truth[own], kind="stable")]
-        gram = self._units @ self._units.T
+        """Similarities of pictures to models without them, by repeated splits; of classes with several pictures."""
+        truth = self._truth[self._own]
         parts = []
-        for turn in range(min(_TURNS, len(own))):
-            asked = own[turn::_TURNS]
-            used = np.flatnonzero(~np.isin(self._picture, self._picture[asked]))
-            asked = asked[np.isin(self._truth[asked], self._truth[used])]
-            if not len(asked):
-                continue
-            means, away = self._fit(used)
-            to_means = self._units[asked] @ means.T
-            products = (gram[np.ix_(asked, used)] + to_means[:, self._truth[used]]) / 2
-            parts.append(products.max(axis=1) - self._units[asked] @ away)
+        for repeat in range(_REPEATS):
+            for fold in stratified_folds(truth, np.random.default_rng(repeat), _FOLDS):
+                parts.append(
+                    self._similarities(self._own[fold], ~np.isin(self._picture, self._picture[self._own[fold]]))
+                )
         return np.concatenate(parts) if parts else np.zeros(0)
+
+    def left_out_classes(self) -> np.ndarray:
+        """Similarities of the pictures of each class to a model that was never taught it: strangers."""
+        truth = self._truth[self._own]
+        if self._rows < _LEAST_STRANGERS:
+            return np.zeros(0)
+        return np.concatenate(
+            [self._similarities(self._own[truth == row], self._truth != row) for row in np.unique(truth)]
+        )
+
+    def _similarities(self, asked: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """Of the samples `asked` to a model of the samples `used` (a mask)."""
+        places = np.flatnonzero(used)
+        means, away = self._fit(places)
+        to_means = self._units[asked] @ means.T
+        products = (self._products[np.ix_(asked, places)] + to_means[:, self._truth[places]]) / 2
+        return products.max(axis=1) - self._units[asked] @ away
 
     def _fit(self, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of some samples: the class means (rows, size), and the direction (size,) of what was not taught."""
@@ -165,12 +218,13 @@ class _Shown:
         return means, _AWAY * unit(unrelated @ self._typical)
 
 
-def _threshold(familiarity: np.ndarray, usual: float) -> float:
-    """The quantile that keeps `RECALL`; the fewer pictures, the more the usual threshold counts."""
-    if len(familiarity) == 0:
+def _threshold(similarities: np.ndarray, pictures: int, known: float, usual: float) -> float:
+    """The quantile that leaves `known` above it; the fewer pictures, the more the usual threshold counts."""
+    if len(similarities) == 0:
         return usual
-    measured = max(float(np.quantile(familiarity, 1 - RECALL)), _LEAST)
-    weight = min(1.0, (len(familiarity) / _ENOUGH) ** 2)
+    below = (1 - known) * max(0.0, 1 - _CAUTION / np.sqrt(pictures))
+    measured = max(float(np.quantile(similarities, below)), _LEAST)
+    weight = min(1.0, (pictures / _ENOUGH) ** 2)
     return weight * measured + (1 - weight) * min(measured, usual)
 
 
