@@ -3,9 +3,9 @@
     python benchmarks/teach.py --accuracy DATA [--kind photographs ...] [--seeds 5]
     python benchmarks/teach.py PICTURES [--classes 10] [--shots 20]
 
-Accuracy: the taught integer model, `unknown` left out of its answers, beside logistic regression, the nearest class mean
-(cosine) and one nearest neighbour (cosine) on the same embeddings. DATA is the folder of reference data with
-`imagenet-dev`; photographs are lessons of five of its kinds (four where no five have enough pictures), the other kinds
+Accuracy: the taught integer model, `unknown` left out of its answers, beside logistic regression, the nearest class
+mean (cosine) and one nearest neighbour (cosine) on the same embeddings. DATA is the folder of reference data with
+`imagenet-dev`; photographs are lessons of five of its kinds (of four, if no five have enough pictures), the other kinds
 come from a seeded generator with 30 new pictures a class.
 
 Costs: time and memory of a lesson on one core, and frames a second of the taught model. PICTURES is a folder with at

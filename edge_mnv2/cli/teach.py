@@ -60,6 +60,9 @@ def teach(
     ),
     augment: bool = flag("augment", "Learn from mirrored and moved copies too.", default=True, no=True),
     unknown: Value = with_origin(flag("unknown", "Call what was never shown 'unknown'.", default=True, no=True)),
+    known: Optional[float] = option(
+        "known", "Share of new pictures of taught classes that shall not be called unknown (default 0.95).", Number()
+    ),
     compiled: Optional[Path] = option(
         "compiled",
         "The backbone's embedding extractor, compiled for the Edge TPU: write NAME_edgetpu.tflite too.",
@@ -106,6 +109,7 @@ def teach(
         add,
         augment,
         unknown.value if unknown.said else None,
+        known,
         unit,
         compiled,
         resolved.chosen("preprocess.resize"),
@@ -129,13 +133,13 @@ def teach(
         except KeyboardInterrupt:
             _say(f"stopped: no model was written, the pictures are in {folder}")
             raise typer.Exit(_INTERRUPTED) from None
-        known = outcome.document
-        words = _in_words(known, outcome.written)
+        facts = outcome.document
+        words = _in_words(facts, outcome.written)
         guide.end(words.splitlines())
-    for sentence in known["warnings"]:
+    for sentence in facts["warnings"]:
         _say(f"warning: {sentence}")
-    typer.echo(json.dumps(known, ensure_ascii=False, indent=2) if as_json else words)
-    if known["failed"]:
+    typer.echo(json.dumps(facts, ensure_ascii=False, indent=2) if as_json else words)
+    if facts["failed"]:
         raise typer.Exit(PARTIAL)
 
 
@@ -228,24 +232,25 @@ def _progress(guide: Guide) -> Iterator[Callable[[int, int], None]]:
     yield advance
 
 
-def _in_words(known: dict[str, Any], written: list[Path]) -> str:
-    metrics = known["metrics"]
-    rows = [["model", f"{written[-1]} ({known['bytes'] / 1e6:.1f} MB)"]]
-    rows.append(["pictures", f"{known['pictures']}, {known['held_out']} of them held out"])
-    if known["task"] == "regression":
-        unit = f" {known['unit']}" if known["unit"] else ""
+def _in_words(facts: dict[str, Any], written: list[Path]) -> str:
+    metrics = facts["metrics"]
+    rows = [["model", f"{written[-1]} ({facts['bytes'] / 1e6:.1f} MB)"]]
+    rows.append(["pictures", f"{facts['pictures']}, {facts['held_out']} of them held out"])
+    if facts["task"] == "regression":
+        unit = f" {facts['unit']}" if facts["unit"] else ""
         for key in ("rmse", "mae"):
             if metrics[key] is not None:
                 rows.append([f"held-out {key.upper()}", f"{metrics[key]:.4g}{unit}"])
         if metrics["mape"] is not None:
             rows.append(["held-out MAPE", f"{metrics['mape']:.1%}"])
     else:
-        rows.append(["classes", ", ".join(f"{one['label']} ({one['pictures']})" for one in known["classes"])])
+        rows.append(["classes", ", ".join(f"{one['label']} ({one['pictures']})" for one in facts["classes"])])
         if metrics["top1"] is not None:
             low, high = metrics["top1_interval"]
             rows.append(["held-out accuracy", f"{metrics['top1']:.1%} (95 % interval {low:.1%} to {high:.1%})"])
-        if known["unknown"] and known["unknown"]["kept_of_held_out"] is not None:
-            rows.append(["held out and kept", f"{known['unknown']['kept_of_held_out']:.1%} (the others are unknown)"])
+        if facts["unknown"] and facts["unknown"]["kept_of_held_out"] is not None:
+            recall = facts["unknown"]["kept_of_held_out"]
+            rows.append(["stay known", f"{recall:.1%} of the held-out pictures; the others are called unknown"])
     lines = [aligned(rows)]
     wrong = [cell for cell in metrics.get("confusion", ()) if cell["row"] != cell["predicted_row"]]
     if wrong:

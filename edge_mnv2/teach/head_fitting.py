@@ -26,7 +26,7 @@ from edge_mnv2.teach import class_head, value_head
 from edge_mnv2.teach.embedding import Layer, read_backbone
 from edge_mnv2.teach.feature_choice import HeadFeatures, choose_features, choose_samples
 from edge_mnv2.teach.lesson import KEY, Lesson
-from edge_mnv2.teach.open_set import calibrate, evidence_of
+from edge_mnv2.teach.open_set import KNOWN, Calibrated, calibrate, evidence_of
 from edge_mnv2.tflite import graph
 
 _MOST_MEMORY = 8 << 20
@@ -68,6 +68,7 @@ class Taught:
     `embeddings` are real, of `layer`, one a picture of the lesson; `answers` are those of the integers to the same.
     `settings` says how the head was fitted; `extendable` whether the file remembers enough for `--add`. `compiled` is
     the same head over a compiled backbone, where one was given. `low` and `high` bound a measured value.
+    `open_set` says what the threshold of `unknown` was set by.
     """
 
     lesson: Lesson
@@ -83,6 +84,7 @@ class Taught:
     compiled: Optional[bytes] = None
     low: float = 0.0
     high: float = 0.0
+    open_set: Optional[Calibrated] = None
 
     @property
     def held(self) -> np.ndarray:
@@ -118,6 +120,7 @@ class _Fitted:
     settings: dict[str, Any]
     append: Callable[[Backbone], None]
     unknown: Optional[Unknown] = None
+    open_set: Optional[Calibrated] = None
     bounds: tuple[float, float] = (0.0, 0.0)
 
 
@@ -154,6 +157,7 @@ def teach(lesson: Lesson) -> Taught:
         extendable,
         compiled,
         *fitted.bounds,
+        fitted.open_set,
     )
 
 
@@ -192,17 +196,19 @@ def _fit_classes(lesson: Lesson) -> _Fitted:
     embeddings = real[lesson.first]
     evidence = evidence_of(cut, embeddings[taught])
     head, settings = _class_head(lesson, real, taught, evidence)
-    unknown = None
+    open_set = unknown = None
     if lesson.request.unknown:
         places = lesson.places(taught)
         picture = lesson.picture[places]
         truth = lesson.truth[picture].astype(int)
-        unknown = calibrate(real[places], picture, truth, lesson.rows, layer.real(lesson.negatives), evidence)
+        negatives, known = layer.real(lesson.negatives), lesson.request.known or KNOWN
+        open_set = calibrate(real[places], picture, truth, lesson.rows, negatives, evidence, known)
+        unknown = open_set.rule
 
     def append(target: Backbone) -> None:
         append_classifier(target, head, real[lesson.places(taught)], unknown)
 
-    return _Fitted(layer, cut, embeddings, head, settings, append, unknown)
+    return _Fitted(layer, cut, embeddings, head, settings, append, unknown, open_set)
 
 
 def _compiled(path: Path, original: Backbone) -> Backbone:
@@ -223,6 +229,7 @@ def about(lesson: Lesson, layer: Layer) -> dict[str, Any]:
         "resize": lesson.resize,
         "unit": lesson.request.unit,
         "unknown": lesson.request.unknown,
+        "known": lesson.request.known,
         "backbone": {**backbone(lesson), "path": str(lesson.backbone.path.resolve())},
     }
 

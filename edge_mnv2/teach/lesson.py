@@ -26,7 +26,7 @@ from edge_mnv2.datasets.labelled_pictures import (
 from edge_mnv2.errors import ModelError, SourceError, UsageError
 from edge_mnv2.teach.embedding import Embedder, Layer
 from edge_mnv2.teach.lesson_request import LessonRequest, check, hold_out, hold_out_values, read_lesson
-from edge_mnv2.teach.open_set import negative_pictures
+from edge_mnv2.teach.open_set import KNOWN, negative_pictures
 from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
@@ -155,7 +155,8 @@ def learn(request: LessonRequest, say: Say, progress: Progress) -> tuple[Lesson,
     if request.out is not None and request.out.exists() and request.out.samefile(backbone.path):
         raise UsageError(f"--out {request.out} is the backbone itself", hint="give another name")
     unknown = about.get("unknown", True) if request.unknown is None else request.unknown
-    request = replace(request, unit=request.unit or about.get("unit"), unknown=unknown)
+    known = request.known or about.get("known") or KNOWN
+    request = replace(request, unit=request.unit or about.get("unit"), unknown=unknown, known=known)
     for note in pictures.notes:
         say(note)
     embedder = Embedder(

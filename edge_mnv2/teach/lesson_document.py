@@ -23,7 +23,7 @@ from edge_mnv2.teach.class_head import left_out_cosines, unit
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.head_fitting import Taught, backbone, learning_curve
 from edge_mnv2.teach.lesson_request import LEAST_HELD_OUT, UNKNOWN
-from edge_mnv2.teach.open_set import RECALL, REJECTED, rejected
+from edge_mnv2.teach.open_set import REJECTED, rejected
 
 Document = dict[str, Any]
 
@@ -102,8 +102,12 @@ def _unknown(taught: Taught) -> Any:
         "threshold": round(taught.unknown.threshold, 6),
         "slope": round(taught.unknown.slope, 6),
         "by": "embedding" if taught.unknown.familiarity.evidence is None else "evidence of the backbone's own classes",
-        "kept_when_taught": RECALL,
+        "kept_when_taught": taught.lesson.request.known,
         "kept_of_held_out": known,
+        "curve": [
+            {"known": share, "threshold": round(threshold, 6), "rejected": other and round(other, 4)}
+            for share, threshold, other in (taught.open_set.curve() if taught.open_set is not None else ())
+        ],
     }
 
 

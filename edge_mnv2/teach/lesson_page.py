@@ -49,6 +49,8 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
         sections.append(
             section("Confusion", _matrix(taught, document), "Held-out pictures. Rows: true; columns: answered.")
         )
+    if document["unknown"] and document["unknown"]["curve"]:
+        sections.append(section("What is unknown", _open_set_table(document["unknown"]), _OPEN_SET))
     sections.append(_sheet(taught, embedder))
     if len(document["learning_curve"]) > 1:
         sections.append(
@@ -61,6 +63,12 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
         f"What {document['model']} was taught", "\n".join(sections), STYLE + report_charts.STYLE + _STYLE
     )
 
+
+_OPEN_SET = (
+    "With another threshold (--known) more new pictures of the taught classes stay known, and fewer strangers are "
+    "rejected. Measured on the taught pictures by models without them. A stranger here is a picture of a class that "
+    "its model was not taught: it resembles the others more than most strangers do."
+)
 
 _CURVE = "Where the line of the held-out pictures still rises (for an error: falls), more pictures help."
 
@@ -80,7 +88,7 @@ def _summary(document: Document) -> str:
             cards.append(("held-out accuracy", f"{metrics['top1']:.1%}"))
             cards.append(("95 % interval", f"{low:.0%} to {high:.0%}"))
         if document["unknown"] and document["unknown"]["kept_of_held_out"] is not None:
-            cards.append(("held out, not unknown", f"{document['unknown']['kept_of_held_out']:.1%}"))
+            cards.append(("held out, stay known", f"{document['unknown']['kept_of_held_out']:.1%}"))
     backbone = document["backbone"]
     setting = f"{document['head']} on {backbone['model']} ({backbone['sha256'][:12]}), {document['date']}"
     parts = [f'<p class="soft">{escape(setting)}</p>{html_report.cards(cards)}']
@@ -90,6 +98,18 @@ def _summary(document: Document) -> str:
         ]
         parts.append(section("Classes", table(["class", "pictures", "held out"], rows, numeric=(1, 2))))
     return "".join(parts)
+
+
+def _open_set_table(unknown: Document) -> str:
+    rows = [
+        [
+            f"{point['known']:.0%}",
+            "-" if point["rejected"] is None else f"{point['rejected']:.0%}",
+            f"{point['threshold']:.3f}",
+        ]
+        for point in unknown["curve"]
+    ]
+    return table(["known pictures that stay known", "strangers rejected", "threshold"], rows, numeric=(0, 1, 2))
 
 
 def _list(sentences: list[str]) -> str:

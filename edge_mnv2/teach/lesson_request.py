@@ -24,7 +24,10 @@ LEAST_HELD_OUT = 5
 
 @dataclass(frozen=True)
 class LessonRequest:
-    """What to teach. None: decided by the pictures, by the model that is extended, or by a default."""
+    """What to teach. None: decided by the pictures, by the model that is extended, or by a default.
+
+    `known`: the share of new pictures of the taught classes that shall not be called unknown.
+    """
 
     folder: Path
     out: Optional[Path] = None
@@ -37,6 +40,7 @@ class LessonRequest:
     add: Optional[Path] = None
     variations: bool = True
     unknown: Optional[bool] = None
+    known: Optional[float] = None
     unit: Optional[str] = None
     compiled: Optional[Path] = None
     resize: Optional[str] = None
@@ -52,6 +56,8 @@ def check(request: LessonRequest) -> None:
         raise UsageError(f"--head {request.head}", hint=f"one of {', '.join(HEADS)}")
     if request.optimizer is not None and request.optimizer not in ("closed", *OPTIMIZERS):
         raise UsageError(f"--optimizer {request.optimizer}", hint=f"one of {', '.join(('closed', *OPTIMIZERS))}")
+    if request.known is not None and not 0.5 <= request.known < 1:
+        raise UsageError(f"--known {request.known:g}", hint="a share from 0.5 to below 1; 0.95 is the default")
     if not 0 <= request.holdout < 1:
         raise UsageError(f"--holdout {request.holdout:g}", hint="a share from 0 to below 1")
     try:

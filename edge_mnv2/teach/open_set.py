@@ -5,10 +5,10 @@ classes only those count that stand out by more than `_STANDS_OUT` standard devi
 these is brought to length one. Pictures of one kind light up the same few of them; noise and plain surfaces none that
 was taught.
 
-The similarity of a picture is that to the nearest of the taught ones, each of these drawn half way to the mean of its class, less
-what it shows of the published classes that resemble nothing taught. What a picture of such a class looks like follows
-from the classifier's own weights: at the end of training a class's mean embedding lies along its weights (neural
-collapse; Papyan, Han and Donoho 2020).
+The similarity of a picture is that to the nearest of the taught ones, each of these drawn half way to the mean of its
+class, less what it shows of the published classes that resemble nothing taught. What a picture of such a class looks
+like follows from the classifier's own weights: at the end of training a class's mean embedding lies along its weights
+(neural collapse; Papyan, Han and Donoho 2020).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CURVE = (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
 _FOLDS, _REPEATS = 5, 4
-_CAUTION = 1.5
+_CAUTION = 2.0
 """Divided by the root of the number of pictures: how much fewer pictures than meant lie below the threshold, because a
 quantile of few pictures is uncertain."""
 
