@@ -179,8 +179,14 @@ class _Taught:
         return ((self._units + means[self._truth]) / 2 - away).astype(np.float64)
 
     def left_out(self) -> np.ndarray:
-        """Similarities of pictures to models without them, by repeated splits; of classes with several pictures."""
+        """Similarities of pictures to models without them, by repeated splits.
+
+        Of classes with several pictures; classes of at least `_FOLDS` alone, if they have most of the pictures: what is
+        left of a smaller one says little about it.
+        """
         truth = self._truth[self._own]
+        counts = np.bincount(truth)[truth]
+        large = counts >= (_FOLDS if 2 * np.sum(counts >= _FOLDS) >= len(truth) else 0)
         parts = []
         for repeat in range(_REPEATS):
             for fold in stratified_folds(truth, np.random.default_rng(repeat), _FOLDS):
