@@ -48,7 +48,7 @@ _CURVE = (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
 _FOLDS, _REPEATS = 5, 4
-_CAUTION = 2.0
+_CAUTION = 1.5
 """Divided by the root of the number of pictures: how much fewer pictures than meant lie below the threshold, because a
 quantile of few pictures is uncertain."""
 
@@ -190,9 +190,9 @@ class _Taught:
         parts = []
         for repeat in range(_REPEATS):
             for fold in stratified_folds(truth, np.random.default_rng(repeat), _FOLDS):
-                parts.append(
-                    self._similarities(self._own[fold], ~np.isin(self._picture, self._picture[self._own[fold]]))
-                )
+                asked = self._own[fold[large[fold]]]
+                if len(asked):
+                    parts.append(self._similarities(asked, ~np.isin(self._picture, self._picture[asked])))
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def left_out_classes(self) -> np.ndarray:
