@@ -48,7 +48,7 @@ _CURVE = (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
 _FOLDS, _REPEATS = 5, 4
-_CAUTION = 1.5
+_CAUTION = 1.0
 """Divided by the root of the number of pictures: how much fewer pictures than meant lie below the threshold, because a
 quantile of few pictures is uncertain."""
 
