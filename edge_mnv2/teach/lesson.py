@@ -25,7 +25,7 @@ from edge_mnv2.datasets.labelled_pictures import (
 )
 from edge_mnv2.errors import ModelError, SourceError, UsageError
 from edge_mnv2.teach.embedding import Embedder, Layer
-from edge_mnv2.teach.lesson_request import LessonRequest, check, hold_out, hold_out_values, read_lesson
+from edge_mnv2.teach.lesson_request import LessonRequest, check, check_truths, hold_out, hold_out_values, read_lesson
 from edge_mnv2.teach.open_set import KNOWN, negative_pictures
 from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
@@ -43,8 +43,6 @@ Progress = Callable[[int, int], None]
 _VARIATIONS = 3
 _MANY = 400
 """With more pictures than this each gets fewer variations: time on a small board goes into embedding."""
-_SPANS, _MOST_SPANS = (1e-12, 1e12), 1e5
-"""How far values may lie apart, and how many times that from zero: more is beyond what a model's numbers resolve."""
 _MANY_MEASURED = (80, 160)
 """With more pictures of a value than this one variation each, and none: maps are large, and memory small."""
 
@@ -260,7 +258,7 @@ def _embed(
         brightness.append(sample.brightness)
     progress(total, total)
     truths = np.array(truth, np.float64)
-    _check_left(request, pictures.task, classes, truths, failures)
+    check_truths(request, pictures.task, classes, truths, failures)
     new = truths[old:]
     if pictures.task == CLASSIFICATION:
         held = hold_out(new, request.holdout, request.seed)
@@ -305,25 +303,6 @@ def _same_again(
         f"{one.name} is '{becomes}', and the same picture was taught as '{was}' ({names[place]})",
         hint="keep the one that is right",
     )
-
-
-def _check_left(
-    request: LessonRequest, task: str, classes: tuple[str, ...], truth: np.ndarray, failures: list[tuple[str, str]]
-) -> None:
-    if not len(truth):
-        raise SourceError(f"{request.folder}: none of its {len(failures)} pictures could be read")
-    if task == REGRESSION:
-        if len(np.unique(truth)) < 2:
-            raise UsageError(f"{request.folder} has pictures of one value only", hint="teach at least two values")
-        if not _SPANS[0] < float(np.ptp(truth)) < _SPANS[1] or np.abs(truth).max() > _MOST_SPANS * np.ptp(truth):
-            raise UsageError(
-                f"{request.folder} has values from {truth.min():g} to {truth.max():g}",
-                hint="give them in a unit in which they differ by something between 1e-12 and 1e12, near to zero",
-            )
-        return
-    for row, name in enumerate(classes):
-        if not np.any(truth == row):
-            raise SourceError(f"none of the pictures of class '{name}' could be read")
 
 
 def recall(path: Path) -> LessonMemory:

@@ -11,8 +11,15 @@ import numpy as np
 
 from edge_mnv2.datasets.classes import Classes
 from edge_mnv2.datasets.label_table import LEARNED_COLUMNS
-from edge_mnv2.datasets.labelled_pictures import Dataset, own_answers, read_collected, read_dataset, without_copies
-from edge_mnv2.errors import LabelsError, UsageError
+from edge_mnv2.datasets.labelled_pictures import (
+    REGRESSION,
+    Dataset,
+    own_answers,
+    read_collected,
+    read_dataset,
+    without_copies,
+)
+from edge_mnv2.errors import LabelsError, SourceError, UsageError
 from edge_mnv2.teach.linear_fit import OPTIMIZERS
 from edge_mnv2.zoo.labels import is_background, parse_labels
 
@@ -20,6 +27,9 @@ HEADS = ("softmax", "imprint")
 UNKNOWN = "unknown"
 LEAST_HELD_OUT = 5
 """A class with fewer pictures gives none of them away."""
+
+_SPANS, _MOST_SPANS = (1e-12, 1e12), 1e5
+"""How far values may lie apart, and how many times that from zero: more is beyond what a model's numbers resolve."""
 
 
 @dataclass(frozen=True)
@@ -153,3 +163,23 @@ def hold_out_values(values: np.ndarray, share: float, seed: int) -> np.ndarray:
     inner = np.argsort(values, kind="stable")[1:-1]
     count = min(max(1, round(len(values) * share)), len(inner))
     return np.array(sorted(int(random.choice(run)) for run in np.array_split(inner, count)), np.int64)
+
+
+def check_truths(
+    request: LessonRequest, task: str, classes: tuple[str, ...], truth: np.ndarray, failures: list[tuple[str, str]]
+) -> None:
+    """Raises SourceError or UsageError if the `truth` of the readable pictures is too little to learn from."""
+    if not len(truth):
+        raise SourceError(f"{request.folder}: none of its {len(failures)} pictures could be read")
+    if task == REGRESSION:
+        if len(np.unique(truth)) < 2:
+            raise UsageError(f"{request.folder} has pictures of one value only", hint="teach at least two values")
+        if not _SPANS[0] < float(np.ptp(truth)) < _SPANS[1] or np.abs(truth).max() > _MOST_SPANS * np.ptp(truth):
+            raise UsageError(
+                f"{request.folder} has values from {truth.min():g} to {truth.max():g}",
+                hint="give them in a unit in which they differ by something between 1e-12 and 1e12, near to zero",
+            )
+        return
+    for row, name in enumerate(classes):
+        if not np.any(truth == row):
+            raise SourceError(f"none of the pictures of class '{name}' could be read")
