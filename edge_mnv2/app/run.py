@@ -222,6 +222,7 @@ class Session:
             "workers": len(model.classifiers) if model else None,
             "device": self.request.settings.profile,
             "source": chosen.source.description if chosen else None,
+            "view": chosen.source.view.as_dict() if chosen and chosen.source.view is not None else None,
             "fallback": chosen.fallback if chosen else False,
             "frames": measured.pop("frames"),
             "dropped": loop.dropped if loop else 0,

@@ -19,7 +19,7 @@ import numpy as np
 
 from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.camera import content
-from edge_mnv2.camera.containers import Mp4Facts, empty_avi_frames, has_lost_packets, read_mp4, why_unreadable
+from edge_mnv2.camera.content import Mp4Facts, empty_avi_frames, has_lost_packets, read_mp4, why_unreadable
 from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.live import CLOSE_S
 from edge_mnv2.camera.opencv import FrameBuffers, fourcc_text, import_cv2, positive

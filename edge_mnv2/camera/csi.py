@@ -1,7 +1,9 @@
 """A CSI (ribbon cable) camera through picamera2, which comes with Raspberry Pi OS.
 
-- The main stream is asked for in the size that is wanted: the image processor scales, at no cost to the CPU.
-- libcamera names formats in memory order: "BGR888" is the one whose arrays are RGB.
+- The main stream is asked for in the size that is wanted: the image processor scales, at no cost to the CPU. The
+  sensor's mode is chosen so that the whole scene is seen; a crop is said.
+- Where the camera has autofocus it is on; `camera.controls` overrides that, and everything else.
+- A format that is granted instead of RGB is converted.
 - Frames are taken in picamera2's own thread, once for each completed request, with the sensor's time stamp; nothing of
   ours ever waits inside picamera2.
 - Rotation by 180 degrees and flips are done by the sensor and the image processor.
@@ -14,11 +16,15 @@ import importlib
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.camera.frame import Frame, Granted
+import numpy as np
+
+from edge_mnv2.camera import csi_sensor
+from edge_mnv2.camera.frame import Frame, Granted, View
 from edge_mnv2.camera.handover import NewestItem
 from edge_mnv2.camera.live import Captured, LiveSource, NoFrames, call_within
 from edge_mnv2.camera.settings import CameraSettings, Geometry
@@ -27,12 +33,13 @@ from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
 
 log = logging.getLogger(__name__)
 
-SIZE = (640, 480)
 FPS = 30.0
 OPEN_S = 8.0
 CLOSE_S = 4.0
 STALL_S = 2.0
 FORMAT = "BGR888"
+ARRAYS = ("BGR888", "RGB888")
+"""Formats that picamera2 itself hands over as arrays of pixels."""
 _PLAUSIBLE_AGE_NS = 2_000_000_000
 _SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 
@@ -53,6 +60,9 @@ class CsiCamera(LiveSource):
         self.settings = settings
         self.stall_s = settings.stall_s or max(STALL_S, 0 if settings.fps is None else 3 / settings.fps)
         self._camera: Any = None
+        self._order = "rgb"
+        self._pixels: Optional[Callable[[np.ndarray], np.ndarray]] = None
+        self._sensor: Optional[tuple[int, int]] = None
         self._slot: Optional[NewestItem[Captured]] = None
 
     def open(self) -> None:
@@ -82,7 +92,7 @@ class CsiCamera(LiveSource):
 
     def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
         slot = self._slot
-        return None if slot is None else self._numbered(slot.take_within(self.stall_s, limit_s), "rgb")
+        return None if slot is None else self._numbered(slot.take_within(self.stall_s, limit_s), self._order)
 
     def close(self) -> None:
         slot, self._slot = self._slot, None
@@ -105,29 +115,42 @@ class CsiCamera(LiveSource):
         return camera
 
     def _configure(self, camera: Any, libcamera: Any) -> None:
-        width, height = self.settings.size or SIZE
-        frame_us = round(1e6 / (self.settings.fps or FPS))
+        fps = self.settings.fps or FPS
+        frame_us = round(1e6 / fps)
         across, down = self._mirrored
         offered = camera.camera_controls
+        modes = csi_sensor.read_modes(camera)
+        mode = csi_sensor.choose(modes, fps, self.settings.size)
+        width, height = csi_sensor.picture_size(mode, self.settings.size)
         controls: dict[str, Any] = {}
         if "FrameDurationLimits" in offered:
             controls["FrameDurationLimits"] = (frame_us, frame_us)
-        controls.update(_controls(self.settings.controls, offered, libcamera, self.description))
+        if "AfMode" in offered:
+            controls["AfMode"] = getattr(libcamera.controls.AfModeEnum, "Continuous")  # noqa: B009
+        controls.update(csi_sensor.controls(self.settings.controls, offered, libcamera, self.description))
+        options: dict[str, Any] = {} if mode is None else csi_sensor.mode_options(camera, mode)
         camera.configure(
             camera.create_video_configuration(
-                main={"size": (width - width % 2, height - height % 2), "format": FORMAT},
+                main={"size": (width, height), "format": FORMAT},
                 transform=libcamera.Transform(hflip=int(across), vflip=int(down)),
                 controls=controls,
                 buffer_count=4,
+                **options,
             )
         )
         main = camera.camera_configuration()["main"]
-        if main["format"] != FORMAT:
-            raise SourceError(f"{self.description} gives {main['format']} instead of {FORMAT}")
+        converter = csi_sensor.converter(str(main["format"]))
+        if converter is None:
+            raise SourceError(f"{self.description} gives {main['format']}, which cannot be converted")
+        convert, self._order = converter
+        width, height = main["size"]
+        stride = int(main.get("stride") or 0)
+        self._pixels = None if main["format"] in ARRAYS else (lambda data: convert(data, width, height, stride))
         model = str(camera.camera_properties.get("Model", "camera"))
         self.description = f"csi:{self.number} ({model})"
-        width, height = main["size"]
-        granted = Granted(width, height, self.settings.fps or FPS, FORMAT, "picamera2")
+        self._sensor = csi_sensor.sensor_size(camera.camera_properties, modes)
+        self._set_view(csi_sensor.expected_view(mode, self._sensor, (width, height)))
+        granted = Granted(width, height, min(fps, mode.fps) if mode else fps, str(main["format"]), "picamera2")
         if granted != self.granted:
             asked = self.settings.size
             differs = asked is not None and asked != (granted.width, granted.height)
@@ -142,12 +165,29 @@ class CsiCamera(LiveSource):
             )
         self.granted = granted
 
+    def _set_view(self, view: Optional[View]) -> None:
+        """What is seen of the sensor; said where it is not the whole."""
+        if view is None or view == self.view:
+            return
+        cropped_before = self.view is not None and self.view.cropped
+        self.view = view
+        name = self.description.partition(": sees ")[0]
+        self.description = f"{name}: sees {view}" if view.cropped else name
+        if view.cropped and not cropped_before:
+            log.warning("camera %s sees a part of the scene: %s", name, view)
+
     def _completed(self, request: Any, slot: NewestItem[Captured]) -> None:
         # An exception would end picamera2's thread, and the camera with it.
         try:
-            if not slot.closed:
-                stamp = request.get_metadata().get("SensorTimestamp")
-                slot.add((request.make_array("main"), _monotonic(stamp)))
+            if slot.closed:
+                return
+            metadata = request.get_metadata()
+            crop = metadata.get("ScalerCrop")
+            if crop is not None and self._sensor is not None and min(crop[2:]) > 0:
+                left, top, width, height = (int(number) for number in crop)
+                self._set_view(View(self._sensor, (left, top, width, height)))
+            pixels = request.make_array("main") if self._pixels is None else self._pixels(request.make_buffer("main"))
+            slot.add((pixels, _monotonic(metadata.get("SensorTimestamp"))))
         except Exception as error:
             slot.finish(SourceLost(f"{self.description}: a frame cannot be read: {error}"))
 
@@ -182,20 +222,55 @@ def missing() -> Optional[str]:
     return None
 
 
-def list_csi() -> list[dict[str, Any]]:
-    """CSI cameras as picamera2 counts them: `{"number", "model", "id"}` each; none where picamera2 is missing."""
+@dataclass(frozen=True)
+class CsiInfo:
+    """A CSI camera as picamera2 counts it; its sensor's modes, and what `run` would see where no size is asked for."""
+
+    number: int
+    model: str
+    id: str
+    modes: tuple[csi_sensor.SensorMode, ...] = ()
+    view: Optional[View] = None
+    problem: Optional[str] = None
+
+
+def list_csi(modes: bool = False) -> list[CsiInfo]:
+    """The CSI cameras; none where picamera2 is missing. With `modes` each one that is free is opened and asked."""
     try:
         picamera2, _ = import_picamera2()
-        cameras = call_within(OPEN_S, "listing CSI cameras", picamera2.Picamera2.global_camera_info, lambda _: None)
+        rows = call_within(OPEN_S, "listing CSI cameras", picamera2.Picamera2.global_camera_info, lambda _: None)
     except Exception as error:
         log.debug("no CSI cameras: %s", error)
         return []
     # libcamera lists USB cameras as well; those are opened as V4L2 devices.
-    return [
-        {"number": number, "model": str(info.get("Model", "unknown")), "id": str(info.get("Id", ""))}
-        for number, info in enumerate(cameras)
-        if "/usb" not in str(info.get("Id", ""))
+    cameras = [
+        CsiInfo(number, str(row.get("Model", "unknown")), str(row.get("Id", "")))
+        for number, row in enumerate(rows)
+        if "/usb" not in str(row.get("Id", ""))
     ]
+    return [_asked(picamera2, camera) for camera in cameras] if modes else cameras
+
+
+def _asked(picamera2: Any, camera: CsiInfo) -> CsiInfo:
+    name = f"csi:{camera.number}"
+
+    def ask() -> CsiInfo:
+        device = picamera2.Picamera2(camera.number)
+        try:
+            modes = csi_sensor.read_modes(device)
+            mode = csi_sensor.choose(modes, FPS)
+            sensor = csi_sensor.sensor_size(device.camera_properties, modes)
+            view = csi_sensor.expected_view(mode, sensor, csi_sensor.picture_size(mode, None))
+            return replace(camera, modes=tuple(modes), view=view)
+        finally:
+            _shut(device)
+
+    try:
+        return call_within(OPEN_S, f"opening {name}", ask, lambda _: None)
+    except SourceError as error:
+        return replace(camera, problem=error.message)
+    except Exception as error:
+        return replace(camera, problem=_explained(name, error).message)
 
 
 def _how(error: ImportError) -> str:
@@ -209,24 +284,6 @@ def _how(error: ImportError) -> str:
     if in_venv and str(_SYSTEM_PACKAGES) not in sys.path:
         return f"{install}, then set include-system-site-packages = true in {sys.prefix}/pyvenv.cfg"
     return install
-
-
-def _controls(wanted: Mapping[str, Any], offered: Mapping[str, Any], libcamera: Any, name: str) -> dict[str, Any]:
-    """`wanted` without what this camera does not offer; names of enumeration values become the values."""
-    chosen = {}
-    for control, value in wanted.items():
-        if control not in offered and control != "FrameRate":
-            log.warning("camera %s has no control %s: left out", name, control)
-            continue
-        if isinstance(value, str):
-            values = getattr(getattr(libcamera, "controls", None), f"{control}Enum", None)
-            word = next((word for word in dir(values) if word.casefold() == value.casefold()), None)
-            if values is None or word is None:
-                log.warning("camera %s: %s cannot be '%s': left out", name, control, value)
-                continue
-            value = getattr(values, word)
-        chosen[control] = tuple(value) if isinstance(value, list) else value
-    return chosen
 
 
 def _monotonic(stamp: Optional[int]) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional, Union
 
 from edge_mnv2.camera import ioctl
+from edge_mnv2.camera.csi_sensor import SensorMode
+from edge_mnv2.camera.frame import View
 
 CSI_DRIVERS = frozenset(("unicam", "rp1-cfe", "bcm2835-unicam", "tegra-video", "vi"))
 """Nodes of these drivers carry a CSI sensor's raw data: libcamera (or Argus) makes pictures of them, V4L2 cannot."""
@@ -43,28 +45,48 @@ class Identity:
 class CameraInfo:
     """One V4L2 camera. `formats` is empty where the device could not be asked; `problem` then says why.
 
-    `csi`: the node of a CSI sensor, which has to be opened as `csi`.
+    `source` is the word for `--camera`: the link that leads to this camera alone, or the path. `alone`: no other
+    camera has the same name and serial number. `csi`: the node of a CSI sensor, which has to be opened as `csi`;
+    where picamera2 knows it, `number` is its number, `path` its name in libcamera, `modes` what its sensor can do,
+    and `view` what is seen of it.
     """
 
     path: str
     name: str
     by_id: Optional[str] = None
+    by_path: Optional[str] = None
     driver: str = ""
     bus: str = ""
     formats: tuple[Format, ...] = ()
     csi: bool = False
     problem: Optional[str] = None
     identity: Optional[Identity] = field(default=None, compare=False)
+    alone: bool = True
+    number: Optional[int] = None
+    modes: tuple[SensorMode, ...] = ()
+    view: Optional[View] = None
+
+    @property
+    def source(self) -> str:
+        """The word for `--camera` that means this camera, after a reboot too where there is such a word."""
+        if self.csi:
+            return f"csi:{self.number}" if self.number else "csi"
+        return (self.by_id if self.alone else None) or self.by_path or self.path
 
     def as_dict(self) -> dict:
         """For JSON output."""
         return {
             "path": self.path,
             "name": self.name,
+            "source": self.source,
             "by_id": self.by_id,
+            "by_path": self.by_path,
             "driver": self.driver,
             "bus": self.bus,
             "csi": self.csi,
+            "number": self.number,
+            "view": None if self.view is None else self.view.as_dict(),
+            "modes": [{"size": list(mode.size), "fps": mode.fps, "crop": list(mode.crop)} for mode in self.modes],
             "problem": self.problem,
             "formats": [
                 {
@@ -75,6 +97,23 @@ class CameraInfo:
                 for item in self.formats
             ],
         }
+
+
+def attached_cameras(root: Union[Path, str] = "/", *, formats: bool = True) -> list[CameraInfo]:
+    """Every camera: those of V4L2, and the CSI cameras that picamera2 knows instead of their sensors' nodes."""
+    cameras = list_cameras(root, formats=formats)
+    if str(root) != "/":
+        return cameras
+    from edge_mnv2.camera.csi import list_csi
+
+    known = [
+        CameraInfo(
+            one.id, one.model, driver="libcamera", csi=True, problem=one.problem, number=one.number, modes=one.modes,
+            view=one.view,
+        )
+        for one in list_csi(modes=formats)
+    ]  # fmt: skip
+    return [*(camera for camera in cameras if not (camera.csi and known)), *known]
 
 
 def list_cameras(root: Union[Path, str] = "/", *, formats: bool = True) -> list[CameraInfo]:
@@ -92,16 +131,21 @@ def list_cameras(root: Union[Path, str] = "/", *, formats: bool = True) -> list[
                 continue
             sensors.add(info.identity.place)
         cameras.append(info)
-    return cameras
+    kinds = [None if camera.identity is None else (camera.name, camera.identity.usb) for camera in cameras]
+    # The link by-id leads to one of several cameras that say the same of themselves: to the one that came last.
+    return [replace(camera, alone=kinds.count(kind) < 2) for camera, kind in zip(cameras, kinds)]
 
 
 def first_camera(root: Union[Path, str] = "/") -> Optional[str]:
-    """The SPEC of the first camera that plain V4L2 can open, else "csi" where a CSI sensor's node is, else None."""
+    """The SPEC of the first camera that plain V4L2 can open, else of the first CSI camera, else None."""
     cameras = list_cameras(root, formats=False)
     for camera in cameras:
         if not camera.csi:
             return camera.path
-    return "csi" if cameras else None
+    if cameras:
+        return "csi"
+    others = attached_cameras(root, formats=False)
+    return others[0].source if others else None
 
 
 def describe(path: str, root: Union[Path, str] = "/") -> Optional[CameraInfo]:
@@ -210,7 +254,7 @@ def _describe(root: Path, name: str, formats: bool) -> Optional[CameraInfo]:
     entry, path = root / _CLASS / name, str(root / "dev" / name)
     driver = _link_name(entry / "device" / "driver") or ""
     label = _read(entry / "name") or name
-    by_id = _link_to(root / "dev/v4l/by-id", name)
+    by_id, by_path = (_link_to(root / "dev/v4l" / kind, name) for kind in ("by-id", "by-path"))
     who = _identity(root, name)
     try:
         with ioctl.opened(path) as descriptor:
@@ -220,14 +264,15 @@ def _describe(root: Path, name: str, formats: bool) -> Optional[CameraInfo]:
             offered = _formats(descriptor) if formats else ()
         driver = capability.driver or driver
         csi = driver in CSI_DRIVERS
-        return CameraInfo(path, capability.card or label, by_id, driver, capability.bus, offered, csi, None, who)
+        card = capability.card or label
+        return CameraInfo(path, card, by_id, by_path, driver, capability.bus, offered, csi, None, who)
     except FileNotFoundError:
         return None
     except OSError as error:
         if (_read(entry / "index") or "0") != "0" or driver in NOT_CAMERAS:
             return None
         problem = "no permission (group video)" if isinstance(error, PermissionError) else error.strerror
-        return CameraInfo(path, label, by_id, driver, "", (), driver in CSI_DRIVERS, problem, who)
+        return CameraInfo(path, label, by_id, by_path, driver, "", (), driver in CSI_DRIVERS, problem, who)
 
 
 def _formats(descriptor: int) -> tuple[Format, ...]:

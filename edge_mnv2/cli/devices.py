@@ -128,21 +128,24 @@ def check(
 
 def cameras(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """The cameras that are attached, and what they offer."""
-    from edge_mnv2.camera.v4l2 import list_cameras
+    from edge_mnv2.camera.v4l2 import attached_cameras
 
-    attached = list_cameras(check_root(root))
+    attached = attached_cameras(check_root(root))
     if as_json:
         _document({"cameras": [camera.as_dict() for camera in attached]})
         return
     rows = []
     for camera in attached:
         offers = [f"{item.fourcc} {_sizes([size[:2] for size in item.sizes])}".strip() for item in camera.formats]
-        source = "csi" if camera.csi else camera.by_id or camera.path
-        rows.append((camera.path, camera.name, source, camera.problem or "; ".join(offers) or "-"))
+        if camera.modes:
+            offers.append(f"sensor {_sizes([mode.size for mode in camera.modes])}")
+        if camera.view is not None:
+            offers.append(f"sees {camera.view}" if camera.view.cropped else "sees the whole scene")
+        rows.append((camera.path, camera.name, camera.source, camera.problem or "; ".join(offers) or "-"))
     if rows:
-        typer.echo(aligned(rows, ("DEVICE", "NAME", "SOURCE FOR RUN", "OFFERS")))
+        typer.echo(aligned(rows, ("DEVICE", "NAME", "--camera", "OFFERS")))
     else:
-        typer.echo("no camera found: looked for V4L2 devices (/dev/video*)", err=True)
+        typer.echo("no camera found: looked for V4L2 devices (/dev/video*) and CSI cameras (picamera2)", err=True)
 
 
 def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:

@@ -152,9 +152,9 @@ def _fastest() -> Iterator[Check]:
 
 
 def _camera(root: str) -> Iterator[Check]:
-    from edge_mnv2.camera.v4l2 import list_cameras
+    from edge_mnv2.camera.v4l2 import attached_cameras
 
-    cameras = list_cameras(root)
+    cameras = attached_cameras(root, formats=False)
     if not cameras:
         yield Check(
             "camera",
@@ -163,7 +163,7 @@ def _camera(root: str) -> Iterator[Check]:
             "plug one in; a Pi's ribbon camera needs `apt install python3-picamera2`",
         )
     for camera in cameras:
-        readable = os.access(camera.path, os.R_OK | os.W_OK) or root != "/"
+        readable = camera.number is not None or os.access(camera.path, os.R_OK | os.W_OK) or root != "/"
         detail = f"{camera.name} ({camera.path})"
         if readable:
             yield Check("camera", "ok", detail)

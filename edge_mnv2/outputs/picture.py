@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from edge_mnv2.outputs.records import UNRECOGNIZED
 from edge_mnv2.pipeline.result import Result
 
 _ROI = (40, 200, 255)
+_SEEN = (177, 195, 79)
 
 
-def bgr(frame: Frame, most: int = 0) -> np.ndarray:
+def bgr(frame: Frame, most: int = 0, seen: Optional[tuple[int, int, int, int]] = None) -> np.ndarray:
     """`frame` as BGR uint8 of its own memory, its longer side at most `most` pixels (0: as it is), its region of
-    interest outlined."""
+    interest and what the model sees (`seen`: left, top, width, height) outlined."""
     import cv2
 
     pixels = frame.pixels
@@ -31,10 +32,11 @@ def bgr(frame: Frame, most: int = 0) -> np.ndarray:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     elif pixels is frame.pixels:
         pixels = pixels.copy()
-    if frame.roi is not None:
-        left, top, wide, high = (round(value * scale) for value in frame.roi)
-        thick = max(1, round(max(pixels.shape[:2]) / 400))
-        cv2.rectangle(pixels, (left, top), (left + wide - 1, top + high - 1), _ROI, thick)
+    thick = max(1, round(max(pixels.shape[:2]) / 400))
+    for box, colour in ((frame.roi, _ROI), (None if seen == (0, 0, width, height) else seen, _SEEN)):
+        if box is not None:
+            left, top, wide, high = (round(value * scale) for value in box)
+            cv2.rectangle(pixels, (left, top), (left + wide - 1, top + high - 1), colour, thick)
     return pixels
 
 

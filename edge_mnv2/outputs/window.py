@@ -167,7 +167,7 @@ def _fitted(result: Result, width: int, height: int) -> np.ndarray:
     """The frame as BGR, as large as fits into `width` x `height`."""
     import cv2
 
-    picture = bgr(result.frame, max(width, height))
+    picture = bgr(result.frame, max(width, height), result.seen)
     scale = min(width / picture.shape[1], height / picture.shape[0])
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     if size == (picture.shape[1], picture.shape[0]):

@@ -237,6 +237,7 @@ class FrameLoop:
             shown_from=self.controls.shown_from,
             ranked=ranked,
             raw_row=None if scores is shown.scores else int(np.argmax(shown.scores)),
+            seen=_seen(frame, shown),
         )
         for sink in self._sinks:
             sink.write(result)
@@ -276,6 +277,15 @@ class FrameLoop:
             self._stopping.wait(max(0, due - finished) / 1e9)
         else:
             self._due = finished
+
+
+def _seen(frame: Frame, classified: Classified) -> Optional[tuple[int, int, int, int]]:
+    """The part of the frame's pixels that was classified."""
+    if classified.box is None:
+        return None
+    left, top, width, height = classified.box
+    across, down = (0, 0) if frame.roi is None else frame.roi[:2]
+    return across + left, down + top, width, height
 
 
 def _hidden(decider: Optional[Decider]) -> np.ndarray:

@@ -20,7 +20,8 @@ class Result:
     the best row of this frame alone, before smoothing. `latency_ns` runs from capture to result. `fps` counts
     the results of the last second, `dropped` the frames that were captured and never classified so far. `events` is
     what appeared or went with this result, `present` the labels of what is present now, the oldest first. `gated`:
-    nothing moved, the scores are those of the last inference, and `inference_ns` is what that one took.
+    nothing moved, the scores are those of the last inference, and `inference_ns` is what that one took. `seen` (left,
+    top, width, height): the part of the frame's pixels that was classified, None where that is not known.
     """
 
     frame: Frame
@@ -41,6 +42,7 @@ class Result:
     shown_from: float = 0.0
     ranked: tuple[Prediction, ...] = ()
     raw_row: Optional[int] = None
+    seen: Optional[tuple[int, int, int, int]] = None
 
     @property
     def shown(self) -> tuple[Prediction, ...]:

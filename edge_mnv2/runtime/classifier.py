@@ -47,7 +47,8 @@ class Prediction:
 class Classified:
     """The scores of one picture (float32, one an output row) and what each stage took, in nanoseconds.
 
-    `engine` is the device that ran the model: "cpu", "tpu" or "gpu".
+    `engine` is the device that ran the model: "cpu", "tpu" or "gpu". `box` (left, top, width, height): the part of the
+    picture that reached the model.
     """
 
     scores: np.ndarray
@@ -56,6 +57,7 @@ class Classified:
     postprocess_ns: int
     started_at: int
     engine: str
+    box: Optional[tuple[int, int, int, int]] = None
 
 
 def simulated_inference_ns() -> int:
@@ -173,7 +175,8 @@ class Classifier:
         scores = self.scores_from(self.interpreter.output(self.io.output.position))
         done = time.monotonic_ns()
         device = self.interpreter.engine
-        return Classified(scores, ready - started, invoked - ready, done - invoked, started, device)
+        box = self._fit.box(pixels.shape[1], pixels.shape[0])
+        return Classified(scores, ready - started, invoked - ready, done - invoked, started, device, box)
 
     def scores_from(self, raw: np.ndarray) -> np.ndarray:
         """Real scores float32 (one an output row) of the raw output tensor: dequantized, made probabilities."""

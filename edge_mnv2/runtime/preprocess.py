@@ -51,11 +51,13 @@ class Preprocessor:
         longer = max(self.height, self.width)
         return math.ceil(longer / CROP_FRACTION) if self.resize == "crop" else longer
 
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """(left, top, width, height) of the part of a `width` x `height` picture that reaches the model."""
+        return crop_box(width, height, self.width / self.height) if self.resize == "crop" else (0, 0, width, height)
+
     def seen(self, pixels: np.ndarray) -> np.ndarray:
         """The part of `pixels` (HxWx3) that reaches the model, a view."""
-        if self.resize != "crop":
-            return pixels
-        left, top, wide, high = crop_box(pixels.shape[1], pixels.shape[0], self.width / self.height)
+        left, top, wide, high = self.box(pixels.shape[1], pixels.shape[0])
         return pixels[top : top + high, left : left + wide]
 
     def to_rgb(self, pixels: np.ndarray, order: str = "rgb") -> np.ndarray:

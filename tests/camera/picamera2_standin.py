@@ -21,6 +21,13 @@ import numpy as np
 import pytest
 
 SENSOR = "imx219"
+ARRAY = (3280, 2464)
+MODES = [
+    {"size": (640, 480), "fps": 103.33, "crop_limits": (1000, 752, 1280, 960), "bit_depth": 10},
+    {"size": (1640, 1232), "fps": 41.85, "crop_limits": (0, 0, 3280, 2464), "bit_depth": 10},
+    {"size": (1920, 1080), "fps": 47.57, "crop_limits": (680, 692, 1920, 1080), "bit_depth": 10},
+    {"size": (3280, 2464), "fps": 21.19, "crop_limits": (0, 0, 3280, 2464), "bit_depth": 10},
+]
 
 
 class Scene:
@@ -33,6 +40,11 @@ class Scene:
         self.fail_acquire = False
         self.frozen = threading.Event()
         self.hang_in_stop = threading.Event()
+        self.modes: list[dict[str, Any]] = MODES
+        self.array = ARRAY
+        self.autofocus = True
+        self.grants: Optional[str] = None
+        """Another format than the one that is asked for."""
         self.opened = 0
         self.last: Optional[Picamera2] = None
 
@@ -60,8 +72,11 @@ class CompletedRequest:
             raise RuntimeError(f"Stream {name!r} is not defined")
         return self._picture.copy()
 
+    def make_buffer(self, name: str) -> np.ndarray:
+        return self._picture.reshape(-1).copy()
+
     def get_metadata(self) -> dict[str, Any]:
-        return {"SensorTimestamp": self._stamp, "ExposureTime": 10000}
+        return {"SensorTimestamp": self._stamp, "ExposureTime": 10000, "ScalerCrop": self._config["crop"]}
 
 
 class Picamera2:
@@ -90,9 +105,17 @@ class Picamera2:
         self._lock = threading.Lock()
         self.pre_callback: Optional[Callable[[CompletedRequest], None]] = None
         self.post_callback: Optional[Callable[[CompletedRequest], None]] = None
-        self.camera_properties = {"Model": SENSOR}
-        self.camera_controls = {"AfMode": (0, 2, 0), "ExposureTime": (10, 10**7, 0), "FrameDurationLimits": (1, 1, 1)}
+        self.camera_properties = {"Model": SENSOR, "PixelArraySize": _scene.array}
+        self.camera_controls = {"ExposureTime": (10, 10**7, 0), "FrameDurationLimits": (1, 1, 1)}
+        if _scene.autofocus:
+            self.camera_controls["AfMode"] = (0, 2, 0)
         self.controls_set: dict[str, Any] = {}
+
+    @property
+    def sensor_modes(self) -> list[dict[str, Any]]:
+        if not _scene.modes:
+            raise AttributeError("'NoneType' object has no attribute 'at'")
+        return [dict(mode) for mode in _scene.modes]
 
     def create_video_configuration(
         self,
@@ -101,8 +124,10 @@ class Picamera2:
         transform: Optional[Transform] = None,
         controls: dict[str, Any] = {},  # noqa: B006
         buffer_count: int = 6,
+        sensor: dict[str, Any] = {},  # noqa: B006
     ) -> dict[str, Any]:
         return {
+            "sensor": dict(sensor),
             "main": {"format": "XBGR8888", "size": (1280, 720), **main},
             "lores": lores,
             "transform": transform or Transform(),
@@ -114,14 +139,29 @@ class Picamera2:
         if self._thread is not None:
             raise RuntimeError("Camera must be stopped before configuring")
         main = config["main"]
-        if main["format"] not in ("BGR888", "RGB888", "XBGR8888", "XRGB8888"):
+        main["format"] = _scene.grants or main["format"]
+        if main["format"] not in LAYOUTS:
             raise RuntimeError(f"Bad format {main['format']} in stream main")
         if main["size"][0] % 2 or main["size"][1] % 2:
             raise RuntimeError("width and height should be even")
         for name in config["controls"]:
             if name not in self.camera_controls:
                 raise RuntimeError(f"Control {name} is not advertised by libcamera")
+        # As libcamera does: the smallest mode that is large enough, where none is asked for.
+        asked = config["sensor"].get("output_size")
+        fitting = [m for m in _scene.modes if (m["size"] == asked if asked else m["size"] >= main["size"])]
+        left, top, width, height = fitting[0]["crop_limits"] if fitting else (0, 0, *_scene.array)
+        wide = min(width, round(height * main["size"][0] / main["size"][1]))
+        high = min(height, round(width * main["size"][1] / main["size"][0]))
+        config["crop"] = (left + (width - wide) // 2, top + (height - high) // 2, wide, high)
+        main["stride"] = self._stride(main)
         self._config, self.controls_set = config, config["controls"]
+
+    @staticmethod
+    def _stride(main: dict[str, Any]) -> int:
+        """Bytes of a line, which the image processor pads to 64."""
+        width = main["size"][0] * LAYOUTS[main["format"]]
+        return -(-width // 64) * 64
 
     def camera_configuration(self) -> dict[str, Any]:
         return self._config
@@ -165,13 +205,50 @@ class Picamera2:
         if transform.vflip:
             picture = picture[::-1]
         picture = cv2.resize(np.ascontiguousarray(picture), main["size"], interpolation=cv2.INTER_AREA)
-        alpha = np.full((*picture.shape[:2], 1), 255, np.uint8)
-        return {
-            "BGR888": lambda: picture,
-            "RGB888": lambda: picture[..., ::-1],
-            "XBGR8888": lambda: np.dstack([picture, alpha]),
-            "XRGB8888": lambda: np.dstack([picture[..., ::-1], alpha]),
-        }[main["format"]]()
+        return written(picture, main["format"], main["stride"])
+
+
+LAYOUTS = {
+    **{"BGR888": 3, "RGB888": 3, "XBGR8888": 4, "XRGB8888": 4, "YUV420": 1, "YVU420": 1, "NV12": 1, "NV21": 1},
+    **{"YUYV": 2, "YVYU": 2, "UYVY": 2, "R8": 1, "MJPEG": 1},
+}
+"""Formats and the bytes of a pixel in their first plane."""
+
+
+def written(rgb: np.ndarray, name: str, stride: int) -> np.ndarray:
+    """`rgb` in libcamera's format `name`: RGB and BGR as the array that picamera2 gives, others as a padded buffer."""
+    height, width = rgb.shape[:2]
+    alpha = np.full((height, width, 1), 255, np.uint8)
+
+    def lines(rows: np.ndarray, step: int) -> np.ndarray:
+        rows = rows.reshape(rows.shape[0], -1)
+        padded = np.full((rows.shape[0], step), 0xAA, np.uint8)
+        padded[:, : rows.shape[1]] = rows
+        return padded.reshape(-1)
+
+    if name in ("BGR888", "RGB888"):
+        return rgb if name == "BGR888" else rgb[..., ::-1]
+    if name in ("XBGR8888", "XRGB8888"):
+        return lines(np.dstack([rgb if name == "XBGR8888" else rgb[..., ::-1], alpha]), stride)
+    if name == "R8":
+        return lines(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), stride)
+    if name == "MJPEG":
+        return cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]))[1].reshape(-1)
+    planar = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420).reshape(-1)
+    size = height * width
+    y = planar[:size].reshape(height, width)
+    u, v = planar[size:].reshape(2, height // 2, width // 2)
+    if name in ("YUV420", "YVU420"):
+        first, second = (u, v) if name == "YUV420" else (v, u)
+        return np.concatenate([lines(y, stride), lines(first, stride // 2), lines(second, stride // 2)])
+    if name in ("NV12", "NV21"):
+        return np.concatenate([lines(y, stride), lines(np.dstack([u, v] if name == "NV12" else [v, u]), stride)])
+    across, down = (np.repeat(plane, 2, axis=0) for plane in (u, v))
+    packed = np.empty((height, width, 2), np.uint8)
+    luma, first, second = {"YUYV": (0, across, down), "YVYU": (0, down, across), "UYVY": (1, across, down)}[name]
+    packed[..., luma] = y
+    packed[:, 0::2, 1 - luma], packed[:, 1::2, 1 - luma] = first, second
+    return lines(packed, stride)
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, rgb: np.ndarray, cameras: int = 1) -> Scene:

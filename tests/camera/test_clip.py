@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.camera.clip import ClipSource
-from edge_mnv2.camera.containers import has_lost_packets
+from edge_mnv2.camera.content import has_lost_packets
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.errors import SourceError

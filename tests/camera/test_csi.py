@@ -154,7 +154,7 @@ def test_built_for_another_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_list(monkeypatch: pytest.MonkeyPatch) -> None:
     picamera2_standin.installed(monkeypatch, scene(), cameras=2)
-    assert [(camera["number"], camera["model"]) for camera in csi.list_csi()] == [(0, "imx219"), (1, "imx219")]
+    assert [(camera.number, camera.model) for camera in csi.list_csi()] == [(0, "imx219"), (1, "imx219")]
 
 
 def test_the_line_that_says_what_was_granted(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

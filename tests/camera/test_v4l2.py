@@ -80,6 +80,26 @@ def test_list_by_index_with_names_and_links(board: Board) -> None:
     assert v4l2.first_camera(board.root) == cameras[0].path
 
 
+def test_identical_cameras_are_told_apart_by_their_place(board: Board) -> None:
+    for number, port in ((0, "usb1/1-1"), (2, "usb1/1-2")):
+        board.plug(number, "Cheap Cam", port=port, usb=("1b3f", "2247", "01.00.00"))
+    board.plug(4, "Other", port="usb1/1-3")
+    for kind, name, number in (
+        ("by-id", "usb-Cheap_Cam_01.00.00-video-index0", 2),
+        ("by-id", "usb-Other-video-index0", 4),
+        ("by-path", "pci-0-usb-0:1:1.0-video-index0", 0),
+        ("by-path", "pci-0-usb-0:2:1.0-video-index0", 2),
+    ):
+        (board.root / "dev/v4l" / kind).mkdir(parents=True, exist_ok=True)
+        (board.root / "dev/v4l" / kind / name).symlink_to(f"../../video{number}")
+    first, second, other = v4l2.list_cameras(board.root)
+    assert first.source.endswith("usb-0:1:1.0-video-index0") and second.source.endswith("usb-0:2:1.0-video-index0")
+    assert other.source.endswith("by-id/usb-Other-video-index0")
+    assert [camera.as_dict()["source"] for camera in (first, second, other)] == [
+        camera.source for camera in (first, second, other)
+    ]
+
+
 def test_without_cameras(board: Board) -> None:
     assert v4l2.list_cameras(board.root) == [] and v4l2.first_camera(board.root) is None
     assert v4l2.list_cameras(board.root / "nowhere") == []

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -375,26 +375,32 @@ def check_driver_time() -> str:
     return f"age of a frame when it was read, median {sorted(ages)[10]:.1f} ms"
 
 
-def main() -> int:
-    checks = {name[6:]: check for name, check in globals().items() if name.startswith("check_")}
+def run_checks(names: list[str], checks: dict[str, Callable[[], str]], after: Callable[[], None]) -> int:
+    """Run the checks called `names`, else all; how many failed. `after` clears up behind each."""
     failed = 0
-    for name in sys.argv[1:] or checks:
+    for name in names or checks:
         began = time.monotonic()
         try:
             print(f"ok      {name}: {checks[name]()} [{time.monotonic() - began:.0f} s]", flush=True)
         except Exception:
             failed += 1
             print(f"FAILED  {name}: {traceback.format_exc()}", flush=True)
+        # The machine is thrown away, and nothing else runs in it.
         subprocess.run(["pkill", "-9", "-f", "edge_mnv2 run"], check=False)
-        for module in ("vivid", "v4l2loopback"):
-            for _ in range(20):
-                if subprocess.run(["rmmod", module], capture_output=True, check=False).returncode == 0:
-                    break
-                if not Path(f"/sys/module/{module}").exists():
-                    break
-                time.sleep(0.2)
+        after()
     return failed
 
 
+def unload() -> None:
+    for module in ("vivid", "v4l2loopback"):
+        for _ in range(20):
+            if subprocess.run(["rmmod", module], capture_output=True, check=False).returncode == 0:
+                break
+            if not Path(f"/sys/module/{module}").exists():
+                break
+            time.sleep(0.2)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    every = {name[6:]: check for name, check in globals().items() if name.startswith("check_")}
+    sys.exit(run_checks(sys.argv[1:], every, unload))

@@ -171,7 +171,7 @@ class Video:
     async def _encode(self, result: Result, most: int, quality: int) -> bytes:
         self.encoded += 1
         return await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: jpeg(bgr(result.frame, most), quality)
+            self._pool, lambda: jpeg(bgr(result.frame, most, result.seen), quality)
         )
 
 
