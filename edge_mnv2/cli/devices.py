@@ -37,7 +37,7 @@ def list_profiles(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
             )
             for row in rows
         ]
-        typer.echo(aligned(table, ("", "NAME", "FROM", "EXPECTED MS", "WITH", "FOR"), right=(3,)))
+        typer.echo(aligned(table, ("", "NAME", "FROM", "EXPECTED MS", "WITH", "FOR"), right=(3,), least=(2,)))
         if reason is not None:
             typer.echo(f"* {reason}", err=True)
     if error is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON
+from edge_mnv2.cli.terminal import print_row
+
+_COLOURS = {"ok": "32", "warn": "33", "fail": "1;31"}
 
 
 def doctor(as_json: bool = JSON) -> None:
@@ -22,10 +24,9 @@ def doctor(as_json: bool = JSON) -> None:
         if check.status == "fail" and failed is None:
             failed = check
         if not as_json:
-            typer.echo(f"{check.status:4}  {check.id:13} {check.detail}")
+            print_row(f"{check.status:4}  {check.id:13} ", check.detail, _COLOURS[check.status])
             if check.fix:
-                typer.echo(f"{'':20}-> {check.fix}")
-            sys.stdout.flush()
+                print_row(f"{'':20}-> ", check.fix)
     if as_json:
         typer.echo(json.dumps({"ok": failed is None, "checks": [check.as_dict() for check in rows]}, indent=2))
     if failed is not None:

@@ -25,7 +25,7 @@ def list_models(as_json: bool = JSON) -> None:
         _document({**kinds, "others": [row for row in rows if row["kind"] != "model"]})
         return
     header, cells = inventory.table(rows)
-    typer.echo(aligned(cells, header))
+    typer.echo(aligned(cells, header, least=(6, 1, 2)))
 
 
 def show(name: str = argument("NAME", "A name from `models list`."), as_json: bool = JSON) -> None:

@@ -62,37 +62,70 @@ def _null(flags: int, mode: str) -> IO[str]:
     return open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def aligned(rows: Sequence[Sequence[str]], header: Optional[Sequence[str]] = None, right: Sequence[int] = ()) -> str:
-    """`rows` with columns padded to one width; the columns in `right` end together. The last column is never padded."""
+def aligned(
+    rows: Sequence[Sequence[str]],
+    header: Optional[Sequence[str]] = None,
+    right: Sequence[int] = (),
+    least: Sequence[int] = (),
+) -> str:
+    """`rows` with columns padded to one width; the columns in `right` end together. The last column is never padded.
+
+    On a terminal that is too narrow, columns of `least` are left out, the first one first, and the last column breaks
+    between words.
+    """
     every = [[one_line(cell) for cell in row] for row in ([header] if header is not None else []) + list(rows)]
     if not every:
         return ""
     widths = [max(len(row[column]) for row in every) for column in range(len(every[0]))]
+    columns, room = list(range(len(widths))), _columns(sys.stdout)
+    for column in least:
+        if room is not None and sum(widths[each] + 2 for each in columns) - 2 > room:
+            columns.remove(column)
+    start = sum(widths[column] + 2 for column in columns[:-1])
     lines = []
     for row in every:
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
+        cells = [row[each].rjust(widths[each]) if each in right else row[each].ljust(widths[each]) for each in columns]
+        line = "  ".join(cells).rstrip()
+        lines.append(line if room is None or start > room - _LEAST_ROOM else broken(line, start, room))
     return "\n".join(lines)
+
+
+_LEAST_ROOM = 20
+"""Signs that a column must have to be broken in."""
+
+
+def _columns(stream: IO[str]) -> Optional[int]:
+    """How many signs fit on a line of a terminal, None elsewhere."""
+    return shutil.get_terminal_size().columns - 1 if stream.isatty() else None
+
+
+def broken(text: str, indent: int, room: Optional[int]) -> str:
+    """`text` in lines of at most `room` signs, broken between words, those after the first by `indent` to the right."""
+    if room is None or len(text) <= room:
+        return text
+    filler = textwrap.TextWrapper(
+        room, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    # What stands before the indent is columns, whose blanks are not to be broken at.
+    filler.initial_indent = text[:indent]
+    return filler.fill(text[indent:])
+
+
+def print_row(head: str, text: str, colour: str = "") -> None:
+    """Print `text` beside `head`, broken on a terminal; `head` in a colour (an ANSI number) where they are wanted."""
+    line = broken(f"{head}{text}", len(head), _columns(sys.stdout))
+    if colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        unfiltered(sys.stdout).write(f"\x1b[{colour}m{head}\x1b[0m")
+        line = line[len(head) :]
+    print(line, flush=True)
 
 
 class Wrapped(logging.Formatter):
     """Messages on a terminal break between words; elsewhere one stays one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if not sys.stderr.isatty():
-            return text
-        width = shutil.get_terminal_size().columns - 1
-        lines = (
-            textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-            if len(line) > width
-            else line
-            for line in text.split("\n")
-        )
-        return "\n".join(lines)
+        room = _columns(sys.stderr)
+        return "\n".join(broken(line, 2, room) for line in super().format(record).split("\n"))
 
 
 class Line:
