@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -79,6 +80,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     remember_secrets([*sys.argv[1:], *(value for name, value in os.environ.items() if name.startswith("EDGE_MNV2_"))])
     terminal.prepare()
+    # What is said before the command's own options are read.
+    command.log_to_stderr(logging.INFO)
     if "_EDGE_MNV2_COMPLETE" in os.environ:
         from typer.completion import completion_init
 

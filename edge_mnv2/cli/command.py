@@ -197,13 +197,14 @@ def set_verbosity(ctx: Any) -> None:
         one.name for one in _GENERAL if _typed_before(ctx, one) or value_of(one, _typed(ctx, [one])[one.name]).value
     }
     debug = DEBUG.name in wanted
-    level = (
-        logging.DEBUG
-        if wanted & {DEBUG.name, VERBOSE.name}
-        else logging.WARNING
-        if QUIET.name in wanted
-        else logging.INFO
-    )
+    if wanted & {DEBUG.name, VERBOSE.name}:
+        log_to_stderr(logging.DEBUG)
+    else:
+        log_to_stderr(logging.WARNING if QUIET.name in wanted else logging.INFO)
+
+
+def log_to_stderr(level: int) -> None:
+    """Messages from `level` on, one a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Wrapped("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
