@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Optional
 
@@ -40,6 +39,8 @@ def text_content(head: bytes) -> Optional[str]:
         return LFS_POINTER
     if _MARKUP.match(start):
         title = _TITLE.search(text)
+        import html
+
         name = " ".join(html.unescape(title.group(1)).split())[:_MOST_SHOWN] if title else ""
         return f"an HTML page '{name}'" if name else "an HTML page"
     if start[:1] == "<":

@@ -24,7 +24,6 @@ from edge_mnv2.cli.options import (
 )
 from edge_mnv2.cli.terminal import aligned
 from edge_mnv2.errors import UsageError
-from edge_mnv2.html_report import number, plural
 from edge_mnv2.settings.kinds import Choice, Duration, File, Number
 from edge_mnv2.settings.option import COMMAND_LINE, Value
 
@@ -140,6 +139,8 @@ def _compare(words: list[str], typed: frozenset[str], report: Optional[Path], as
 
 
 def _text(result: Profiled) -> str:
+    from edge_mnv2.html_report import plural
+
     document = result.document()
     settings = document["settings"]
     threads, workers = plural(settings["threads"], "thread"), plural(settings["workers"], "worker")
@@ -170,6 +171,8 @@ def _text(result: Profiled) -> str:
 
 
 def _times(document: dict[str, Any]) -> str:
+    from edge_mnv2.html_report import number
+
     stages = document["stages_ms"]
     rows = [("model alone", document["model_ms"]), *stages.items(), ("end to end", document["end_to_end_ms"])]
     return aligned(
@@ -180,6 +183,8 @@ def _times(document: dict[str, Any]) -> str:
 
 
 def _summary(document: dict[str, Any]) -> str:
+    from edge_mnv2.html_report import number
+
     cpu, warm_up, memory, health = (document[key] for key in ("cpu", "warm_up", "memory", "health"))
     rows = [
         ("frame rate", f"{number(document['fps'], 1)} FPS"),
