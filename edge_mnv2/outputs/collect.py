@@ -92,14 +92,14 @@ class CollectSink:
         self._quota = quota
         self._reasons = Reasons()
         self._chosen: dict[int, tuple[tuple[str, ...], float]] = {}
-        self._next_at = 0.0
+        self.next_at = 0.0
 
     def wants(self, result: Result) -> bool:
         """Only these results are given to `write`. Asked in the loop's thread: nothing slow happens here."""
         why, doubt = self._reasons.why(result)
-        if not why or time.monotonic() < self._next_at:
+        if not why or time.monotonic() < self.next_at:
             return False
-        self._next_at = time.monotonic() + _LEAST_GAP_S
+        self.next_at = time.monotonic() + _LEAST_GAP_S
         self._chosen[result.frame.index] = (why, doubt)
         return True
 
@@ -110,7 +110,7 @@ class CollectSink:
         for index in [one for one in self._chosen if one < result.frame.index]:
             del self._chosen[index]
         self._keep(result, why, doubt)
-        self._next_at = max(self._next_at, time.monotonic() + _COST * (time.monotonic() - began))
+        self.next_at = max(self.next_at, time.monotonic() + _COST * (time.monotonic() - began))
 
     def close(self) -> None:
         pass
