@@ -1,4 +1,4 @@
-"""`edge-mnv2 models list|show|verify|remove|pin`."""
+"""`edge-mnv2 models list|show|verify|remove|pin|versions|use`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from edge_mnv2.cli.command import Command, Commands
 from edge_mnv2.cli.options import JSON, argument
 from edge_mnv2.cli.terminal import aligned
-from edge_mnv2.errors import ModelError
+from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.settings.kinds import File
 
 
@@ -101,6 +101,55 @@ def pin(
         typer.echo(f"{path}: {', '.join(changed) if changed else 'unchanged'}")
 
 
+def list_versions(
+    model: str = argument("MODEL", "A taught model's file."),
+    as_json: bool = JSON,
+) -> None:
+    """Former versions of a taught model: date, accuracy, number of pictures, which one is in use."""
+    from edge_mnv2.zoo import versions
+
+    kept = versions.versions(_own_file(model))
+    if as_json:
+        _document({"model": model, "versions": [one.as_dict() for one in kept]})
+        return
+    rows = [
+        [
+            str(one.number),
+            one.date.replace("T", " ")[:16],
+            "-" if one.accuracy is None else f"{one.accuracy:.1%}",
+            "-" if one.pictures is None else str(one.pictures),
+            "in use" if one.current else "",
+        ]
+        for one in kept
+    ]
+    typer.echo(aligned(rows, ["version", "date", "held-out accuracy", "pictures", ""]))
+
+
+def use(
+    wanted: str = argument("MODEL@VERSION", "A taught model's file and the number of a version."),
+    as_json: bool = JSON,
+) -> None:
+    """Take a version of a taught model back into use. The one in use until now is kept."""
+    from edge_mnv2.zoo import versions
+
+    name, _, number = wanted.rpartition("@")
+    if not name or not number.isdecimal():
+        raise UsageError(f"'{wanted}' is not MODEL@VERSION", hint="such as kiosk.tflite@2; see `models versions`")
+    version = versions.use(_own_file(name), int(number))
+    if as_json:
+        _document(version.as_dict())
+    else:
+        typer.echo(f"{name}: version {version.number} of {version.date.replace('T', ' ')[:16]} is in use")
+
+
+def _own_file(model: str) -> Path:
+    """The file of a model of the user's own. Raises UsageError for what the registry knows by name."""
+    path = Path(model)
+    if path.suffix != ".tflite":
+        raise UsageError(f"'{model}' is not a model file", hint="versions are kept of taught models: name FILE.tflite")
+    return path
+
+
 def _document(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -112,6 +161,8 @@ COMMAND = Commands(
         "verify": Command(verify),
         "remove": Command(remove),
         "pin": Command(pin),
+        "versions": Command(list_versions, "versions", examples=("edge-mnv2 models versions kiosk.tflite",)),
+        "use": Command(use, examples=("edge-mnv2 models use kiosk.tflite@2",)),
     },
     name="models",
     help="The model zoo: what is known, what is here, what may be trusted.",

@@ -51,6 +51,12 @@ def teach(
     ),
     page: OutputValues = outputs("web"),
     add: Optional[Path] = option("add", "Extend this taught model.", File("MODEL")),
+    collected: Optional[tuple[Path, ...]] = option(
+        "from",
+        "Teach the answers in a collection (`run --collect`); repeat it for those of several boards.",
+        File("DIR"),
+        repeated=True,
+    ),
     task: Optional[str] = option("task", "classification or regression (default: what DIR holds)."),
     head: Optional[str] = option("head", "softmax (default) or imprint (one picture will do)."),
     holdout: float = option("holdout", "Share of pictures to measure with.", Number(), default=0.2),
@@ -78,7 +84,9 @@ def teach(
     model = resolved.chosen("runtime.model")
     if add is not None and resolved.origin("runtime.model").kind == ENVIRONMENT:
         model = None
-    if source is None and folder is None:
+    if collected and (folder is not None or source is not None):
+        raise UsageError("--from teaches what is answered there", hint="leave DIR and --camera out")
+    if source is None and folder is None and not collected:
         raise UsageError("teach needs a folder of pictures", hint="edge-mnv2 teach DIR, with one folder a class in DIR")
     if (source is not None) != bool(classes):
         raise UsageError("--camera and --class belong together", hint="edge-mnv2 teach --camera --class ok --class bad")
@@ -96,7 +104,7 @@ def teach(
     count, said = resolve_threads(resolved.runtime.threads)
     if said:
         _say(said)
-    folder = folder or Path("taught")
+    folder = folder or (collected[0] if collected else Path("taught"))
     request = LessonRequest(
         folder,
         out,
@@ -115,6 +123,7 @@ def teach(
         resolved.chosen("preprocess.resize"),
         resolved.runtime.backend,
         count,
+        collected or (),
     )
     if classes:
         # Before a picture is taken; the lesson itself asks again.

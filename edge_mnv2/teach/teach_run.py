@@ -20,6 +20,7 @@ from edge_mnv2.teach.head_fitting import Taught, teach
 from edge_mnv2.teach.lesson import Progress, Say, learn
 from edge_mnv2.teach.lesson_document import Document, document, warnings
 from edge_mnv2.teach.lesson_request import UNKNOWN, LessonRequest, check, check_names, labels_text
+from edge_mnv2.zoo import versions
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def run(request: LessonRequest, say: Say, progress: Progress, report: Optional[P
             from edge_mnv2.teach.lesson_page import page
 
             more.append((report, page(taught, facts, embedder).encode()))
+    versions.keep(out)
     return Outcome(taught, facts, write(taught, out, facts, more))
 
 
