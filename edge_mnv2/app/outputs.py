@@ -38,6 +38,11 @@ class Outputs:
         return self._values.pictures or any(output.wants_pictures for output in self._isolated)
 
     @property
+    def serves_page(self) -> bool:
+        """Whether an output listens for visitors."""
+        return any(row.listens for row in self._values.outputs)
+
+    @property
     def errors(self) -> int:
         """Results that an output has lost."""
         return sum(output.errors for output in self._isolated)
@@ -123,3 +128,9 @@ class Outputs:
             status = status_for(describe)
             self._stack.callback(status.close)
             loop.add_sink(status)
+
+    def changed(self, facts: Facts, labels: Sequence[str]) -> None:
+        """Another model has taken over."""
+        self.live.facts = facts
+        for output in self._isolated:
+            output.changed(facts, labels)

@@ -15,6 +15,7 @@ from edge_mnv2.app.run_model import RunModel
 from edge_mnv2.app.source_choice import ChosenSource, choose_source
 from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.board.health import HealthMonitor, HealthSample
+from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.spec import parse
 from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.outputs.live import Facts
@@ -26,6 +27,7 @@ from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import simulated_inference_ns
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.signals import on_signals
+from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +148,27 @@ class Session:
             inline=usable_cpus() == 1,
         )
         self.outputs.attach(self.loop, self._facts(), source, self._describe, model.classifiers, model.first.labels)
+        self._join_workbench(stack, source)
+
+    def _join_workbench(self, stack: contextlib.ExitStack, source: FrameSource) -> None:
+        """What the page can do with the model, where there is a page or pictures are collected."""
+        live, model, loop = self.outputs.live, self.model, self.loop
+        if not (self.outputs.serves_page or live.collector) or model is None or loop is None:
+            return
+        from edge_mnv2.app.run_model import WorkbenchRun
+        from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
+
+        def use(name: str) -> None:
+            self.outputs.changed(self._facts(), model.first.labels)
+            if live.collector:
+                live.collector.use(name, lambda: embedder_of(name))
+
+        name = self.request.settings.runtime.model or DEFAULT_MODEL
+        collection = live.collector.collection if live.collector else None
+        bench = live.workbench = ModelWorkbench(collection, name, WorkbenchRun(model, loop, source, live, use))
+        stack.callback(bench.close)
+        if live.collector:
+            live.collector.use(name, lambda: embedder_of(name))
 
     def _check_source(self) -> None:
         request, settings = self.request, self.request.settings
@@ -236,6 +259,7 @@ class Session:
             "engine_seconds": model.seconds if model else None,
             "write_errors": write_errors,
             **self.outputs.counts,
+            "collected": self.outputs.live.collector.collected if self.outputs.live.collector else 0,
             "swaps": self.model.swaps if self.model else 0,
             "ended": self.ended,
         }

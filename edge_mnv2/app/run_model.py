@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import Any, Optional
+from collections.abc import Callable
+from typing import Optional
 
 import numpy as np
 
@@ -110,7 +111,9 @@ class RunModel:
 class WorkbenchRun:
     """What a workbench needs of a run."""
 
-    def __init__(self, model: RunModel, loop: FrameLoop, source: FrameSource, live: Live, changed: Any) -> None:
+    def __init__(
+        self, model: RunModel, loop: FrameLoop, source: FrameSource, live: Live, changed: Callable[[str], None]
+    ) -> None:
         self._model = model
         self._loop = loop
         self._source = source
@@ -140,9 +143,9 @@ class WorkbenchRun:
     def inference_ms(self) -> Optional[float]:
         return self._loop.statistics.recent_inference_ms()[0]
 
-    def switch(self, classifiers: Classifiers) -> None:
+    def switch(self, classifiers: Classifiers, model: str) -> None:
         self._model.switch(classifiers, self._loop)
-        self._changed()
+        self._changed(model)
 
     def set_roi(self, roi: Optional[Roi]) -> None:
         self._source.set_roi(roi)

@@ -11,7 +11,8 @@ from typing import Any, Optional, Protocol
 
 from edge_mnv2 import paths
 from edge_mnv2.app.reteach import TAUGHT, Job, Reteaching
-from edge_mnv2.datasets.collection import Collection
+from edge_mnv2.camera.settings import Roi
+from edge_mnv2.datasets.collection import AnyCollection
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
@@ -43,9 +44,9 @@ class Running(Protocol):
 
     def inference_ms(self) -> Optional[float]: ...
 
-    def switch(self, classifiers: Classifiers) -> None: ...
+    def switch(self, classifiers: Classifiers, model: str) -> None: ...
 
-    def set_roi(self, roi: Optional[tuple[float, float, float, float]]) -> None: ...
+    def set_roi(self, roi: Optional[Roi]) -> None: ...
 
 
 class ModelWorkbench:
@@ -56,7 +57,7 @@ class ModelWorkbench:
     """
 
     def __init__(
-        self, collection: Optional[Collection], model: Optional[str], run: Optional[Running] = None, threads: int = 1
+        self, collection: Optional[AnyCollection], model: Optional[str], run: Optional[Running] = None, threads: int = 1
     ) -> None:
         self.collection = collection
         self._original = model
@@ -65,7 +66,7 @@ class ModelWorkbench:
         self._teaching = Reteaching()
         self._lock = threading.Lock()
         self._trial: tuple[Optional[str], Optional[Classifier]] = (None, None)
-        self._in_use = model
+        self.in_use = model
         self._home = self._find_home(model)
 
     def close(self) -> None:
@@ -82,7 +83,7 @@ class ModelWorkbench:
             answered = list(dict.fromkeys(label for label in labels if label))
         taught = self._taught_classes()
         return {
-            "model": Path(self._in_use).name if self._in_use else None,
+            "model": Path(self.in_use).name if self.in_use else None,
             "live": self._run is not None,
             "classes": list(dict.fromkeys([*taught, *answered])),
             "can_teach": self.collection is not None and bool(answered) and len({*taught, *answered}) > 1,
@@ -97,8 +98,15 @@ class ModelWorkbench:
             raise UsageError("nothing is collected here", hint="start the run with --collect DIR")
         add = str(self._home) if self._home is not None and self._home.is_file() else None
         backbone = None if add else self._original
-        former = self._in_use
-        job = Job([str(self.collection.folder)], str(self._candidate), add, backbone, former, self._threads)
+        former = self.in_use
+        job = Job(
+            [str(folder) for folder in self.collection.folders],
+            str(self._candidate),
+            add,
+            backbone,
+            former,
+            self._threads,
+        )
         self._candidate.parent.mkdir(parents=True, exist_ok=True)
         if not self._teaching.start(job):
             raise UsageError("teaching is under way", hint="wait for its end, or stop it")
@@ -131,11 +139,11 @@ class ModelWorkbench:
                     classifiers.__exit__()
                     path = str(self._home)
                     classifiers = self._run.open(path)
-                self._run.switch(classifiers)
+                self._run.switch(classifiers, path)
             except BaseException:
                 classifiers.__exit__()
                 raise
-            self._in_use = path
+            self.in_use = path
             return {"taken": True, "model": Path(path).name}
 
     def set_roi(self, roi: Any) -> None:
@@ -163,10 +171,10 @@ class ModelWorkbench:
             file.flush()
             pixels = read_still(file.name)
         with self._lock:
-            if self._trial[0] != self._in_use or self._trial[1] is None:
+            if self._trial[0] != self.in_use or self._trial[1] is None:
                 if self._trial[1] is not None:
                     self._trial[1].close()
-                self._trial = self._in_use, open_classifier(self._in_use, threads=self._threads)[0]
+                self._trial = self.in_use, open_classifier(self.in_use, threads=self._threads)[0]
             classifier = self._trial[1]
             assert classifier is not None
             result = classifier.classify(pixels)
@@ -249,7 +257,7 @@ class ModelWorkbench:
         return versions.versions(self._home)
 
     def _row(self, version: versions.Version) -> dict[str, Any]:
-        current = version.current and self._in_use == str(self._home)
+        current = version.current and self.in_use == str(self._home)
         return {**version.as_dict(), "current": current, "model": f"version:{version.number}", "path": None}
 
     def _models(self) -> list[dict[str, Any]]:

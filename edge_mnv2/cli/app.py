@@ -30,6 +30,7 @@ COMMANDS = {
         "compile",
         "evaluate",
         "teach",
+        "review",
         "devices",
         "profile",
         "service",

@@ -132,8 +132,11 @@ def settings(*names: str, profile: bool = False) -> Any:
     return Group(options, resolved)
 
 
-def outputs(*names: str) -> Any:
-    """The options of the outputs called `names`, of all outputs without one, as `OutputValues`."""
+def outputs(*names: str, on: str = "") -> Any:
+    """The options of the outputs called `names`, of all outputs without one, as `OutputValues`.
+
+    `on`: the first of them is on with this value where nobody says another.
+    """
 
     def options() -> Iterator[Option]:
         from edge_mnv2.outputs.table import rows
@@ -147,8 +150,13 @@ def outputs(*names: str) -> Any:
     def resolved(call: Call) -> Any:
         from edge_mnv2.outputs.table import OutputValues
 
+        chosen = {each.name: call.value(each) for each in options()}
+        if on:
+            switch = next(options())
+            if not chosen[switch.name].said:
+                chosen[switch.name] = Value(switch.parse(on))
         values = OutputValues(
-            {each.name: call.value(each) for each in options()},
+            chosen,
             every_frame=EVERY_FRAME.name in call.texts and call.value(EVERY_FRAME).value,
             status=logging.getLogger().isEnabledFor(logging.INFO),
         )

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -107,6 +107,10 @@ class Collection:
                 f"{folder} cannot be used for collected pictures: {error.strerror or error}",
                 hint="choose a folder that you can write to",
             ) from None
+
+    @property
+    def folders(self) -> list[Path]:
+        return [self.folder]
 
     def items(self) -> list[Item]:
         """Every picture that is there, in the order of collection."""
@@ -280,6 +284,43 @@ class Collection:
             said = line["answer"]
             answer = None if said is None else Answer(said["class"], bool(said["bad"]))
             self._items[identity] = replace(self._items[identity], answer=answer)
+
+
+class Collections:
+    """Collections of several boards as one; a picture that several have is answered in each."""
+
+    def __init__(self, parts: Sequence[Collection]) -> None:
+        self._parts = parts
+        self.folder = parts[0].folder
+
+    @property
+    def folders(self) -> list[Path]:
+        return [part.folder for part in self._parts]
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self._parts)
+
+    def items(self) -> list[Item]:
+        unique: dict[str, Item] = {}
+        for item in (item for part in self._parts for item in part.items()):
+            if item.id not in unique or unique[item.id].answer is None:
+                unique[item.id] = item
+        return list(unique.values())
+
+    def path(self, identity: str) -> Optional[Path]:
+        return next((path for part in self._parts if (path := part.path(identity)) is not None), None)
+
+    def answer(self, identities: Iterable[str], answer: Optional[Answer]) -> list[str]:
+        wanted = list(identities)
+        return list(dict.fromkeys(one for part in self._parts for one in part.answer(wanted, answer)))
+
+    def delete(self, identities: Optional[Iterable[str]] = None) -> int:
+        wanted = None if identities is None else list(identities)
+        return sum(part.delete(wanted) for part in self._parts)
+
+
+AnyCollection = Union[Collection, Collections]
 
 
 def _line(item: Item) -> dict[str, Any]:

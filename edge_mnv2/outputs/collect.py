@@ -13,13 +13,14 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.datasets.collection import SAME_LOOK, Collection, projected
+from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.picture import jpeg
 from edge_mnv2.outputs.records import as_entry, timestamp
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.result import Result
 
 log = logging.getLogger(__name__)
 
-DEFAULT_QUOTA = 200_000_000
 UNKNOWN = "unknown"
 
 _LOW = 0.5
@@ -74,25 +75,43 @@ class Reasons:
         return tuple(reasons), max(reasons.values(), default=0.0)
 
 
+Embed = Callable[[np.ndarray], np.ndarray]
+
+
+def open_output(values: OutputValues, live: Live) -> CollectSink:
+    live.collector = CollectSink(values["collect"], values["collect-quota"])
+    return live.collector
+
+
+def _no_embedding(pixels: np.ndarray) -> np.ndarray:
+    raise AssertionError(f"this model has no embedding ({pixels.shape})")
+
+
 class CollectSink:
     """Keeps pictures in the collection `folder`, at most `quota` bytes of them.
 
-    `embed` makes an embedding of RGB uint8 HxWx3, by which pictures of one scene are known; None: the scores serve.
-    `model` is what the collection calls the model. Raises UsageError where the folder cannot be used.
+    `open_embedder` opens what makes an embedding of RGB uint8 HxWx3, by which pictures of one scene are known; where it
+    gives None, the scores serve. `model` is what the collection calls the model. Raises UsageError where the folder
+    cannot be used.
     """
 
     wants_pictures = True
 
-    def __init__(self, folder: str, quota: int = DEFAULT_QUOTA) -> None:
+    def __init__(self, folder: str, quota: Optional[int] = None) -> None:
         self.collection = Collection(Path(folder))
         self.name = folder
-        self.embed: Optional[Callable[[np.ndarray], np.ndarray]] = None
+        self._embed: Optional[Embed] = None
+        self._open_embedder: Callable[[], Optional[Embed]] = lambda: None
         self.model = ""
         self.collected = 0
         self._quota = quota
         self._reasons = Reasons()
         self._chosen: dict[int, tuple[tuple[str, ...], float]] = {}
         self.next_at = 0.0
+
+    def use(self, model: str, open_embedder: Callable[[], Optional[Embed]]) -> None:
+        """From now on pictures are those of `model`. The embedder is opened when the first picture needs it."""
+        self.model, self._open_embedder, self._embed = model, open_embedder, None
 
     def wants(self, result: Result) -> bool:
         """Only these results are given to `write`. Asked in the loop's thread: nothing slow happens here."""
@@ -147,10 +166,12 @@ class CollectSink:
         self.collected += item is not None
 
     def _embedding(self, result: Result, region: np.ndarray) -> np.ndarray:
-        if self.embed is not None:
+        if self._embed is None:
+            self._embed = self._open_embedder() or _no_embedding
+        if self._embed is not _no_embedding:
             import cv2
 
-            return self.embed(cv2.cvtColor(region, cv2.COLOR_BGR2RGB) if result.frame.order == "bgr" else region)
+            return self._embed(cv2.cvtColor(region, cv2.COLOR_BGR2RGB) if result.frame.order == "bgr" else region)
         # The square root of probabilities: its angle is the Hellinger distance of two answers.
         rows = np.zeros(1 + max(one.index for one in result.ranked), np.float32)
         for one in result.ranked:

@@ -18,7 +18,8 @@ from edge_mnv2.pipeline.statistics import resident_mb
 from edge_mnv2.runtime.classifier import Prediction
 
 if TYPE_CHECKING:
-    from edge_mnv2.datasets.collection import Collection
+    from edge_mnv2.datasets.collection import AnyCollection
+    from edge_mnv2.outputs.collect import CollectSink
     from edge_mnv2.outputs.snapshots import SnapshotSink
 
 _EVENTS = 20
@@ -62,7 +63,7 @@ class Workbench(Protocol):
     """What the page can do with the run's model: answers, teaching, other models. Each call may take its time."""
 
     @property
-    def collection(self) -> Optional[Collection]: ...
+    def collection(self) -> Optional[AnyCollection]: ...
 
     def document(self) -> dict[str, Any]: ...
 
@@ -90,6 +91,7 @@ class Live:
         self.loop: Optional[FrameLoop] = None
         self.latest: Optional[Result] = None
         self.snapshots: Optional[SnapshotSink] = None
+        self.collector: Optional[CollectSink] = None
         self.lesson: Optional[Lesson] = None
         self.page: Optional[str] = None
         """The address of the page, where other machines can reach it."""
@@ -180,6 +182,7 @@ class Live:
             "tpu_losses": self.tpu_losses,
             "rss_mb": resident_mb(),
             "snapshots": self.snapshots is not None,
+            "collected": self.collector.collected if self.collector is not None else None,
             "controls": loop.controls.as_dict() if loop else None,
             "lesson": self.lesson.document() if self.lesson else None,
             **dataclasses.asdict(self.facts),

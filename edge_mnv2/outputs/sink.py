@@ -70,6 +70,13 @@ class _Announcement(tuple[Any, ...]):
     """Events on their way through the queue."""
 
 
+class _Changed:
+    """What is to be called between two results."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+
 class Isolated:
     """Runs `sink` in a thread of its own behind a bounded queue, so that `write` returns at once and never raises.
 
@@ -131,6 +138,10 @@ class Isolated:
             else:
                 self._failed("it is too slow")
 
+    def changed(self, facts: Any, labels: Sequence[str]) -> None:
+        """Another model has taken over: tell the sink between two results, in its own thread."""
+        self._put(_Changed(lambda: self.begin(facts, labels)))
+
     def begin(self, facts: Any, labels: Sequence[str]) -> None:
         """Tell a sink that wants to know what is about to run."""
         begin = getattr(self._sink, "begin", None)
@@ -171,7 +182,9 @@ class Isolated:
                 self._lost += 1
                 continue
             try:
-                if isinstance(result, _Announcement):
+                if isinstance(result, _Changed):
+                    result.call()
+                elif isinstance(result, _Announcement):
                     self._sink.announce(result)  # type: ignore[attr-defined]
                 else:
                     self._sink.write(result)

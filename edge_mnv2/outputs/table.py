@@ -257,6 +257,22 @@ TABLE: tuple[Output, ...] = (
         pictures=True,
     ),
     Output(
+        "collect",
+        "edge_mnv2.outputs.collect",
+        (
+            _option(
+                "collect",
+                "Keep pictures that are worth an answer, to review and teach.",
+                Text("a path", metavar="DIR"),
+                path="folder",
+            ),
+            _option("collect-quota", "Above this the least valuable pictures go.", Bytes(), default=200_000_000),
+        ),
+        "pictures to answer and teach",
+        "--collect DIR",
+        pictures=True,
+    ),
+    Output(
         "window",
         "edge_mnv2.outputs.window",
         (_option("window", "Show a window; keys: q quit, s save, p pause, f full screen.", Flag(), default=False),),

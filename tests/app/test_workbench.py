@@ -55,7 +55,7 @@ class FakeRun:
     def inference_ms(self) -> float:
         return self._usual_ms
 
-    def switch(self, classifiers: Classifiers) -> None:
+    def switch(self, classifiers: Classifiers, model: str) -> None:
         self.switched.append(classifiers)
 
     def set_roi(self, roi: Any) -> None:

@@ -17,6 +17,7 @@ from edge_mnv2.outputs.web.access import Access, Refusal
 from edge_mnv2.outputs.web.broadcast import BOUNDARY, MOST_FOLLOWERS, SEPARATOR, Broadcast, Video
 from edge_mnv2.outputs.web.guard import Guard
 from edge_mnv2.outputs.web.metrics import History, Metrics
+from edge_mnv2.outputs.web.workbench import ASSETS, WorkbenchPages
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ _ASSETS = {
     "/charts.js": "text/javascript",
     "/app.css": "text/css",
     "/icon.svg": "image/svg+xml",
+    **ASSETS,
 }
 _OPEN = {*_ASSETS, "/healthz", "/login"}
 """Paths that need no token: they show nothing of the run but whether it works."""
@@ -77,6 +79,7 @@ class Pages:
         application.router.add_post("/login", self._log_in)
         for path in _ASSETS:
             get(path, self._asset)
+        WorkbenchPages(lambda: self._live.workbench).add_to(application)
         return application
 
     async def keep_watch(self) -> None:
@@ -128,7 +131,8 @@ class Pages:
             log.debug("web %s", request.path, exc_info=error)
             response = _said(500, "unexpected error")
         if not response.prepared:
-            response.headers.update(_HEADERS)
+            for name, value in _HEADERS.items():
+                response.headers.setdefault(name, value)
             if "token" not in request.query:
                 response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         return response

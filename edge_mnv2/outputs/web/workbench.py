@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from aiohttp import BodyPartReader, web
 
-from edge_mnv2.datasets.collection import Answer, Collection, side_by_side
+from edge_mnv2.datasets.collection import Answer, AnyCollection, side_by_side
 from edge_mnv2.errors import EdgeMnv2Error, SourceError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class WorkbenchPages:
         return bench
 
     @property
-    def _collection(self) -> Collection:
+    def _collection(self) -> AnyCollection:
         collection = self._bench.collection
         if collection is None:
             raise Refused(404, "nothing is collected here: start it with --collect DIR")
@@ -108,7 +108,7 @@ class WorkbenchPages:
         body = await _in_thread(self._list, self._collection)
         return web.Response(body=body, content_type="application/json", charset="utf-8")
 
-    def _list(self, collection: Collection) -> bytes:
+    def _list(self, collection: AnyCollection) -> bytes:
         items = collection.items()
         # The items are made anew whenever one changes.
         state = (len(items), tuple(map(id, items)))
