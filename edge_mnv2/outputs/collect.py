@@ -123,6 +123,8 @@ class CollectSink:
         return True
 
     def write(self, result: Result) -> None:
+        if self._embed is None:
+            self._embed = self._open_embedder() or _no_embedding
         began = time.monotonic()
         why, doubt = self._chosen.pop(result.frame.index)
         # Frames that waited in vain for this thread leave their reasons behind.
@@ -166,9 +168,7 @@ class CollectSink:
         self.collected += item is not None
 
     def _embedding(self, result: Result, region: np.ndarray) -> np.ndarray:
-        if self._embed is None:
-            self._embed = self._open_embedder() or _no_embedding
-        if self._embed is not _no_embedding:
+        if self._embed is not None and self._embed is not _no_embedding:
             import cv2
 
             return self._embed(cv2.cvtColor(region, cv2.COLOR_BGR2RGB) if result.frame.order == "bgr" else region)
