@@ -120,24 +120,19 @@ class ModelWorkbench:
         Raises EdgeMnv2Error where it cannot be opened; the run then goes on with what it has.
         """
         with self._lock:
-            if self._run is None:
-                raise UsageError("no run is going on here", hint="edge-mnv2 run --collect DIR --web")
             path, better = self._path_of(model)
+            if self._run is None:
+                self.in_use = self._made_current(model) or path
+                return {"taken": True, "model": Path(self.in_use).name}
             classifiers = self._run.open(path)
             try:
                 why = "" if force else self._why_not(classifiers, better)
                 if why:
                     classifiers.__exit__()
                     return {"taken": False, "why": why}
-                if model == "candidate":
-                    path = self._settle()
+                if (settled := self._made_current(model)) is not None:
                     classifiers.__exit__()
-                    classifiers = self._run.open(path)
-                elif model.startswith("version:"):
-                    assert self._home is not None
-                    versions.use(self._home, int(model.partition(":")[2]))
-                    classifiers.__exit__()
-                    path = str(self._home)
+                    path = settled
                     classifiers = self._run.open(path)
                 self._run.switch(classifiers, path)
             except BaseException:
@@ -213,6 +208,16 @@ class ModelWorkbench:
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be written: {error.strerror or error}") from error
         return str(self._home)
+
+    def _made_current(self, model: str) -> Optional[str]:
+        """The taught model's path, after a candidate or a former version has taken its place; None for other models."""
+        if model == "candidate":
+            return self._settle()
+        if model.startswith("version:"):
+            assert self._home is not None
+            versions.use(self._home, int(model.partition(":")[2]))
+            return str(self._home)
+        return None
 
     def _path_of(self, model: str) -> tuple[str, Optional[bool]]:
         """The path or name of a model that `document` names, and whether it measured better than the one in use."""

@@ -107,6 +107,7 @@ function show(state) {
   chips(state.present);
   log(state.events);
   at("keep").hidden = !state.snapshots;
+  at("to-review").hidden = state.collected === null;
   if (state.controls) controls(state.controls);
   lesson(state.lesson);
   if (state.lesson && ["done", "failed"].includes(state.lesson.phase)) return end();

@@ -172,7 +172,7 @@ function drawBench() {
   else at("teach-progress").value = teaching.progress;
   at("teach").hidden = going || !bench.can_teach;
   at("cancel").hidden = !going;
-  at("use").hidden = teaching.state !== "taught" || !bench.live;
+  at("use").hidden = teaching.state !== "taught";
   at("report").hidden = !teaching.report;
   if (teaching.report) {
     const rows = teaching.report.classes.map((row) => [row.label, String(row.pictures), percent(row.before), percent(row.after)]);

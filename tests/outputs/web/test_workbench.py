@@ -1,0 +1,292 @@
+"""The page as a workbench: what visitors may and may not do, and the whole way of a picture in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_mnv2.datasets.collection import Answer, Collection
+from tests.outputs.web.browser import Tab, tab
+from tests.outputs.web.conftest import Served, serving
+
+DEFAULT = "mobilenet_v2_1.0_224_int8"
+TOKEN = "correct-horse-battery"
+_SHOTS = os.environ.get("EDGE_MNV2_SCREENSHOTS")
+
+
+def add(collection: Collection, jpeg: bytes, label: str = "cup", value: float = 0.5) -> str:
+    top = [{"label": label, "index": 1, "score": 0.4}]
+    item = collection.add(jpeg, t="2026-11-29T10:00:00Z", why=["low score"], value=value, top=top, model="m")
+    assert item is not None
+    return item.id
+
+
+def jpeg(seed: int, size: int = 96) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+    return bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("collected")
+    collection = Collection(folder)
+    for seed in range(5):
+        add(collection, jpeg(seed), "<img src=x onerror=alert(1)>" if seed == 0 else "cup")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(collected: Path) -> Iterator[Served]:
+    source = ("--source", "test:320x240@10")
+    with serving(DEFAULT, *source, "--collect", collected, "--web", 0, "--web-token", TOKEN) as run:
+        yield run
+
+
+def ask(
+    run: Served,
+    path: str,
+    document: Any = None,
+    *,
+    token: Optional[str] = TOKEN,
+    data: Optional[bytes] = None,
+    kind: str = "application/json",
+) -> tuple[int, Any]:
+    """(status, what was answered)."""
+    content = json.dumps(document).encode() if document is not None else data
+    headers = {"Content-Type": kind} if content is not None else {}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(run.url.rstrip("/") + path, content, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            status, said, said_kind = answer.status, answer.read(), answer.headers.get_content_type()
+    except urllib.error.HTTPError as error:
+        status, said, said_kind = error.code, error.read(), error.headers.get_content_type()
+    return status, json.loads(said) if said_kind == "application/json" else said
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [
+        ("/review", None),
+        ("/api/collected", None),
+        ("/api/workbench", None),
+        ("/api/answers", {"ids": [], "class": "x"}),
+        ("/api/collected/delete", {"all": True}),
+        ("/api/teach", {}),
+        ("/api/model", {"model": "original"}),
+        ("/api/roi", {"roi": None}),
+        ("/api/classify", {"x": 1}),
+    ],
+)
+def test_without_the_token_nothing_is_shown_or_changed(served: Served, path: str, document: Any) -> None:
+    assert ask(served, path, document, token=None)[0] == 401
+    assert len(ask(served, "/api/collected")[1]["items"]) >= 5
+
+
+def test_pictures_are_had_by_their_names_alone(served: Served, collected: Path) -> None:
+    identity = Collection(collected).items()[0].id
+    assert ask(served, f"/api/collected/{identity}.jpg", token=None)[0] == 401
+    status, whole = ask(served, f"/api/collected/{identity}.jpg")
+    assert status == 200 and whole.startswith(b"\xff\xd8")
+    status, small = ask(served, f"/api/collected/{identity}.jpg?small")
+    assert status == 200 and cv2.imdecode(np.frombuffer(small, np.uint8), 1) is not None
+    for name in ("..%2f..%2findex", "..%2findex.jsonl%00", "0" * 16, "%2e%2e/index", "index"):
+        assert ask(served, f"/api/collected/{name}.jpg")[0] == 404
+    connection = http.client.HTTPConnection("127.0.0.1", served.port)
+    connection.request("GET", "/api/collected/../../../etc/passwd.jpg", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert connection.getresponse().status == 404
+
+
+def test_answers_are_noted_and_taken_back(served: Served, collected: Path) -> None:
+    ids = [item.id for item in Collection(collected).items()][:2]
+    assert ask(served, "/api/answers", {"ids": ids, "class": "my cup"}) == (200, {"answered": 2})
+    assert [item.answer for item in Collection(collected).items()][:2] == [Answer("my cup")] * 2
+    assert ask(served, "/api/answers", {"ids": ids[:1], "class": None})[0] == 200
+    assert ask(served, "/api/answers", {"ids": ids[1:], "undo": True})[0] == 200
+    assert [item.answer for item in Collection(collected).items()][:2] == [Answer(None), None]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"ids": "x", "class": "a"},
+        {"ids": [1], "class": "a"},
+        {"ids": []},
+        {"ids": [], "class": 5},
+        {"ids": [], "class": ""},
+        {"ids": [], "class": "a/b"},
+        {"ids": [], "class": "../x"},
+        {"ids": [], "class": ".hidden"},
+        {"ids": [], "class": "x" * 101},
+        {"ids": [], "class": "a\u202eb"},
+        {"ids": [], "class": "a\nb"},
+    ],
+)
+def test_answers_that_cannot_be(served: Served, document: Any) -> None:
+    status, said = ask(served, "/api/answers", document)
+    assert status == 400 and said["error"]
+
+
+def test_sizes_and_kinds_and_rates_are_limited(served: Served) -> None:
+    assert ask(served, "/api/answers", data=b"ids=1", kind="application/x-www-form-urlencoded")[0] == 415
+    assert ask(served, "/api/answers", data=b"[" * 100_000)[0] == 400
+    assert ask(served, "/api/answers", data=b"x" * 1_100_000)[0] == 413
+    assert ask(served, "/api/classify", data=b"no picture", kind="image/jpeg")[0] == 415
+    assert ask(served, "/api/classify", data=b"x", kind="text/html")[0] == 415
+    statuses = [ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")[0] for _ in range(40)]
+    assert statuses[0] in (200, 429) and 429 in statuses
+    time.sleep(1)
+    status, said = ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")
+    assert status == 200 and {"file", "top", "inference_ms"} == set(said)
+    boundary = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + jpeg(2) + b"\r\n--x--\r\n"
+    )
+    status, said = ask(served, "/api/classify", data=boundary, kind="multipart/form-data; boundary=x")
+    assert status == 200 and said["file"] == "a.jpg"
+
+
+def test_a_model_of_no_list_is_not_opened(served: Served) -> None:
+    for name in ("/etc/passwd", "version:99", "nothing"):
+        assert ask(served, "/api/model", {"model": name})[0] == 409
+    assert ask(served, "/api/roi", {"roi": [0, 0, 2, 2]})[0] == 409
+    assert ask(served, "/api/roi", {"roi": [0.25, 0.25, 0.5, 0.5]})[0] == 200
+    assert ask(served, "/api/roi", {"roi": None})[0] == 200
+
+
+@pytest.mark.slow
+def test_two_thousand_pictures_answer_at_once(tmp_path: Path) -> None:
+    collection = Collection(tmp_path)
+    lines = []
+    looks = np.random.default_rng(0).standard_normal((2000, 64)).astype(np.float16)
+    import base64
+
+    for number in range(2000):
+        identity = f"{number:016x}"
+        (tmp_path / "pictures" / f"{identity}.jpg").write_bytes(jpeg(number % 7, 48))
+        look = looks[number] / np.linalg.norm(looks[number].astype(float))
+        lines.append(
+            json.dumps(
+                {
+                    "id": identity,
+                    "t": "2026-11-29T10:00:00Z",
+                    "why": ["low score"],
+                    "value": 0.5,
+                    "top": [{"label": "cup", "index": 1, "score": 0.4}],
+                    "model": "m",
+                    "bytes": 1000,
+                    "look": base64.b64encode(look.astype(np.float16).tobytes()).decode(),
+                }
+            )
+        )
+    (tmp_path / "index.jsonl").write_text("\n".join(lines) + "\n")
+    assert len(collection.items()) == 2000
+    command = [sys.executable, "-m", "edge_mnv2", "review", str(tmp_path), "--web", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        url = process.stderr.readline().split()[-1]
+        served = Served(process, url, "")
+        assert len(ask(served, "/api/collected", token=None)[1]["items"]) == 2000
+        times = []
+        for _ in range(5):
+            began = time.monotonic()
+            ask(served, "/api/collected", token=None)
+            times.append(time.monotonic() - began)
+        assert min(times) < 0.2
+
+        async def look_at_it() -> None:
+            async with tab(tmp_path / "browser") as page:
+                await page.open(f"{url}review", 390, 844, phone=True)
+                await page.until("document.querySelectorAll('.tile').length === 2000")
+                assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
+                loaded = await page.run("[...document.images].filter(one => one.complete && one.naturalWidth).length")
+                assert loaded < 400
+
+        asyncio.run(look_at_it())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def photographs(data: Path, kinds: tuple[str, ...], number: int) -> dict[str, list[Path]]:
+    with (data / "imagenet-dev" / "groups.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    return {
+        kind: [data / "imagenet-dev" / row["file"] for row in rows if row["group"] == kind][:number] for kind in kinds
+    }
+
+
+@pytest.mark.slow
+def test_from_an_unknown_object_to_a_model_that_knows_it_and_back(data: Path, tmp_path: Path) -> None:
+    """Collected, answered, taught, tried, taken, stepped back: by a person with a phone."""
+    collection = Collection(tmp_path / "collected")
+    names = {}
+    for kind, paths in photographs(data, ("dog", "bird"), 6).items():
+        for path in paths:
+            names[add(collection, path.read_bytes(), kind)] = kind
+    run = serving(DEFAULT, "--source", "test:320x240@10", "--collect", tmp_path / "collected", "--web", 0)
+    with run as served:
+
+        async def whole_way() -> None:
+            async with tab(tmp_path / "browser") as page:
+                await page.open(f"{served.url}review", 390, 844, phone=True)
+                await page.until("document.querySelectorAll('.tile').length >= 12")
+                await answer_all(page, names)
+                await page.until("!document.getElementById('teach').hidden", 20)
+                await page.run("document.getElementById('teach').click()")
+                await page.until("!document.getElementById('use').hidden", 120)
+                assert await page.run("document.querySelectorAll('#report tr').length") == 4
+                await shot(page, "review-phone")
+                await page.run("document.getElementById('use').click()")
+                await page.until("document.getElementById('model').textContent === 'taught.tflite'", 30)
+                await page.until("[...document.querySelectorAll('#versions strong')].length === 1", 20)
+                state = ask(served, "/api/state", token=None)[1]
+                assert state["model"].startswith("taught")
+                await page.run(
+                    "fetch('api/model', {method: 'POST', headers: {'Content-Type': 'application/json'},"
+                    " body: JSON.stringify({model: 'original'})})"
+                )
+                await page.until("document.getElementById('model').textContent !== 'taught.tflite'", 30)
+                assert page.complaints == []
+
+        asyncio.run(whole_way())
+        out, _ = served.stop()
+        summary = json.loads(out)
+        assert summary["swaps"] == 2 and summary["write_errors"] == 0
+
+
+async def answer_all(page: Tab, names: dict[str, str]) -> None:
+    """Tap the pictures of each kind and name the class."""
+    for kind in sorted(set(names.values())):
+        wanted = json.dumps([identity for identity, of in names.items() if of == kind])
+        await page.run(
+            f"(() => {{ const ids = {wanted}; for (const tile of document.querySelectorAll('.tile'))"
+            " if (ids.some((id) => tile.querySelector('img').src.includes(id))) tile.click(); })()"
+        )
+        await page.run(f"document.getElementById('new-name').value = '{kind}'")
+        await page.run("document.querySelector('#new-class button').click()")
+        await page.until(
+            f"[...document.querySelectorAll('#classes button')].some(b => b.textContent.startsWith('{kind}'))"
+        )
+        await page.until("document.getElementById('chosen').textContent.startsWith('Tap')")
+
+
+async def shot(page: Tab, name: str) -> None:
+    if _SHOTS:
+        await page.screenshot(Path(_SHOTS) / f"{name}.png")
