@@ -157,18 +157,19 @@ class Session:
             return
         from edge_mnv2.app.run_model import WorkbenchRun
         from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
+        from edge_mnv2.zoo.resolve import resolve
 
         def use(name: str) -> None:
             self.outputs.changed(self._facts(), model.first.labels)
             if live.collector:
-                live.collector.use(name, lambda: embedder_of(name))
+                live.collector.use(resolve(name).sha256[:16], lambda: embedder_of(name))
 
         name = self.request.settings.runtime.model or DEFAULT_MODEL
         collection = live.collector.collection if live.collector else None
         bench = live.workbench = ModelWorkbench(collection, name, WorkbenchRun(model, loop, source, live, use))
         stack.callback(bench.close)
         if live.collector:
-            live.collector.use(name, lambda: embedder_of(name))
+            live.collector.use(resolve(name).sha256[:16], lambda: embedder_of(name))
 
     def _check_source(self) -> None:
         request, settings = self.request, self.request.settings
@@ -259,7 +260,6 @@ class Session:
             "engine_seconds": model.seconds if model else None,
             "write_errors": write_errors,
             **self.outputs.counts,
-            "collected": self.outputs.live.collector.collected if self.outputs.live.collector else 0,
             "swaps": self.model.swaps if self.model else 0,
             "ended": self.ended,
         }

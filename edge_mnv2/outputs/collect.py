@@ -13,7 +13,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.datasets.collection import SAME_LOOK, Collection, projected
-from edge_mnv2.outputs.live import Live
+from edge_mnv2.outputs.live import Embed, Live
 from edge_mnv2.outputs.picture import jpeg
 from edge_mnv2.outputs.records import as_entry, timestamp
 from edge_mnv2.outputs.table import OutputValues
@@ -75,9 +75,6 @@ class Reasons:
         return tuple(reasons), max(reasons.values(), default=0.0)
 
 
-Embed = Callable[[np.ndarray], np.ndarray]
-
-
 def open_output(values: OutputValues, live: Live) -> CollectSink:
     live.collector = CollectSink(values["collect"], values["collect-quota"])
     return live.collector
@@ -113,6 +110,11 @@ class CollectSink:
         """From now on pictures are those of `model`. The embedder is opened when the first picture needs it."""
         self.model, self._open_embedder, self._embed = model, open_embedder, None
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """For the summary."""
+        return {"collected": self.collected}
+
     def wants(self, result: Result) -> bool:
         """Only these results are given to `write`. Asked in the loop's thread: nothing slow happens here."""
         why, doubt = self._reasons.why(result)
@@ -135,11 +137,6 @@ class CollectSink:
 
     def close(self) -> None:
         pass
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """For the summary."""
-        return {"collected": self.collected}
 
     def _keep(self, result: Result, why: tuple[str, ...], doubt: float) -> None:
         import cv2

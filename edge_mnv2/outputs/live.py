@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
+import numpy as np
+
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.outputs.records import as_event, as_record
 from edge_mnv2.pipeline.decision import Event
@@ -18,8 +20,7 @@ from edge_mnv2.pipeline.statistics import resident_mb
 from edge_mnv2.runtime.classifier import Prediction
 
 if TYPE_CHECKING:
-    from edge_mnv2.datasets.collection import AnyCollection
-    from edge_mnv2.outputs.collect import CollectSink
+    from edge_mnv2.datasets.collection import AnyCollection, Collection
     from edge_mnv2.outputs.snapshots import SnapshotSink
 
 _EVENTS = 20
@@ -59,6 +60,22 @@ class Lesson(Protocol):
     def press(self) -> bool: ...
 
 
+Embed = Callable[[np.ndarray], np.ndarray]
+"""Makes an embedding, by which pictures of one scene are known, of RGB uint8 HxWx3."""
+
+
+class Collector(Protocol):
+    """Keeps pictures that are worth an answer."""
+
+    @property
+    def collection(self) -> Collection: ...
+
+    @property
+    def collected(self) -> int: ...
+
+    def use(self, model: str, open_embedder: Callable[[], Optional[Embed]]) -> None: ...
+
+
 class Workbench(Protocol):
     """What the page can do with the run's model: answers, teaching, other models. Each call may take its time."""
 
@@ -91,7 +108,7 @@ class Live:
         self.loop: Optional[FrameLoop] = None
         self.latest: Optional[Result] = None
         self.snapshots: Optional[SnapshotSink] = None
-        self.collector: Optional[CollectSink] = None
+        self.collector: Optional[Collector] = None
         self.lesson: Optional[Lesson] = None
         self.page: Optional[str] = None
         """The address of the page, where other machines can reach it."""
