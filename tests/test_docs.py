@@ -34,7 +34,7 @@ NOT_RUN = {
     "my.tflite": "stands for a model of the reader's own",
     "--soak 30": "half an hour: tests/profiler and tests/cli/test_profile.py",
     "--all": "fetches every model: tests/zoo and tests/cli/test_pull.py",
-    "kiosk.tflite": "needs what `run --collect` and a person wrote: tests/app/test_workbench.py, tests/zoo/test_versions.py",
+    "kiosk.tflite": "needs what a run and a person wrote: tests/app/test_workbench.py, tests/zoo/test_versions.py",
     "edge-mnv2 review": "the same: tests/outputs/web/test_workbench.py",
     "rsync ": "needs boards",
     "board:8080": "needs a board: tests/outputs/web/test_workbench.py",
