@@ -26,8 +26,7 @@ from edge_mnv2.builder.inference import (
     Operation,
     operations,
 )
-from edge_mnv2.builder.report import BuildReport
-from edge_mnv2.builder.request import IMAGENET, TASKS, BuildRequest
+from edge_mnv2.builder.request import IMAGENET, TASKS, BuildReport, BuildRequest, report_page
 from edge_mnv2.builder.tflite_model import QuantizedNetwork, float_model, integer_model, numbers
 from edge_mnv2.builder.weights import Weights, fit, read_weights
 from edge_mnv2.errors import ModelError, UsageError
@@ -141,8 +140,6 @@ class _Trained:
             tuple(path for path, _ in files),
         )
         if request.report is not None:
-            from edge_mnv2.builder.report import report_page
-
             files.insert(0, (request.report, report_page(report).encode()))
         write_files(files)
         return report

@@ -263,8 +263,8 @@ def model_document(
         "sha256": resolved.sha256 or None,
         "bytes": inspection.bytes,
         "task": spec.task or ("classification" if io is not None and io.output.kind != "value" else None),
-        "inputs": [tensor_document(tensor) for tensor in inspection.inputs],
-        "outputs": [tensor_document(tensor) for tensor in inspection.outputs],
+        "inputs": [asdict(tensor) for tensor in inspection.inputs],
+        "outputs": [asdict(tensor) for tensor in inspection.outputs],
         **(io.as_document() if io is not None else {"input": None, "output": None}),
         "operators": inspection.operators,
         "subgraphs": len(inspection.graph.subgraphs),
@@ -289,14 +289,9 @@ def model_document(
         "labels_from": labels_from,
         "description": printable(inspection.graph.description) or None,
         "metadata": sorted(map(printable, inspection.graph.metadata)),
-        "layers": [{**asdict(layer), "shape": list(layer.shape)} for layer in inspection.layers],
+        "layers": [asdict(layer) for layer in inspection.layers],
         "notes": notes,
     }
-
-
-def tensor_document(tensor: TensorFacts) -> Document:
-    """`scale` and `zero_point` are None where the tensor is not quantized."""
-    return {**asdict(tensor), "shape": list(tensor.shape)}
 
 
 def _described(inspection: Inspection, spec: ModelSpec, notes: list[str]) -> Optional[ModelIO]:
@@ -345,7 +340,5 @@ def network_document(network: Network, width: float, resolution: int) -> Documen
         "parameters": network.parameters,
         "trained_parameters": network.trained_parameters,
         "macs": network.macs,
-        "stages": [
-            {**asdict(row), "input": list(row.input), "output": list(row.output)} for row in stage_table(network)
-        ],
+        "stages": [asdict(row) for row in stage_table(network)],
     }

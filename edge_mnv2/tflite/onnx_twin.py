@@ -19,7 +19,7 @@ import numpy as np
 from edge_mnv2.errors import ModelError
 from edge_mnv2.tflite import ir
 from edge_mnv2.tflite.ir import Graph, Operator, Tensor
-from edge_mnv2.tflite.onnx_file import OnnxFile
+from edge_mnv2.tflite.wire_formats import OnnxFile
 
 _SAME_VALUES = ("DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _BOUNDS = {ir.ACTIVATION_RELU: (0.0, np.inf), ir.ACTIVATION_RELU6: (0.0, 6.0), ir.ACTIVATION_RELU_N1_TO_1: (-1.0, 1.0)}

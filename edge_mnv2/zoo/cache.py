@@ -13,7 +13,7 @@ from edge_mnv2.errors import LabelsError
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import Entry, FolderSource
 from edge_mnv2.zoo.labels import read_labels
-from edge_mnv2.zoo.team_registry import slug
+from edge_mnv2.zoo.registry import slug
 
 MIRROR = "EDGE_MNV2_MIRROR"
 _MOST_FILES = 5000

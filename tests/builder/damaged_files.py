@@ -7,7 +7,10 @@ A child process of `test_damaged_files`, which looks for whatever would end it. 
 
 from __future__ import annotations
 
+import argparse
+import collections
 import contextlib
+import importlib.util
 import io
 import sys
 import tempfile
@@ -32,15 +35,31 @@ def bases(folder: Path) -> dict[str, tuple[list[bytes], list[Sequence[int]]]]:
     state = seeded.tensors(mobilenet_v2(0.1, RESOLUTION, 3).state_dict_shapes())
     zipped, stream = pth(state), pth(state, legacy=True)
     safe = seeded.write_safetensors(folder / "sound", state).read_bytes()
-    body = 8 + int.from_bytes(safe[:8], "little")
-    return {
+    header = 8 + int.from_bytes(safe[:8], "little")
+    beside = {"args": argparse.Namespace(lr=0.1), "seen": collections.Counter({1: 2}), "scores": {0.5, (1, 2)}}
+    checkpoint = pth(state, arranged=lambda tensors: {**beside, "model": tensors}, protocol=4)
+    files: dict[str, tuple[list[bytes], list[Sequence[int]]]] = {
         ".pth": (
-            [zipped, stream],
-            [[*range(_TABLES), *range(len(zipped) - _TABLES, len(zipped))], range(_TABLES)],
+            [zipped, stream, checkpoint],
+            [*(_ends(content) for content in (zipped, stream, checkpoint))],
         ),
-        ".safetensors": ([safe], [range(body)]),
+        ".safetensors": ([safe], [range(header)]),
         ".tflite": ([colour_model(dtype) for dtype in ("uint8", "int8", "float32")], []),
     }
+    if importlib.util.find_spec("h5py") is not None:
+        from tests.builder import keras_files
+
+        layers = [("backbone", "b", {}), ("GlobalAveragePooling2D", "g", {}), ("Dense", "predictions", {})]
+        model = keras_files.config(layers, RESOLUTION)
+        hdf5 = keras_files.write_h5(folder / "sound.h5", state, model).read_bytes()
+        archive = keras_files.write_keras(folder / "sound.keras", state, model).read_bytes()
+        files[".h5"] = ([hdf5], [_ends(hdf5)])
+        files[".keras"] = ([archive], [_ends(archive)])
+    return files
+
+
+def _ends(content: bytes) -> list[int]:
+    return [*range(_TABLES), *range(len(content) - _TABLES, len(content))]
 
 
 def call(arguments: list[str]) -> tuple[int, str, str]:
