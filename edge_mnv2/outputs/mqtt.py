@@ -29,7 +29,7 @@ from edge_mnv2.outputs.mqtt_client import (
     subscribe,
 )
 from edge_mnv2.outputs.picture import bgr, jpeg
-from edge_mnv2.outputs.records import as_record
+from edge_mnv2.outputs.records import as_state
 from edge_mnv2.outputs.sink import Outbox
 from edge_mnv2.outputs.table import OutputValues, need
 from edge_mnv2.pipeline.decision import APPEARED, Event
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 _KEEPALIVE_S = 20
 _FAREWELL_S = 1.5
 _PICTURE_PIXELS = 640
+_CONTROLS = ("threshold", "smooth", "paused")
 _SOON_LOST_S = 30.0
 """A connection lost so soon, twice in a row, was taken over; not every broker says so, and MQTT 3.1.1 cannot."""
 
@@ -68,7 +69,7 @@ class MqttSink:
     def __init__(self, address: MqttAddress, live: Optional[Live] = None, identity: Optional[str] = None) -> None:
         need("paho.mqtt.client", "", "--mqtt")
         self._address = address
-        self._live = live
+        self._live = live or Live()
         self._host = socket.gethostname().split(".")[0]
         self._identity = identity or board_identity()
         self._facts, self._labels = Facts(), tuple[str, ...]()
@@ -226,17 +227,12 @@ class MqttSink:
 
     def _obey(self, control: str, payload: bytes) -> None:
         """Change threshold, smoothing or pause; what makes no sense changes nothing."""
-        loop = self._live.loop if self._live is not None else None
-        try:
-            value = json.loads(payload)
-        except ValueError:
-            value = None
-        if loop is None or control not in ("threshold", "smooth", "paused") or value is None:
-            log.debug("%s: set/%s: nothing to do", self._address, control)
+        loop = self._live.loop
+        if loop is None or control not in _CONTROLS:
             return
         try:
-            loop.controls.change(**{control: value})
-        except UsageError as error:
+            loop.controls.change(**{control: json.loads(payload)})
+        except (ValueError, UsageError) as error:
             log.debug("%s: set/%s: %s", self._address, control, error)
         with self._wake:
             self._wake.notify_all()
@@ -262,8 +258,7 @@ class MqttSink:
         """Tell Home Assistant what we have, as soon as we know it."""
         address = self._address
         if address.discovery and self._facts.model:
-            page = self._live.page if self._live is not None else None
-            entities = discovery(address, self._host, self._facts.model, self._labels, page)
+            entities = discovery(address, self._host, self._facts.model, self._labels, self._live.page)
             self._configured = {topic for topic, _ in entities}
             self._first.extend(_Message(topic, _json(config)) for topic, config in entities)
 
@@ -320,20 +315,21 @@ class MqttSink:
         if self._newest is not None and (self._ending or self._state_due()):
             newest, self._newest = self._newest, None
             self._published_state = time.monotonic()
-            return _Message(
-                f"{topic}/state", _json(_state(newest, self._facts, self._client_id)), min(self._address.qos, 1)
-            )
+            return _Message(f"{topic}/state", _json({**as_state(newest), **self._who()}), min(self._address.qos, 1))
         return self._changed_controls()
 
     def _changed_controls(self) -> Optional[_Message]:
-        loop = self._live.loop if self._live is not None else None
+        loop = self._live.loop
         if loop is None or not self._address.controls:
             return None
-        controls = {name: loop.controls.as_dict()[name] for name in ("threshold", "smooth", "paused")}
+        controls = {name: loop.controls.as_dict()[name] for name in _CONTROLS}
         if controls == self._published_controls:
             return None
         self._published_controls = controls
         return _Message(f"{self._address.topic}/controls", _json(controls))
+
+    def _who(self) -> dict[str, str]:
+        return {"model": self._facts.model, "source": self._facts.source, "client": self._client_id}
 
     def _state_due(self) -> bool:
         return time.monotonic() - self._published_state >= self._address.interval_s
@@ -341,23 +337,6 @@ class MqttSink:
 
 def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
-
-
-def _state(result: Result, facts: Facts, client_id: str) -> dict[str, Any]:
-    record = as_record(result)
-    record.pop("events", None)
-    best = result.top[0] if result.top else None
-    return {
-        "t": record["t"],
-        "label": best.label if best else None,
-        "score": round(best.score, 4) if best else None,
-        "unsure": result.unsure,
-        "present": list(result.present),
-        **record,
-        "model": facts.model,
-        "source": facts.source,
-        "client": client_id,
-    }
 
 
 def open_output(values: OutputValues, live: Live) -> MqttSink:

@@ -83,6 +83,21 @@ def as_record(result: Result) -> dict[str, Any]:
     return record
 
 
+def as_state(result: Result) -> dict[str, Any]:
+    """A result as others are told it at intervals: a log line without its events, and what it comes to."""
+    record = as_record(result)
+    record.pop("events", None)
+    best = result.top[0] if result.top else None
+    return {
+        "t": record["t"],
+        "label": best.label if best else None,
+        "score": round(best.score, 4) if best else None,
+        "unsure": result.unsure,
+        "present": list(result.present),
+        **record,
+    }
+
+
 def as_json_line(result: Result) -> bytes:
     return json.dumps(as_record(result), ensure_ascii=False).encode() + b"\n"
 
