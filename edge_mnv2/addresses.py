@@ -26,7 +26,9 @@ _WORDS = (
     r"|access[_-]?token|auth(?:orization)?|api[_-]?key|key|sig(?:nature)?|session(?:[_-]?id)?|sid|credentials?)"
 )
 _SECRET_WORDS = re.compile(rf"(?i)({_WORDS})(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s&!]+)")
-_ANY_ADDRESS = re.compile(r"(?i)([a-z][a-z0-9+.-]*:/{0,3}|//)[^\s\"'!]*@")
+_ANY_ADDRESS = re.compile(r"(?i)([a-z][a-z0-9+.-]*(?::/{1,3}|//)|//)[^\s\"'!]*@")
+_SCHEME = re.compile(r"\A(?:[A-Za-z][A-Za-z0-9+.-]*(?::/{1,3}|//)|//)")
+_SCHEME_ONLY = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*:(?=[^@]*:[^@]*@)")
 _NO_SCHEME = re.compile(r"[^\s\"'!/:=]+:[^\s\"'!]*@(?=[\w\[])")
 
 _known: set[str] = set()
@@ -144,16 +146,19 @@ def _end_of_credentials(rest: str) -> Optional[int]:
 def secrets_of(text: str) -> list[str]:
     """What in `text`, an address or a mistyped one, looks like credentials: `user:password`, the password alone, values
     of `password=` and the like. Longest first."""
-    secrets = [match[3].strip("\"'") for match in _SECRET_WORDS.finditer(text)]
-    rest = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:/{1,3}|^//", "", text.strip())
-    split: Optional[int] = rest.rfind("@")
-    with contextlib.suppress(UsageError):
-        split = _end_of_credentials(rest)
-    if split is not None and split > 0 and (rest != text.strip() or ":" in rest[:split]):
-        credentials = rest[:split]
-        password = credentials.partition(":")[2]
-        secrets += [credentials, password, unquote(password)]
-    return sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+    text = text.strip()
+    secrets = {match[3].strip("\"'") for match in _SECRET_WORDS.finditer(text)}
+    # With the scheme as it should be, with a mistyped one, without one.
+    for rest in {text, _SCHEME.sub("", text, count=1), _SCHEME_ONLY.sub("", text, count=1)}:
+        with contextlib.suppress(UsageError):
+            split = _end_of_credentials(rest)
+            if split is None and _SCHEME.match(text) is None:
+                split = rest.rfind("@")
+            if split is not None and split > 0 and (":" in rest[:split] or rest != text):
+                credentials = rest[:split]
+                password = credentials.partition(":")[2]
+                secrets |= {credentials, password, unquote(password)}
+    return sorted((secret for secret in secrets if secret), key=len, reverse=True)
 
 
 def remember_secrets(texts: Iterable[str], *, whole: bool = False) -> None:

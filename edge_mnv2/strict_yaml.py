@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Optional, Union
 import yaml
 
 from edge_mnv2.errors import EdgeMnv2Error, ProfileError
+from edge_mnv2.messages import steering
 
 PROFILE_BYTES = 64 * 1024
 REGISTRY_BYTES = 1024 * 1024
@@ -152,6 +153,8 @@ class _Reader:
         if event.tag:
             self._refuse(event, f"a tag ({event.tag})", "write a plain value")
         if isinstance(event, yaml.ScalarEvent):
+            if (sign := steering(event.value)) is not None:
+                self._refuse(event, f"the sign {sign} in a text: it would steer the terminal that shows it")
             return _scalar(event.value, line, quoted=event.style not in (None, ""))
         if depth >= _MAX_DEPTH:
             self._refuse(event, "nested too deeply")

@@ -130,3 +130,25 @@ def test_stderr_that_cannot_be_written(redirect: str, command: str, stub: Path, 
         return done.returncode, document.get("frames", sorted(document))
 
     assert results(redirect) == results("2>/dev/null")
+
+
+@pytest.mark.parametrize("sign", ["\x1b", "\x9b", "\u202e", "\u2066", "\u2028"], ids=ascii)
+def test_data_with_steering_signs_is_refused(sign: str, stub: Path, tmp_path: Path) -> None:
+    """In a profile, a sidecar and a label file: the file and line are said, and not the sign."""
+    escaped = json.dumps(f"a{sign}b")
+    profile = tmp_path / "board.yaml"
+    profile.write_text(f"extends: base\nmatch: {{model: {escaped}}}\n")
+    labels = tmp_path / "labels.txt"
+    labels.write_text(f"red\ngre{sign}en\nblue\n")
+    model = tmp_path / "other.tflite"
+    shutil.copy(stub, model)
+    model.with_suffix(".yaml").write_text(f"labels: [red, {escaped}, blue]\n")
+    cases = [
+        (["run", "--source", "test", "--max-frames", "1", "--model", str(stub), "--device", str(profile)], profile),
+        (["run", "--source", "test", "--max-frames", "1", "--model", str(stub), "--labels", str(labels)], labels),
+        (["run", "--source", "test", "--max-frames", "1", "--model", str(model)], model.with_suffix(".yaml")),
+    ]
+    for arguments, file in cases:
+        code, sent = _terminal([*COMMAND, *arguments])
+        assert code in (3, 6) and file.stem in sent and steering(sent) is None, sent
+        assert "Traceback" not in sent

@@ -11,6 +11,7 @@ from typing import Any, Optional, Union
 
 from edge_mnv2.errors import LabelsError
 from edge_mnv2.files import LFS_POINTER, text_content
+from edge_mnv2.messages import steering
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def _checked(names: list[str], file: str) -> list[str]:
     for number, one in enumerate(names, 1):
         if len(one) > _MAX_NAME:
             raise LabelsError(f"{file}, name {number} has {len(one)} characters: this is no list of names")
-        if not one.strip() or _NOT_TEXT.search(one) or "\n" in one:
+        if not one.strip() or steering(one) is not None or "\n" in one:
             raise LabelsError(f"{file}, name {number} is no name: {one[:40]!r}")
     return names
 
