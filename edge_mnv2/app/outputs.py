@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.outputs.live import DeviceUse, Facts, Live
@@ -23,7 +23,7 @@ class Outputs:
     Meanwhile `print` goes to stderr.
     """
 
-    def __init__(self, values: OutputValues) -> None:
+    def __init__(self, values: OutputValues, ca: Optional[str] = None) -> None:
         self._values = values
         self._stack = contextlib.ExitStack()
         self._isolated: list[Isolated] = []
@@ -31,6 +31,7 @@ class Outputs:
         self._to_stdout: list[Isolated] = []
         self._notice = ServiceNotice.from_environment()
         self.live = Live()
+        self.live.ca = ca
 
     @property
     def want_pictures(self) -> bool:

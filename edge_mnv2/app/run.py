@@ -107,7 +107,7 @@ class Session:
         self.model: Optional[RunModel] = None
         self.chosen: Optional[ChosenSource] = None
         self.health: Optional[HealthMonitor] = None
-        self.outputs = Outputs(request.outputs)
+        self.outputs = Outputs(request.outputs, request.settings.camera.ca)
         self.failed: Optional[AcceleratorError] = None
         self.ended = "signal"
 

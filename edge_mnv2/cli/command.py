@@ -84,6 +84,11 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         call = self._call(ctx)
         set_verbosity(ctx)
+        for one in call.typed_secrets():
+            logging.getLogger(__name__).warning(
+                "--%s: other users of this machine can read it in the list of processes; %s=... hides it",
+                one.name, one.variable,
+            )  # fmt: skip
         return call.fill(self.function)
 
     def _call(self, ctx: Any) -> Call:

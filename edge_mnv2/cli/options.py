@@ -256,6 +256,10 @@ class Call:
         parameters = inspect.signature(function).parameters.values()
         return function(**{parameter.name: self._resolve(parameter.default) for parameter in parameters})
 
+    def typed_secrets(self) -> list[Option]:
+        """The options whose typed values other users of the machine can read in the list of processes."""
+        return [one for one in self.options if not one.flag and any(map(one.secret, self.texts[one.name] or ()))]
+
     def _resolve(self, declaration: Declaration) -> Any:
         if isinstance(declaration, Option):
             return self.value(declaration).value

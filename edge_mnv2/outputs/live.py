@@ -112,6 +112,8 @@ class Live:
         self.lesson: Optional[Lesson] = None
         self.page: Optional[str] = None
         """The address of the page, where other machines can reach it."""
+        self.ca: Optional[str] = None
+        """The file of a private authority (`--ca`), which outputs trust beside the system's."""
         self.workbench: Optional[Workbench] = None
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self.began = time.monotonic()

@@ -340,4 +340,7 @@ def _json(document: dict[str, Any]) -> bytes:
 
 
 def open_output(values: OutputValues, live: Live) -> MqttSink:
-    return MqttSink(values["mqtt"], live)
+    address = values["mqtt"]
+    if address.tls and address.ca is None:
+        address = dataclasses.replace(address, ca=live.ca)
+    return MqttSink(address, live)

@@ -9,9 +9,10 @@ import socket
 import threading
 from collections.abc import Sequence
 from typing import Any, Optional
-from urllib.parse import urlsplit
 
 from edge_mnv2 import __version__
+from edge_mnv2.addresses import StreamUrl
+from edge_mnv2.certificates import failure, trust
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.sink import Outbox
@@ -37,12 +38,25 @@ class WebhookSink:
 
     name = "webhook"
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError("--webhook: this is no http:// or https:// address")
-        self._url = url
-        self._shown = f"webhook {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    def __init__(self, url: str, ca: Optional[str] = None) -> None:
+        import requests
+        from requests.auth import HTTPBasicAuth
+
+        try:
+            self._url = StreamUrl.parse(url)
+        except UsageError as error:
+            raise UsageError(f"--webhook: {error.message}", hint=error.hint) from None
+        if self._url.scheme not in ("http", "https"):
+            raise UsageError(f"--webhook {self._url.origin}: this is no http:// or https:// address")
+        # Many services have their secret in the path.
+        self._shown = f"webhook {self._url.origin}"
+        self._session = requests.Session()
+        self._session.headers["User-Agent"] = f"edge-mnv2/{__version__}"
+        if self._url.user is not None:
+            user, password = self._url.user.encode(), (self._url.password or "").encode()
+            # As bytes: requests would write text in Latin-1.
+            self._session.auth = HTTPBasicAuth(user, password)
+        trust(self._session, ca)
         self._host = socket.gethostname()
         self._facts = Facts()
         self._outbox = Outbox()
@@ -76,23 +90,20 @@ class WebhookSink:
         self._outbox.give_up()
 
     def _work(self) -> None:
-        import requests
-
-        with requests.Session() as session:
-            session.headers["User-Agent"] = f"edge-mnv2/{__version__}"
+        with self._session:
             while True:
                 self._wake.wait()
                 self._wake.clear()
                 while (event := self._outbox.take()) is not None:
-                    self._deliver(session, event)
+                    self._deliver(event)
                 if self._ending.is_set():
                     return
 
-    def _deliver(self, session: Any, event: dict[str, Any]) -> None:
+    def _deliver(self, event: dict[str, Any]) -> None:
         pause = _FIRST_PAUSE_S
         payload = json.dumps({"id": event["id"], "host": self._host, "model": self._facts.model, **event}).encode()
         while True:
-            trouble, again = self._post(session, event["id"], payload)
+            trouble, again = self._post(event["id"], payload)
             if trouble is None:
                 self._tell("")
                 return
@@ -107,20 +118,20 @@ class WebhookSink:
                 return
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _post(self, session: Any, name: str, payload: bytes) -> tuple[Optional[str], bool]:
+    def _post(self, name: str, payload: bytes) -> tuple[Optional[str], bool]:
         """(None where it was taken, else what went wrong; whether another attempt may help)."""
         import requests
 
         headers = {"Content-Type": "application/json", "Idempotency-Key": name}
         try:
             # Redirects would turn the POST into a GET.
-            answer = session.post(
-                self._url, data=payload, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False, stream=True
+            answer = self._session.post(
+                self._url.bare, data=payload, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False, stream=True
             )
         except requests.exceptions.InvalidURL:
             return "no valid address", False
         except requests.RequestException as error:
-            return f"{type(error).__name__}", True
+            return failure(error) or "it cannot be reached", True
         answer.close()
         if answer.status_code // 100 == 2:
             return None, False
@@ -134,5 +145,5 @@ class WebhookSink:
         self._trouble = trouble
 
 
-def open_output(values: OutputValues, _live: Live) -> WebhookSink:
-    return WebhookSink(values["webhook"])
+def open_output(values: OutputValues, live: Live) -> WebhookSink:
+    return WebhookSink(values["webhook"], live.ca)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+import trustme
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts
@@ -137,3 +141,39 @@ def test_an_end_in_the_middle_of_an_outage_is_soon_and_counts(service: Service) 
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(UsageError, match="--webhook"):
         WebhookSink(url)
+
+
+@pytest.mark.parametrize("password", ["p/w", "p@w:1", "12#34", "a?b", "ä b", "p%2Fw"])
+def test_a_password_with_any_sign_arrives(service: Service, password: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    sink = WebhookSink(service.url.replace("secret", password))
+    sink.announce([event()])
+    until(lambda: service.got)
+    sink.close()
+    sent = base64.b64decode(service.got[0][1]["Authorization"].split()[1]).decode()
+    assert sent == f"user:{password.replace('%2F', '/')}" and service.got[0][0] == "/hook"
+    assert password not in caplog.text
+
+
+def test_a_private_authority(service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    service.socket = context.wrap_socket(service.socket, server_side=True)
+    url = f"https://localhost:{service.server_port}/hook/with-its-secret-in-the-path"
+    for authority, said in ((None, "--ca FILE"), (str(tmp_path / "ca.pem"), "")):
+        caplog.clear()
+        sink = WebhookSink(url, authority)
+        sink.announce([event()])
+        until(lambda said=said: said in caplog.text if said else service.got)
+        sink.close()
+    assert len(service.got) == 1 and "with-its-secret" not in caplog.text
+    plain = WebhookSink(f"https://localhost:{_plain_port()}/x")
+    plain.announce([event()])
+    until(lambda: "does not speak TLS" in caplog.text)
+    plain.close()
+
+
+def _plain_port() -> int:
+    return Service().server_port
