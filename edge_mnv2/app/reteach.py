@@ -118,7 +118,7 @@ def teach(job: Job) -> dict[str, Any]:
         threads=job.threads,
         collected=folders,
     )
-    outcome = run(request, lambda sentence: None, lambda done, total: _say({"progress": done / max(1, total)}))
+    outcome = run(request, lambda _: None, lambda done, total: _say({"progress": done / max(1, total)}))
     return {**compared(before, outcome.document), "changed": _changed(job, folders), "model": job.out}
 
 

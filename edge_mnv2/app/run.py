@@ -69,7 +69,7 @@ class _Signals:
         self.loop: Optional[FrameLoop] = None
         self.came = False
 
-    def __call__(self, number: int, frame: Optional[FrameType]) -> None:
+    def __call__(self, _number: int, _frame: Optional[FrameType]) -> None:
         self.came = True
         if self.loop is None:
             raise _Stopped

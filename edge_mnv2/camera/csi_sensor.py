@@ -185,7 +185,7 @@ def converter(name: str) -> Optional[tuple[Convert, str]]:
 
         return convert, order
 
-    def decode(data: np.ndarray, width: int, height: int, stride: int) -> np.ndarray:
+    def decode(data: np.ndarray, _width: int, _height: int, _stride: int) -> np.ndarray:
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if pixels is None:
             raise ValueError("a damaged JPEG")

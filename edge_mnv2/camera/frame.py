@@ -161,8 +161,8 @@ class Source:
     def read(self) -> Optional[Frame]:
         raise NotImplementedError
 
-    def take(self, limit_s: Optional[float] = None) -> Optional[Frame]:
-        """`read` within `limit_s` seconds, where the source can do that: None when no frame came."""
+    def take(self, _limit_s: Optional[float] = None) -> Optional[Frame]:
+        """`read` within so many seconds, where the source can do that: None when no frame came."""
         return self.read()
 
     def close(self) -> None:

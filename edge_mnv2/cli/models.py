@@ -108,9 +108,9 @@ def list_versions(
     """Former versions of a taught model: date, accuracy, number of pictures, which one is in use."""
     from edge_mnv2.zoo import versions
 
-    kept = versions.versions(_own_file(model))
+    listed = versions.versions(_own_file(model))
     if as_json:
-        _document({"model": model, "versions": [one.as_dict() for one in kept]})
+        _document({"model": model, "versions": [one.as_dict() for one in listed]})
         return
     rows = [
         [
@@ -120,7 +120,7 @@ def list_versions(
             "-" if one.pictures is None else str(one.pictures),
             "in use" if one.current else "",
         ]
-        for one in kept
+        for one in listed
     ]
     typer.echo(aligned(rows, ["version", "date", "held-out accuracy", "pictures", ""]))
 

@@ -34,7 +34,7 @@ class Capture:
         paced: bool = True,
         repeat: bool = False,
         inline: bool = False,
-        on_read: Callable[[int], None] = lambda nanoseconds: None,
+        on_read: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._source = source
         self._lossless = lossless

@@ -217,7 +217,7 @@ def open_model(
     path: Union[Path, str],
     *,
     threads: int = 1,
-    accelerate: bool = True,
+    accelerate: bool = True,  # noqa: ARG001 - XNNPACK is part of it
     input_size: Optional[tuple[int, int]] = None,
 ) -> Interpreter:
     """As `Runtime.open` says."""

@@ -143,7 +143,7 @@ def make_loader(pictures: Pictures, order: Order, workers: int, *, pinned: bool 
     )
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread(_worker: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)

@@ -42,9 +42,7 @@ _GENTLE = 0.05
 as far as rounding had moved the answers."""
 
 
-def qat_phase(
-    request: TrainRequest, module: NetworkModule, data: TrainingData, objective: Objective, device: torch.device
-) -> TrainingPhase:
+def qat_phase(request: TrainRequest, module: NetworkModule, data: TrainingData, objective: Objective) -> TrainingPhase:
     """The phase that begins with the best float network in `request.out` and the ranges of `build`'s calibration.
 
     The float network teaches its integer child: what is made small is the distance to its answers alone, as the truth

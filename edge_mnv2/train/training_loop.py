@@ -42,7 +42,7 @@ class TrainingPhase:
     teach: Optional[Teach] = None
     by_loss: bool = False
     state: Callable[[], dict[str, Any]] = dict
-    load_state: Callable[[dict[str, Any]], None] = lambda state: None
+    load_state: Callable[[dict[str, Any]], None] = lambda _: None
     save_best: Callable[[], None] = lambda: None
 
 

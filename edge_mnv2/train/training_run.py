@@ -98,7 +98,7 @@ def _stopping(stopped: threading.Event) -> Iterator[None]:
     """The first signal sets `stopped`; the next one does what it did before."""
     with contextlib.ExitStack() as handlers:
 
-        def stop(number: int, frame: Optional[FrameType]) -> None:
+        def stop(_number: int, _frame: Optional[FrameType]) -> None:
             stopped.set()
             handlers.close()
 
@@ -127,7 +127,7 @@ def _phases(
         checkpoint_every=request.checkpoint_every,
         failures=run.failures,
         watcher=watcher,
-        save=lambda phase, at: _save(run, loop, phase, positions),
+        save=lambda phase, _: _save(run, loop, phase, positions),
         record=run.records.add,
         stopped=run.stopped.is_set,
     )
@@ -156,7 +156,7 @@ def _phase(run: _Run, name: str, teacher: Any) -> TrainingPhase:
     if name == QAT:
         from edge_mnv2.train.qat import qat_phase
 
-        return qat_phase(request, run.module, run.data, run.objective, run.device)
+        return qat_phase(request, run.module, run.data, run.objective)
     module = run.module
     usual = default_rate(request.optimizer, trained=run.trained)
     rate = request.learning_rate or usual

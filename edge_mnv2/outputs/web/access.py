@@ -172,7 +172,7 @@ def _forged(request: web.Request, host: str) -> Optional[str]:
         return None if site in ("same-origin", "none") else "asked for by another site"
     origin = request.headers.get("Origin")
     try:
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        cross_site = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
     except ValueError:
-        foreign = True
-    return "asked for by another site" if foreign else None
+        cross_site = True
+    return "asked for by another site" if cross_site else None

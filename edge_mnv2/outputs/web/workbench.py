@@ -105,8 +105,8 @@ class WorkbenchPages:
         return web.Response(body=self._page, content_type="text/html", charset="utf-8")
 
     async def _collected(self, _request: web.Request) -> web.StreamResponse:
-        body = await _in_thread(self._list, self._collection)
-        return web.Response(body=body, content_type="application/json", charset="utf-8")
+        listing = await _in_thread(self._list, self._collection)
+        return web.Response(body=listing, content_type="application/json", charset="utf-8")
 
     def _list(self, collection: AnyCollection) -> bytes:
         items = collection.items()
