@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import logging
@@ -105,6 +106,9 @@ class CsiCamera(LiveSource):
 
     def _started(self, picamera2: Any, libcamera: Any, slot: NewestItem[Captured]) -> Any:
         camera = picamera2.Picamera2(self.number)
+        # picamera2 closes what is open when Python ends, and would then wait for a stuck camera for ever. `close` of
+        # ours waits no longer than CLOSE_S.
+        atexit.unregister(camera.close)
         try:
             self._configure(camera, libcamera)
             camera.pre_callback = lambda request: self._completed(request, slot)

@@ -9,6 +9,7 @@ camera's own thread under its lock and an exception ends that thread, `RuntimeEr
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 import time
@@ -98,6 +99,7 @@ class Picamera2:
         _scene.in_use.add(camera_num)
         _scene.opened += 1
         _scene.last = self
+        atexit.register(self.close)
         self._number = camera_num
         self._config: dict[str, Any] = {}
         self._thread: Optional[threading.Thread] = None
@@ -182,6 +184,7 @@ class Picamera2:
         self._thread = None
 
     def close(self) -> None:
+        atexit.unregister(self.close)
         self.stop()
         _scene.in_use.discard(self._number)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import sys
@@ -103,7 +104,9 @@ def test_a_camera_whose_stop_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatc
     stage = picamera2_standin.installed(monkeypatch, scene())
     monkeypatch.setattr(csi, "CLOSE_S", 0.3)
     camera = csi.CsiCamera(0, CameraSettings(fps=100))
+    left_for_the_end = atexit._ncallbacks()
     camera.open()
+    assert atexit._ncallbacks() == left_for_the_end, "the end of Python would wait for it"
     stage.hang_in_stop.set()
     began = time.monotonic()
     camera.close()
