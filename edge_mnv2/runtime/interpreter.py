@@ -20,6 +20,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from edge_mnv2.errors import EdgeMnv2Error, ModelError
+from edge_mnv2.messages import visible
 from edge_mnv2.paths import utf8_named
 from edge_mnv2.runtime.preprocess import sized_shape
 from edge_mnv2.runtime.table import (
@@ -246,9 +247,9 @@ def _file_argument(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first non-empty line of an error's text, without trailing dots or blanks."""
+    """The first non-empty line of an error's text, without trailing dots or blanks; what is not visible is escaped."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(". ") if lines else type(error).__name__
+    return visible(lines[0].rstrip(". ")) if lines else type(error).__name__
 
 
 def _explained(name: str, error: Exception) -> EdgeMnv2Error:

@@ -122,7 +122,7 @@ class _Rule:
 
 
 _UNARY = _Rule(None, 1, 1)
-_CONV, _DEPTHWISE, _CONNECTED = 3, 4, 9
+_CONV, _DEPTHWISE, _CONNECTED, _FAKE_QUANT = 3, 4, 9, 80
 _RULES = {
     0: _Rule(11, 2, 2, activation=0),  # ADD
     1: _Rule(5, 1, 1, ((1, 0), (2, 0), (3, 0), (4, 0)), padding=0, activation=5),  # AVERAGE_POOL_2D
@@ -160,6 +160,7 @@ _RULES = {
     74: _Rule(27, 2, 2),  # SUM
     82: _Rule(27, 2, 2),  # REDUCE_MAX
     98: _Rule(None, 1, 1),  # LEAKY_RELU
+    _FAKE_QUANT: _Rule(58, 1, 1),
     114: _UNARY,  # QUANTIZE
     117: _UNARY,  # HARD_SWISH
 }
@@ -248,6 +249,10 @@ def _operator(table: Table, codes: Sequence[int], tensors: Sequence[Tensor]) -> 
     rule = _RULES.get(operator.code)
     if rule is not None:
         _check_rule(operator, rule, kind, options)
+        if operator.code == _FAKE_QUANT and any(
+            tensors[index].kind != 0 for index in (*operator.inputs, *operator.outputs)
+        ):
+            raise Damaged("an operator for floats is given something else")
         if operator.code in (_CONV, _DEPTHWISE, _CONNECTED):
             _check_weights(operator, tensors)
         if options is not None and operator.code in (_CONV, _DEPTHWISE, *_POOLS):

@@ -16,8 +16,11 @@ BATCH = 500
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", installed_runtimes())
+@pytest.mark.parametrize("runtime", [*installed_runtimes(), "onnxruntime"])
 def test_damaged_models_never_end_the_process(runtime: str, data: Path, tmp_path: Path) -> None:
+    if runtime == "onnxruntime":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
     log = tmp_path / "log"
     root = Path(__file__).resolve().parents[2]
     small = data / "models" / "mobilenet_v1_0.25_128_quant.tflite"
