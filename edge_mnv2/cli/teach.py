@@ -124,6 +124,7 @@ def teach(
         resolved.runtime.backend,
         count,
         collected or (),
+        scaling=resolved.model,
     )
     if classes:
         # Before a picture is taken; the lesson itself asks again.

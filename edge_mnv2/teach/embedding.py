@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
@@ -15,6 +15,7 @@ from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import describe_input
 from edge_mnv2.runtime.opening import model_spec
 from edge_mnv2.runtime.preprocess import Preprocessor
+from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.resolve import Resolved
 
@@ -78,8 +79,12 @@ class Embedder:
         resize: str = "crop",
         runtime: str = "auto",
         threads: int = 1,
+        scaling: ModelOptions = ModelOptions(),
     ) -> None:
         """`operators` names the layers to read; else the pool, with `maps` every layer that can be read.
+
+        `model` and `notes` are then the model with the mean and std of its input, where its graph alone does not say
+        them, and sentences to be said once.
 
         Raises ModelError where the model has no embedding.
         """
@@ -97,8 +102,12 @@ class Embedder:
             keep_only(whole, [whole.main.operators[place].outputs[0] for place in places])
         self._interpreter = open_interpreter(graph.write(whole), runtime=runtime, threads=threads)
         path, tensor = model.path, self._interpreter.inputs[0]
-        described, self.notes = describe_input(str(path), tensor, read_graph(path), model_spec(model))
+        described, self.notes = describe_input(str(path), tensor, read_graph(path), model_spec(model, scaling))
         self._writer = described.writer(tensor)
+        self.model = model
+        if described.origin["mean"] != "graph" or self.notes:
+            said = replace(model.preprocess, mean=described.mean, std=described.std)
+            self.model = replace(model, preprocess=said)
         self._fit = Preprocessor(self._writer.height, self._writer.width, resize, self._writer.channels)
         self.runtime = self._interpreter.runtime
 

@@ -221,12 +221,14 @@ def _compiled(path: Path, original: Backbone) -> Backbone:
 
 def about(lesson: Lesson, layer: Layer) -> dict[str, Any]:
     """What a later `--add` must know."""
+    scaling = lesson.backbone.preprocess
     return {
         "operators": None if layer.operator < 0 else [layer.operator],
         "task": lesson.task,
         "head": lesson.head,
         "classes": list(lesson.classes),
         "resize": lesson.resize,
+        "scaling": None if scaling.mean is None else {"mean": scaling.mean, "std": scaling.std},
         "unit": lesson.request.unit,
         "unknown": lesson.request.unknown,
         "known": lesson.request.known,

@@ -24,6 +24,7 @@ from edge_mnv2.datasets.labelled_pictures import (
     digest,
 )
 from edge_mnv2.errors import ModelError, SourceError, UsageError
+from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.teach.embedding import Embedder, Layer
 from edge_mnv2.teach.lesson_request import LessonRequest, check, check_truths, hold_out, hold_out_values, read_lesson
 from edge_mnv2.teach.open_set import KNOWN, negative_pictures
@@ -157,8 +158,12 @@ def learn(request: LessonRequest, say: Say, progress: Progress) -> tuple[Lesson,
     request = replace(request, unit=request.unit or about.get("unit"), unknown=unknown, known=known)
     for note in pictures.notes:
         say(note)
+    scaling = request.scaling
+    if saved := about.get("scaling"):
+        scaling = ModelOptions(mean=tuple(saved["mean"]), std=tuple(saved["std"]))
     embedder = Embedder(
         backbone,
+        scaling=scaling,
         operators=about.get("operators"),
         # A compiled extractor ends in the average pool; maps cannot be had from it.
         maps=pictures.task == REGRESSION and request.compiled is None and before is None,
@@ -166,8 +171,10 @@ def learn(request: LessonRequest, say: Say, progress: Progress) -> tuple[Lesson,
         runtime=request.runtime,
         threads=request.threads,
     )
+    for note in embedder.notes:
+        say(note)
     try:
-        return _embed(request, pictures, backbone, resize, embedder, before, say, progress), embedder
+        return _embed(request, pictures, embedder.model, resize, embedder, before, say, progress), embedder
     except BaseException:
         embedder.close()
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
@@ -20,6 +20,7 @@ from edge_mnv2.datasets.labelled_pictures import (
     without_copies,
 )
 from edge_mnv2.errors import LabelsError, SourceError, UsageError
+from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.teach.linear_fit import OPTIMIZERS
 from edge_mnv2.zoo.labels import is_background, parse_labels
 
@@ -58,6 +59,8 @@ class LessonRequest:
     threads: int = 1
     collected: tuple[Path, ...] = ()
     """Collections (`run --collect`) whose answers are taught instead of what is in `folder`."""
+    scaling: ModelOptions = field(default_factory=ModelOptions)
+    """What the command line says about the backbone's input."""
 
 
 def check(request: LessonRequest) -> None:
