@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_mnv2.builder.inference import Operation
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
+from edge_mnv2.runtime.onnx_runtime import session_options
 from edge_mnv2.runtime.preprocess import InputWriter
 
 LAYER_PICTURES = 16
@@ -145,8 +146,7 @@ def onnx_ms(model: bytes) -> Optional[float]:
         import onnxruntime
     except ImportError:
         return None
-    options: Any = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options = session_options(onnxruntime)
     session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (model_input,) = session.get_inputs()
     feed = {model_input.name: np.zeros(model_input.shape, np.uint8)}
