@@ -120,7 +120,8 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
         settings = request.settings
         if request.outputs["log"] == "-" or call.value(JSON).value:
             raise UsageError("a service has no stdout", hint="leave --json out, and give --log a file")
-        resolve_model(settings.runtime.model or DEFAULT_MODEL)
+        model = settings.runtime.model or DEFAULT_MODEL
+        resolve_model(model)
         if settings.output.gate and settings.output.gate_refresh_s * 2 > watchdog:
             raise UsageError(
                 f"--watchdog {watchdog} is too short for inferences every {settings.output.gate_refresh_s:g} s",
@@ -128,14 +129,12 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
             )
         source = _source(request)
         texts = [str(call.value(each).value) for each in call.options]
-        name_of_runtime = settings.runtime.backend
-        runtimes = table.installed() if name_of_runtime == "auto" else [table.row(name_of_runtime)]
         requirements = needs(
             request.outputs,
             texts,
             source,
             folders,
-            devices=[device for row in runtimes for device in row.devices],
+            devices=table.service_devices(model, settings.runtime.backend),
             edgetpu=settings.runtime.delegate != "none",
         )
     return Unit(

@@ -43,8 +43,9 @@ with Classifier.open(sys.argv[1], runtime=sys.argv[2]) as model:
 
 
 _ABOUT = """
-import importlib, sys
-print(importlib.import_module(sys.argv[1]).about())
+import sys
+from edge_mnv2.runtime.table import row
+print(row(sys.argv[1]).about())
 """
 
 
@@ -114,7 +115,7 @@ def _runtime() -> Iterator[Check]:
             name, status = "runtime", "fail" if row == rows[0] else "warn"
             fix = f"{pip()} --force-reinstall {row.distributions[0]}"
         else:
-            attempt = run_python(_ABOUT, row.module)
+            attempt = run_python(_ABOUT, row.name)
             default, name, status, fix = "", row.name, "warn", row.install_hint()
         if attempt.ok:
             yield Check(name, "ok", attempt.output + default)

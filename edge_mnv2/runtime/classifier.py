@@ -16,7 +16,7 @@ from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe
 from edge_mnv2.runtime.preprocess import Preprocessor
-from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec, candidates, open_model
+from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec, open_model, own_format
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.labels import fit_labels
 
@@ -137,7 +137,7 @@ class Classifier:
         and `accelerate` allows it. Raises ModelError, LabelsError (counts that do not fit), UsageError (a `runtime`
         that cannot run the file, something that people have to say) or RuntimeMissing.
         """
-        _check(str(path), runtime)
+        _check(str(path))
         spec = spec if labels is None else replace(spec, labels=labels)
         interpreter = open_model(path, runtime=runtime, threads=threads, accelerate=accelerate, input_size=spec.size)
         try:
@@ -218,9 +218,9 @@ class Classifier:
         self.close()
 
 
-def _check(path: str, runtime: str) -> None:
-    """Look at the file before a native loader does. Raises ModelError, UsageError."""
-    if runtime != "auto" and not {".tflite", ".onnx"} & set(candidates(path, runtime)[0].suffixes):
+def _check(path: str) -> None:
+    """Look at the file before a native loader does. Raises ModelError."""
+    if own_format(path):
         return
     if model_file.check(path).edgetpu:
         raise ModelError(

@@ -42,7 +42,7 @@ def import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-def about() -> str:
+def about(_row: Runtime) -> str:
     """One line for `doctor`: version and where it runs. Raises RuntimeMissing."""
     module = import_onnxruntime()
     used = [one if isinstance(one, str) else one[0] for one in providers(module)]

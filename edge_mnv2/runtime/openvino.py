@@ -16,7 +16,7 @@ from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.interpreter import first_line, native_stderr_logged
 from edge_mnv2.runtime.preprocess import sized_shape
-from edge_mnv2.runtime.table import Runtime, RuntimeMissing, TensorSpec, row
+from edge_mnv2.runtime.table import Runtime, RuntimeMissing, TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ def import_openvino(asked: Runtime) -> ModuleType:
     return openvino
 
 
-def about() -> str:
+def about(row: Runtime) -> str:
     """One line for `doctor`. Raises RuntimeMissing."""
-    module = import_openvino(row("openvino"))
+    module = import_openvino(row)
     with native_stderr_logged():
         there = ", ".join(module.Core().available_devices)
     return f"openvino {_version(module)}, on {there} (run compares it with litert, by answers and speed)"

@@ -112,8 +112,8 @@ class Runtime:
     `doctor`. `package` is what it imports, `distributions` what pip calls it, `suffixes` the files that it opens.
 
     `extra` is the optional part of this package that brings it, `elsewhere` says where else it comes from. `devices`
-    are device nodes that a service must reach, as systemd's DeviceAllow= has them; `needs_device`: without one of them
-    it cannot work. `twins`: it can run a full-integer `.tflite` too, through an ONNX file with the same integers
+    are patterns of device nodes that a service must reach, or systemd's `char-GROUP`; `needs_device`: without one of
+    them it cannot work. `twins`: it can run a full-integer `.tflite` too, through an ONNX file with the same integers
     (`runtime.twin`), where that is asked for.
     """
 
@@ -143,6 +143,13 @@ class Runtime:
 
         command = extra_hint(self.extra) if self.extra is not None else f"{pip()} {self.distributions[0]}"
         return f"{command}; {self.elsewhere}" if self.elsewhere else command
+
+    def about(self) -> str:
+        """One line for `doctor`. Raises RuntimeMissing where it cannot be used."""
+        module = importlib.import_module(self.module)
+        if hasattr(module, "about"):
+            return str(module.about(self))
+        return f"{self.distributions[0]} {self.version()}, for {' and '.join(self.suffixes)} models"
 
     def open(
         self,
@@ -195,7 +202,7 @@ TABLE = (
 @functools.cache
 def _installed_version(package: str, distributions: tuple[str, ...]) -> Optional[str]:
     spec = importlib.util.find_spec(package)
-    places = list(spec.submodule_search_locations or []) if spec is not None else []
+    places = (list(spec.submodule_search_locations or ()) or [spec.origin or ""]) if spec is not None else []
     if not places:
         return None
     # A folder's name says it; `importlib.metadata` takes 8 ms to import on a PC.
@@ -217,10 +224,10 @@ def names() -> list[str]:
     return [row.name for row in rows()]
 
 
-@functools.cache
 def rows() -> tuple[Runtime, ...]:
-    """Our rows, then those of installed packages; a package's row that is wrong is left out with a warning."""
-    return (*TABLE, *(one for _, one in rows_of_packages(GROUP, Runtime)))
+    """Our rows, then those of installed packages; a name of ours is never replaced."""
+    ours = {one.name for one in TABLE}
+    return (*TABLE, *(one for _, one in rows_of_packages(GROUP, Runtime) if one.name not in ours))
 
 
 def row(name: str) -> Runtime:
@@ -243,6 +250,23 @@ def reference() -> Runtime:
 def installed() -> list[Runtime]:
     """The rows whose package is installed (nothing is imported)."""
     return [one for one in rows() if one.version() is not None]
+
+
+def own_format(path: Union[Path, str]) -> bool:
+    """Whether a package's runtime opens such files, whose format nobody here knows: neither `.tflite` nor `.onnx`."""
+    suffix = Path(path).suffix.lower()
+    return suffix not in (".tflite", ".onnx") and any(suffix in one.suffixes for one in rows())
+
+
+def service_devices(path: Union[Path, str], runtime: str) -> list[str]:
+    """What a service with this model and `--runtime` must reach, of what is there, as DeviceAllow= takes it."""
+    asked = [row(runtime)] if runtime != "auto" else [one for one in installed() if one.opens(path) or one.twins]
+    patterns = [pattern for one in asked for pattern in one.devices]
+    # systemd takes no wildcards in paths.
+    nodes = [
+        [str(node) for node in Path("/").glob(one[1:])] if "*" in one and one[0] == "/" else [one] for one in patterns
+    ]
+    return [node for listed in nodes for node in sorted(listed)]
 
 
 def candidates(path: Union[Path, str], name: str = "auto") -> list[Runtime]:

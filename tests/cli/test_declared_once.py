@@ -50,9 +50,7 @@ def abacus(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     else:
         (folder / "abacus-1.0.dist-info").mkdir()
         (folder / "abacus-1.0.dist-info/entry_points.txt").write_text(f"[{table.GROUP}]\nabacus = abacus_runtime:ROW\n")
-    table.rows.cache_clear()
     yield tmp_path
-    table.rows.cache_clear()
 
 
 def test_a_runtime_is_one_file_and_one_row(

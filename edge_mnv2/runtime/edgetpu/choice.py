@@ -15,6 +15,7 @@ from typing import Optional, Protocol, Union
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE
+from edge_mnv2.runtime.table import own_format
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
@@ -154,7 +155,7 @@ class Zoo:
     def compiled(self, model: Resolved) -> bool:
         if model.entry is not None:
             return model.entry.runs_on == "edgetpu"
-        return model_file.check(model.path).edgetpu
+        return not own_format(model.path) and model_file.check(model.path).edgetpu
 
     def twin(self, model: Resolved) -> Twin:
         name = model.entry.twin if model.entry is not None else None
