@@ -31,7 +31,6 @@ NOT_RUN = {
     "kinds.tflite": "needs what `train` wrote",
     "brought/": "stands for files of the reader's own: tests/builder/test_bring_your_model.py makes and runs them",
     "my.pth": "stands for weights of the reader's own: tests/builder",
-    "my.onnx": "stands for a model of the reader's own: tests/runtime",
     "my.tflite": "stands for a model of the reader's own",
     "--soak 30": "half an hour: tests/profiler and tests/cli/test_profile.py",
     "--all": "fetches every model: tests/zoo and tests/cli/test_pull.py",

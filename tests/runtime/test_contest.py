@@ -89,7 +89,6 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     here = str(Path(__file__).resolve().parents[2])
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{here}")
     monkeypatch.delenv(contest.SWITCH, raising=False)
-    table.rows.cache_clear()
 
     def only(name: str) -> table.Runtime:
         row = table.row(name)
@@ -97,7 +96,6 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         return row
 
     yield only
-    table.rows.cache_clear()
 
 
 def test_crops_are_many_and_of_the_size() -> None:
