@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any, Optional
@@ -11,7 +10,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, flag, option
-from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import File, Number, Whole
 from edge_mnv2.settings.more_kinds import Numbers
@@ -86,7 +85,7 @@ def build(
     )
     document = run_build(request, lambda line: log.info("%s", line)).as_dict()
     if as_json:
-        typer.echo(json.dumps(document, indent=2))
+        typer.echo(json_text(document))
     else:
         typer.echo(_in_words(document))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -11,6 +10,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, MODEL, argument, settings
+from edge_mnv2.cli.terminal import json_text
 from edge_mnv2.errors import PARTIAL, SourceError
 from edge_mnv2.messages import one_line
 
@@ -51,7 +51,7 @@ def classify(
                     figure = f"{one.score:.1%}" if one.unit is None else one.figure
                     typer.echo(f"  {figure:>6}  {one.label}")
     if as_json:
-        typer.echo(json.dumps({"model": opened.model, "results": rows}, ensure_ascii=False, indent=2))
+        typer.echo(json_text({"model": opened.model, "results": rows}))
     if failed:
         raise typer.Exit(SourceError.exit_code if failed == len(rows) else PARTIAL)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any, Optional
@@ -11,7 +10,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, option
-from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.settings.kinds import File, Whole
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def compile(
     document = compile_for_edgetpu(
         model, out, min_runtime_version=min_runtime_version, say=lambda line: log.info("%s", line)
     )
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False) if as_json else _in_words(document))
+    typer.echo(json_text(document) if as_json else _in_words(document))
 
 
 def _in_words(document: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Optional
 
@@ -10,7 +9,7 @@ import typer
 
 from edge_mnv2.cli.command import Command, Commands
 from edge_mnv2.cli.options import DEVICE, JSON, ROOT, argument, check_root, flag, hidden_settings
-from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import ProfileError
 
 _MEASURED_ON = {"none": "CPU", "edgetpu": "Edge TPU"}
@@ -24,7 +23,7 @@ def list_profiles(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     rows, reason, error = report.listed(detect(check_root(root)))
     if as_json:
         chosen = next((row["name"] for row in rows if row.get("chosen")), None)
-        _document({"profiles": rows, "chosen": chosen, "reason": reason})
+        typer.echo(json_text({"profiles": rows, "chosen": chosen, "reason": reason}))
     else:
         table = [
             (
@@ -64,14 +63,14 @@ def show(
     settings = resolve(name, overrides if resolved else None)
     if not resolved:
         if as_json:
-            _document(report.own(read_profile(settings.path)))
+            typer.echo(json_text(report.own(read_profile(settings.path))))
         else:
             typer.echo(f"# {settings.path}", err=True)
             typer.echo(settings.path.read_text(encoding="utf-8-sig"), nl=False)
         return
     threads, note = resolve_threads(settings.runtime.threads)
     if as_json:
-        _document({**report.resolved(settings), "threads": threads})
+        typer.echo(json_text({**report.resolved(settings), "threads": threads}))
         return
     typer.echo(f"{' < '.join([settings.profile, *settings.parents])} ({settings.reason})", err=True)
     typer.echo(aligned(report.resolved_rows(settings, usable_cpus()), ("SETTING", "VALUE", "FROM")))
@@ -87,7 +86,7 @@ def detect(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     folder = check_root(root)
     facts = report.detected(detect_board(folder), folder)
     if as_json:
-        _document(facts)
+        typer.echo(json_text(facts))
         return
     limit = facts.pop("cpus_limited_by")
     facts["profile"] += f" ({facts.pop('reason')})"
@@ -115,7 +114,7 @@ def check(
         except ProfileError as error:
             results.append({"file": file, "ok": False, "error": str(error)})
     if as_json:
-        _document({"ok": all(result["ok"] for result in results), "results": results})
+        typer.echo(json_text({"ok": all(result["ok"] for result in results), "results": results}))
     for result in results:
         if not result["ok"]:
             typer.echo(f"edge-mnv2: error: {result['error']}", err=True)
@@ -132,7 +131,7 @@ def cameras(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
 
     attached = attached_cameras(check_root(root))
     if as_json:
-        _document({"cameras": [camera.as_dict() for camera in attached]})
+        typer.echo(json_text({"cameras": [camera.as_dict() for camera in attached]}))
         return
     rows = []
     for camera in attached:
@@ -158,12 +157,14 @@ def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     devices = find(folder)
     judged = checks(folder)
     if as_json:
-        _document(
-            {
-                "accelerators": [_plain(accelerator) for accelerator in devices],
-                "library": _plain(find_library(folder)),
-                "checks": [row.as_dict() for row in judged],
-            }
+        typer.echo(
+            json_text(
+                {
+                    "accelerators": [_plain(accelerator) for accelerator in devices],
+                    "library": _plain(find_library(folder)),
+                    "checks": [row.as_dict() for row in judged],
+                }
+            )
         )
         return
     rows = [
@@ -202,10 +203,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _document(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 COMMAND = Commands(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON
-from edge_mnv2.cli.terminal import print_row
+from edge_mnv2.cli.terminal import json_text, print_row
 
 _COLOURS = {"ok": "32", "warn": "33", "fail": "1;31"}
 
@@ -28,7 +26,7 @@ def doctor(as_json: bool = JSON) -> None:
             if check.fix:
                 print_row(f"{'':20}-> ", check.fix)
     if as_json:
-        typer.echo(json.dumps({"ok": failed is None, "checks": [check.as_dict() for check in rows]}, indent=2))
+        typer.echo(json_text({"ok": failed is None, "checks": [check.as_dict() for check in rows]}))
     if failed is not None:
         raise typer.Exit(failed.code or 1)
 

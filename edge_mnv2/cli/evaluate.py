@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, MODEL, argument, option, settings
-from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import PARTIAL, SourceError
 from edge_mnv2.messages import console, in_place, visible
 from edge_mnv2.settings.kinds import File
@@ -64,7 +63,7 @@ def evaluate(
     )
     result = run(request, note=_note, progress=_progress)
     document = result.document
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _text(document, result.unit))
+    typer.echo(json_text(document) if as_json else _text(document, result.unit))
     if document["failed"]:
         raise typer.Exit(PARTIAL if document["images"] else SourceError.exit_code)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -10,7 +9,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, option, settings
-from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import File
 
@@ -49,7 +48,7 @@ def _inspect_model(model: str, options: ModelOptions, svg: Optional[Path], as_js
     if svg is not None:
         _write(svg, model_picture(inspected))
     document = model_document(inspected, resolved, delegation.find(resolved.path), options)
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _model_text(document))
+    typer.echo(json_text(document) if as_json else _model_text(document))
 
 
 def _inspect_network(text: str, svg: Optional[Path], as_json: bool) -> None:
@@ -62,7 +61,7 @@ def _inspect_network(text: str, svg: Optional[Path], as_json: bool) -> None:
     if svg is not None:
         _write(svg, network_picture(network))
     if as_json:
-        typer.echo(json.dumps(network_document(network, width, resolution), indent=2))
+        typer.echo(json_text(network_document(network, width, resolution)))
     else:
         typer.echo(_network_text(network))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Optional
 
@@ -10,7 +9,7 @@ import typer
 
 from edge_mnv2.cli.command import Command, Commands
 from edge_mnv2.cli.options import JSON, argument
-from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.settings.kinds import File
 
@@ -22,7 +21,7 @@ def list_models(as_json: bool = JSON) -> None:
     rows = [inventory.row(entry) for entry in registry.load(refresh=True)]
     if as_json:
         kinds = {"models": [row for row in rows if row["kind"] == "model"]}
-        _document({**kinds, "others": [row for row in rows if row["kind"] != "model"]})
+        typer.echo(json_text({**kinds, "others": [row for row in rows if row["kind"] != "model"]}))
         return
     header, cells = inventory.table(rows)
     typer.echo(aligned(cells, header, least=(6, 1, 2)))
@@ -34,7 +33,7 @@ def show(name: str = argument("NAME", "A name from `models list`."), as_json: bo
 
     details = inventory.details(registry.load(refresh=True).get(name))
     if as_json:
-        _document(details)
+        typer.echo(json_text(details))
     else:
         typer.echo(inventory.description(details))
 
@@ -56,7 +55,7 @@ def verify(
             raise ModelError(f"{entry.name} is not on this device", hint=f"edge-mnv2 pull {entry.name}")
         rows += files
     if as_json:
-        _document({"ok": all(row["problem"] is None for row in rows), "models": rows})
+        typer.echo(json_text({"ok": all(row["problem"] is None for row in rows), "models": rows}))
     else:
         for row in rows:
             typer.echo(f"{'ok' if row['problem'] is None else 'DAMAGED'}\t{row['name']}\t{row['path']}")
@@ -77,7 +76,7 @@ def remove(
     known = registry.load()
     removed = [path for entry in [known.get(name) for name in names] for path in inventory.remove(entry)]
     if as_json:
-        _document({"removed": [str(path) for path in removed]})
+        typer.echo(json_text({"removed": [str(path) for path in removed]}))
     else:
         for path in removed:
             typer.echo(str(path))
@@ -96,7 +95,7 @@ def pin(
     path = registry if registry is not None else paths.packaged("models", "registry.yaml")
     changed = inventory.pin(path)
     if as_json:
-        _document({"registry": str(path), "changed": changed})
+        typer.echo(json_text({"registry": str(path), "changed": changed}))
     else:
         typer.echo(f"{path}: {', '.join(changed) if changed else 'unchanged'}")
 
@@ -108,9 +107,9 @@ def list_versions(
     """Former versions of a taught model: date, accuracy, number of pictures, which one is in use."""
     from edge_mnv2.zoo import versions
 
-    listed = versions.versions(_own_file(model))
+    former = versions.versions(_own_file(model))
     if as_json:
-        _document({"model": model, "versions": [one.as_dict() for one in listed]})
+        typer.echo(json_text({"model": model, "versions": [one.as_dict() for one in former]}))
         return
     rows = [
         [
@@ -120,7 +119,7 @@ def list_versions(
             "-" if one.pictures is None else str(one.pictures),
             "in use" if one.current else "",
         ]
-        for one in listed
+        for one in former
     ]
     typer.echo(aligned(rows, ["version", "date", "held-out accuracy", "pictures", ""]))
 
@@ -137,7 +136,7 @@ def use(
         raise UsageError(f"'{wanted}' is not MODEL@VERSION", hint="such as kiosk.tflite@2; see `models versions`")
     version = versions.use(_own_file(name), int(number))
     if as_json:
-        _document(version.as_dict())
+        typer.echo(json_text(version.as_dict()))
     else:
         typer.echo(f"{name}: version {version.number} of {version.date.replace('T', ' ')[:16]} is in use")
 
@@ -148,10 +147,6 @@ def _own_file(model: str) -> Path:
     if path.suffix != ".tflite":
         raise UsageError(f"'{model}' is not a model file", hint="versions are kept of taught models: name FILE.tflite")
     return path
-
-
-def _document(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 COMMAND = Commands(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -22,7 +21,7 @@ from edge_mnv2.cli.options import (
     settings,
     with_origin,
 )
-from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import Choice, Duration, File, Number
 from edge_mnv2.settings.option import COMMAND_LINE, Value
@@ -107,7 +106,7 @@ def profile(
         )
     )
     if as_json:
-        typer.echo(json.dumps(result.document(), ensure_ascii=False, indent=2))
+        typer.echo(json_text(result.document()))
     else:
         typer.echo(_text(result))
     if report is not None:
@@ -126,7 +125,7 @@ def _compare(words: list[str], typed: frozenset[str], report: Optional[Path], as
     if report is not None:
         write_page(report, render(comparison))
     if as_json:
-        typer.echo(json.dumps(comparison.document(), ensure_ascii=False, indent=2))
+        typer.echo(json_text(comparison.document()))
     else:
         header, cells = comparison.cells()
         wrap = textwrap.TextWrapper(79, initial_indent="   ", subsequent_indent="   ", break_long_words=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -11,6 +10,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, flag, option
+from edge_mnv2.cli.terminal import json_text
 from edge_mnv2.errors import PARTIAL, DownloadError, EdgeMnv2Error, UsageError
 from edge_mnv2.settings.kinds import Duration, Whole
 
@@ -54,7 +54,7 @@ def pull(
         if not as_json:
             typer.echo(f"{outcome.name}\t{outcome.path}")
     if as_json:
-        typer.echo(json.dumps({"results": results}, indent=2, ensure_ascii=False))
+        typer.echo(json_text({"results": results}))
     elif errors and len(wanted) == 1:
         raise errors[0]
     if errors:

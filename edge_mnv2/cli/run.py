@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import EVERY_FRAME, JSON, MODEL, flag, group, option, outputs, settings, with_origin
+from edge_mnv2.cli.terminal import json_text
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import Choice, Duration, Whole
 from edge_mnv2.settings.more_kinds import Source
@@ -94,7 +94,7 @@ def run(
         raise UsageError("--json and --log - both write to stdout", hint="give --log a file")
     outcome = run_session(request)
     if as_json:
-        typer.echo(json.dumps(outcome.summary, ensure_ascii=False, indent=2))
+        typer.echo(json_text(outcome.summary))
     else:
         logging.getLogger(__name__).info("%s", _in_words(outcome.summary))
     if outcome.error is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from edge_mnv2.cli.command import Command, Commands
 from edge_mnv2.cli.options import JSON, REST, flag, option
 from edge_mnv2.cli.run import COMMAND as RUN
 from edge_mnv2.cli.run import run_request
+from edge_mnv2.cli.terminal import json_text
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import Whole
 
@@ -215,7 +215,7 @@ def status(name: str = NAME, as_json: bool = JSON) -> None:
     from edge_mnv2.service.systemd import report, shown
 
     state = report(_installed(_checked(name)), name)
-    typer.echo(json.dumps(state, indent=2, ensure_ascii=False) if as_json else shown(state))
+    typer.echo(json_text(state) if as_json else shown(state))
     raise typer.Exit(0 if state["active"] else 1)
 
 

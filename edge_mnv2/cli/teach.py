@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import typer
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, option, outputs, settings, with_origin
 from edge_mnv2.cli.run import CAMERA
-from edge_mnv2.cli.terminal import Line, aligned, typed_line
+from edge_mnv2.cli.terminal import Line, aligned, json_text, typed_line
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
 from edge_mnv2.messages import console, in_place
 from edge_mnv2.settings.kinds import File, Number, Whole
@@ -148,7 +147,7 @@ def teach(
         guide.end(words.splitlines())
     for sentence in facts["warnings"]:
         _say(f"warning: {sentence}")
-    typer.echo(json.dumps(facts, ensure_ascii=False, indent=2) if as_json else words)
+    typer.echo(json_text(facts) if as_json else words)
     if facts["failed"]:
         raise typer.Exit(PARTIAL)
 

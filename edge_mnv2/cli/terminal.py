@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import select
@@ -60,6 +61,11 @@ def _null(flags: int, mode: str) -> IO[str]:
     # Programs that are started find it in the closed one's place.
     os.set_inheritable(descriptor, True)
     return open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def json_text(document: Any) -> str:
+    """The document of `--json`, as every command prints it."""
+    return json.dumps(document, ensure_ascii=False, indent=2)
 
 
 def aligned(

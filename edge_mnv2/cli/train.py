@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import CHOSEN, JSON, argument, flag, option
-from edge_mnv2.cli.terminal import aligned
+from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import PARTIAL
 from edge_mnv2.messages import unfiltered, visible
 from edge_mnv2.settings.kinds import File, Number, Whole
@@ -78,7 +77,7 @@ def train(
     from edge_mnv2.train.training_run import train as run
 
     document = run(request, say=_say, watcher=_Progress(), chosen=[name for name in values if name in chosen])
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else _text(document))
+    typer.echo(json_text(document) if as_json else _text(document))
     if document["ended"] == "signal":
         _say(f"stopped: edge-mnv2 train {folder} --out {out} --resume goes on from here")
         raise typer.Exit(_STOPPED)
