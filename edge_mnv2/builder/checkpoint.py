@@ -33,7 +33,7 @@ _OTHERS = {
     ".onnx": ("an ONNX model", "`edge-mnv2 run --model` takes it as it is"),
     ".tflite": ("a .tflite model", "`edge-mnv2 run --model` takes it as it is"),
 }
-_DEEPEST = 40
+_DEEPEST, _MOST_PARTS = 40, 100_000
 _SAFETENSORS = {
     "F64": "float64",
     "F32": "float32",
@@ -191,7 +191,11 @@ def _containers(value: Any) -> Iterator[tuple[str, Union[dict, Placeholder, Stor
 
 def _state_dict(value: Any, content: _Contents, name: str) -> dict[str, np.ndarray]:
     """The state dict in `value`: of all dictionaries and modules with tensors the first that is a MobileNetV2's."""
-    candidates = [(path, entries) for path, one in _containers(value) if (entries := _entries(one))]
+    visits = iter(range(_MOST_PARTS))
+    try:
+        candidates = [(path, entries) for path, one in _containers(value) if (entries := _entries(one, visits))]
+    except StopIteration:
+        raise _damaged(name, "it has more parts than a network can have") from None
     if not candidates:
         raise ModelError(f"{name} hold no state dict", hint="save one with torch.save(model.state_dict(), FILE)")
     networks = [one for one in candidates if recognized(one[1])] or [max(candidates, key=lambda one: len(one[1]))]
@@ -211,8 +215,12 @@ def _state_dict(value: Any, content: _Contents, name: str) -> dict[str, np.ndarr
     }
 
 
-def _entries(one: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    """Name → tensor (or what stands in its place) of a state dict, or of a module that was saved whole."""
+def _entries(one: Any, visits: Iterator[int], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """Name → tensor (or what stands in its place) of a state dict, or of a module that was saved whole.
+
+    Raises StopIteration after too many visits: parts may refer to each other over and over.
+    """
+    next(visits)
     entries: dict[str, Any] = {}
     if isinstance(one, dict):
         entries = {key: entry for key, entry in one.items() if isinstance(key, str) and not isinstance(entry, dict)}
@@ -223,7 +231,7 @@ def _entries(one: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
                 if isinstance(child, StoredTensor):
                     entries[f"{prefix}{name}"] = child
                 elif isinstance(child, Placeholder):
-                    entries.update(_entries(child, f"{prefix}{name}.", depth + 1))
+                    entries.update(_entries(child, visits, f"{prefix}{name}.", depth + 1))
     if not any(isinstance(entry, StoredTensor) for entry in entries.values()):
         return {}
     return {key: entry for key, entry in entries.items() if isinstance(entry, (StoredTensor, Placeholder))}

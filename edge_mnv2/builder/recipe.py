@@ -208,7 +208,10 @@ def _list(values: Sequence[float]) -> str:
 
 def _labels(request: BuildRequest, network: Network, say: Say) -> Optional[list[str]]:
     if request.labels is not None:
-        names, note = fit_labels(read_labels(request.labels), network.outputs)
+        listed = read_labels(request.labels)
+        # One logit is the answer for two classes.
+        binary = network.outputs == 1 and network.head.task == TASKS[0] and len(listed) == 2
+        names, note = fit_labels(listed, 2 if binary else network.outputs)
         if note is not None:
             say(f"{request.labels}: {note}")
         return names

@@ -6,6 +6,7 @@ import argparse
 import collections
 import datetime
 import enum
+import json
 import os
 import pathlib
 import types
@@ -411,6 +412,15 @@ def test_a_tensor_of_the_network_that_a_call_would_make(tmp_path: Path, state: S
         )
 
 
+def test_modules_that_refer_to_each_other_over_and_over(tmp_path: Path, state: State) -> None:
+    """Forty small objects whose names would be a million millions."""
+    module = _Module({}, {})
+    for _ in range(40):
+        module = _Module({}, {"a": module, "b": module})
+    with pytest.raises(ModelError, match="more parts than a network can have"):
+        read(tmp_path / "w.pth", state, arranged=lambda tensors: {"weights": list(tensors.values()), "net": module})
+
+
 def test_one_output_asks_for_the_task(tmp_path: Path, state: State) -> None:
     one = {**state, "classifier.1.weight": W1[:1], "classifier.1.bias": B1[:1]}
     (tmp_path / "w.pth").write_bytes(pth(one))
@@ -421,6 +431,21 @@ def test_one_output_asks_for_the_task(tmp_path: Path, state: State) -> None:
     for task in ("classification", "regression"):
         build(BuildRequest(**{**vars(request), "task": task}))
         assert f"task: {task}" in (tmp_path / "m.yaml").read_text()
+
+
+def test_one_logit_has_the_names_of_two_classes(tmp_path: Path, state: State, photos: Path, run: Any) -> None:
+    one = {**state, "classifier.1.weight": W1[:1], "classifier.1.bias": B1[:1]}
+    (tmp_path / "w.pth").write_bytes(pth(one))
+    (tmp_path / "names.txt").write_text("no\nyes\n")
+    options = ["--weights", tmp_path / "w.pth", "--resolution", RESOLUTION, "--labels", tmp_path / "names.txt"]
+    for more in (["--float"], ["--calibration", photos], ["--float", "--format", "onnx"]):
+        out = tmp_path / f"m.{'onnx' if 'onnx' in more else 'tflite'}"
+        assert run("build", *options, *more, "--task", "classification", "--out", out)[0] == 0
+        code, said, err = run("classify", photos, "--model", out, "--json")
+        assert code == 0, err
+        for result in json.loads(said)["results"]:
+            scores = {answer["label"]: answer["score"] for answer in result["top"]}
+            assert set(scores) == {"no", "yes"} and sum(scores.values()) == pytest.approx(1, abs=1e-3)
 
 
 NORMALIZATIONS = [
