@@ -16,53 +16,21 @@ from edge_mnv2.tflite.ir import Operator, Subgraph, Tensor
 ARENA_ALIGNMENT = 64
 
 _BITS = {
-    "float16": 16,
-    "bfloat16": 16,
-    "float32": 32,
-    "float64": 64,
-    "int2": 2,
-    "int4": 4,
-    "uint4": 4,
-    "int8": 8,
-    "uint8": 8,
-    "bool": 8,
-    "int16": 16,
-    "uint16": 16,
-    "int32": 32,
-    "uint32": 32,
-    "int64": 64,
-    "uint64": 64,
-    "complex64": 64,
-    "complex128": 128,
-}
+    "float16": 16, "bfloat16": 16, "float32": 32, "float64": 64, "int2": 2, "int4": 4, "uint4": 4, "int8": 8,
+    "uint8": 8, "bool": 8, "int16": 16, "uint16": 16, "int32": 32, "uint32": 32, "int64": 64, "uint64": 64,
+    "complex64": 64, "complex128": 128,
+}  # fmt: skip
 
 _BIAS_POSITION = {
-    "CONV_2D": 2,
-    "DEPTHWISE_CONV_2D": 2,
-    "FULLY_CONNECTED": 2,
-    "TRANSPOSE_CONV": 3,
-    "CONV_3D": 2,
+    "CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3, "CONV_3D": 2,
     "CONV_3D_TRANSPOSE": 3,
-}
+}  # fmt: skip
 
 _OPAQUE = {
-    "CUSTOM",
-    "DELEGATE",
-    "IF",
-    "WHILE",
-    "CALL",
-    "CALL_ONCE",
-    "LSTM",
-    "RNN",
-    "SVDF",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM",
-    "UNIDIRECTIONAL_SEQUENCE_RNN",
-    "BIDIRECTIONAL_SEQUENCE_LSTM",
-    "BIDIRECTIONAL_SEQUENCE_RNN",
-    "CONCAT_EMBEDDINGS",
-    "DILATE",
-    "RFFT2D",
-}
+    "CUSTOM", "DELEGATE", "IF", "WHILE", "CALL", "CALL_ONCE", "LSTM", "RNN", "SVDF",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN", "CONCAT_EMBEDDINGS", "DILATE", "RFFT2D",
+}  # fmt: skip
 
 
 def elements(shape: Sequence[int]) -> int:

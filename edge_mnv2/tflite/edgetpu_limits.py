@@ -15,51 +15,13 @@ from edge_mnv2.tflite.graph import read
 from edge_mnv2.tflite.ir import ACTIVATION_NONE, Graph, Operator, Tensor
 from edge_mnv2.tflite.model_file import EDGETPU_OP
 
-OPERATORS = frozenset(
-    (
-        "ADD",
-        "AVERAGE_POOL_2D",
-        "CONCATENATION",
-        "CONV_2D",
-        "DEPTHWISE_CONV_2D",
-        "EXPAND_DIMS",
-        "FULLY_CONNECTED",
-        "L2_NORMALIZATION",
-        "LOGISTIC",
-        "LSTM",
-        "MAX_POOL_2D",
-        "MAXIMUM",
-        "MEAN",
-        "MINIMUM",
-        "MUL",
-        "PACK",
-        "PAD",
-        "PADV2",
-        "PRELU",
-        "QUANTIZE",
-        "REDUCE_MAX",
-        "REDUCE_MIN",
-        "RELU",
-        "RELU6",
-        "RELU_N1_TO_1",
-        "RESHAPE",
-        "RESIZE_BILINEAR",
-        "RESIZE_NEAREST_NEIGHBOR",
-        "RSQRT",
-        "SLICE",
-        "SOFTMAX",
-        "SPACE_TO_DEPTH",
-        "SPLIT",
-        "SQUARED_DIFFERENCE",
-        "SQUEEZE",
-        "STRIDED_SLICE",
-        "SUB",
-        "SUM",
-        "TANH",
-        "TRANSPOSE",
-        "TRANSPOSE_CONV",
-    )
-)
+OPERATORS = frozenset((
+    "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "EXPAND_DIMS", "FULLY_CONNECTED",
+    "L2_NORMALIZATION", "LOGISTIC", "LSTM", "MAX_POOL_2D", "MAXIMUM", "MEAN", "MINIMUM", "MUL", "PACK", "PAD",
+    "PADV2", "PRELU", "QUANTIZE", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE",
+    "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "RSQRT", "SLICE", "SOFTMAX", "SPACE_TO_DEPTH", "SPLIT",
+    "SQUARED_DIFFERENCE", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "TANH", "TRANSPOSE", "TRANSPOSE_CONV",
+))  # fmt: skip
 INNERMOST = 3
 """Only so many innermost dimensions of an activation may be greater than 1."""
 
