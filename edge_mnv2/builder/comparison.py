@@ -141,7 +141,7 @@ def tflite_ms(model: bytes) -> float:
 
 
 def onnx_ms(model: bytes) -> Optional[float]:
-    """The same in ONNX Runtime, None where it is not installed."""
+    """The same in ONNX Runtime, in a session as `run` makes it; None where it is not installed."""
     try:
         import onnxruntime
     except ImportError:

@@ -12,35 +12,18 @@ with. Its kernels for x86 without VNNI add pairs of such products in 16 bits and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
 from edge_mnv2.builder.inference import IMAGENET_PICTURES, INPUT, LOGITS, Normalization, Operation, same_zeros
 from edge_mnv2.builder.quantization import Affine, Integers, weight_axis
-from edge_mnv2.errors import UsageError
-from edge_mnv2.installed import extra_hint
 from edge_mnv2.network.network import Network
+from edge_mnv2.tflite.wire_formats import OnnxFile
 
-OPSET, IR_VERSION = 13, 8
-"""Old enough for ONNX Runtime 1.8, the last that JetPack 4 can have; new enough for one scale a channel."""
-
+_FLOAT = 1
 _SHIFT = 128
 """From int8 to uint8: zero points move with the values, so the real values stay."""
-
-
-def onnx_package() -> ModuleType:
-    """The package `onnx`. Raises UsageError where it is not installed."""
-    try:
-        import onnx
-        import onnx.helper
-    except ImportError:
-        raise UsageError(
-            "--format onnx needs the package onnx",
-            hint=f"{extra_hint('onnx')} (64-bit systems only: there are no wheels for 32-bit Arm)",
-        ) from None
-    return onnx
 
 
 def onnx_model(
@@ -52,50 +35,34 @@ def onnx_model(
 ) -> bytes:
     """The ONNX file of `network`, whose operations are `steps`; `integers` are scales and constants of the int8 form.
 
-    `metadata` becomes the file's metadata properties. Raises UsageError without the package `onnx`.
+    `metadata` becomes the file's metadata properties.
     """
-    writer = _Writer(onnx_package(), integers)
-    height, width, channels = network.input
+    writer = _Writer(integers)
     writer.picture(pictures)
     for step in steps:
         writer.operation(step)
     output = writer.head(network)
-    helper, kinds = writer.onnx.helper, writer.onnx.TensorProto
-    graph = helper.make_graph(
-        writer.nodes,
+    return writer.file.serialize(
+        {"image": ("uint8", (1, *network.input))},
+        {output: ("float32", (1, network.outputs))},
         network.name,
-        [helper.make_tensor_value_info("image", kinds.UINT8, (1, height, width, channels))],
-        [helper.make_tensor_value_info(output, kinds.FLOAT, (1, network.outputs))],
-        writer.constants,
+        metadata,
     )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="edge-mnv2"
-    )
-    helper.set_model_props(model, dict(metadata or {}))
-    writer.onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
 
 
 class _Writer:
     """Collects nodes and constants. Activations keep the names that they have in the `.tflite`."""
 
-    def __init__(
-        self, onnx: ModuleType, integers: Optional[tuple[Mapping[str, Affine], Mapping[str, Integers]]]
-    ) -> None:
-        self.onnx = onnx
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+    def __init__(self, integers: Optional[tuple[Mapping[str, Affine], Mapping[str, Integers]]]) -> None:
+        self.file = OnnxFile()
         self._scales: Optional[Mapping[str, Affine]] = integers[0] if integers is not None else None
         self._integers: Mapping[str, Integers] = integers[1] if integers is not None else {}
         self._padded: dict[str, tuple[str, list[int]]] = {}
-
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], output, **attributes))
-        return output
+        self._relu6: Optional[tuple[str, str]] = None
+        self.node = self.file.node
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(values, order="C"), name))
-        return name
+        return self.file.constant(values, name)
 
     def picture(self, pictures: Normalization) -> None:
         """From `image` to `INPUT`: channels first, normalized."""
@@ -103,7 +70,7 @@ class _Writer:
         if self._scales is not None:
             self.node("DequantizeLinear", [turned, *self._affine(INPUT, self._scales[INPUT])], INPUT)
             return
-        numbers = self.node("Cast", [turned], "image.float", to=self.onnx.TensorProto.FLOAT)
+        numbers = self.node("Cast", [turned], "image.float", to=_FLOAT)
         mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in (pictures.mean, pictures.std))
         scale = self.constant("image.scale", (1.0 / (255.0 * std)).astype(np.float32))
         shift = self.constant("image.shift", (-mean / std).astype(np.float32))
@@ -185,11 +152,10 @@ class _Writer:
         return "Relu" if step.activation == "relu" else "Clip"
 
     def _limits(self) -> tuple[str, str]:
-        names = ("relu6.low", "relu6.high")
-        if not any(constant.name == names[0] for constant in self.constants):
-            for name, value in zip(names, (0.0, 6.0)):
-                self.constant(name, np.array(value, np.float32))
-        return names
+        if self._relu6 is None:
+            low, high = (np.array(value, np.float32) for value in (0.0, 6.0))
+            self._relu6 = self.constant("relu6.low", low), self.constant("relu6.high", high)
+        return self._relu6
 
     def _finish(self, step: Operation, result: str) -> None:
         """Quantize and dequantize `result` in the integer form; logits become a row."""

@@ -48,10 +48,6 @@ def build(request: BuildRequest, say: Say = lambda _: None) -> BuildReport:
     DownloadError where the ImageNet weights cannot be had.
     """
     request.check()
-    if request.format == "onnx":
-        from edge_mnv2.builder.onnx_model import onnx_package
-
-        onnx_package()
     network, weights = _network(request, say)
     request = replace(request, task=network.head.task, resolution=network.input[0])
     pictures = _pictures(request, weights, say)

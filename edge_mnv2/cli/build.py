@@ -50,7 +50,7 @@ def build(
     unit: Optional[str] = option("unit", "A regression's unit, for people."),
     floating: bool = flag("float", "A float model instead of a full-integer one."),
     target: str = option("target", "cpu, or edgetpu to check its limits too.", default="cpu"),
-    format: str = option("format", "tflite, or onnx (extra onnx).", default="tflite"),
+    format: str = option("format", "tflite or onnx.", default="tflite"),
     input_type: str = option("input-type", "Of an integer .tflite: uint8 or int8.", default="uint8"),
     output_type: str = option("output-type", "Of an integer .tflite: int8 or float32.", default="int8"),
     report: Optional[Path] = option("report", "Write a page with each layer's signal to noise.", File("FILE.html")),

@@ -248,10 +248,10 @@ class OnnxFile:
         self._nodes.append(_message(*names, (2, output), (3, output), (4, kind), *((5, one) for one in listed)))
         return output
 
-    def constant(self, values: np.ndarray) -> str:
-        """A tensor with the shape, dtype and content of `values`."""
+    def constant(self, values: np.ndarray, name: str = "") -> str:
+        """A tensor with the shape, dtype and content of `values`; its name is made up where none is asked for."""
         values = np.asarray(values, order="C")
-        name = f"c{len(self._constants)}"
+        name = name or f"c{len(self._constants)}"
         shape = ((1, n) for n in values.shape)
         self._constants.append(_message(*shape, (2, _TYPES[values.dtype.name]), (8, name), (9, values.tobytes())))
         return name
@@ -261,18 +261,23 @@ class OnnxFile:
         return self.constant(np.array(value, np.float32))
 
     def serialize(
-        self, inputs: Mapping[str, tuple[str, Sequence[int]]], outputs: Mapping[str, tuple[str, Sequence[int]]]
+        self,
+        inputs: Mapping[str, tuple[str, Sequence[int]]],
+        outputs: Mapping[str, tuple[str, Sequence[int]]],
+        name: str = "main",
+        properties: Optional[Mapping[str, str]] = None,
     ) -> bytes:
-        """The file; `inputs` and `outputs` are name → (dtype, shape)."""
+        """The file; `inputs` and `outputs` are name → (dtype, shape), `properties` the file's metadata."""
         graph = _message(
             *((1, node) for node in self._nodes),
-            (2, "main"),
+            (2, name),
             *((5, constant) for constant in self._constants),
-            *((11, _value(name, *described)) for name, described in inputs.items()),
-            *((12, _value(name, *described)) for name, described in outputs.items()),
+            *((11, _value(one, *described)) for one, described in inputs.items()),
+            *((12, _value(one, *described)) for one, described in outputs.items()),
         )
         operators = _message((1, ""), (2, OPSET))
-        return _message((1, IR_VERSION), (2, "edge-mnv2"), (7, graph), (8, operators))
+        listed = ((14, _message((1, key), (2, value))) for key, value in (properties or {}).items())
+        return _message((1, IR_VERSION), (2, "edge-mnv2"), (7, graph), (8, operators), *listed)
 
 
 def _value(name: str, dtype: str, shape: Sequence[int]) -> bytes:
