@@ -120,11 +120,14 @@ def _open(
         name = opened_by_run.model
         opened.append((name, opened_by_run.classifiers[0], resolve(request.model or name)))
         notes += opened_by_run.notes
-    cpu = [request.model] if request.accelerator is None else []
-    for model in [*cpu, *([request.against] if request.against is not None else [])]:
+    models = [(request.model, request.options)] if request.accelerator is None else []
+    if request.against is not None:
+        # How pictures go in is said about --model; names and task are those of the pictures.
+        models.append((request.against, ModelOptions(labels=request.options.labels, task=request.options.task)))
+    for model, options in models:
         # The decoders fit the pictures: the classifier must take them as they come.
         classifier, resolved, said = open_classifier(
-            model, request.options, runtime=request.runtime, threads=request.threads, resize="stretch"
+            model, options, runtime=request.runtime, threads=request.threads, resize="stretch"
         )
         stack.callback(classifier.close)
         opened.append((resolved.name, classifier, resolved))

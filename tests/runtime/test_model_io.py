@@ -286,6 +286,18 @@ def test_evaluate_knows_two_classes_of_one_sigmoid(tmp_path: Path, run: Run) -> 
     assert code == 0 and json.loads(out)["top1"] == 1.0, err
 
 
+def test_what_is_said_of_a_model_is_not_said_of_the_one_that_it_is_compared_with(tmp_path: Path, run: Run) -> None:
+    silent = saved(tmp_path, Net().body(2.0, -1.0).softmax().write(), "silent.tflite")
+    speaking = saved(tmp_path, Net().arithmetic("MUL", 1 / 127.5).arithmetic("ADD", -1.0).body().softmax().write())
+    for number, colour in enumerate(((200, 90, 30), (30, 90, 200), (30, 140, 99))):
+        (tmp_path / "set" / str(number)).mkdir(parents=True)
+        Image.new("RGB", (30, 20), colour).save(tmp_path / "set" / str(number) / "p.png")
+    options = ("--model", silent, "--against", speaking, "--input-range", "0,1", "--json")
+    code, out, err = run("evaluate", tmp_path / "set", *options)
+    assert code == 0 and "assumed" not in err, err
+    assert json.loads(out)["agreement"] == 1.0
+
+
 @pytest.mark.parametrize("command", ["classify", "run", "evaluate", "inspect"])
 def test_one_number_is_asked_about(command: str, tmp_path: Path, run: Run) -> None:
     path = saved(tmp_path, one_output(None))
