@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -211,6 +212,9 @@ class Session:
             self.chosen.source.description,
             self.request.settings.profile,
         )
+        # What was loaded stays: from here on nobody looks for garbage among it.
+        gc.freeze()
+        gc.enable()
         try:
             self.ended = self.loop.run()
         except AcceleratorError as error:

@@ -34,7 +34,7 @@ class RunModel:
         self._settings = settings
         self._on_tpu_loss = on_tpu_loss
         self._spare = spare
-        self.classifiers: Classifiers = open_classifiers(settings, on_tpu_loss, spare=spare)
+        self.classifiers: Classifiers = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True)
         self.swaps = 0
         self._former_losses = 0
 
@@ -64,7 +64,7 @@ class RunModel:
         runtime = dataclasses.replace(self._settings.runtime, model=model)
         settings = dataclasses.replace(self._settings, runtime=runtime, model=ModelOptions())
         workers = len(self.classifiers.classifiers)
-        return open_classifiers(settings, self._on_tpu_loss, workers=workers, spare=self._spare)
+        return open_classifiers(settings, self._on_tpu_loss, workers=workers, spare=self._spare, fastest=True)
 
     def decider(self, classifier: Optional[Classifier] = None) -> Optional[Decider]:
         """What decides on the classes of `classifier`; None where scores are values and no class can be present.

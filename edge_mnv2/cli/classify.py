@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -31,6 +32,7 @@ def classify(
     opened = open_classifiers(resolved, workers=1)
     for sentence in opened.notes:
         typer.echo(sentence, err=True)
+    gc.enable()
     rows: list[dict[str, Any]] = []
     failed = 0
     with opened:

@@ -168,7 +168,7 @@ class OpenClassifiers:
         missing = setting.workers - len(classifiers)
         if missing > 0:
             before, began = resident_mb(), time.monotonic()
-            opened = open_classifiers(with_setting(self._settings, setting), "exit", workers=missing)
+            opened = open_classifiers(with_setting(self._settings, setting), "exit", workers=missing, fastest=True)
             held.append(self._stack.enter_context(opened))
             self._load_ms.setdefault(key, (time.monotonic() - began) * 1e3 / missing)
             classifiers += opened.classifiers

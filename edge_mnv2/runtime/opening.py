@@ -122,9 +122,19 @@ def open_classifier(
     if runtime != "auto":
         runtime, notes = contest.chosen(resolved.path, runtime, threads)
     classifier = Classifier.open(
-        resolved.path, spec=model_spec(resolved, options, resize), runtime=runtime, threads=threads, top_k=top_k
+        resolved.path,
+        spec=model_spec(resolved, options, resize),
+        runtime=runtime,
+        threads=threads,
+        top_k=top_k,
+        verified=_verified(resolved),
     )
     return classifier, resolved, [*notes, *classifier.notes]
+
+
+def _verified(model: Resolved) -> bool:
+    """Whether its sha256 is that of a registry: then its structure needs no second look."""
+    return model.entry is not None and model.entry.runs_on == "cpu"
 
 
 def chosen_resize(settings: Settings) -> Optional[str]:
@@ -138,9 +148,11 @@ def open_classifiers(
     *,
     workers: Optional[int] = None,
     spare: int = 0,
+    fastest: bool = False,
 ) -> Classifiers:
     """The classifiers that the settings ask for. `on_tpu_loss`: "cpu" or "exit"; `workers` overrides the settings;
-    `auto` threads leave `spare` CPUs to others.
+    `auto` threads leave `spare` CPUs to others. `fastest`: "auto" is the runtime that won the contest here, or one is
+    to be held; for what runs long, as other runtimes take a second to start.
 
     Raises as `open_classifier`, and AcceleratorError where an accelerator was asked for by name and cannot be used.
     """
@@ -173,7 +185,7 @@ def open_classifiers(
     with settings.blamed("runtime.backend"):
         candidates(plan.cpu.path, settings.runtime.backend)
     try:
-        opened = _on_cpu(plan.cpu, delegate.mode != "none", settings, threads, workers)
+        opened = _on_cpu(plan.cpu, delegate.mode != "none", settings, threads, workers, fastest)
     except NamedRuntimeMissing as error:
         with settings.blamed("runtime.backend"):
             raise error
@@ -181,16 +193,27 @@ def open_classifiers(
     return opened
 
 
-def _on_cpu(model: Resolved, accelerate: bool, settings: Settings, threads: int, workers: int) -> Classifiers:
+def _on_cpu(
+    model: Resolved, accelerate: bool, settings: Settings, threads: int, workers: int, fastest: bool
+) -> Classifiers:
     """`workers` classifiers by a runtime alone, warmed up."""
     spec, top_k = _spec(model, settings), settings.output.top_k
-    runtime, notes = contest.chosen(model.path, settings.runtime.backend, threads, accelerate)
-    undecided = runtime == "auto" and contest.wanted(model.path, threads, accelerate)
+    runtime, undecided = settings.runtime.backend, False
+    notes: list[str] = []
+    if runtime != "auto" or fastest:
+        runtime, notes = contest.chosen(model.path, runtime, threads, accelerate)
+        undecided = runtime == "auto" and contest.wanted(model.path, threads, accelerate)
     classifiers: list[Classifier] = []
     try:
         for _ in range(workers):
             one = Classifier.open(
-                model.path, spec=spec, runtime=runtime, threads=threads, accelerate=accelerate, top_k=top_k
+                model.path,
+                spec=spec,
+                runtime=runtime,
+                threads=threads,
+                accelerate=accelerate,
+                top_k=top_k,
+                verified=_verified(model),
             )
             classifiers.append(one)
             one.warm_up()

@@ -334,7 +334,6 @@ LATE_FAULTS = {
     "camera: {source: nope.mp4}": ("camera.source", ["--source", "nope.mp4"], 4),
     "camera: {source: 'ftp://a/b'}": ("camera.source", ["--source", "ftp://a/b"], 2),
     "runtime: {backend: tflite-runtime}": ("runtime.backend", ["--runtime", "tflite-runtime"], 2),
-    "runtime: {backend: onnxruntime}": ("runtime.backend", ["--runtime", "onnxruntime"], 2),
 }
 
 
