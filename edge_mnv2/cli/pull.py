@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
 from edge_mnv2.cli.command import Command
-from edge_mnv2.cli.options import JSON, argument, flag, option
+from edge_mnv2.cli.options import JSON, argument, changed, flag, option
 from edge_mnv2.cli.terminal import json_text
 from edge_mnv2.errors import PARTIAL, DownloadError, EdgeMnv2Error, UsageError
 from edge_mnv2.settings.kinds import Duration, Whole
+from edge_mnv2.settings.option import variable
 
 if TYPE_CHECKING:
     from edge_mnv2.zoo.entry import Entry
@@ -29,6 +31,7 @@ def pull(
         "timeout", "Give a server up that is silent or slower than 512 bytes/s for so long (default 20).", Duration()
     ),
     retries: Optional[int] = option("retries", "Attempts at one server after the first (default 3).", Whole(0, 100)),
+    ca: Optional[str] = changed("ca"),
     as_json: bool = JSON,
 ) -> None:
     """Download models into the cache and verify them."""
@@ -36,6 +39,9 @@ def pull(
     from edge_mnv2.zoo.pull import pull_all
     from edge_mnv2.zoo.web import Limits
 
+    if ca is not None:
+        # Registry, models and what builds them: everything that this process downloads.
+        os.environ[variable("ca")] = ca
     if not names and not everything:
         raise UsageError("nothing to pull", hint="give a name from `edge-mnv2 models list`, or --all")
     known = registry.load(refresh=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import http.client
+import os
 import queue
 import socket
 import ssl
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
 from urllib.parse import urlsplit
 
-from edge_mnv2 import __version__
+from edge_mnv2 import __version__, certificates
 from edge_mnv2.errors import DownloadError
 from edge_mnv2.files import text_content
 from edge_mnv2.zoo.entry import without_credentials
@@ -84,7 +85,10 @@ class Unreachable(Exception):
 
 
 def open_session() -> requests.Session:
-    """A session that trusts the system's CAs beside those of `requests`, and takes proxies from the environment."""
+    """A session that trusts the system's CAs beside those of `requests`, and the one of `--ca` (EDGE_MNV2_CA).
+
+    It takes proxies from the environment. Raises UsageError where `--ca` names no certificate.
+    """
     try:
         import requests
     except ImportError:
@@ -95,6 +99,7 @@ def open_session() -> requests.Session:
     # urllib3's own context: before version 2 it compares host names itself, and Python's default one is in its way.
     context = create_urllib3_context()
     context.load_default_certs()
+    certificates.context(os.environ.get("EDGE_MNV2_CA") or None, checked=context)
 
     class SystemTrust(HTTPAdapter):
         def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
@@ -263,7 +268,7 @@ def _tls_reason(host: str, causes: list[BaseException]) -> Unreachable:
             f"TLS: {text or _last_words(causes)} ({host})", hint=f"{clock}: set it (`sudo timedatectl set-ntp true`)"
         )
     if text:
-        hint = f"{clock}; is that right? For a CA of your own set REQUESTS_CA_BUNDLE or SSL_CERT_FILE"
+        hint = f"{clock}; is that right? A CA of your own: --ca FILE or EDGE_MNV2_CA, REQUESTS_CA_BUNDLE, SSL_CERT_FILE"
         return Unreachable(f"TLS: {text} ({host})", hint=hint)
     return Unreachable(f"TLS: {_last_words(causes)} ({host})", hint=f"{clock}; is that right?")
 

@@ -20,7 +20,7 @@ trustme = pytest.importorskip("trustme", reason="trustme, which makes certificat
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "EDGE_MNV2_CA"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -40,7 +40,7 @@ def _pull(
             return None, str(error)
 
 
-@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "EDGE_MNV2_CA"])
 def test_a_ca_of_ones_own_is_trusted(
     variable: str, body: bytes, tmp_path: Path, limits: Limits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
