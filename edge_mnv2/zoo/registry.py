@@ -169,6 +169,12 @@ def _from_url(address: str, refresh: bool) -> SharedRegistry:
         try:
             data = _fetched(url, shown, wanted)
             _keep(copy, data)
+            parts = urlsplit(url)
+            if parts.scheme == "http" and wanted is None and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+                registry.notes.append(
+                    f"{shown} comes unencrypted, so anybody on the way can change it: use https, or pin it with "
+                    f"#sha256={hashlib.sha256(data).hexdigest()}"
+                )
         except DownloadError as error:
             registry.unreachable = error if data is None else None
             registry.notes.append(f"{error.message}{'; the copy of the last time serves' if data else ''}")

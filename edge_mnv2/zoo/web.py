@@ -116,7 +116,8 @@ def open_session() -> requests.Session:
 
 
 def ask(session: requests.Session, url: str, limits: Limits, headers: Optional[dict] = None) -> requests.Response:
-    """GET `url` up to the body. Raises Unreachable; a status is not looked at."""
+    """GET `url` up to the body. Raises Unreachable, also where a redirect leads from https to http; a status is not
+    looked at."""
     import requests
 
     def get() -> requests.Response:
@@ -125,13 +126,18 @@ def ask(session: requests.Session, url: str, limits: Limits, headers: Optional[d
     # The read timeout counts from byte to byte: a server that drips its headers needs a limit of its own.
     limit = limits.connect_s + 2 * limits.read_s
     try:
-        return _within(limit, get)
+        response = _within(limit, get)
     except TimeoutError:
         raise Unreachable(f"no answer from {_host(url)} within {limit:g} s", silent=True) from None
     except requests.RequestException as error:
         raise _explained(url, error, limits) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise Unreachable(f"{type(error).__name__}: {error}") from error
+    schemes = [urlsplit(one.url).scheme for one in (*response.history, response)]
+    if ("https", "http") in zip(schemes, schemes[1:]):
+        response.close()
+        raise Unreachable(f"{_host(url)} redirects from https to http ({without_credentials(response.url)})")
+    return response
 
 
 def chunks(response: requests.Response, limits: Limits) -> Iterator[bytes]:

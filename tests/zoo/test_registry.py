@@ -308,6 +308,21 @@ class TestFromAServer:
         with pytest.raises(ProfileError, match="sha256=HEX"):
             registry.load()
 
+    def test_an_unencrypted_registry_without_a_pin_is_said(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A proxy stands for the network: the address is no loopback one."""
+        monkeypatch.setenv("http_proxy", self.url.rpartition("/kit/")[0])
+        self.files.update({f"http://models.example{path}": content for path, content in self.files.items()})
+        monkeypatch.setenv("EDGE_MNV2_REGISTRY", "http://models.example/kit/registry.yaml")
+        known = registry.load(refresh=True)
+        digest = hashlib.sha256(self.files["/kit/registry.yaml"]).hexdigest()
+        assert "parts" in known and "comes unencrypted" in caplog.text and f"#sha256={digest}" in caplog.text
+        caplog.clear()
+        monkeypatch.setenv("EDGE_MNV2_REGISTRY", f"http://models.example/kit/registry.yaml#sha256={digest}")
+        registry.load(refresh=True)
+        assert "unencrypted" not in caplog.text
+
     def test_labels_are_pinned_too(self) -> None:
         from edge_mnv2.zoo.pull import fetch
 

@@ -91,3 +91,26 @@ def test_a_bundle_that_is_not_there(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
     _, text = _pull(body, tmp_path, limits)
     assert "/no/such/bundle.pem" in text
+
+
+def test_a_redirect_from_https_to_http_is_refused(
+    body: bytes, tmp_path: Path, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with serving(context) as secure, serving() as plain:
+        plain.answer = whole(body)
+        secure.answer = lambda handler, turn: handler.reply(b"", 302, Location=f"{plain.url}/parts.tflite")
+        url = secure.url.replace("http:", "https:")
+        with pytest.raises(DownloadError, match="redirects from https to http") as caught:
+            pull.pull(url_entry(f"{url}/parts.tflite", body=body), limits=limits)
+        assert "/parts.tflite" in str(caught.value)
+        # The other way round nothing is lost.
+        secure.answer, plain.answer = (
+            whole(body),
+            lambda handler, turn: handler.reply(b"", 302, Location=f"{url}/parts.tflite"),
+        )
+        assert pull.pull(url_entry(f"{plain.url}/parts.tflite", body=body), limits=limits).path.read_bytes() == body
