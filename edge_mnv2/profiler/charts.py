@@ -139,32 +139,18 @@ def soak_rate(points: Sequence[Point]) -> str:
     return fragment(chart, "Frame rate over time")
 
 
-def soak_heat(points: Sequence[Point]) -> str:
-    """Temperature over time, "" where it is not known."""
-    return _curve(points, "Temperature over time", "°C", lambda point: point.temp_c)
-
-
-def soak_clock(points: Sequence[Point]) -> str:
-    """The CPU's clock over time, "" where it is not known."""
-    return _curve(points, "CPU clock over time", "MHz", lambda point: point.cpu_mhz)
-
-
-def soak_power(points: Sequence[Point]) -> str:
-    """What the board drew over time, "" where no sensor tells."""
-    return _curve(points, "Power over time", "W", lambda point: point.power_w)
-
-
-def _curve(points: Sequence[Point], title: str, what: str, value: Callable[[Point], Optional[float]]) -> str:
+def soak_curve(points: Sequence[Point], title: str, unit_of_value: str, value: str) -> str:
+    """The field `value` of the points over time, "" where it is not known."""
     import pygal
 
     unit, scale = _time_unit(points)
-    pairs = _pairs(points, scale, value)
+    pairs = _pairs(points, scale, lambda point: getattr(point, value))
     if not pairs:
         return ""
     chart = pygal.XY(
-        x_title=unit, y_title=what, show_dots=True, dots_size=1.5, show_legend=False, **options(height=220)
+        x_title=unit, y_title=unit_of_value, show_dots=True, dots_size=1.5, show_legend=False, **options(height=220)
     )
-    chart.add(what, pairs, formatter=_hover(what, unit))
+    chart.add(unit_of_value, pairs, formatter=_hover(unit_of_value, unit))
     return fragment(chart, title)
 
 

@@ -28,6 +28,13 @@ _STAGES = (
 )
 
 
+_CURVES = (
+    ("Temperature over time", "°C", "temp_c"),
+    ("CPU clock over time", "MHz", "cpu_mhz"),
+    ("Power over time", "W", "power_w"),
+)
+
+
 def render(result: Profiled) -> str:
     """The page as HTML."""
     document = result.document()
@@ -113,7 +120,7 @@ def _soak(result: Profiled) -> str:
     if soak is None or not soak.points:
         return ""
     parts = [section("Soak", charts.soak_rate(soak.points), _sentence(soak.verdict))]
-    curves = [draw(soak.points) for draw in (charts.soak_heat, charts.soak_clock, charts.soak_power)]
+    curves = [charts.soak_curve(soak.points, *curve) for curve in _CURVES]
     parts += [scroll(curve) for curve in curves if curve]
     rows = [
         [
