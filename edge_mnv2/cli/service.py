@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -137,6 +138,9 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
             devices=table.service_devices(model, settings.runtime.backend),
             edgetpu=settings.runtime.delegate != "none",
         )
+        if settings.runtime.delegate.startswith("external:"):
+            # Nobody knows what device files its driver opens.
+            requirements = replace(requirements, pipeline=True)
     return Unit(
         name=name,
         words=[str(program()), "run", *words],

@@ -88,7 +88,8 @@ class Classifiers:
     def seconds(self) -> Optional[dict[str, float]]:
         """Seconds that "tpu" and "cpu" were in use, summed over the workers; None where there was no choice."""
         used = [one.interpreter.seconds for one in self.classifiers if hasattr(one.interpreter, "seconds")]
-        return {name: round(sum(each[name] for each in used), 1) for name in ("tpu", "cpu")} if used else None
+        seconds = {name: round(sum(each[name] for each in used), 1) for name in (used[0] if used else ())}
+        return {name: value for name, value in seconds.items() if value or name != "external"} or None
 
     @property
     def description(self) -> str:

@@ -20,21 +20,25 @@ from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
+_EXTERNAL = "external:"
 _FORM = re.compile(r"edgetpu(?::(usb|pci))?(?::([0-9]{1,3}))?")
 
 
 @dataclass(frozen=True)
 class DelegateSpec:
-    """`mode` is "none", "auto" or "edgetpu"; `kind` ("usb", "pci") and `index` narrow the choice among several."""
+    """`mode` is "none", "auto", "edgetpu" or "external"; `kind` ("usb", "pci") and `index` narrow the choice among
+    several Edge TPUs; `library` and `options` are those of an external delegate."""
 
     mode: str
     kind: Optional[str] = None
     index: Optional[int] = None
+    library: Optional[str] = None
+    options: tuple[tuple[str, str], ...] = ()
 
     @property
     def required(self) -> bool:
         """Whether an unusable accelerator is an error."""
-        return self.mode == "edgetpu"
+        return self.mode in ("edgetpu", "external")
 
     @property
     def option(self) -> str:
@@ -42,12 +46,16 @@ class DelegateSpec:
         return (self.kind or "") + ("" if self.index is None else f":{self.index}")
 
     def __str__(self) -> str:
+        if self.library is not None:
+            return ",".join([f"{self.mode}:{self.library}", *(f"{key}={value}" for key, value in self.options)])
         parts = [self.mode, self.kind, None if self.index is None else str(self.index)]
         return ":".join(part for part in parts if part is not None)
 
 
 def parse(text: str) -> DelegateSpec:
-    """Read `none`, `auto` or `edgetpu[:N|:usb[:N]|:pci[:N]]`. Raises UsageError."""
+    """Read `none`, `auto`, `edgetpu[:N|:usb[:N]|:pci[:N]]` or `external:PATH[,key=value...]`. Raises UsageError."""
+    if text.strip().lower().startswith(_EXTERNAL):
+        return _parse_external(text.strip())
     wanted = text.strip().lower()
     if wanted in ("none", "auto"):
         return DelegateSpec(wanted)
@@ -55,7 +63,7 @@ def parse(text: str) -> DelegateSpec:
     if match is None:
         raise UsageError(
             f"--delegate {text}: no such delegate",
-            hint="none, auto, edgetpu, edgetpu:N, edgetpu:usb[:N], edgetpu:pci[:N]",
+            hint="none, auto, edgetpu, edgetpu:N, edgetpu:usb[:N], edgetpu:pci[:N], external:PATH[,key=value...]",
         )
     kind, index = match.groups()
     return DelegateSpec("edgetpu", kind, None if index is None else int(index))
@@ -65,6 +73,15 @@ USB_BEFORE_FIRMWARE = ("1a6e", "089a")
 USB_READY = ("18d1", "9302")
 
 _USB = "sys/bus/usb/devices"
+
+
+def _parse_external(text: str) -> DelegateSpec:
+    path, *rest = text[len(_EXTERNAL) :].split(",")
+    pairs = [part.partition("=") for part in rest]
+    if not path or not all(key and equals for key, equals, _ in pairs):
+        raise UsageError(f"--delegate {text}", hint="external:PATH[,key=value...]")
+    options = tuple((key.strip(), value.strip()) for key, _, value in pairs)
+    return DelegateSpec("external", library=str(Path(path).expanduser()), options=options)
 
 
 def present(root: Union[Path, str] = "/") -> list[str]:
@@ -203,6 +220,10 @@ def choose(
     name. Raises ModelError (a compiled model that nothing here can run), AcceleratorError (`edgetpu` asked for, and no
     compiled model).
     """
+    if spec.mode == "external":
+        # It runs ordinary models, and the CPU goes on with the same one.
+        model = models.resolve(request or DEFAULT_MODEL)
+        return Plan(model if fall_back else None, model)
     use_tpu = spec.required or (spec.mode == "auto" and attached)
     if request is None:
         return _default(spec, models, fall_back) if use_tpu else Plan(models.resolve(DEFAULT_MODEL))

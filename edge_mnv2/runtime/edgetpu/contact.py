@@ -54,6 +54,8 @@ class Target:
     model: Optional[str] = None
     runtime: str = "auto"
     threads: int = 1
+    options: tuple[tuple[str, str], ...] = ()
+    """What an external delegate is told."""
 
 
 class Worker:
@@ -93,6 +95,8 @@ class Worker:
             "model": target.model,
             "runtime": target.runtime,
             "threads": target.threads,
+            "options": dict(target.options) if target.library.external else None,
+            "name": target.name,
         }
         with contextlib.suppress(OSError):
             self._connection.send(json.dumps(order).encode())
@@ -269,8 +273,6 @@ class TpuInterpreter:
     still be read from `inputs_set` then. `cpu_operators` is how many operators of the compiled graph the CPU runs.
     """
 
-    engine = "tpu"
-
     def __init__(self, target: Target, limits: Optional[dict[str, float]] = None) -> None:
         self._worker = first_contact(target, limits)
         ready = self._worker.ready
@@ -279,6 +281,7 @@ class TpuInterpreter:
         self.cpu_operators: int = ready["cpu_operators"]
         self.threads = target.threads
         self.delegate = target.name
+        self.engine = "external" if target.library.external else "tpu"
         self.inputs = [_spec(described) for described in ready["inputs"]]
         self.outputs = [_spec(described) for described in ready["outputs"]]
         arrays = views(self._worker.memory(), self.inputs + self.outputs)

@@ -67,6 +67,8 @@ class Library:
     clock: Optional[str] = None
     problem: Optional[str] = None
     fix: Optional[str] = None
+    external: bool = False
+    """Another delegate than libedgetpu, named on the command line."""
 
     @property
     def by_hand(self) -> bool:
@@ -93,6 +95,15 @@ def find(root: Union[Path, str] = "/", environment: Optional[Mapping[str, str]] 
     for path, shown, source in _candidates(system, environment):
         return _with_package(_examined(path, shown, source), system)
     return None
+
+
+def external(path: str) -> Library:
+    """The library of an external delegate, looked at like libedgetpu."""
+    if not Path(path).is_file():
+        return Library(path, "--delegate", problem=f"{path}: no such library", fix="name the delegate's .so file")
+    examined = _examined(Path(path), path, "--delegate")
+    problem = examined.problem.replace("Edge TPU", "TensorFlow Lite") if examined.problem else None
+    return replace(examined, external=True, problem=problem, fix=problem and "name the delegate's own .so file")
 
 
 def _named(name: str) -> Library:
@@ -251,6 +262,10 @@ class Ending:
 def explain(ending: Ending, library: Library, runtime: str, device: str) -> AcceleratorError:
     """The error for `ending`, with the native one as its cause. `runtime` is "package version"."""
     error = _error(ending, library, runtime, device)
+    if library.external:
+        text = error.message.replace("opens no Edge TPU", "refuses").replace("Edge TPU", "accelerator")
+        kind = AcceleratorLost if isinstance(error, AcceleratorLost) else AcceleratorError
+        error = kind(text, hint="does it belong to this version of the runtime, and to this board?")
     if ending.kind is not None:
         error.__cause__ = _CAUSES.get(ending.kind, RuntimeError)(ending.text)
     return error

@@ -80,6 +80,13 @@ class DeviceLock:
         self.release()
 
 
+class Shared(DeviceLock):
+    """No lock at all, for what several processes may use at once."""
+
+    def acquire(self, device: str) -> bool:  # noqa: ARG002 - as the lock has it
+        return False
+
+
 def _lock_folder() -> Path:
     if named := os.environ.get(_LOCK_FOLDER):
         return Path(named).expanduser()
@@ -141,7 +148,7 @@ def open_supervised(
     A device that another process uses is waited for, on the CPU, where there is a `cpu` model; DeviceHeld is raised
     where there is none. Raises AcceleratorError where no device can be used.
     """
-    driver = find_library(root)
+    driver = find_library(root) if spec.library is None else usable(library.external(spec.library))
     opened: list[SupervisedInterpreter] = []
     held: list[tuple[Device, DeviceHeld]] = []
     refused: list[AcceleratorError] = []
@@ -203,6 +210,11 @@ def find_library(root: Union[Path, str] = "/") -> Library:
     driver = library.find(root)
     if driver is None:
         raise AcceleratorError("libedgetpu.so.1, the Edge TPU library, is not installed", hint=checks.INSTALL)
+    return usable(driver)
+
+
+def usable(driver: Library) -> Library:
+    """`driver`, where nothing is wrong with the file. Raises AcceleratorError."""
     if driver.problem:
         raise AcceleratorError(driver.problem, hint=driver.fix)
     return driver
@@ -219,6 +231,11 @@ def _devices(
 ) -> Iterator[Device]:
     """Devices that `spec` allows, in the order in which they are to be tried."""
     base = Target(driver, "edgetpu", model=str(compiled) if compiled else None, runtime=runtime, threads=threads)
+    if driver.external:
+        # What it runs on is its own business, and may be shared.
+        named = replace(base, name=f"external:{Path(driver.path).name}", options=spec.options)
+        yield from (Device(named, Shared("external")) for _ in range(count))
+        return
     attached = discovery.find(root, held=False)
     if not attached:
         yield from _unlisted(spec, base, count)
@@ -299,7 +316,7 @@ def _supervised(
             attached=_attached(device, root),
             put_down=device.lock.release,
         )
-        if tpu is not None:
+        if tpu is not None and not device.target.library.external:
             supervised.notes.append(share_text(tpu.cpu_operators, None if twin is None else twin.operator_count()))
         return supervised
     except BaseException:

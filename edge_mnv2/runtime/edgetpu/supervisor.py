@@ -66,7 +66,8 @@ class SupervisedInterpreter:
         self._retry: Optional[threading.Thread] = None
         self._failures = 0
         self._since = self._opened_at = time.monotonic()
-        self._seconds = {"tpu": 0.0, "cpu": 0.0}
+        self._title = "Edge TPU" if name.startswith("edgetpu") else name
+        self._seconds = {"tpu": 0.0, "cpu": 0.0, "external": 0.0}
         self._used_tpu = tpu is not None
         self._last_reason = ""
         if tpu is not None and cpu is not None:
@@ -144,7 +145,7 @@ class SupervisedInterpreter:
         self.losses += 1
         if self._cpu is None:
             lost.close()
-            raise AcceleratorError(f"Edge TPU lost: {error.message}", hint=error.hint) from error
+            raise AcceleratorError(f"{self._title} lost: {error.message}", hint=error.hint) from error
         for position, values in enumerate(lost.inputs_set):
             self._cpu.set_input(values, position)
         now = time.monotonic()
@@ -152,7 +153,8 @@ class SupervisedInterpreter:
             self._failures = 0
         self._switch(self._cpu)
         log.warning(
-            "Edge TPU lost: %s; the CPU goes on and the TPU is tried again%s",
+            "%s lost: %s; the CPU goes on and it is tried again%s",
+            self._title,
             error.message,
             f" ({error.hint})" if error.hint and error.message != self._last_reason else "",
         )
@@ -165,7 +167,7 @@ class SupervisedInterpreter:
         self._opened_at = time.monotonic()
         self._used_tpu = True
         self._switch(self._tpu)
-        log.info("Edge TPU back: %s is in use again", self.name)
+        log.info("%s back: %s is in use again", self._title, self.name)
 
     def _switch(self, engine: Union[TpuInterpreter, Interpreter]) -> None:
         now = time.monotonic()
@@ -191,7 +193,7 @@ class SupervisedInterpreter:
                 continue
             except Exception as error:
                 self._failures += 1
-                log.debug("the Edge TPU is not back yet: %s", error)
+                log.debug("%s is not back yet: %s", self._title, error)
                 continue
             self._failures += 1
             try:

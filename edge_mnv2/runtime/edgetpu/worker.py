@@ -37,8 +37,10 @@ class _Device(ctypes.Structure):
     _fields_ = (("type", ctypes.c_int), ("path", ctypes.c_char_p))
 
 
-def load_delegate(library: str, option: str = "", runtime: str = "auto") -> Any:
-    """The runtime's own delegate object for `device=option`.
+def load_delegate(
+    library: str, option: str = "", runtime: str = "auto", options: Optional[dict[str, str]] = None
+) -> Any:
+    """The runtime's own delegate object for `device=option`, or for the `options` of an external delegate.
 
     Raises AcceleratorError, with the native error as its cause: OSError (no such library, or not one), AttributeError
     (a library without the delegate's functions), ValueError (the library refuses; its text is often empty),
@@ -50,9 +52,9 @@ def load_delegate(library: str, option: str = "", runtime: str = "auto") -> Any:
         native = ctypes.CDLL(library)
         for symbol in PLUGIN_SYMBOLS:
             getattr(native, symbol.decode())
-        return module.load_delegate(library, {"device": option})
+        return module.load_delegate(library, {"device": option} if options is None else options)
     except (OSError, AttributeError, ValueError, RuntimeError) as error:
-        raise AcceleratorError(f"the Edge TPU library {library} gives no delegate: {first_line(error)}") from error
+        raise AcceleratorError(f"the library {library} gives no delegate: {first_line(error)}") from error
 
 
 def library_version(library: str) -> str:
@@ -185,10 +187,11 @@ def _open(order: dict, stages: _Stages) -> Optional[Interpreter]:
     stages.begin("runtime")
     import_runtime(runtime)
     stages.begin("library")
-    version = library_version(library)
-    option = option_for(library, tuple(order["paths"]), order["option"])
+    ours = order["options"] is None
+    version = library_version(library) if ours else ""
+    option = option_for(library, tuple(order["paths"]), order["option"]) if ours else ""
     stages.begin("create")
-    native = load_delegate(library, option, runtime)
+    native = load_delegate(library, option, runtime, order["options"])
     if order["model"] is None:
         stages.send({"ready": {"version": version, "option": option}})
         return None
@@ -198,7 +201,7 @@ def _open(order: dict, stages: _Stages) -> Optional[Interpreter]:
         runtime=runtime,
         threads=order["threads"],
         delegates=[native],
-        delegate_name="edgetpu",
+        delegate_name=order["name"],
         quiet=False,
     )
     order["version"], order["chosen"] = version, option
