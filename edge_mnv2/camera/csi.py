@@ -35,7 +35,8 @@ from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
 log = logging.getLogger(__name__)
 
 FPS = 30.0
-OPEN_S = 8.0
+OPEN_S = 20.0
+"""A busy board takes its time, above all for the list of the sensor's modes."""
 CLOSE_S = 4.0
 STALL_S = 2.0
 FORMAT = "BGR888"
