@@ -20,17 +20,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from edge_mnv2.camera import csi_sensor
 from edge_mnv2.camera.frame import Frame, Granted, View
 from edge_mnv2.camera.handover import NewestItem
-from edge_mnv2.camera.live import Captured, LiveSource, NoFrames, call_within
+from edge_mnv2.camera.live import Captured, LiveSource, NoFrames, call_within, done_within, in_thread
 from edge_mnv2.camera.settings import CameraSettings, Geometry
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ FORMAT = "BGR888"
 ARRAYS = ("BGR888", "RGB888")
 """Formats that picamera2 itself hands over as arrays of pixels."""
 _PLAUSIBLE_AGE_NS = 2_000_000_000
+_closings: dict[int, Future[None]] = {}
+"""Cameras that were closed last, by number: closing takes long on a busy board, and only then is a camera free."""
 _SYSTEM_PACKAGES = Path("/usr/lib/python3/dist-packages")
 
 
@@ -70,6 +75,9 @@ class CsiCamera(LiveSource):
     def open(self) -> None:
         self.close()
         picamera2, libcamera = import_picamera2()
+        closing = _closings.get(self.number)
+        if closing is not None and not done_within(closing, OPEN_S):
+            raise SourceError(f"{self.description} is stuck: it was closed, and is not free yet")
         slot = self._slot = NewestItem(self.description)
         try:
             self._camera = call_within(
@@ -102,8 +110,8 @@ class CsiCamera(LiveSource):
             slot.close()
         camera, self._camera = self._camera, None
         if camera is not None:
-            with contextlib.suppress(SourceError):
-                call_within(CLOSE_S, f"closing {self.description}", lambda: _shut(camera), lambda _: None)
+            closing = _closings[self.number] = in_thread(f"closing {self.description}", lambda: _shut(camera))
+            done_within(closing, CLOSE_S)
 
     def _started(self, picamera2: Any, libcamera: Any, slot: NewestItem[Captured]) -> Any:
         camera = picamera2.Picamera2(self.number)

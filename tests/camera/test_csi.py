@@ -112,7 +112,13 @@ def test_a_camera_whose_stop_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatc
     began = time.monotonic()
     camera.close()
     assert time.monotonic() - began < 3
-    stage.hang_in_stop.clear()
+    monkeypatch.setattr(csi, "OPEN_S", 0.2)
+    with pytest.raises(SourceError, match="not free yet"):
+        camera.open()
+    monkeypatch.setattr(csi, "OPEN_S", 5.0)
+    threading.Timer(0.3, stage.hang_in_stop.clear).start()
+    with camera:
+        assert camera.read() is not None
 
 
 def test_read_after_a_stall_and_after_close(monkeypatch: pytest.MonkeyPatch) -> None:
