@@ -106,9 +106,10 @@ def time_ratio(model: str, rival: str, threads: int, seconds: float = _RACE_S) -
             return min(times)
 
         outcome = race(measure, 2, seconds=seconds)
-    reference, other = (entrant.ratio for entrant in outcome.entrants)
+    reference, other = outcome.entrants
+    ratio = reference.ratio / other.ratio
     # Where chance alone explains that the rival was faster, it was not.
-    return reference / other if outcome.winner == 1 else min(1.0, reference / other)
+    return ratio if outcome.winner == 1 and ratio > 1 + reference.spread else min(1.0, ratio)
 
 
 @contextlib.contextmanager
