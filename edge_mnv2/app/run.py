@@ -167,7 +167,8 @@ class Session:
 
         name = self.request.settings.runtime.model or DEFAULT_MODEL
         collection = live.collector.collection if live.collector else None
-        bench = live.workbench = ModelWorkbench(collection, name, WorkbenchRun(model, loop, source, live, use))
+        running, said = WorkbenchRun(model, loop, source, live, use), self.request.settings.model
+        bench = live.workbench = ModelWorkbench(collection, name, running, options=said)
         stack.callback(bench.close)
         if live.collector:
             live.collector.use(resolve(name).sha256[:16], lambda: embedder_of(name))

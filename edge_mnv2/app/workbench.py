@@ -16,6 +16,7 @@ from edge_mnv2.datasets.collection import AnyCollection
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
+from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.teach.lesson import recall
 from edge_mnv2.zoo import registry, versions
 from edge_mnv2.zoo.resolve import resolve
@@ -57,12 +58,19 @@ class ModelWorkbench:
     """
 
     def __init__(
-        self, collection: Optional[AnyCollection], model: Optional[str], run: Optional[Running] = None, threads: int = 1
+        self,
+        collection: Optional[AnyCollection],
+        model: Optional[str],
+        run: Optional[Running] = None,
+        threads: int = 1,
+        options: ModelOptions = ModelOptions(),
     ) -> None:
+        """`options`: what the command line says about `model`."""
         self.collection = collection
         self._original = model
         self._run = run
         self._threads = threads
+        self._options = options
         self._teaching = Reteaching()
         self._lock = threading.Lock()
         self._trial: tuple[Optional[str], Optional[Classifier]] = (None, None)
@@ -169,7 +177,8 @@ class ModelWorkbench:
             if self._trial[0] != self.in_use or self._trial[1] is None:
                 if self._trial[1] is not None:
                     self._trial[1].close()
-                self._trial = self.in_use, open_classifier(self.in_use, threads=self._threads)[0]
+                options = self._options if self.in_use == self._original else ModelOptions()
+                self._trial = self.in_use, open_classifier(self.in_use, options, threads=self._threads)[0]
             classifier = self._trial[1]
             assert classifier is not None
             result = classifier.classify(pixels)

@@ -186,7 +186,7 @@ def _take(request: LessonRequest, source: FrameSource, plan: Plan, guide: Guide,
         keys["press Enter"] = typed_line
     if live is not None:
         keys["press the page's button"] = guide.pressed
-    with open_classifier(request.model, top_k=3)[0] as classifier, source:
+    with open_classifier(request.model, request.scaling, top_k=3)[0] as classifier, source:
         capture = GuidedCapture(
             source,
             request.folder,

@@ -101,6 +101,8 @@ def measure(path: Path, *, seconds: float, runtime: str = "auto") -> Operators:
         )
     if len(graph.subgraphs) > 1:
         raise ModelError(f"{path.name} has {len(graph.subgraphs)} subgraphs: its operators cannot run one by one")
+    if any(min((tensor.shape_signature or tensor.shape)[1:], default=1) < 1 for tensor in graph.inputs):
+        raise ModelError(f"{path.name} leaves the size of its input open: its operators cannot run one by one")
     groups = _groups(graph.operators, graph.outputs)
     whole = open_interpreter(path, runtime=runtime)
     steps: list[_Step] = []

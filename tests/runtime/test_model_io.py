@@ -247,6 +247,8 @@ def test_an_open_size_is_said_with_an_option_or_the_sidecar(tmp_path: Path, run:
     assert code == 0 and "assumed" not in err
     code, out, _ = run("inspect", path, "--json")
     assert json.loads(out)["input"]["size"] == [32, 16]
+    code, out, err = run("profile", "--model", path, "--ops", "--duration", "0.3", "--json")
+    assert code == 0 and "its operators cannot run one by one" in out + err
 
 
 def one_output(last: Optional[str] = "LOGISTIC") -> bytes:
