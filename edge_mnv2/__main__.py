@@ -1,6 +1,23 @@
-"""`python -m edge_mnv2`."""
+"""`python -m edge_mnv2`, and the console script: signals are handled before anything else is imported."""
 
-from edge_mnv2.cli.app import process
+from __future__ import annotations
+
+from edge_mnv2 import signals
+
+
+def main() -> None:
+    """The console script."""
+    signals.from_now_on()
+    try:
+        from edge_mnv2.cli import app
+
+        app.process()
+    except KeyboardInterrupt:
+        signals.ignore()
+        from edge_mnv2.cli import app
+
+        app.interrupted()
+
 
 if __name__ == "__main__":
-    process()
+    main()

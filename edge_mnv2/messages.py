@@ -52,8 +52,11 @@ class Filtered:
         self.unfiltered = stream
         self._rewrite = rewrite
         self._best_effort = best_effort
+        self.written = False
+        """Whether anything was."""
 
     def write(self, text: str) -> int:
+        self.written = True
         try:
             self.unfiltered.write(visible(self._rewrite(text)))
         except (OSError, ValueError):

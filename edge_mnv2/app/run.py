@@ -59,8 +59,8 @@ class RunOutcome:
     error: Optional[EdgeMnv2Error] = None
 
 
-class _Stopped(Exception):
-    """A signal came before the loop had begun."""
+class _Stopped(BaseException):
+    """A signal came before the loop had begun. No error: nothing that deals with errors may take it for one."""
 
 
 class _Signals:
@@ -95,6 +95,11 @@ def run(request: RunRequest) -> RunOutcome:
                     raise _Stopped
                 session.work()
         except _Stopped:
+            session.ended = "signal"
+        except Exception:
+            # What a library makes of a signal in the middle of its import.
+            if not signals.came or session.loop is not None:
+                raise
             session.ended = "signal"
     return session.outcome()
 

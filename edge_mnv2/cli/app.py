@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import json
 import logging
 import os
 import re
@@ -12,9 +13,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from edge_mnv2 import __version__
+from edge_mnv2 import __version__, signals
 from edge_mnv2.addresses import remember_secrets
 from edge_mnv2.cli import command, terminal
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
@@ -109,6 +110,36 @@ def _others_at_work() -> bool:
 
 def main() -> None:
     """The command line, called in this process."""
+    signals.from_now_on()
+    try:
+        _main()
+    except KeyboardInterrupt:
+        interrupted()
+    finally:
+        signals.ignore()
+
+
+def interrupted() -> NoReturn:
+    """A signal has ended a command before it could say so itself: what it was asked for is said all the same."""
+    signals.ignore()
+    words = sys.argv[1:]
+    name = next((word for word in words if word in COMMANDS), "")
+    if "--json" in words and not getattr(sys.stdout, "written", False):
+        print(json.dumps(_nothing_done(name), indent=2), flush=True)
+    raise SystemExit(0 if name == "run" else 130)
+
+
+def _nothing_done(name: str) -> dict[str, Any]:
+    """The document of a command that has not got to its first result."""
+    if name != "run":
+        return {"ended": "signal", "error": "interrupted"}
+    from edge_mnv2.app.run import RunRequest, Session
+    from edge_mnv2.settings.profile import resolve
+
+    return Session(RunRequest(resolve(None, {}))).outcome().summary
+
+
+def _main() -> None:
     # 32-bit tflite-runtime switches subnormal numbers off, and numpy then warns of it at each start.
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
     remember_secrets([*sys.argv[1:], *(value for name, value in os.environ.items() if name.startswith("EDGE_MNV2_"))])
@@ -125,16 +156,23 @@ def main() -> None:
     try:
         command.root(COMMANDS, __version__, _HELP)()
     except SystemExit as end:
+        if signals.came() and end.code not in (None, 0):
+            # The parser makes an exit of it.
+            interrupted()
         problem = terminal.problem(stdout)
         # 1 is the parser's for a reader that went away; the codes of commands stand.
         if problem is not None and end.code in (None, 0, 1):
             _results_lost(problem)
         raise
     except EdgeMnv2Error as error:
+        if signals.came():
+            interrupted()
         if command.debug:
             raise
         fail(error)
     except Exception as error:
+        if signals.came():
+            interrupted()
         problem = terminal.problem(stdout) if isinstance(error, OSError) else None
         if problem is not None:
             _results_lost(problem)

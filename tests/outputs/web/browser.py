@@ -128,10 +128,10 @@ class Tab:
 
 
 @contextlib.asynccontextmanager
-async def tab(profile: Path) -> AsyncIterator[Tab]:
+async def tab(profile: Path, *flags: str) -> AsyncIterator[Tab]:
     """A fresh browser with one page; `profile` is a folder of its own."""
     process = subprocess.Popen(
-        [chromium(), *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        [chromium(), *_FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

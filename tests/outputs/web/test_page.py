@@ -59,7 +59,7 @@ async def _threshold_acts(page: Tab) -> None:
     await page.press("End", 35)
     await page.until("document.getElementById('threshold-value').textContent === '100 %'")
     await page.until("document.querySelectorAll('#bars li').length === 0 && !document.getElementById('unsure').hidden")
-    answer = await page.run("fetch('/api/state').then(a => a.json())")
+    answer = await page.run("fetch('api/state').then(a => a.json())")
     assert answer["controls"]["threshold"] == 1 and answer["top"] == [] and answer["unsure"] is True
     await page.press("Home", 36)
     await page.until("document.querySelectorAll('#bars li').length === 3")
@@ -69,9 +69,9 @@ async def _pause_acts(page: Tab) -> None:
     await page.run("document.getElementById('pause').focus()")
     await page.press(" ", 32)
     await page.until("document.getElementById('state').textContent === 'paused'")
-    first = await page.run("fetch('/api/state').then(a => a.json()).then(s => s.frames)")
+    first = await page.run("fetch('api/state').then(a => a.json()).then(s => s.frames)")
     await asyncio.sleep(0.5)
-    assert first == await page.run("fetch('/api/state').then(a => a.json()).then(s => s.frames)")
+    assert first == await page.run("fetch('api/state').then(a => a.json()).then(s => s.frames)")
     assert await page.run("document.getElementById('pause').textContent") == "Resume"
     await page.press(" ", 32)
     await page.until("document.getElementById('state').textContent === 'live'")

@@ -1,0 +1,177 @@
+"""The page behind a proxy: nginx as contrib/ has it, with a path and TLS or without, in a real browser.
+
+With `EDGE_MNV2_SCREENSHOTS=DIR` what the browser shows is kept there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+import trustme
+
+from tests.outputs.web.browser import chromium, tab
+from tests.outputs.web.conftest import Served, serving
+from tests.outputs.web.test_page import _SHOWN, _moves, _pause_acts, _threshold_acts
+
+EXAMPLE = Path(__file__).parents[3] / "contrib/nginx/edge-mnv2.conf"
+TOKEN = "open sesame"
+_SHOTS = os.environ.get("EDGE_MNV2_SCREENSHOTS")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def proxied(served: Served, folder: Path, *, path: str, tls: bool) -> Iterator[str]:
+    """The example with its places moved; the address of the page behind it."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.skip("no nginx here (apt-get install nginx)")
+    port = _free_port()
+    text = EXAMPLE.read_text()
+    text = text.replace("location /cam/", f"location {path}").replace("127.0.0.1:8080", f"127.0.0.1:{served.port}")
+    if tls:
+        cert = trustme.CA().issue_cert("localhost")
+        cert.private_key_pem.write_to_path(folder / "key.pem")
+        (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
+        text = re.sub(r"ssl_certificate /\S+;", f"ssl_certificate {folder}/cert.pem;", text)
+        text = re.sub(r"ssl_certificate_key /\S+;", f"ssl_certificate_key {folder}/key.pem;", text)
+        text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+    else:
+        text = re.sub(r"ssl_certificate\S* \S+;", "", text).replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+    places = "".join(
+        f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"pid {folder}/pid; error_log {folder}/error.log; events {{}}\nhttp {{ access_log off; {places}\n{text}}}\n"
+    )
+    process = subprocess.Popen(
+        [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off; user root;"],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert time.monotonic() < deadline and process.poll() is None, (folder / "error.log").read_text()
+            time.sleep(0.05)
+        yield f"{'https' if tls else 'http'}://localhost:{port}{path}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "tls"), [("/cam/", True), ("/", True), ("/cam/", False), ("/", False)])
+def test_the_page_behind_nginx(path: str, tls: bool, stub: Path, tmp_path: Path) -> None:
+    """Login, style, picture, charts and controls."""
+    chromium()
+
+    async def visit(url: str) -> None:
+        async with tab(tmp_path / "browser", "--ignore-certificate-errors") as page:
+            await page.open(url, 1280, 900)
+            assert await page.run("document.activeElement.id") == "token"
+            assert await page.run("getComputedStyle(document.querySelector('form')).borderRadius") != "0px", "styled"
+            for token in ("not this one", TOKEN):
+                await page.run("document.getElementById('token').focus()")
+                await page.call("Input.insertText", text=token)
+                await page.press("Enter", 13)
+                if token != TOKEN:
+                    await page.until("document.querySelector('[role=alert]').textContent.includes('not the token')")
+            await page.until(f"document.getElementById('view') && {_SHOWN}")
+            assert await page.run("location.href") == url
+            await _moves(page)
+            await _threshold_acts(page)
+            await _pause_acts(page)
+            if _SHOTS:
+                await page.screenshot(
+                    Path(_SHOTS) / f"proxy{'-path' if path != '/' else ''}{'-tls' if tls else ''}.png"
+                )
+            assert [one for one in page.complaints if "401" not in one] == []
+            assert {one.split("?")[0].startswith(url) for one in page.requests} == {True}
+            cookies = (await page.call("Network.getCookies"))["cookies"]
+            assert [(one["path"], one["secure"]) for one in cookies] == [(path.rstrip("/") or "/", tls)]
+
+    with (
+        serving(
+            *[stub, "--source", "test:640x360@30", "--web", "0", "--web-token", TOKEN, "--top-k", "3"],
+            *["--web-behind", "127.0.0.1"],
+        ) as served,
+        proxied(served, tmp_path, path=path, tls=tls) as url,
+    ):
+        asyncio.run(visit(url))
+
+
+def _ask(served: Served, path: str, body: Optional[Any] = None, **headers: str) -> int:
+    request = urllib.request.Request(
+        f"{served.url}{path}",
+        None if body is None else json.dumps(body).encode(),
+        {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}},
+    )
+    try:
+        return int(urllib.request.urlopen(request, timeout=10).status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_whose_word_counts(stub: Path) -> None:
+    """A proxy that is named speaks for its visitors; anybody else's X-Forwarded-* says nothing."""
+    change = {"threshold": 0.5}
+    site = {"Origin": "https://cam.example.com", "X_Forwarded_Host": "cam.example.com"}
+    with serving(stub, "--source", "test", "--web", "0", "--web-behind", "127.0.0.1,10.0.0.0/8") as served:
+        assert _ask(served, "api/state", Host="cam.example.com") == 200
+        assert _ask(served, "api/controls", change, **site) == 200
+        assert _ask(served, "api/controls", change, **{**site, "Origin": "https://evil.example"}) == 403
+        assert _ask(served, "api/controls", change, Sec_Fetch_Site="same-origin", Origin="https://whatever") == 200
+        assert _ask(served, "api/controls", change, Sec_Fetch_Site="cross-site") == 403
+    with serving(stub, "--source", "test", "--web", "0") as served:
+        assert _ask(served, "api/state", Host="cam.example.com") == 403
+        assert _ask(served, "api/controls", change, **site) == 403
+        for host in ("[bad", "[", "]", "[::1", "a[b]c"):
+            assert _ask(served, "api/state", Host=host) in (400, 403), host
+
+
+def test_wrong_tokens_are_each_visitor_s_own(stub: Path) -> None:
+    """Behind a proxy, by IPv6 network, from another site, and all together."""
+    with serving(
+        *[stub, "--source", "test", "--web", "0", "--web-token", TOKEN, "--web-behind", "127.0.0.1"]
+    ) as served:
+
+        def seconds(visitor: str, token: str, **more: str) -> tuple[int, float]:
+            began = time.monotonic()
+            status = _ask(served, "api/state", Authorization=f"Bearer {token}", X_Forwarded_For=visitor, **more)
+            return status, time.monotonic() - began
+
+        guesses = [seconds(f"2001:db8::{number}, 127.0.0.1", "wrong-wrong") for number in range(6)]
+        assert [status for status, _ in guesses] == [401] * 6 and guesses[-1][1] > 0.3, "one /64 is one visitor"
+        assert seconds("2001:db8:0:1::1", "wrong-wrong") < (401, 0.3)
+        assert seconds("203.0.113.9", "wrong-wrong") < (401, 0.3)
+        # What another site makes the visitor's browser ask is slow, and no guess of the visitor.
+        status, slow = seconds("203.0.113.10", "wrong-wrong", Sec_Fetch_Site="cross-site")
+        assert status == 401 and slow > 2
+        assert seconds("203.0.113.10", "wrong-wrong") < (401, 0.3)
+        for visitor in ("2001:db8::1", "203.0.113.9"):
+            status, quick = seconds(visitor, TOKEN)
+            assert status == 200 and quick < 0.5, "the right one always passes"
+
+
+def test_the_example_names_the_options() -> None:
+    for example in (EXAMPLE, EXAMPLE.parents[1] / "caddy/Caddyfile"):
+        assert "--web-token TOKEN --web-behind 127.0.0.1" in example.read_text()

@@ -1,0 +1,81 @@
+"""A signal at any moment of a command: no traceback, one document, no half file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+START = "import sys, edge_mnv2.__main__ as m; print('ready', file=sys.stderr, flush=True); m.main()"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+COMMANDS = ("run", "classify", "teach", "build", "pull")
+
+
+def arguments(command: str, model: Path, data: Path, folder: Path) -> list[str]:
+    pictures = data / "images"
+    if command == "run":
+        return ["run", "--source", "test", "--model", str(model), "--json", "--log", str(folder / "x.jsonl")]
+    if command == "classify":
+        return ["classify", "--json", *[str(data / "imagenet-dev")] * 3]
+    if command == "teach":
+        for name in ("one", "two"):
+            (folder / "lesson" / name).mkdir(parents=True)
+            for number in range(4):
+                shutil.copy(pictures / "cat.bmp", folder / "lesson" / name / f"{number}.bmp")
+        return ["teach", str(folder / "lesson"), "--out", str(folder / "taught.tflite"), "--json"]
+    if command == "build":
+        return ["build", "--out", str(folder / "built.tflite"), "--json"]
+    return ["pull", "--all", "--json"]
+
+
+def _ended_by(command: str, number: int, delay: float, model: Path, data: Path, folder: Path) -> None:
+    words = arguments(command, model, data, folder)
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "EDGE_MNV2_MIRROR": str(data / "models")},
+    )
+    assert process.stderr is not None and process.stderr.readline() == "ready\n"
+    time.sleep(delay)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    what = f"{command} {signal.Signals(number).name} {delay:.2f} s: {process.returncode}\n{out[-300:]}\n{err[-1500:]}"
+    assert "Traceback" not in err and "Exception ignored" not in err, what
+    assert isinstance(json.loads(out), dict), what
+    assert process.returncode == 0 if command == "run" else process.returncode in (130, 0, 4, 7, 8), what
+    for path in (*folder.rglob("*"), *Path(os.environ["HOME"]).rglob("*.tflite")):
+        assert path.is_dir() or not path.name.endswith(".part") or "cache" in path.parts, what
+    for name in ("taught", "built"):
+        files = {path.suffix for path in folder.glob(f"{name}.*")}
+        assert not files or {".tflite", ".yaml"} <= files or files <= {".tflite", ".json"}, (files, what)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_signals_at_any_moment(command: str, stub: Path, data: Path, tmp_path: Path) -> None:
+    chance = random.Random(command)
+    for number in SIGNALS:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        _ended_by(command, number, chance.uniform(0, 2.0), stub, data, folder)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_sixty_signals(stub: Path, data: Path, tmp_path: Path) -> None:
+    for count in range(60):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        delay = 5 * ((count * 37) % 60) / 60
+        _ended_by(COMMANDS[count % 5], SIGNALS[count // 5 % 3], delay, stub, data, folder)
