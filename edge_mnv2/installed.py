@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -9,8 +10,11 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Optional
 from urllib.parse import unquote, urlsplit
+
+from edge_mnv2.errors import UsageError
 
 _NAME = "edge-mnv2"
 RECORD = "edge-mnv2-install"
@@ -77,3 +81,13 @@ def _requirements(extra: str) -> list[str]:
         return []
     marked = re.compile(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]")
     return [text.partition(";")[0].strip() for text in texts if marked.search(text.partition(";")[2])]
+
+
+def need(module: str, extra: str, option: str) -> ModuleType:
+    """Import `module`, which `option` needs and `extra` brings ("": any installation). Raises UsageError without."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        missing = getattr(error, "name", None) or module
+        hint = extra_hint(extra) if extra else f"{pip()} {missing}"
+        raise UsageError(f"{option} needs the package {missing}", hint=hint) from None

@@ -10,9 +10,8 @@ from typing import Any, Optional
 
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.outputs.live import DeviceUse, Facts, Live
-from edge_mnv2.outputs.notify import ServiceNotice
 from edge_mnv2.outputs.sink import DRAIN_S, Isolated, LoopOutput
-from edge_mnv2.outputs.status import Describe, status_for
+from edge_mnv2.outputs.status import Describe, ServiceNotice, status_for
 from edge_mnv2.outputs.table import Output, OutputValues
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.installed import need
 from edge_mnv2.outputs.live import Facts, Live
-from edge_mnv2.outputs.table import OutputValues, need
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.decision import Event, rows_named
 from edge_mnv2.pipeline.result import Result
 

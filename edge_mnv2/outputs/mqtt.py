@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Optional
 
 from edge_mnv2.certificates import failure
 from edge_mnv2.errors import UsageError
+from edge_mnv2.installed import need
 from edge_mnv2.outputs.home_assistant import discovery
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.mqtt_client import (
@@ -31,7 +32,7 @@ from edge_mnv2.outputs.mqtt_client import (
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import as_state
 from edge_mnv2.outputs.sink import Outbox
-from edge_mnv2.outputs.table import OutputValues, need
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.decision import APPEARED, Event
 from edge_mnv2.pipeline.result import Result
 

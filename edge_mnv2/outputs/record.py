@@ -16,9 +16,10 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.installed import need
 from edge_mnv2.outputs.disk import Floor, append_whole, moved
 from edge_mnv2.outputs.picture import annotated
-from edge_mnv2.outputs.table import OutputValues, need
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.result import Result
 
 MOST_FPS = 30.0

@@ -15,12 +15,11 @@ import importlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Optional
 
-from edge_mnv2.entry_points import load, rows_of_packages
+from edge_mnv2.entry_points import rows_of_packages
 from edge_mnv2.errors import UsageError
-from edge_mnv2.settings.kinds import Bytes, Flag, Kind, Text, Whole
+from edge_mnv2.settings.kinds import Bytes, Flag, Kind, ReadBy, Text, Whole
 from edge_mnv2.settings.option import COMMAND_LINE, Option, Value, always, has_password
 from edge_mnv2.settings.schema import OPTIONS
 
@@ -66,6 +65,8 @@ class Output:
 
     def open(self, values: OutputValues, live: Any) -> list[Any]:
         """The output, opened. Raises UsageError: a package is missing, or what `open_output` refuses."""
+        from edge_mnv2.installed import need
+
         for package in self.packages:
             need(package, self.extra, f"--{self.switch.name}")
         opened = importlib.import_module(self.module).open_output(values, live)
@@ -134,31 +135,9 @@ class OutputValues:
                     raise UsageError(f"--{option.name} needs {' or '.join(switches)}", hint=f"such as {row.example}")
 
 
-class ReadBy(Kind):
-    """What the function `module:name` makes of the text; it raises UsageError and is imported when it is needed."""
-
-    def __init__(self, function: str, metavar: str) -> None:
-        self._function, self.metavar = function, metavar
-
-    def parse(self, text: str) -> Any:
-        return load(self._function)(text)
-
-
 def default(name: str) -> Any:
     """The default of an option of an output of ours."""
     return next(option.default for row in TABLE for option in row.options if option.name == name)
-
-
-def need(module: str, extra: str, option: str) -> ModuleType:
-    """Import `module`, which `option` needs and `extra` brings ("": any installation). Raises UsageError without."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        from edge_mnv2.installed import extra_hint, pip
-
-        missing = getattr(error, "name", None) or module
-        hint = extra_hint(extra) if extra else f"{pip()} {missing}"
-        raise UsageError(f"{option} needs the package {missing}", hint=hint) from None
 
 
 def _option(name: str, help: str, kind: Kind, panel: str = "Outputs", **more: Any) -> Option:
@@ -312,7 +291,13 @@ TABLE: tuple[Output, ...] = (
     Output(
         "gpio",
         "edge_mnv2.outputs.gpio",
-        (_option("gpio", "Hold pins high while a class is present: 17=tabby,27.", Text(metavar="PIN[=CLASS],...")),),
+        (
+            _option(
+                "gpio",
+                "Hold pins high while a class is present: 17=tabby,27; '!17=tabby' is active-low.",
+                Text(metavar="[!]PIN[=CLASS],..."),
+            ),
+        ),
         "a lamp or a relay",
         "--gpio 17=tabby,27",
         extra="gpio",
@@ -322,7 +307,7 @@ TABLE: tuple[Output, ...] = (
     ),
     Output(
         "sink",
-        "edge_mnv2.outputs.packages",
+        "edge_mnv2.outputs.sink",
         (
             _option(
                 "sink",

@@ -12,10 +12,11 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.installed import need
 from edge_mnv2.outputs.picture import annotate, bgr, jpeg, say
 from edge_mnv2.outputs.records import timestamp
 from edge_mnv2.outputs.snapshots import SnapshotSink
-from edge_mnv2.outputs.table import OutputValues, need
+from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
 

@@ -261,3 +261,15 @@ def _range(low: Optional[float], high: Optional[float], above: bool = False, bel
     start = "" if low is None else f" {first} {low:.15g}"
     end = "" if high is None else f" to below {high:.15g}" if below else f" to {high:.15g}"
     return start + end
+
+
+class ReadBy(Kind):
+    """What the function `module:name` makes of the text; it raises UsageError and is imported when it is needed."""
+
+    def __init__(self, function: str, metavar: str) -> None:
+        self._function, self.metavar = function, metavar
+
+    def parse(self, text: str) -> Any:
+        from edge_mnv2.entry_points import load
+
+        return load(self._function)(text)

@@ -15,7 +15,7 @@ from typing import Optional
 
 import pytest
 
-from edge_mnv2.outputs.notify import ServiceNotice
+from edge_mnv2.outputs.status import ServiceNotice
 from tests.camera.stream_servers import MjpegServer, jpeg
 from tests.outputs.results import result
 
