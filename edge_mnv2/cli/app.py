@@ -125,11 +125,11 @@ def interrupted() -> NoReturn:
     words = sys.argv[1:]
     name = next((word for word in words if word in COMMANDS), "")
     if "--json" in words and not getattr(sys.stdout, "written", False):
-        print(json.dumps(_nothing_done(name), indent=2), flush=True)
+        print(json.dumps(_empty_document(name), indent=2), flush=True)
     raise SystemExit(0 if name == "run" else 130)
 
 
-def _nothing_done(name: str) -> dict[str, Any]:
+def _empty_document(name: str) -> dict[str, Any]:
     """The document of a command that has not got to its first result."""
     if name != "run":
         return {"ended": "signal", "error": "interrupted"}
