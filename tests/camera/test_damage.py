@@ -174,8 +174,26 @@ def test_a_large_photo_costs_little(tmp_path: Path, data: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "large.jpg", quality=92)
     runs = [measured(tmp_path / "large.jpg", side, tmp_path / "small.jpg") for side in (0, 256, 0, 256)]
     assert runs[0][:2] == (3000, 4000) and runs[1][:2] == (750, 1000)
-    assert min(runs[1][2], runs[3][2]) < min(runs[0][2], runs[2][2]) / 2
+    assert min(runs[1][2], runs[3][2]) < min(runs[0][2], runs[2][2]) / 2, "a third, measured alone"
     assert runs[1][3] < 20, "megabytes above a 640x480 picture"
+
+
+@pytest.mark.slow
+def test_enlarged_photos_keep_their_answers(tmp_path: Path, data: Path) -> None:
+    from edge_mnv2.runtime.classifier import Classifier
+    from edge_mnv2.zoo.resolve import resolve
+
+    same = 0
+    files = photos(data, 50)
+    with Classifier.open(resolve("mobilenet_v2_1.0_224_int8").path) as classifier:
+        for photo in files:
+            image = Image.open(photo).convert("RGB")
+            image.resize((4 * image.width, 4 * image.height), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg")
+            answers = [
+                classifier.scores(read_still(tmp_path / "a.jpg", side)) for side in (None, classifier.least_side)
+            ]
+            same += np.argmax(answers[0]) == np.argmax(answers[1])
+    assert same >= 0.99 * len(files)
 
 
 @pytest.mark.slow

@@ -395,6 +395,31 @@ def test_a_thousand_damaged_streams() -> None:
         assert len(missing) <= 1, seed
 
 
+@pytest.mark.slow
+def test_damaged_streams_through_a_socket() -> None:
+    """A camera whose every connection breaks the format in other ways: frames go on, and nothing else happens."""
+    parts = [jpeg(number, size=(64, 48)) for number in range(8)]
+
+    class Breaking(Server):
+        def serve(self, connection) -> None:  # type: ignore[no-untyped-def]
+            self.request(connection)
+            dice = random.Random(self.connections)
+            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
+            for _ in range(6):
+                connection.sendall(mutated(parts, dice) + parts[0] + parts[1])
+                if self.closed.wait(0.02):
+                    return
+
+    with Breaking() as server, open_source(f"http://127.0.0.1:{server.port}/", CameraSettings(stall_s=1)) as source:
+        frames = 0
+        until = time.monotonic() + 60
+        while server.connections < 20 and time.monotonic() < until:
+            frame = source.take(0.1)
+            frames += frame is not None
+            assert frame is None or frame.pixels.shape == (48, 64, 3)
+        assert server.connections >= 20 and frames >= 40 and source.decode_errors > 0
+
+
 # GStreamer
 
 
