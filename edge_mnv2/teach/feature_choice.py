@@ -38,7 +38,7 @@ class LeftOut:
     def better_than(self, simpler: LeftOut) -> bool:
         """Whether this choice is worth more than a simpler one."""
         gain = simpler.square - self.square
-        margin = float(gain.std()) / np.sqrt(len(gain))
+        margin = float(gain.std() / np.sqrt(len(gain)))
         return float(np.mean(self.right - simpler.right)) >= 0 and float(gain.mean()) > margin
 
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from edge_mnv2.datasets.classes import Classes
-from edge_mnv2.datasets.labelled_pictures import read_dataset
+from edge_mnv2.datasets.label_table import LEARNED_COLUMNS
+from edge_mnv2.datasets.labelled_pictures import own_answers, read_dataset, without_copies
 from edge_mnv2.errors import EdgeMnv2Error
 
 CLASSES = Classes.of(["background", "cat, tabby", "dog"])
@@ -156,3 +157,52 @@ def test_a_folder_that_does_not_fit(tmp_path: Path, made: object, code: int, sai
     assert error.value.exit_code == code
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ['file,value\na.png,"12,5"\nb.png,3\n', "file;value\na.png;12,5\nb.png;3\n"])
+def test_a_decimal_comma_is_a_number_and_said_once(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    dataset = read_dataset(tmp_path, ["value"])
+    assert [example.truth for example in dataset.examples] == [(12.5,), (3.0,)]
+    assert [note for note in dataset.notes if "decimal comma" in note] == [
+        f"{tmp_path / 'labels.csv'}: the comma in '12,5' is read as a decimal comma (12.5)"
+    ]
+
+
+def test_values_in_front_of_file_names(tmp_path: Path) -> None:
+    for name in ("12,5_a.png", "-3.png", "7 mm.png"):
+        picture(tmp_path / name)
+    dataset = read_dataset(tmp_path, own_answers(tmp_path, "regression"))
+    assert sorted(example.value for example in dataset.examples) == [-3.0, 7.0, 12.5]
+    assert any("values are read from file names" in note for note in dataset.notes)
+
+
+def test_what_is_learned_has_its_own_names(tmp_path: Path) -> None:
+    """A label is worth more than an index for who learns; for a model with classes it is the other way round."""
+    (tmp_path / "labels.csv").write_text("file,class_index,label\na.png,7,dog\nb.png,3,cat\n")
+    answers = own_answers(tmp_path)
+    assert isinstance(answers, Classes) and answers.labels == ("cat", "dog")
+    learned = read_dataset(tmp_path, answers, LEARNED_COLUMNS)
+    assert [example.truth for example in learned.examples] == [1, 0]
+    ten = Classes.of([f"class {index}" for index in range(10)])
+    assert [example.truth for example in read_dataset(tmp_path, ten).examples] == [7, 3]
+
+
+def test_labels_that_differ_in_case_only_are_two_classes(tmp_path: Path) -> None:
+    for name in ("A", "a", "10", "2"):
+        picture(tmp_path / name / "1.png")
+    answers = own_answers(tmp_path)
+    assert isinstance(answers, Classes) and answers.labels[:2] == ("2", "10")
+    truths = {example.name[0]: example.truth for example in read_dataset(tmp_path, answers).examples}
+    assert {answers.labels[truths["A"]], answers.labels[truths["a"]]} == {"A", "a"}
+
+
+def test_the_same_file_counts_once_and_has_one_truth(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "cat/2.png"):
+        picture(tmp_path / name)
+    whole = read_dataset(tmp_path, own_answers(tmp_path))
+    once = without_copies(whole)
+    assert [example.name for example in once.examples] == ["cat/1.png"] and "counts once" in once.notes[-1]
+    picture(tmp_path / "dog" / "3.png")
+    with pytest.raises(EdgeMnv2Error, match="in two classes"):
+        without_copies(read_dataset(tmp_path, own_answers(tmp_path)))

@@ -50,6 +50,8 @@ def test_folders_and_what_was_confused(run: Any, colours: Path, tmp_path: Path, 
     assert (code, found["images"]) == (0, 6)
     assert found["top1"] == pytest.approx(5 / 6)
     assert found["top5"] == 1.0
+    # Of red, green and blue: F1 1, 4/5 and 2/3.
+    assert found["macro_f1"] == pytest.approx((1 + 4 / 5 + 2 / 3) / 3)
     assert found["agreement"] is None
     assert found["inference_ms"]["p95"] >= found["inference_ms"]["p50"] > 0
     wrong = [cell for cell in found["confusion"] if cell["label"] != cell["predicted"]]
@@ -298,3 +300,18 @@ def test_published_models_on_reference_photos(run: Any, data: Path, tmp_path: Pa
     assert 0.2 < found["agreement"] < 1
     assert 0 < found["expected_calibration_error"] < 0.3
     assert err.count("background") == 1
+
+
+def test_what_a_set_cannot_measure_is_said(run: Any, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m.tflite", ["red", "green", "blue"])
+    save(tmp_path / "one" / "red" / "1.png", COLOURS["red"])
+    code, out, err = run("evaluate", tmp_path / "one", "--model", model)
+    assert code == 0 and "all pictures are of one class, 'red'" in err and "100.0%" in out
+    values = tmp_path / "values"
+    for number, red in enumerate((255, 153, 102)):
+        save(values / f"{number}.png", (red, 0, 0))
+    (values / "labels.csv").write_text("file;value\n0.png;7,5\n1.png;0\n2.png;-1\n")
+    value = write_model(tmp_path / "v.tflite", task="regression", dtype="float32", outputs=1, softmax=False)
+    code, out, err = run("evaluate", values, "--model", value, "--json")
+    assert code == 0 and "MAPE leaves out 1 of 3 values" in err and "decimal comma" in err
+    assert json.loads(out)["mape"] == pytest.approx((0.5 / 7.5 + 0.6) / 2, rel=1e-3)

@@ -103,3 +103,19 @@ def test_the_percentage_error_leaves_true_zeros_out() -> None:
 
 def test_percentiles_interpolate() -> None:
     assert metrics.percentiles([1.0, 2.0, 3.0, 4.0], 50, 95) == {"p50": 2.5, "p95": pytest.approx(3.85)}
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    from sklearn import metrics as reference
+
+    random = np.random.default_rng(2)
+    truth, predicted = random.integers(0, 6, 500), random.integers(0, 8, 500)
+    assert metrics.macro_f1(truth, predicted) == pytest.approx(reference.f1_score(truth, predicted, average="macro"))
+    recall = reference.recall_score(truth, predicted, average="macro", labels=np.unique(truth))
+    assert metrics.balanced_recall(truth, predicted) == pytest.approx(recall, abs=1e-12)
+    real, answered = random.normal(5, 2, 300), random.normal(5, 2, 300)
+    errors = metrics.regression_errors(real.tolist(), answered.tolist())
+    assert errors is not None
+    assert errors.mape == pytest.approx(reference.mean_absolute_percentage_error(real, answered), rel=1e-9)
+    assert errors.rmse == pytest.approx(reference.root_mean_squared_error(real, answered), rel=1e-9)
+    assert errors.mae == pytest.approx(reference.mean_absolute_error(real, answered), rel=1e-9)

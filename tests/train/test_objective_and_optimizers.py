@@ -13,6 +13,7 @@ from edge_mnv2.train.objective import (  # noqa: E402
     LOSSES,
     Objective,
     Scale,
+    Sums,
     check_loss,
     distillation,
     make_loss,
@@ -197,3 +198,39 @@ def test_schedules_warm_up_and_never_pass_the_highest_rate(name: str) -> None:
     assert all(a >= b for a, b in zip(rates[4:], rates[5:]))
     last = {"cosine": 0.0, "step": 0.004, "constant": 0.4}[name]
     assert rates[-1] == pytest.approx(last, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "mse", "rmse"])
+def test_a_loss_of_classes_over_a_set_is_not_the_mean_of_its_batches(name: str) -> None:
+    """Weighted by class: over batches of other sizes and other classes it is that of all pictures together."""
+    generator = torch.Generator().manual_seed(6)
+    outputs = torch.randn(37, 4, generator=generator, dtype=torch.float64)
+    truth = torch.arange(37) ** 2 % 4
+    weights = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+    objective = Objective(make_loss(name, "classification", class_weights=weights))
+    sums, means = Sums(), []
+    for part in torch.split(torch.arange(37), [5, 16, 16]):
+        loss = float(objective(outputs[part], truth[part]))
+        objective.add(sums, loss, None, truth[part])
+        means.append(loss * len(part))
+    assert objective.over(sums) == pytest.approx(float(objective(outputs, truth)), abs=1e-12)
+    assert abs(sum(means) / 37 - objective.over(sums)) > 1e-5
+    if name == "cross-entropy":
+        expected = torch.nn.functional.cross_entropy(outputs, truth, weight=weights)
+        assert objective.over(sums) == pytest.approx(float(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mse", "rmse", "mape"])
+def test_a_loss_of_values_over_a_set_is_that_of_evaluate(name: str) -> None:
+    from edge_mnv2.evaluate.metrics import regression_errors
+
+    generator = torch.Generator().manual_seed(7)
+    truth = torch.randn(30, 1, generator=generator, dtype=torch.float64) * 3 + 2
+    truth[4] = 0.0
+    outputs = truth + torch.randn(30, 1, generator=generator, dtype=torch.float64)
+    objective = Objective(make_loss(name, "regression"), raw=True)
+    sums = Sums()
+    for part in torch.split(torch.arange(30), [7, 7, 7, 9]):
+        objective.add(sums, float(objective(outputs[part], truth[part])), None, truth[part])
+    errors = regression_errors(truth[:, 0].tolist(), outputs[:, 0].tolist())
+    assert objective.over(sums) == pytest.approx(getattr(errors, name), abs=1e-6)

@@ -81,8 +81,8 @@ def test_the_simulated_network_is_the_file(width: float, resolution: int, head: 
         spec, real = interpreter.outputs[0], file_answers(interpreter, images)
     simulated = np.rint(found.numpy() / spec.scale + spec.zero_point).astype(int)
     assert len(np.unique(real, axis=0)) > 20
-    # One quantum is promised; with the kernels of this interpreter there is no difference at all.
-    assert np.abs(simulated - real).max() <= 1
+    # Within one step of the output's scale, and seldom that: roundings of kernels differ between interpreters.
+    assert np.abs(simulated - real).max() <= 1 and np.mean(simulated != real) < 0.01
 
 
 def test_training_sees_the_files_weights_and_nearly_its_activations(folder: Path) -> None:

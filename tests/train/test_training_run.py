@@ -310,3 +310,90 @@ def test_the_picture_size_in_memory_is_of_the_right_order() -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda values: values):
         module(torch.randn(4, 3, 96, 96))
     assert sum(kept.values()) / 4 == pytest.approx(picture_bytes(network), rel=0.5)
+
+
+def test_adagrad_is_a_plain_pytorch_loop(colours: Path, tmp_path: Path) -> None:
+    """Bit for bit, in the same memory layout. In another one sums are rounded otherwise, and AdaGrad's first step is
+    the sign of each gradient: two such loops differ in the fourth digit of the loss."""
+    from edge_mnv2.train.batches import Order, Pictures, make_loader
+    from edge_mnv2.train.module import NetworkModule, normalized, saved_state
+    from edge_mnv2.train.optimizers import rate_at
+    from edge_mnv2.train.training_data import Augmentation, read_training_data
+
+    run(colours, tmp_path / "out", epochs=1, optimizer="adagrad", augment="none", weights="none", seed=1)
+    torch.manual_seed(1)
+    data = read_training_data(colours, "classification", 0.2, 1)
+    module = NetworkModule(mobilenet_v2(0.35, 32, 3)).to(memory_format=torch.channels_last)
+    order = Order(len(data.train), 8, seed=1)
+    kernels = [one for one in module.parameters() if one.ndim > 1]
+    others = [one for one in module.parameters() if one.ndim <= 1]
+    optimizer = torch.optim.Adagrad([{"params": kernels, "weight_decay": 1e-4}, {"params": others}], lr=0.01)
+    module.train()
+    for step, batch in enumerate(make_loader(Pictures(data.train, 32, 1, Augmentation.parse("none")), order, 0)):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at("cosine", 0.01, step, order.batches())
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(normalized(batch.pixels)), batch.truth).backward()
+        optimizer.step()
+    ours, plain = torch.load(tmp_path / "out" / "last.pth", weights_only=True), saved_state(module)
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+
+
+def values_table(folder: Path, values: list[float]) -> Path:
+    folder.mkdir()
+    for number in range(len(values)):
+        Image.fromarray(np.full((32, 32, 3), 20 * number, np.uint8)).save(folder / f"{number}.png")
+    rows = "".join(f"{number}.png,{value}\n" for number, value in enumerate(values))
+    (folder / "labels.csv").write_text("file,value\n" + rows)
+    return folder
+
+
+@pytest.mark.parametrize("smallest", [0.0, 1e-9, -0.004])
+def test_relative_errors_of_values_near_zero_are_refused(tmp_path: Path, smallest: float) -> None:
+    folder = values_table(tmp_path / "set", [smallest, 4, 5, 6, 7, 8, 9, 10])
+    with pytest.raises(UsageError, match=r"divides by the value, and 0\.png has .*: --loss rmse or mse"):
+        run(folder, tmp_path / "out", task="regression", loss="mape")
+
+
+def test_relative_errors_of_small_values_are_named(tmp_path: Path) -> None:
+    folder, lines = values_table(tmp_path / "set", [0.1, 4, 5, 6, 7, 8, 9, 10]), []
+    document = run(folder, tmp_path / "out", lines, task="regression", loss="mape", epochs=1, batch=4)
+    assert any("0.png with the value 0.1 counts as much as" in line for line in lines)
+    assert document["mape"] is not None and document["rmse"] is not None
+
+
+def test_a_class_of_one_picture_does_not_give_an_accuracy(colours: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for name, count in (("blue", 6), ("green", 6), ("red", 1)):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            (folder / name / f"{number}.png").write_bytes((colours / name / f"{number}.png").read_bytes())
+    lines: list[str] = []
+    document = run(folder, tmp_path / "out", lines, epochs=1)
+    assert document["unvalidated"] == ["red"] and any("no validation picture of red" in line for line in lines)
+    for path in list((folder / "green").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(UsageError, match="an accuracy means nothing"):
+        run(folder, tmp_path / "other", epochs=1)
+
+
+def test_weights_that_are_no_numbers_are_named(colours: Path, tmp_path: Path) -> None:
+    tensors = seeded.tensors(mobilenet_v2(0.35, 32, 3).state_dict_shapes())
+    tensors["features.0.0.weight"][0] = np.nan
+    broken = seeded.write_safetensors(tmp_path / "w.safetensors", tensors)
+    with pytest.raises(ModelError, match=r"'features\.0\.0\.weight' holds NaN"):
+        run(colours, tmp_path / "out", weights=str(broken))
+
+
+def test_a_network_that_learned_nothing_is_named(colours: Path, tmp_path: Path) -> None:
+    document = run(colours, tmp_path / "out", epochs=1, learning_rate=1e-12, weights="none", augment="none")
+    assert document["top1"] <= 0.5
+    if document["top1"] <= 1 / 3:
+        assert "no better than the answer" in document["warnings"][0]
+    from sklearn.metrics import f1_score
+
+    from edge_mnv2.evaluate.metrics import macro_f1
+
+    truth, predicted = np.repeat([0, 1, 2], 3), np.zeros(9, int)
+    assert macro_f1(truth, predicted) == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert 0 <= document["macro_f1"] <= document["top1"] + 1e-9 and document["balanced_top1"] is not None
