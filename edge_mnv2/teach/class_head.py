@@ -186,9 +186,10 @@ def imprint(embeddings: np.ndarray, truth: np.ndarray, rows: int, factor: float)
     A division by the picture's own length would not change which class is best: the usual length stands in for it, so
     that the graph stays linear.
     """
-    wide = embeddings.astype(np.float64)
-    length = float(np.mean(np.linalg.norm(wide, axis=1))) or 1.0
-    prototypes = class_means(unit(wide), truth, rows)
+    length = float(np.mean(np.linalg.norm(embeddings, axis=1))) or 1.0
+    # Class by class: all unit vectors at once would be the largest array of a lesson.
+    sums = [unit(embeddings[truth == row].astype(np.float64)).sum(axis=0) for row in range(rows)]
+    prototypes = unit(np.stack(sums))
     return Linear(prototypes * (factor / length), np.zeros(rows))
 
 

@@ -11,7 +11,7 @@ one standard error of the paired difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -22,6 +22,7 @@ from edge_mnv2.teach.class_head import stratified_folds
 
 _REPEATS = 8
 _DECAYS = 10.0 ** np.arange(-6, 1)
+_USUAL_DECAY = 1e-3
 _MOST_PICTURES = 300
 """Of more pictures so many decide: products between them grow with their square."""
 _MOST_SAMPLES = 600
@@ -44,8 +45,8 @@ class LeftOut:
 
 def choose_features(
     blocks: Mapping[str, np.ndarray], candidates: Sequence[tuple[str, ...]], truth: np.ndarray, rows: int, seed: int = 0
-) -> tuple[tuple[str, ...], dict[str, float]]:
-    """Which of `candidates` to read, the simplest first, and the cross-validated accuracy of each.
+) -> tuple[tuple[str, ...], float, dict[str, float]]:
+    """Which of `candidates` to read, the simplest first; its best weight decay; the cross-validated accuracy of each.
 
     `blocks` are features by name (pictures, size); `truth` (pictures,) int. Without a class of two pictures there is
     nothing to choose by: the simplest.
@@ -54,7 +55,7 @@ def choose_features(
     truth = truth[some]
     folds = _splits(truth, _REPEATS, seed)
     if not folds:
-        return candidates[0], {}
+        return candidates[0], _USUAL_DECAY, {}
     products = {name: _products(block[some]) for name, block in blocks.items()}
     picture = np.arange(len(truth))
     results = {
@@ -65,15 +66,23 @@ def choose_features(
     for names in candidates[1:]:
         if results[names].better_than(results[best]):
             best = names
-    return best, {"+".join(names): round(float(result.right.mean()), 4) for names, result in results.items()}
+    accuracy = {"+".join(names): round(float(result.right.mean()), 4) for names, result in results.items()}
+    return best, results[best].decay, accuracy
 
 
 def choose_samples(
-    blocks: Sequence[np.ndarray], picture: np.ndarray, truth: np.ndarray, rows: int, mirrored: np.ndarray, seed: int = 0
+    blocks: Sequence[np.ndarray],
+    picture: np.ndarray,
+    truth: np.ndarray,
+    rows: int,
+    mirrored: np.ndarray,
+    decay: float = _USUAL_DECAY,
+    seed: int = 0,
 ) -> np.ndarray:
     """Which samples to learn from (samples,) bool: all of them, or those that are not `mirrored`.
 
-    `blocks` are the chosen features of all samples, `picture` (samples,) says which picture each is of, its own first.
+    `blocks` are the chosen features of all samples, `picture` (samples,) says which picture each is of, its own first;
+    `decay` is the weight decay that was best for the features.
     """
     everything = np.ones(len(picture), bool)
     if not mirrored.any() or len(picture) > 4 * _MOST_SAMPLES:
@@ -89,7 +98,7 @@ def choose_samples(
     results = []
     for used in (np.ones(len(some), bool), plain):
         parts = [whole[np.ix_(used, used)] for whole in products]
-        results.append(left_out(parts, renumbered[used], own_truth, rows, folds, _DECAYS[1::2]))
+        results.append(left_out(parts, renumbered[used], own_truth, rows, folds, np.array([decay])))
     return ~mirrored if results[1].better_than(results[0]) else everything
 
 
@@ -114,12 +123,10 @@ def left_out(
         used = np.flatnonzero(~np.isin(picture, asked))
         rest = np.concatenate([used, first[asked]])
         kernel = np.mean([_centred(whole[np.ix_(rest, used)], len(used)) for whole in products], axis=0)
-        squares, vectors = np.linalg.eigh(kernel[: len(used)])
         answers = wanted[picture[used]]
         mean = answers.mean(axis=0)
-        along, across = vectors.T @ (answers - mean), kernel[len(used) :] @ vectors
-        for place, decay in enumerate(decays):
-            predicted = across @ (along / (np.maximum(squares, 0) + decay * len(used))[:, None]) + mean
+        for place, coefficients in enumerate(_solutions(kernel[: len(used)], answers - mean, decays * len(used))):
+            predicted = kernel[len(used) :] @ coefficients + mean
             right[place, asked] += predicted.argmax(axis=1) == truth[asked]
             square[place, asked] += np.sum((predicted - wanted[asked]) ** 2, axis=1)
         turns[asked] += 1
@@ -127,6 +134,17 @@ def left_out(
     right, square = right[:, asked] / turns[asked], square[:, asked] / turns[asked]
     best = int(square.mean(axis=1).argmin())
     return LeftOut(right[right.mean(axis=1).argmax()], square[best], float(decays[best]))
+
+
+def _solutions(kernel: np.ndarray, answers: np.ndarray, decays: np.ndarray) -> Iterator[np.ndarray]:
+    """(kernel + decay)^-1 answers for each of `decays`."""
+    if len(decays) == 1:
+        yield np.linalg.solve(kernel + decays[0] * np.eye(len(kernel)), answers)
+        return
+    squares, vectors = np.linalg.eigh(kernel)
+    along = vectors.T @ answers
+    for decay in decays:
+        yield vectors @ (along / (np.maximum(squares, 0) + decay)[:, None])
 
 
 def _centred(products: np.ndarray, count: int) -> np.ndarray:
@@ -174,13 +192,20 @@ class HeadFeatures:
         blocks = embeddings, unit_evidence(evidence, embeddings)
         return cls(evidence, tuple(1 / (float(np.sqrt(np.sum(np.var(block, axis=0)))) or 1.0) for block in blocks))
 
-    def blocks(self, embeddings: np.ndarray) -> list[np.ndarray]:
-        parts = [embeddings, *([unit_evidence(self.evidence, embeddings)] if self.evidence is not None else [])]
-        return [part if scale == 1.0 else part * scale for part, scale in zip(parts, self.scales)]
-
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        blocks = self.blocks(embeddings)
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        if self.evidence is None:
+            return embeddings
+        size = embeddings.shape[1]
+        features = np.empty((len(embeddings), size + len(self.evidence.bias)), np.float32)
+        features[:, :size] = embeddings * self.scales[0]
+        features[:, size:] = unit_evidence(self.evidence, embeddings) * self.scales[1]
+        return features
+
+    def blocks(self, features: np.ndarray) -> list[np.ndarray]:
+        """The parts of `features` that were put side by side."""
+        if self.evidence is None:
+            return [features]
+        return np.split(features, [self.evidence.weights.shape[1]], axis=1)
 
     def unfold(self, head: Linear) -> ClassHead:
         """A head on these features as one on the embedding and the evidence themselves."""

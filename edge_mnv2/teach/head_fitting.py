@@ -259,24 +259,26 @@ def _class_head(
     if optimizer == "closed":
         # Cross-entropy has no closed form; the optimizer's name is the regression's.
         optimizer = "momentum"
-    names: tuple[str, ...] = ("embedding",)
-    accuracy: dict[str, float] = {}
+    blocks = {"embedding": own}
+    candidates: list[tuple[str, ...]] = [("embedding",)]
     if evidence is not None:
-        blocks = {"embedding": own, "evidence": unit_evidence(evidence, own)}
-        names, accuracy = choose_features(blocks, [names, ("embedding", "evidence")], own_truth, rows, seed)
+        blocks["evidence"] = unit_evidence(evidence, own)
+        candidates.append(("embedding", "evidence"))
+    names, decay, accuracy = choose_features(blocks, candidates, own_truth, rows, seed)
     read = HeadFeatures.of(own, evidence if "evidence" in names else None)
     places = lesson.places(taught)
-    samples = choose_samples(
-        read.blocks(real[places]), lesson.picture[places], own_truth, rows, lesson.mirrored[places], seed
-    )
-    places = places[samples]
+    features, picture, mirrored = read(real[places]), lesson.picture[places], lesson.mirrored[places]
+    samples = choose_samples(read.blocks(features), picture, own_truth, rows, mirrored, decay, seed)
     choice = class_head.choose(read(own), own_truth, rows, optimizer=optimizer, seed=seed)
-    truth = lesson.truth[lesson.picture[places]].astype(int)
-    head = read.unfold(class_head.fit(read(real[places]), truth, rows, choice, optimizer=optimizer, seed=seed))
+    truth = lesson.truth[picture].astype(int)
+    if not samples.all():
+        features, truth = features[samples], truth[samples]
+    linear = class_head.fit(features, truth, rows, choice, optimizer=optimizer, seed=seed)
+    head = read.unfold(linear)
     return head, {
         "features": "+".join(names),
         "left_out_accuracy": accuracy,
-        "mirrored": bool(samples.all()) and bool(lesson.mirrored.any()),
+        "mirrored": bool(mirrored[samples].any()),
         "optimizer": optimizer,
         "weight_decay": choice.decay,
         "steps": choice.steps,

@@ -32,11 +32,11 @@ class Features:
     @classmethod
     def of(cls, embeddings: np.ndarray) -> Features:
         """Learn centre, scale and basis from `embeddings` (pictures, size)."""
-        wide = embeddings.astype(np.float64)
-        center = wide.mean(axis=0)
+        center = embeddings.mean(axis=0, dtype=np.float64)
         # One scale for all channels: those that hardly move would be blown up, and with them the steps of the integers.
-        scale = float(np.sqrt(np.mean(np.sum((wide - center) ** 2, axis=1)))) or 1.0
-        centred = (wide - center) / scale
+        centred = embeddings - center
+        scale = float(np.sqrt(np.mean(np.einsum("ij,ij->i", centred, centred)))) or 1.0
+        centred /= scale
         # Pictures span no more dimensions than there are of them, and an optimum with weight decay lies in their span.
         few = len(centred) < centred.shape[1]
         squares, vectors = np.linalg.eigh(centred @ centred.T if few else centred.T @ centred)
