@@ -240,16 +240,16 @@ class _Chain:
     ) -> Tensor:
         """A fully connected layer: int8 weights symmetric with one scale a row, int32 bias."""
         assert source.quantization is not None
-        scale = np.abs(rows.weights).max(axis=1) / 127
+        scale = np.maximum(rows.weights.max(axis=1), -rows.weights.min(axis=1)) / 127
         scale = np.where(scale > 0, scale, 1.0).astype(np.float32).astype(np.float64)
         exact = rows.weights / scale[:, None]
-        whole = np.clip(np.rint(exact), -127, 127)
-        error = (whole - exact) * scale[:, None]
-        bias = rows.bias if center is None else rows.bias - error @ center
+        whole = np.rint(exact).astype(np.int8)
+        exact -= whole  # in place: the evidence of a thousand classes is the largest array of a lesson
+        bias = rows.bias if center is None else rows.bias + (exact @ center) * scale
         steps = float(source.quantization.scale[0]) * scale
         limit = 2**31 - 1
         whole_bias = np.clip(np.rint(bias / steps), -limit, limit).astype(np.int32)
-        weights = Tensor.constant(f"{name}.weights", whole.astype(np.int8), Quantization.per_channel(scale, 0))
+        weights = Tensor.constant(f"{name}.weights", whole, Quantization.per_channel(scale, 0))
         constant = Tensor.constant(f"{name}.bias", whole_bias, Quantization.per_channel(steps, 0))
         return self.add(
             "FULLY_CONNECTED",
@@ -274,18 +274,19 @@ class _Chain:
         center = self.center(embeddings)
         if head.weights is None:
             return self.linear("logits", self.embedding, head.linear, numbers, center)
+        source = self.unit_evidence(head.evidence, embeddings)
         unit = unit_evidence(head.evidence, embeddings)
         both = Linear(head.weights, np.zeros(len(head.weights)))
         parts = []
-        for name, source, rows, inputs in (
+        for name, tensor, rows, inputs in (
             ("logits.embedding", self.embedding, head.linear, embeddings),
-            ("logits.evidence", self.unit_evidence(head.evidence, embeddings), both, unit),
+            ("logits.evidence", source, both, unit),
         ):
             values = rows(inputs)
             room = 0.1 * float(np.ptp(values))
             scale = affine(float(values.min()) - room, float(values.max()) + room)
             part = Quantization.per_tensor(scale.scale, scale.zero_point)
-            parts.append(self.linear(name, source, rows, part, inputs.mean(axis=0)))
+            parts.append(self.linear(name, tensor, rows, part, inputs.mean(axis=0)))
         return self.add("ADD", parts, "logits", (1, len(head.weights)), numbers, "AddOptions", 2, **_PLAIN)
 
     def unit_evidence(self, evidence: Optional[Linear], embeddings: np.ndarray) -> Tensor:
