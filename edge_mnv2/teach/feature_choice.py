@@ -23,6 +23,7 @@ from edge_mnv2.teach.class_head import stratified_folds
 _REPEATS = 8
 _DECAYS = 10.0 ** np.arange(-6, 1)
 _USUAL_DECAY = 1e-3
+_ROUNDING = 1e-6
 _MOST_PICTURES = 300
 """Of more pictures so many decide: products between them grow with their square."""
 _MOST_SAMPLES = 600
@@ -39,7 +40,8 @@ class LeftOut:
     def better_than(self, simpler: LeftOut) -> bool:
         """Whether this choice is worth more than a simpler one."""
         gain = simpler.square - self.square
-        margin = float(gain.std() / np.sqrt(len(gain)))
+        # What differs by rounding alone does not differ.
+        margin = max(float(gain.std() / np.sqrt(len(gain))), _ROUNDING * float(simpler.square.mean()))
         return float(np.mean(self.right - simpler.right)) >= 0 and float(gain.mean()) > margin
 
 
