@@ -33,6 +33,13 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", "\\n")
 
 
+def shown(text: object) -> str:
+    """A value as an error shows it: in quotes, on one line, not too long."""
+    words = " ".join(str(text).split())
+    printable = "".join(c if c.isprintable() else "?" for c in words)
+    return f"'{printable if len(printable) <= 60 else printable[:57] + '...'}'"
+
+
 def steering(text: str) -> Optional[str]:
     r"""The first control or bidirectional sign of `text` as `\u001b`; None where there is none.
 

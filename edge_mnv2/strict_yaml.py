@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Optional, Union
 import yaml
 
 from edge_mnv2.errors import EdgeMnv2Error, ProfileError
-from edge_mnv2.messages import steering
+from edge_mnv2.messages import shown, steering
 
 PROFILE_BYTES = 64 * 1024
 REGISTRY_BYTES = 1024 * 1024
@@ -105,13 +105,6 @@ def parse_yaml(
         raise error(f"{name}:{mark.line + 1 if mark else 1}: not YAML: {_problem(problem)}") from None
     except yaml.YAMLError as problem:
         raise error(f"{name}: not YAML: {str(problem).splitlines()[0]}") from None
-
-
-def shown(text: object) -> str:
-    """A value as an error shows it: in quotes, on one line, not too long."""
-    words = " ".join(str(text).split())
-    printable = "".join(c if c.isprintable() else "?" for c in words)
-    return f"'{printable if len(printable) <= 60 else printable[:57] + '...'}'"
 
 
 def _decoded(data: bytes, name: str, error: type[EdgeMnv2Error], limit: int) -> str:

@@ -41,6 +41,7 @@ COMMANDS = {
         "doctor",
     )
 }
+COMMANDS["compile"] = "edge_mnv2.cli.build:COMPILE"
 """Where each is, in the order of the help page. Only what is called is imported."""
 
 _HELP = """MobileNetV2 on small boards: from trained weights to a real-time camera classifier.

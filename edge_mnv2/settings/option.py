@@ -82,7 +82,7 @@ class Option:
 
     def parse(self, text: str, origin: str = COMMAND_LINE) -> Any:
         """The typed value of one text. Raises UsageError, which names the option or the variable."""
-        from edge_mnv2.strict_yaml import shown
+        from edge_mnv2.messages import shown
 
         try:
             return self.kind.parse(text)

@@ -15,6 +15,7 @@ from typing import Any, Optional, Union
 
 from edge_mnv2.board.detect import Board, detect
 from edge_mnv2.errors import ProfileError, SourceError, UsageError
+from edge_mnv2.messages import shown
 from edge_mnv2.settings.more_kinds import Control
 from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, variable
 from edge_mnv2.settings.profile_file import ProfileFile, Stated
@@ -34,7 +35,6 @@ from edge_mnv2.settings.schema import (
     check_thresholds,
 )
 from edge_mnv2.settings.store import choose, is_path, load, packaged_places, places, read, unknown_profile
-from edge_mnv2.strict_yaml import shown
 
 __all__ = ["Origin", "Settings", "chain", "environment_overrides", "load", "resolve", "resolve_profile"]
 

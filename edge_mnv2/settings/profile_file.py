@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from edge_mnv2.errors import ProfileError
+from edge_mnv2.messages import shown
 from edge_mnv2.settings.kinds import Kind
 from edge_mnv2.settings.more_kinds import why_not
 from edge_mnv2.settings.schema import HEADERS, KEYS, SECTIONS
-from edge_mnv2.strict_yaml import Entry, Items, Node, Scalar, parse_yaml, read_yaml, shown
+from edge_mnv2.strict_yaml import Entry, Items, Node, Scalar, parse_yaml, read_yaml
 from edge_mnv2.strict_yaml import Mapping as YamlMapping
 
 _TOP = ("extends", "description", *HEADERS, *SECTIONS)
