@@ -130,8 +130,7 @@ class _Writer:
 
     def _convolution(self, operator: Operator) -> str:
         source, weights = _operand(operator, 0), _operand(operator, 1)
-        options = operator.options
-        depthwise = operator.kind == "DEPTHWISE_CONV_2D"
+        options, depthwise = operator.options, operator.kind == "DEPTHWISE_CONV_2D"
         rows, columns = weights.shape[1:3]
         strides = [options.get("stride_h", 1), options.get("stride_w", 1)]
         dilations = [options.get("dilation_h_factor", 1), options.get("dilation_w_factor", 1)]
@@ -245,8 +244,8 @@ class _Writer:
         return self._node("Concat", [self._real(tensor) for tensor in tensors], axis=axis)
 
     def _rectified(self, operator: Operator) -> str:
-        high = 6.0 if operator.kind == "RELU6" else np.inf
-        return self._cut_off(operator, self._real(_operand(operator, 0)), 0.0, high)
+        values = self._real(_operand(operator, 0))
+        return self._cut_off(operator, values, 0.0, 6.0 if operator.kind == "RELU6" else np.inf)
 
     def _cast(self, operator: Operator) -> str:
         """The same integers in a wider type: another real value where the zero points differ."""
