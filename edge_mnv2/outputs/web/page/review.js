@@ -183,17 +183,23 @@ function drawBench() {
     );
   }
   at("versions").replaceChildren(...versions.map((version) => {
-    const row = made("li");
     const about = [`version ${version.number}`, version.date.slice(0, 16).replace("T", " "), percent(version.accuracy)];
-    row.append(made("span", about.filter((part) => part !== "–").join(" · ")));
-    if (version.current) row.append(made("strong", "in use"));
-    else {
-      const button = made("button", "Use", { type: "button" });
-      button.addEventListener("click", () => swap(version.model));
-      row.append(button);
-    }
-    return row;
+    return usable(about.filter((part) => part !== "–").join(" · "), version.model, version.current);
   }));
+  const others = bench.models.filter((one, place, all) => all.findIndex((other) => other.name === one.name) === place);
+  at("models").replaceChildren(...others.map((one) => usable(one.name, one.model, one.name === model)));
+}
+
+function usable(about, name, current) {
+  const row = made("li");
+  row.append(made("span", about));
+  if (current) row.append(made("strong", "in use"));
+  else {
+    const button = made("button", "Use", { type: "button" });
+    button.addEventListener("click", () => swap(name));
+    row.append(button);
+  }
+  return row;
 }
 
 async function swap(model) {
