@@ -76,8 +76,8 @@ class Dataset:
 def read_dataset(folder: Path, answers: Answers, columns: Sequence[str] = CLASS_COLUMNS) -> Dataset:
     """The examples below `folder`, whose truths are among `answers`. `columns` of a table are tried in this order.
 
-    Raises SourceError where there is no such folder or no picture in it, UsageError where names, classes or numbers in
-    it do not fit.
+    Raises SourceError for a missing folder or one without pictures, UsageError for names, classes or numbers that do
+    not fit.
     """
     folder = _checked(folder)
     table = folder / TABLE

@@ -90,7 +90,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one example: an answer of each subject, or the error that kept its picture from being read."""
+    """What came of one example: an answer of each subject, or why its picture could not be read."""
 
     example: Example
     answers: tuple[Answered, ...] = ()

@@ -100,12 +100,12 @@ class Taught:
         return self.head(self.embeddings[pictures])
 
     def float_scores(self, pictures: np.ndarray) -> np.ndarray:
-        """The float head's logits with the row of "unknown" behind them where there is one."""
+        """The float head's logits, with the row of "unknown" behind them if the model has it."""
         logits = self.float_logits(pictures)
         if self.unknown is None:
             return logits
-        kin = self.unknown.familiarity(self.embeddings[pictures])
-        row = logits.max(axis=1) + self.unknown.slope * (self.unknown.threshold - kin)
+        similarity = self.unknown.familiarity(self.embeddings[pictures])
+        row = logits.max(axis=1) + self.unknown.slope * (self.unknown.threshold - similarity)
         return np.concatenate([logits, row[:, None]], axis=1)
 
 

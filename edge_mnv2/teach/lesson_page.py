@@ -1,4 +1,4 @@
-"""A lesson as one HTML file that opens anywhere: no script, no foreign asset, pictures inside."""
+"""A lesson as one HTML file that opens anywhere: no script, nothing to fetch, pictures inside."""
 
 from __future__ import annotations
 

@@ -99,7 +99,8 @@ def read_lesson(
     if isinstance(answers, Classes):
         if len(answers) == 1 and not extending:
             raise UsageError(
-                f"{folder} has one class only, '{answers.labels[0]}'", hint="add one of what it is to be told from"
+                f"{folder} has one class only, '{answers.labels[0]}'",
+                hint="add another class: the model must learn to tell them apart",
             )
         check_names(answers.labels)
     pictures = read_dataset(folder, answers, LEARNED_COLUMNS)

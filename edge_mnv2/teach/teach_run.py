@@ -49,7 +49,9 @@ def ready(request: LessonRequest, report: Optional[Path] = None, classes: Sequen
         if request.task == REGRESSION:
             raise UsageError("--class teaches classes, and --task says regression", hint="leave one of them out")
         if len(classes) < 2 and request.add is None and not _taken_before(request.folder, classes):
-            raise UsageError(f"one class only, '{classes[0]}'", hint="add a --class of what it is to be told from")
+            raise UsageError(
+                f"one class only, '{classes[0]}'", hint="add another --class: the model must learn to tell them apart"
+            )
         check_names(tuple(classes))
         if (request.folder / TABLE).is_file():
             raise UsageError(

@@ -57,7 +57,7 @@ class IntegerNetwork:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         std, mean = (torch.tensor(one, dtype=x.dtype, device=x.device).view(1, 3, 1, 1) for one in (STD, MEAN))
         pixels = torch.round((x * std + mean) * 255.0)
-        # Every tensor is kept without its zero point: zeros around a picture are then zeros.
+        # Every tensor is held without its zero point: zeros around a picture are then zeros.
         values = {INPUT: (pixels - INPUT_ZERO).to(torch.int64)}
         for step in self._steps:
             values[step.output] = self._step(step, [values[name] for name in step.inputs])

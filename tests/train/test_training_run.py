@@ -312,6 +312,7 @@ def test_the_picture_size_in_memory_is_of_the_right_order() -> None:
     assert sum(kept.values()) / 4 == pytest.approx(picture_bytes(network), rel=0.5)
 
 
+@pytest.mark.slow
 def test_adagrad_is_a_plain_pytorch_loop(colours: Path, tmp_path: Path) -> None:
     """Bit for bit, in the same memory layout. In another one sums are rounded otherwise, and AdaGrad's first step is
     the sign of each gradient: two such loops differ in the fourth digit of the loss."""
@@ -355,6 +356,7 @@ def test_relative_errors_of_values_near_zero_are_refused(tmp_path: Path, smalles
         run(folder, tmp_path / "out", task="regression", loss="mape")
 
 
+@pytest.mark.slow
 def test_relative_errors_of_small_values_are_named(tmp_path: Path) -> None:
     folder, lines = values_table(tmp_path / "set", [0.1, 4, 5, 6, 7, 8, 9, 10]), []
     document = run(folder, tmp_path / "out", lines, task="regression", loss="mape", epochs=1, batch=4)
@@ -362,6 +364,7 @@ def test_relative_errors_of_small_values_are_named(tmp_path: Path) -> None:
     assert document["mape"] is not None and document["rmse"] is not None
 
 
+@pytest.mark.slow
 def test_a_class_of_one_picture_does_not_give_an_accuracy(colours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     for name, count in (("blue", 6), ("green", 6), ("red", 1)):
@@ -385,6 +388,7 @@ def test_weights_that_are_no_numbers_are_named(colours: Path, tmp_path: Path) ->
         run(colours, tmp_path / "out", weights=str(broken))
 
 
+@pytest.mark.slow
 def test_a_network_that_learned_nothing_is_named(colours: Path, tmp_path: Path) -> None:
     document = run(colours, tmp_path / "out", epochs=1, learning_rate=1e-12, weights="none", augment="none")
     assert document["top1"] <= 0.5
