@@ -100,7 +100,7 @@ def read_lesson(
         if len(answers) == 1 and not extending:
             raise UsageError(
                 f"{folder} has one class only, '{answers.labels[0]}'",
-                hint="add another class: the model must learn to tell them apart",
+                hint="add another class to tell it from",
             )
         check_names(answers.labels)
     pictures = read_dataset(folder, answers, LEARNED_COLUMNS)

@@ -49,9 +49,7 @@ def ready(request: LessonRequest, report: Optional[Path] = None, classes: Sequen
         if request.task == REGRESSION:
             raise UsageError("--class teaches classes, and --task says regression", hint="leave one of them out")
         if len(classes) < 2 and request.add is None and not _taken_before(request.folder, classes):
-            raise UsageError(
-                f"one class only, '{classes[0]}'", hint="add another --class: the model must learn to tell them apart"
-            )
+            raise UsageError(f"one class only, '{classes[0]}'", hint="add another --class to tell it from")
         check_names(tuple(classes))
         if (request.folder / TABLE).is_file():
             raise UsageError(
