@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
-from edge_mnv2.builder.naming import recognized
+from edge_mnv2.builder.naming import is_copy, recognized
 from edge_mnv2.builder.pickled import Placeholder, StoredTensor, load
 from edge_mnv2.errors import ModelError
 from edge_mnv2.files import content
@@ -200,7 +200,7 @@ def _state_dict(value: Any, content: _Contents, name: str) -> dict[str, np.ndarr
         raise ModelError(f"{name} hold no state dict", hint="save one with torch.save(model.state_dict(), FILE)")
     networks = [one for one in candidates if recognized(one[1])] or [max(candidates, key=lambda one: len(one[1]))]
     # An averaged copy ("model_ema") is another result of the training than the one that its script reports first.
-    path, entries = min(networks, key=lambda one: "ema" in one[0].lower())
+    path, entries = min(networks, key=lambda one: is_copy(one[0]))
     others = list(dict.fromkeys(other for other, _ in networks if not f"{other}.".startswith(f"{path}.")))
     if path and others:
         log.warning("%s: the weights under '%s' are used, not those under '%s'", name, path, "', '".join(others[:3]))

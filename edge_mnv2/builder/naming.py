@@ -24,6 +24,7 @@ LAST = 1 + sum(repeats for _, _, repeats, _ in BOTTLENECKS)
 
 HEAD = "classifier.1"
 _NORM_FIELDS = ("weight", "bias", "running_mean", "running_var")
+_COPY = re.compile(r"(?:^|[._])(?:ema|swa|averaged|teacher|momentum|target)")
 _SHOWN = 3
 
 
@@ -152,7 +153,7 @@ NAMINGS = (
 
 
 def recognized(names: Iterable[str]) -> Optional[tuple[Naming, str]]:
-    """The naming that `names` follow and the prefix before it (the shortest one), None for another network."""
+    """The naming that `names` follow and the prefix before it (no copy's, the shortest); None for another network."""
     known = set(names)
     matches = [
         (name[: -len(naming.first)], naming)
@@ -164,8 +165,13 @@ def recognized(names: Iterable[str]) -> Optional[tuple[Naming, str]]:
     ]
     if not matches:
         return None
-    prefix, naming = min(matches, key=lambda match: (len(match[0]), match[0]))
+    prefix, naming = min(matches, key=lambda match: (is_copy(match[0]), len(match[0]), match[0]))
     return naming, prefix
+
+
+def is_copy(path: str) -> bool:
+    """Whether names say that this is an averaged copy or a teacher beside the network that was trained."""
+    return _COPY.search(path.lower()) is not None
 
 
 def named(tensors: Tensors, source: str) -> Named:

@@ -1,8 +1,7 @@
 """The ONNX twin of a full-integer `.tflite`: the same integers, for runtimes that read ONNX and not `.tflite`.
 
-Weights, biases, scales and zero points are taken as they are (activations counted from 0, as uint8, which those
-runtimes are fastest with); so a twin differs from its `.tflite` only by how kernels round. The form is QDQ: every
-activation passes QuantizeLinear and DequantizeLinear, which the runtimes merge into integer kernels.
+Weights, biases, scales and zero points are taken as they are, activations counted from 0 as uint8; so a twin differs
+from its `.tflite` only by how kernels round. The form is QDQ, which the runtimes merge into integer kernels.
 
 The twin takes the picture in the layout of the `.tflite` (NHWC; int8 becomes uint8) and answers in real numbers,
 float32. Inside, every tensor has four dimensions, channels second: a row (1, N) is (1, N, 1, 1).

@@ -158,6 +158,15 @@ def test_of_two_copies_the_one_that_is_not_averaged(
     assert "under 'model' are used, not those under 'model_ema'" in caplog.text
 
 
+@pytest.mark.parametrize("copy", ["ema.", "teacher.", "net.ema_model."])
+def test_of_two_networks_in_one_dictionary_the_one_that_was_trained(tmp_path: Path, state: State, copy: str) -> None:
+    both = {copy + name: values + 1 for name, values in state.items()}
+    both.update({"lightning_module.student." + name: values for name, values in state.items()})
+    found = read(tmp_path / "w.pth", both)
+    same(found, state)
+    assert set(found.left_out) == {copy + name for name in state}
+
+
 def test_tensors_beside_the_network_are_left_out_and_named(
     tmp_path: Path, state: State, caplog: pytest.LogCaptureFixture
 ) -> None:
