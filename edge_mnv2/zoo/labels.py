@@ -78,7 +78,9 @@ def _checked(names: list[str], file: str) -> list[str]:
     for number, one in enumerate(names, 1):
         if len(one) > _MAX_NAME:
             raise LabelsError(f"{file}, name {number} has {len(one)} characters: this is no list of names")
-        if not one.strip() or steering(one) is not None or "\n" in one:
+        # Unicode's own line separators are part of a name; the writer for people makes them visible.
+        signs = steering(re.sub("[\u2028\u2029]", "", one))
+        if not one.strip() or signs is not None or "\n" in one:
             raise LabelsError(f"{file}, name {number} is no name: {one[:40]!r}")
     return names
 
