@@ -249,7 +249,7 @@ def _file_argument(path: Path) -> dict[str, Any]:
 def first_line(error: BaseException) -> str:
     """The first non-empty line of an error's text, without trailing dots or blanks; what is not visible is escaped."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return visible(lines[0].rstrip(". ")) if lines else type(error).__name__
+    return visible(lines[0].rstrip(". ")).replace("\t", "\\t") if lines else type(error).__name__
 
 
 def _explained(name: str, error: Exception) -> EdgeMnv2Error:

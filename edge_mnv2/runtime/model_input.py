@@ -117,7 +117,7 @@ def _scaling(graph: ModelGraph) -> tuple[Optional[tuple[np.ndarray, np.ndarray]]
         node = users[0]
         if node.kind in ("mul", "add", "sub", "div") and len(node.inputs) == 2:
             constant = graph.constant(node.inputs[1 if node.inputs[0] == key else 0])
-            if constant is None or constant.size not in (1, 3):
+            if constant is None or constant.size not in (1, 3) or not np.isfinite(constant).all():
                 break
             step = _applied(node, key, constant.reshape(-1), factor, offset)
             if step is None:
@@ -155,7 +155,7 @@ def _first_filters(graph: ModelGraph, key: Key) -> Optional[float]:
     if len(users) != 1 or users[0].kind != "conv" or len(users[0].inputs) < 2:
         return None
     weights = graph.constant(users[0].inputs[1])
-    if weights is None or weights.ndim != 4:
+    if weights is None or weights.ndim != 4 or not np.isfinite(weights).all():
         return None
     return float(np.quantile(np.sqrt(np.square(weights).sum((1, 2, 3))), 0.75))
 
