@@ -243,8 +243,14 @@ def allowed() -> bool:
 
 
 def wanted(path: Path, threads: int, accelerate: bool = True) -> bool:
-    """Whether a contest is still to be held for the model, and the board has the memory for it."""
+    """Whether a contest is still to be held for the model, can be remembered, and the board has the memory for it."""
     if not allowed() or not rivals(path, accelerate) or known(path, threads, accelerate) is not None:
+        return False
+    folder = _place(path).parent
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        # What cannot be remembered would be found out at every start.
         return False
     available = MemoryReader(Sysroot("/")).read().available
     return available is None or available >= _LEAST_MB

@@ -271,6 +271,19 @@ def test_the_default_model_answers_the_same(runtime: str) -> None:
     assert 0.05 < time_ratio(model, runtime, 1) < 20
 
 
+def test_no_contest_that_cannot_be_remembered(
+    small: Path, stand_ins: Callable[[str], table.Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins("quick")
+    assert wanted(small, 1)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGE_MNV2_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert not wanted(small, 1)
+    monkeypatch.delenv("EDGE_MNV2_CACHE_DIR")
+    monkeypatch.setenv(contest.SWITCH, "off")
+    assert not wanted(small, 1)
+
+
 @pytest.mark.slow
 def test_a_sweep_races_runtimes_and_saves_the_winner(
     small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch, run: Run
