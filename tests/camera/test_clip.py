@@ -255,6 +255,7 @@ def decodable(path: Path) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "fourcc"), [("mp4", "mp4v"), ("avi", "MJPG"), ("avi", "XVID"), ("mkv", "MJPG")])
 @pytest.mark.parametrize("spots", [1, 5, 50])
 def test_damaged_spots_end_nothing(tmp_path: Path, suffix: str, fourcc: str, spots: int) -> None:
@@ -272,6 +273,7 @@ def test_damaged_spots_end_nothing(tmp_path: Path, suffix: str, fourcc: str, spo
         assert source.decode_errors == 250 - len(frames) and "frames could be read" in source.errors[0]
 
 
+@pytest.mark.slow
 def test_a_frame_of_nonsense_is_counted_and_passed(tmp_path: Path) -> None:
     whole = bytearray(mp4.write_clip(tmp_path / "a.avi", pictures(60, 640, 480), "MJPG"))
     starts = [at for at in range(len(whole)) if whole[at : at + 3] == b"\xff\xd8\xff"]

@@ -249,6 +249,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_private_authority(authority: Path, tmp_path: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(authority / "server.pem", authority / "key.pem")
@@ -286,6 +287,7 @@ def test_a_single_picture_is_polled(length: bool, content_type: str) -> None:
         assert source.granted.backend == "snapshot" and source.granted.fps == 20
 
 
+@pytest.mark.slow
 def test_pictures_are_asked_for_once_a_second_by_default() -> None:
     with HttpServer(lambda *_: ("200 OK", {"Content-Type": "image/jpeg"}, jpeg(3))) as server:
         with open_source(server.url) as source:
@@ -346,6 +348,7 @@ def test_one_picture_after_the_other_without_anything_between(content_type: str)
         assert numbers == sorted(set(numbers)) and len(server.paths) == 1
 
 
+@pytest.mark.slow
 def test_a_large_picture_and_garbage_between_parts() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (1500, 2000, 3), dtype=np.uint8)
     import cv2
@@ -422,6 +425,7 @@ def read_all(source: Source, limit_s: float = 15) -> list[tuple[int, float]]:
     raise AssertionError("it never ended")
 
 
+@pytest.mark.slow
 def test_a_clip_over_http_keeps_its_time_and_ends(clip: Path) -> None:
     content = clip.read_bytes()
 
@@ -477,6 +481,7 @@ def test_hls_comes_in_bursts_and_is_shown_at_its_time(tmp_path: Path) -> None:
 # Deaths
 
 
+@pytest.mark.slow
 def test_a_camera_that_dies_in_ten_ways_is_back_within_three_seconds() -> None:
     deaths = Deaths(rounds=1)
     with deaths:
