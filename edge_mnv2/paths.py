@@ -17,6 +17,9 @@ from typing import IO
 
 _APP = "edge-mnv2"
 
+NO_HOME = Path("/nonexistent")
+"""Nothing is there and nothing can be made there, so that what needs no home works."""
+
 
 def packaged(*parts: str) -> Path:
     """A file or folder below `devices/` or `models/` as it ships: inside the wheel, or in a checkout."""
@@ -31,8 +34,16 @@ def _xdg(override: str, variable: str, fallback: str) -> Path:
         return Path(value).expanduser()
     base = os.environ.get(variable, "")
     # The XDG specification asks to ignore relative paths.
-    root = Path(base) if base.startswith("/") else Path.home() / fallback
+    root = Path(base) if base.startswith("/") else home() / fallback
     return root / _APP
+
+
+def home() -> Path:
+    """The user's home; `NO_HOME` for one that has none (a number without a name, HOME unset)."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return NO_HOME
 
 
 def cache_dir() -> Path:

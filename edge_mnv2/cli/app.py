@@ -174,6 +174,8 @@ def _main() -> None:
     except Exception as error:
         if signals.came():
             interrupted()
+        if isinstance(error, RuntimeError) and "home directory" in str(error) and not command.debug:
+            fail(UsageError("a path begins with ~, and there is no such home directory", hint="write the path out"))
         problem = terminal.problem(stdout) if isinstance(error, OSError) else None
         if problem is not None:
             _results_lost(problem)
