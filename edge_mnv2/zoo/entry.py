@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 from urllib.parse import urljoin, urlsplit
 
-from edge_mnv2.errors import ProfileError
+from edge_mnv2.addresses import StreamUrl, redact
+from edge_mnv2.errors import ProfileError, UsageError
 from edge_mnv2.strict_yaml import Fields
 
 KINDS = ("model", "clip", "weights")
@@ -329,9 +330,10 @@ def _is_url(text: str) -> bool:
 
 def without_credentials(url: str) -> str:
     """`url` as it may be shown: without user, password and query."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    try:
+        return StreamUrl.parse(url).shown.partition("?")[0]
+    except UsageError:
+        return redact(url).partition("?")[0]
 
 
 def _check_twins(entries: list[Entry], file: str) -> None:
