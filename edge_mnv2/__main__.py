@@ -7,8 +7,8 @@ from edge_mnv2 import signals
 
 def main() -> None:
     """The console script."""
-    signals.from_now_on()
     try:
+        signals.from_now_on()
         from edge_mnv2.cli import app
 
         app.process()
