@@ -263,7 +263,7 @@ def chosen(path: Path, runtime: str, threads: int, accelerate: bool = True) -> t
     was not yet: that takes seconds, once. Raises ModelError where its answers are not the reference's.
     """
     if runtime == "auto":
-        result = known(path, threads, accelerate)
+        result = known(path, threads, accelerate) if allowed() else None
         if result is None or result.winner is None:
             return "auto", []
         reference = table.reference().name

@@ -201,7 +201,9 @@ def test_who_behaves_badly_is_left_out_once(
 
 
 @pytest.mark.slow
-def test_the_quickest_wins_and_is_remembered(small: Path, stand_ins: Callable[[str], table.Runtime]) -> None:
+def test_the_quickest_wins_and_is_remembered(
+    small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stand_ins("quick")
     assert chosen(small, "auto", 1) == ("auto", [])
     result = Contest(small).run(1)
@@ -210,6 +212,8 @@ def test_the_quickest_wins_and_is_remembered(small: Path, stand_ins: Callable[[s
     name, notes = chosen(small, "auto", 1)
     assert name == "quick" and len(notes) == 1 and "equal answers" in notes[0]
     assert chosen(small, "litert", 1) == ("litert", [])
+    monkeypatch.setenv(contest.SWITCH, "off")
+    assert chosen(small, "auto", 1) == ("auto", [])
 
 
 @pytest.mark.slow
