@@ -93,6 +93,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", BESIDE)
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "stream"])
 def test_what_lies_beside_the_weights_is_not_looked_up(tmp_path: Path, state: State, beside: str, legacy: bool) -> None:

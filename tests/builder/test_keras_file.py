@@ -130,6 +130,7 @@ def test_logits_are_kerass(tmp_path: Path, features: State, head: str, before: s
             np.testing.assert_allclose(interpreter.output()[0], wanted, atol=5e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_files_without_a_configuration_or_names(tmp_path: Path, features: State) -> None:
     state = {**features, **ONE}
     weights = read_weights(keras_files.write_h5(tmp_path / "w.h5", state, None))
@@ -145,6 +146,7 @@ def test_files_without_a_configuration_or_names(tmp_path: Path, features: State)
     assert read_weights(path).outputs == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["sigmoid", "linear"])
 def test_one_output(tmp_path: Path, features: State, task: str) -> None:
     one = _dense("answers", 1, FEATURES, 5)
@@ -153,6 +155,7 @@ def test_one_output(tmp_path: Path, features: State, task: str) -> None:
         assert read_weights(path).task == ("classification" if task == "sigmoid" else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "said"),
     [

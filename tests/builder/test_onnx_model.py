@@ -99,6 +99,7 @@ def test_integers_give_the_same_top_class(shipped: tuple[bytes, bytes], data: Pa
     assert np.abs(found - wanted).max() <= 10 * step
 
 
+@pytest.mark.slow
 def test_runtime_runs_integers_from_end_to_end(shipped: tuple[bytes, bytes], tmp_path: Path) -> None:
     """Every convolution, addition and the pooling are merged into integer kernels: nothing falls back to floats."""
     target = tmp_path / "optimized.onnx"

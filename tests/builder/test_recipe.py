@@ -62,6 +62,7 @@ def test_float_equals_torch_and_int8_agrees_with_float(imagenet_weights: Path, d
     assert agreed >= 0.95 * len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "outputs", "resolution"), [(0.35, 7, 96), (0.5, 3, 97)])
 def test_other_widths_and_resolutions_run_in_integers(
     run: Run, tmp_path: Path, photos: Path, width: float, outputs: int, resolution: int
@@ -83,6 +84,7 @@ def test_other_widths_and_resolutions_run_in_integers(
     assert code == 0 and len(json.loads(text)["results"][0]["top"]) == min(5, outputs)
 
 
+@pytest.mark.slow
 def test_a_regression_gives_its_value(tmp_path: Path, photos: Path) -> None:
     weights = safetensors(tmp_path / "w.safetensors", 0.35, 1)
     wanted = {}
@@ -162,6 +164,7 @@ def test_a_calibration_folder_with_too_few_pictures(tmp_path: Path) -> None:
         build(BuildRequest(tmp_path / "m.tflite", weights=str(weights), resolution=96, calibration=tmp_path / "empty"))
 
 
+@pytest.mark.slow
 def test_the_report_shows_every_layer(run: Run, tmp_path: Path, photos: Path) -> None:
     weights = safetensors(tmp_path / "w.safetensors", 0.35, 3)
     page = tmp_path / "report.html"
@@ -183,6 +186,7 @@ def test_the_report_shows_every_layer(run: Run, tmp_path: Path, photos: Path) ->
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
 
+@pytest.mark.slow
 def test_borders_of_an_integer_model(run: Run, tmp_path: Path, photos: Path) -> None:
     weights = safetensors(tmp_path / "w.safetensors", 0.35, 3)
     call = ["build", "--weights", weights, "--resolution", 96, "--calibration", photos]
@@ -198,6 +202,7 @@ def test_borders_of_an_integer_model(run: Run, tmp_path: Path, photos: Path) -> 
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_float_output_is_not_for_the_edge_tpu(run: Run, tmp_path: Path, photos: Path) -> None:
     weights = safetensors(tmp_path / "w.safetensors", 0.35, 3)
     call = ["build", "--weights", weights, "--resolution", 96, "--calibration", photos, "--target", "edgetpu"]
@@ -206,6 +211,7 @@ def test_a_float_output_is_not_for_the_edge_tpu(run: Run, tmp_path: Path, photos
     assert code == 3 and "DEQUANTIZE" in err and not (tmp_path / "x.tflite").exists()
 
 
+@pytest.mark.slow
 def test_a_regression_is_built_and_evaluated(run: Run, tmp_path: Path, photos: Path) -> None:
     """From weights to MSE, RMSE, MAE and MAPE in the value's unit: integers against the float model's own values."""
     weights = safetensors(tmp_path / "w.safetensors", 0.35, 1)
@@ -231,6 +237,7 @@ def test_a_regression_is_built_and_evaluated(run: Run, tmp_path: Path, photos: P
     assert "mm" in run("evaluate", photos, "--model", coarse)[1]
 
 
+@pytest.mark.slow
 def test_a_value_within_bounds(run: Run, tmp_path: Path, photos: Path) -> None:
     weights = safetensors(tmp_path / "w.safetensors", 0.35, 1)
     call = ["build", "--weights", weights, "--resolution", 96, "--task", "regression", "--out", tmp_path / "m.tflite"]

@@ -321,6 +321,7 @@ def test_mirrored_videos_are_turned_back(tmp_path: Path, matrix: tuple[int, ...]
     assert near(image[corner], (0, 0, 255), 60) and not near(image[-1 - corner[0], -1 - corner[1]], (0, 0, 255), 60)
 
 
+@pytest.mark.slow
 def test_hdr_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = mp4.write_clip(tmp_path / "a.mp4", pictures(5), "mp4v")
     colours = mp4.box(b"colr", b"nclx" + bytes((0, 9, 0, 16, 0, 9, 0)))

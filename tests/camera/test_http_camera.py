@@ -489,6 +489,7 @@ def test_a_camera_that_dies_in_ten_ways_is_back_within_three_seconds() -> None:
     assert max(deaths.returns) < 3, deaths.returns
 
 
+@pytest.mark.slow
 @pytest.mark.soak
 def test_a_hundred_and_twenty_deaths() -> None:
     """Back each time, and no memory is lost over them."""

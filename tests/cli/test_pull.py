@@ -66,6 +66,7 @@ def test_every_model_from_a_mirror_classifies_with_the_right_labels(data: Path) 
         assert wanted in cat["label"], row["name"]
 
 
+@pytest.mark.slow
 def test_some_fail_all_fail_and_nothing_asked(data: Path) -> None:
     done = edge_mnv2("pull", SMALL, "mobilenet_v9", "--json", EDGE_MNV2_MIRROR=str(data / "models"))
     assert done.returncode == 8

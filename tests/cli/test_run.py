@@ -295,11 +295,13 @@ def test_the_default_model_knows_a_cat_and_a_uniform(run: Run, data: Path) -> No
     assert any(word in best[1] for word in ("military uniform", "bow tie", "Windsor tie"))
 
 
+@pytest.mark.slow
 def test_a_whole_clip_of_the_reference_data(run: Run, data: Path) -> None:
     code, out, _ = run("run", "--source", data / "video" / "bigbuckbunny.mp4", "--every-frame", "--json")
     assert code == 0 and json.loads(out)["frames"] == 132
 
 
+@pytest.mark.slow
 def test_doctor_is_content_where_the_test_source_works(run: Run) -> None:
     code, out, _ = run("doctor", "--json")
     report = json.loads(out)

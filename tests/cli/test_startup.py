@@ -64,6 +64,7 @@ def test_help_names_every_command_and_a_wrong_word_is_told(run) -> None:
     assert code == 2 and "clasify" in err
 
 
+@pytest.mark.slow
 def test_running_imports_no_network_and_no_tpu_code(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = imported_by("run", "--source", "test", "--max-frames", "2", "--delegate", "auto", "-h")
     loaded |= imported_by("-q", "run", "--source", "test", "--max-frames", "2")

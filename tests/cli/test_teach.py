@@ -79,6 +79,7 @@ def test_taught_and_run(run: Run, small: Path, pets: Path, tmp_path: Path) -> No
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_file_alone_has_its_names(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.tflite"
     assert run("teach", pets, "--model", small, "--out", out)[0] == 0
@@ -88,6 +89,7 @@ def test_the_file_alone_has_its_names(run: Run, small: Path, pets: Path, tmp_pat
     assert shape["dtype"] == "int8" and shape["shape"] == [1, 3]
 
 
+@pytest.mark.slow
 def test_hidden_things_are_no_classes(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     (pets / ".cache").mkdir()
     (pets / ".DS_Store").write_bytes(b"\0")
@@ -126,6 +128,7 @@ def test_one_picture_each(run: Run, small: Path, tmp_path: Path, head: str) -> N
     assert [entry["top"][0]["label"] for entry in json.loads(said)["results"]] == ["blue", "red"]
 
 
+@pytest.mark.slow
 def test_unreadable_pictures(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     victim = sorted((pets / "bird").iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:2000])
@@ -139,6 +142,7 @@ def test_unreadable_pictures(run: Run, small: Path, pets: Path, tmp_path: Path) 
     assert not (tmp_path / "other.tflite").exists()
 
 
+@pytest.mark.slow
 def test_the_same_picture(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     first = sorted((pets / "bird").iterdir())[0]
     shutil.copy(first, pets / "bird" / "copy.jpg")
@@ -150,6 +154,7 @@ def test_the_same_picture(run: Run, small: Path, pets: Path, tmp_path: Path) -> 
     assert code == 2 and "the same picture is in two classes" in notes and "insect/wrong.jpg" in notes
 
 
+@pytest.mark.slow
 def test_names_that_look_like_indices(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     (pets / "bird").rename(pets / "0 empty")
     (pets / "insect").rename(pets / "1 full")
@@ -185,6 +190,7 @@ def test_adding_a_class_and_pictures(run: Run, small: Path, pets: Path, tmp_path
     assert answers[:6].count("rust") >= 5 and answers[6:].count("insect") >= 5
 
 
+@pytest.mark.slow
 def test_the_environment_of_run(
     run: Run, small: Path, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +214,7 @@ def test_a_taught_model_as_backbone(run: Run, pets: Path, tmp_path: Path) -> Non
     assert json.loads(said)["unknown"]["by"].startswith("evidence")
 
 
+@pytest.mark.slow
 def test_a_backbone_that_changed(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     backbone, out = tmp_path / "backbone.tflite", tmp_path / "mine.tflite"
     shutil.copy(small, backbone)
@@ -259,6 +266,7 @@ def test_warnings(run: Run, small: Path, tmp_path: Path) -> None:
     assert "brightness" not in warned
 
 
+@pytest.mark.slow
 def test_classes_that_differ_in_brightness_only(run: Run, data: Path, small: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -275,6 +283,7 @@ def test_classes_that_differ_in_brightness_only(run: Run, data: Path, small: Pat
     assert "day and night differ in brightness only" in " ".join(json.loads(said)["warnings"])
 
 
+@pytest.mark.slow
 def test_other_classes_in_other_light(run: Run, pets: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -363,6 +372,7 @@ def test_a_backbone_that_cannot_tell_the_unknown_says_so(run: Run, data: Path, t
     assert code == 0 and "'unknown' is weak" in " ".join(json.loads(said)["warnings"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["m.labels.txt", "m.yaml", "m.json", "m.tflite"])
 def test_a_lesson_that_cannot_be_written_changes_nothing(run: Run, small: Path, tmp_path: Path, name: str) -> None:
     """An older lesson's files stay as they are, whichever of the new ones cannot be written."""

@@ -76,6 +76,7 @@ def test_what_cannot_be_is_one_line(
     assert (found, out) == (code, "") and last.startswith("edge-mnv2: error: ") and words in last
 
 
+@pytest.mark.slow
 @needs_torch
 def test_the_document_and_the_next_command(run: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -116,6 +117,7 @@ def test_a_teacher_of_either_kind_teaches(run: Run, folder: Path, tmp_path: Path
     assert code == 3 and "has other classes: 'bright' where these pictures have 'dark'" in said
 
 
+@pytest.mark.slow
 @needs_torch
 def test_the_examples_short_version_goes_the_whole_way(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn, which has the example's digits, is not installed")

@@ -113,6 +113,7 @@ def test_a_long_history_is_cut_down(tmp_path: Path) -> None:
     assert Collection(tmp_path).items()[0].answer == Answer("class 149")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_leaves_a_whole_collection(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from edge_mnv2.datasets.collection import *\n"

@@ -39,6 +39,7 @@ def test_nothing_without_being_asked(tmp_path: Path, pip: Path) -> None:
     assert not (machine.root / RULES).exists()
 
 
+@pytest.mark.slow
 def test_dry_run(tmp_path: Path, pip: Path) -> None:
     machine = prepared(tmp_path, pip)
     before = machine.tree()

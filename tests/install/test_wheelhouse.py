@@ -143,6 +143,7 @@ def test_install_from_the_stick(pc: Machine, offers: dict[str, str], tmp_path: P
     assert "no edge_mnv2-*.whl" in done.stderr
 
 
+@pytest.mark.slow
 def test_kit(pc: Machine, offers: dict[str, str], tmp_path: Path, pip: Path) -> None:
     """Its extras and models are installed without being named again; what was damaged on the way is named."""
     here, arch = f"{sys.version_info[0]}.{sys.version_info[1]}", platform.machine()
