@@ -650,7 +650,7 @@ finish() {
     elif [ -z "$service" ] && grep -qsF "$command" "$own_unit"; then
         say "The service runs the earlier version until: systemctl --user restart edge-mnv2"
     fi
-    if [ $doctor_code = 0 ]; then say "Try: $shown run --source test"; fi
+    if [ $doctor_code = 0 ]; then say "Try: $shown run --source demo"; fi
 }
 
 # A kit says what it is for, what it holds, and whether it came over whole.
@@ -717,7 +717,7 @@ install_all() {
     if [ -z "$dry_run" ]; then say '[1/3] virtual environment'; fi
     make_environment
     site_packages=$new/lib/python$py_minor/site-packages
-    if [ -z "$dry_run" ]; then say "[2/3] packages: ${wheelhouse:-about 120 MB to fetch}; minutes on a small board"; fi
+    if [ -z "$dry_run" ]; then say "[2/3] packages: ${wheelhouse:-about 125 MB to fetch}; minutes on a small board"; fi
     install_packages
     if [ -z "$dry_run" ]; then say '[3/3] edge-mnv2 doctor'; fi
     check_and_switch
