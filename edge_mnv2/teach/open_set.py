@@ -114,7 +114,7 @@ def _calibrated(
 ) -> Calibrated:
     taught = _Taught(evidence, embeddings, picture, truth, rows)
     similarities = taught.left_out()
-    threshold = _threshold(similarities, taught.pictures, known, _USUAL[evidence is not None])
+    threshold = _threshold(similarities, known, _USUAL[evidence is not None])
     rule = Unknown(Familiarity(evidence, taught.prototypes()), threshold, _STEEPNESS / threshold)
     return Calibrated(rule, similarities, taught.left_out_classes())
 
@@ -169,10 +169,6 @@ class _Taught:
         self._typical = _typical(evidence)
         self._near = None if self._typical is None else self._typical @ self._units.T
 
-    @property
-    def pictures(self) -> int:
-        return len(self._own)
-
     def prototypes(self) -> np.ndarray:
         """(samples, size of the evidence): the largest product with one of them is a picture's similarity."""
         means, away = self._fit(np.arange(len(self._units)))
@@ -224,10 +220,11 @@ class _Taught:
         return means, _AWAY * unit(unrelated @ self._typical)
 
 
-def _threshold(similarities: np.ndarray, pictures: int, known: float, usual: float) -> float:
+def _threshold(similarities: np.ndarray, known: float, usual: float) -> float:
     """The quantile that leaves `known` above it; the fewer pictures, the more the usual threshold counts."""
     if len(similarities) == 0:
         return usual
+    pictures = len(similarities) / _REPEATS
     below = (1 - known) * max(0.0, 1 - _CAUTION / np.sqrt(pictures))
     measured = max(float(np.quantile(similarities, below)), _LEAST)
     weight = min(1.0, (pictures / _ENOUGH) ** 2)

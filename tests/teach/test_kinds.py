@@ -137,7 +137,7 @@ def test_a_large_lesson_compares_with_so_many_pictures() -> None:
     embeddings = centers[truth] + random.normal(size=(1800, 1280)) * 4
     backbone = SimpleNamespace(classes=Linear(weights, np.zeros(1000)))
     evidence = evidence_of(cast(Backbone, backbone), embeddings[::2])
-    unknown = calibrate(embeddings, picture, truth, 3, random.normal(size=(9, 1280)) * 4, evidence)
+    unknown = calibrate(embeddings, picture, truth, 3, random.normal(size=(9, 1280)) * 4, evidence).rule
     assert len(unknown.familiarity.prototypes) == 600
     new = centers[[0, 1, 2] * 30] + random.normal(size=(90, 1280)) * 4
     assert np.mean(unknown.familiarity(new) >= unknown.threshold) >= 0.9
