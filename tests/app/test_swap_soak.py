@@ -66,7 +66,7 @@ def test_killed_at_fifty_moments_the_board_comes_back_with_a_whole_model(data: P
             teach_in_background(served)
             time.sleep(moments.uniform(0.0, 6.0))
             served.process.send_signal(signal.SIGKILL)
-        subprocess.run(["pkill", "-f", "edge_mnv2.app.reteach"], check=False)
+        subprocess.run(["pkill", "-f", str(tmp_path / "collected")], check=False)
         if home.is_file():
             with open_classifier(str(home))[0] as classifier:
                 assert set(classifier.labels) <= {*KINDS, "unknown"}, turn
