@@ -67,9 +67,11 @@ class Output:
         """The output, opened. Raises UsageError: a package is missing, or what `open_output` refuses."""
         from edge_mnv2.installed import need
 
+        # First the module: it may have to say something to a package before that is imported.
+        module = importlib.import_module(self.module)
         for package in self.packages:
             need(package, self.extra, f"--{self.switch.name}")
-        opened = importlib.import_module(self.module).open_output(values, live)
+        opened = module.open_output(values, live)
         return opened if isinstance(opened, list) else [opened]
 
 

@@ -20,6 +20,10 @@ from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
 
+# Read when pygame is imported: no line of its own, and signals stay with the run.
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
+
 log = logging.getLogger(__name__)
 
 _TITLE = "edge-mnv2    q quit   s save picture   p pause   f full screen"
@@ -36,8 +40,6 @@ class Window:
     name = "window"
 
     def __init__(self, snapshots: Optional[SnapshotSink] = None) -> None:
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")
         self._pygame: Any = need("pygame", "window", "--window")
         if not _has_display():
             raise UsageError("--window: no display here", hint=_NO_DISPLAY)
