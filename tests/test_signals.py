@@ -20,16 +20,16 @@ COMMANDS = ("run", "classify", "teach", "build", "pull")
 
 
 def arguments(command: str, model: Path, data: Path, folder: Path) -> list[str]:
-    pictures = data / "images"
     if command == "run":
         return ["run", "--source", "test", "--model", str(model), "--json", "--log", str(folder / "x.jsonl")]
     if command == "classify":
         return ["classify", "--json", *[str(data / "imagenet-dev")] * 3]
     if command == "teach":
+        pictures = iter(sorted((data / "imagenet-dev").glob("*.jpg")))
         for name in ("one", "two"):
             (folder / "lesson" / name).mkdir(parents=True)
-            for number in range(4):
-                shutil.copy(pictures / "cat.bmp", folder / "lesson" / name / f"{number}.bmp")
+            for _ in range(4):
+                shutil.copy(next(pictures), folder / "lesson" / name)
         return ["teach", str(folder / "lesson"), "--out", str(folder / "taught.tflite"), "--json"]
     if command == "build":
         return ["build", "--out", str(folder / "built.tflite"), "--json"]
