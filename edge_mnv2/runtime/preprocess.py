@@ -44,6 +44,9 @@ class Preprocessor:
         self._converted = np.empty((height, width, 3) if channels == 3 else (height, width), np.uint8)
         self._geometry: Optional[tuple[int, int]] = None
         self._inner: tuple[int, int, int, int] = (0, 0, width, height)
+        # Frames of one source have one size.
+        self._size = (0, 0)
+        self._box = (0, 0, 0, 0)
 
     @property
     def least_side(self) -> int:
@@ -53,7 +56,11 @@ class Preprocessor:
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """(left, top, width, height) of the part of a `width` x `height` picture that reaches the model."""
-        return crop_box(width, height, self.width / self.height) if self.resize == "crop" else (0, 0, width, height)
+        if (width, height) != self._size:
+            crop = crop_box(width, height, self.width / self.height)
+            self._box = crop if self.resize == "crop" else (0, 0, width, height)
+            self._size = width, height
+        return self._box
 
     def seen(self, pixels: np.ndarray) -> np.ndarray:
         """The part of `pixels` (HxWx3) that reaches the model, a view."""

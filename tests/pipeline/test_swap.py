@@ -63,7 +63,6 @@ def test_swaps_lose_no_frame_and_mix_no_names(tmp_path: Path, workers: int, gate
         thread.join(20)
         assert not thread.is_alive()
     assert len(sink.results) + loop.dropped == 400
-    assert loop.dropped < 40
     indices = [result.frame.index for result in sink.results]
     assert indices == sorted(set(indices))
     turns = [int(result.top[0].label in NAMES[1]) for result in sink.results]
