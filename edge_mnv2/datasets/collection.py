@@ -8,10 +8,8 @@ Several processes may use one collection.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import fcntl
-import functools
 import hashlib
 import json
 import os
@@ -25,12 +23,8 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from edge_mnv2 import paths
+from edge_mnv2.datasets.looks import LOOK_SIZE, SAME_LOOK, read_look
 from edge_mnv2.errors import UsageError
-
-LOOK_SIZE = 64
-"""Numbers that describe the look of a picture."""
-SAME_LOOK = 0.06
-"""Pictures whose looks are nearer than this (cosine distance) show the same scene."""
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _MOST_WASTE = 4
@@ -276,7 +270,7 @@ class Collection:
                 tuple(line["top"]),
                 str(line["model"]),
                 int(line["bytes"]),
-                _look(line.get("look")),
+                read_look(line.get("look")),
             )
         if line.get("deleted"):
             self._items.pop(identity, None)
@@ -328,30 +322,6 @@ def _line(item: Item) -> dict[str, Any]:
     if item.look is not None:
         line["look"] = base64.b64encode(item.look.astype(np.float16).tobytes()).decode()
     return line
-
-
-def _look(text: Optional[str]) -> Optional[np.ndarray]:
-    if not text:
-        return None
-    try:
-        look = np.frombuffer(base64.b64decode(text, validate=True), np.float16).astype(np.float32)
-    except (binascii.Error, ValueError):
-        return None
-    return look if look.shape == (LOOK_SIZE,) and np.isfinite(look).all() else None
-
-
-def projected(embedding: np.ndarray) -> np.ndarray:
-    """The look of a picture: float32 (LOOK_SIZE,) of length 1 from an embedding of any size.
-
-    A fixed random projection keeps angles to about 1/sqrt(LOOK_SIZE) (Johnson and Lindenstrauss 1984).
-    """
-    look = _directions(embedding.size) @ embedding.astype(np.float32).reshape(-1)
-    return look / max(float(np.linalg.norm(look)), 1e-12)
-
-
-@functools.lru_cache(1)
-def _directions(size: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((LOOK_SIZE, size), dtype=np.float32)
 
 
 def side_by_side(items: Sequence[Item], near: float = 2 * SAME_LOOK) -> list[list[Item]]:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
-from edge_mnv2.datasets.collection import Answer, Collection, projected
+from edge_mnv2.datasets.collection import Answer, Collection
+from edge_mnv2.datasets.looks import projected
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from tests.outputs.web.conftest import Served, serving

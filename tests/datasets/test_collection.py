@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.datasets.collection import Answer, Collection, Item, projected, side_by_side
+from edge_mnv2.datasets.collection import Answer, Collection, Item, side_by_side
 from edge_mnv2.datasets.labelled_pictures import read_collected
+from edge_mnv2.datasets.looks import projected
 from edge_mnv2.errors import UsageError
 
 

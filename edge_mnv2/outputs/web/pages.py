@@ -32,6 +32,7 @@ _FOLDER = Path(__file__).parent / "page"
 _ASSETS = {
     "/app.js": "text/javascript",
     "/charts.js": "text/javascript",
+    "/lesson.js": "text/javascript",
     "/app.css": "text/css",
     "/icon.svg": "image/svg+xml",
     **ASSETS,
