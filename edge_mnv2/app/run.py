@@ -143,7 +143,8 @@ class Session:
             source,
             model.classifiers.classifiers,
             every_frame=request.every_frame,
-            repeat=request.repeat,
+            # The page of a run that nobody gave a source shall be there for longer than the demo clip lasts.
+            repeat=request.repeat or (self.chosen.fallback and self.outputs.serves_page),
             max_frames=request.max_frames,
             duration_s=request.duration_s,
             controls=Controls(output.least_score, output.smooth, output.shown_from(model.taught)),

@@ -386,3 +386,13 @@ def test_pages_of_a_source_whose_name_is_not_utf8(stub: Path, clip: Path) -> Non
         finally:
             running.terminate()
             running.communicate(timeout=20)
+
+
+@pytest.mark.slow
+def test_the_demo_goes_on_for_as_long_as_its_page_is_looked_at() -> None:
+    command = [sys.executable, "-m", "edge_mnv2", "run", "--web", "0", "--duration", "11", "--json"]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    summary = json.loads(child.stdout)
+    if not summary["fallback"]:
+        pytest.skip("a camera is attached here")
+    assert child.returncode == 0 and summary["ended"] == "duration", child.stderr
