@@ -104,6 +104,7 @@ function show(state) {
   at("source").textContent = [state.source, state.model].filter(Boolean).join(" · ");
   bars(state.top, state.controls ? state.controls.threshold : 0);
   at("unsure").hidden = !state.unsure;
+  at("bars").classList.toggle("dim", state.unsure);
   chips(state.present);
   log(state.events);
   at("keep").hidden = !state.snapshots;
@@ -222,7 +223,7 @@ function duration(seconds) {
 
 // A screen reader hears the first class when it changes, not five times a second.
 function speak(state) {
-  const first = state.top.length ? state.top[0].label : state.unsure ? "unsure" : "";
+  const first = state.top.length ? state.top[0].label : state.unsure ? "nothing recognized" : "";
   if (first === spoken || performance.now() - spokenAt < 3000) return;
   spoken = first;
   spokenAt = performance.now();
