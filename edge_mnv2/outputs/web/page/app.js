@@ -223,7 +223,7 @@ function duration(seconds) {
 
 // A screen reader hears the first class when it changes, not five times a second.
 function speak(state) {
-  const first = state.top.length ? state.top[0].label : state.unsure ? "nothing recognized" : "";
+  const first = state.unsure ? "nothing recognized" : state.top.length ? state.top[0].label : "";
   if (first === spoken || performance.now() - spokenAt < 3000) return;
   spoken = first;
   spokenAt = performance.now();
