@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
-from edge_mnv2 import paths
 from edge_mnv2.app.reteach import TAUGHT, Job, Reteaching
 from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import AnyCollection
@@ -25,7 +24,6 @@ _TRIED = 10
 _SLOWER = 1.25
 """A model that takes so many times as long as the one in use is not taken by itself, unless it keeps the frame rate."""
 _MODEL = "taught.tflite"
-_SUFFIXES = (".labels.txt", ".yaml", ".json", ".tflite")
 
 
 class Running(Protocol):
@@ -211,11 +209,7 @@ class ModelWorkbench:
         """The candidate takes the taught model's name, with all its files at once; the former one is kept."""
         assert self._home is not None
         versions.keep(self._home)
-        pairs = [(self._home.with_suffix(end), self._candidate.with_suffix(end)) for end in _SUFFIXES]
-        try:
-            paths.write_together([(target, source.read_bytes()) for target, source in pairs if source.is_file()])
-        except OSError as error:
-            raise UsageError(f"{error.filename} cannot be written: {error.strerror or error}") from error
+        versions.put(self._candidate, self._home)
         return str(self._home)
 
     def _made_current(self, model: str) -> Optional[str]:

@@ -100,13 +100,20 @@ def use(model: Path, number: int) -> Version:
         return known[number]
     # One more than usual: what is wanted must not go while what is in use is kept.
     keep(model, KEEP + 1)
-    folder = folder_of(model) / str(number)
-    files = [(model.with_suffix(suffix), folder / model.with_suffix(suffix).name) for suffix in _SUFFIXES]
+    put(folder_of(model) / str(number) / model.name, model)
+    return next(version for version in versions(model) if version.current)
+
+
+def put(source: Path, model: Path) -> None:
+    """The model `source` and the files that belong to it take the places of `model` and its files, all at once.
+
+    Raises UsageError where they cannot be written.
+    """
+    pairs = [(model.with_suffix(suffix), source.with_suffix(suffix)) for suffix in _SUFFIXES]
     try:
-        paths.write_together([(target, source.read_bytes()) for target, source in files if source.is_file()])
+        paths.write_together([(target, one.read_bytes()) for target, one in pairs if one.is_file()])
     except OSError as error:
         raise UsageError(f"{error.filename or model} cannot be written: {error.strerror or error}") from error
-    return next(version for version in versions(model) if version.current)
 
 
 def _numbered(model: Path) -> list[tuple[int, Path]]:
