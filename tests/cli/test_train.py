@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_mnv2.installed import extra_hint
+
 Run = Callable[..., "tuple[int, str, str]"]
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "digits_to_int8.py"
@@ -42,7 +44,10 @@ def test_without_pytorch_there_is_one_line_and_the_rest_works(tmp_path: Path, fo
     command = [sys.executable, "-m", "edge_mnv2"]
     done = subprocess.run([*command, "train", folder], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "PyTorch does not start (no torch here)" in done.stderr and "[train]" in done.stderr
+    assert (
+        f"PyTorch does not start (no torch here): training needs PyTorch, on a workstation: {extra_hint('train')}"
+        in done.stderr
+    )
     help_page = subprocess.run([*command, "train", "--help"], env=environment, capture_output=True, text=True)
     assert help_page.returncode == 0 and "--freeze-until" in help_page.stdout
 
