@@ -153,12 +153,13 @@ class ModelWorkbench:
         if self._run is None:
             raise UsageError("no run is going on here")
         try:
-            region = None if roi is None else KEYS["camera.roi"].kind.accept(roi)
+            region = None if roi is None else Roi(*KEYS["camera.roi"].kind.accept(roi))
+            # In fractions: a region that lies outside of the next frame would end the run.
+            inside = region is None or (region.x + region.width <= 1 and region.y + region.height <= 1)
         except ValueError:
-            region = ()
-        # In fractions: a region that lies outside of the next frame would end the run.
-        if region is not None and not (region and region[0] + region[2] <= 1 and region[1] + region[3] <= 1):
-            raise UsageError(f"roi: {roi} is not [x, y, width, height] in fractions of the picture")
+            inside = False
+        if not inside:
+            raise UsageError(f"roi: {str(roi)[:80]} is not [x, y, width, height] in fractions of the picture")
         self._run.set_roi(region)
 
     def classify(self, name: str, picture: bytes) -> dict[str, Any]:

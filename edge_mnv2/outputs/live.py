@@ -203,9 +203,20 @@ class Live:
             "snapshots": self.snapshots is not None,
             "collected": self.collector.collected if self.collector is not None else None,
             "controls": loop.controls.as_dict() if loop else None,
+            "roi": self._roi(),
             "lesson": self.lesson.document() if self.lesson else None,
             **dataclasses.asdict(self.facts),
         }
+
+    def _roi(self) -> Optional[list[float]]:
+        """The region that is classified, in fractions of the picture, where somebody may set it."""
+        if self.latest is None or self.workbench is None:
+            return None
+        frame = self.latest.frame
+        height, width = frame.pixels.shape[:2]
+        if frame.roi is None or not (height and width):
+            return [0.0, 0.0, 1.0, 1.0]
+        return [round(part / side, 4) for part, side in zip(frame.roi, (width, height, width, height))]
 
 
 _RECORD = ("t", "uptime_s", "frame", "top", "latency_ms", "inference_ms", "temp_c", "throttled", "engine")

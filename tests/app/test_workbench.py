@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
+from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.datasets.looks import projected
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
@@ -184,7 +185,7 @@ def test_a_region_is_checked(collected: Collection) -> None:
     run = FakeRun()
     bench = ModelWorkbench(collected, None, run)
     bench.set_roi([0.1, 0.1, 0.5, 0.5])
-    assert run.roi == (0.1, 0.1, 0.5, 0.5)
+    assert run.roi == Roi(0.1, 0.1, 0.5, 0.5)
     bench.set_roi(None)
     assert run.roi is None
     for wrong in ([1, 2], "x", [0, 0, 0, 0], {"a": 1}, [0.5, 0, 0.6, 1], [0, 0, 640, 480]):

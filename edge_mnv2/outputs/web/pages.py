@@ -33,6 +33,7 @@ _ASSETS = {
     "/app.js": "text/javascript",
     "/charts.js": "text/javascript",
     "/lesson.js": "text/javascript",
+    "/region.js": "text/javascript",
     "/app.css": "text/css",
     "/icon.svg": "image/svg+xml",
     **ASSETS,

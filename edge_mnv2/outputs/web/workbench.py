@@ -175,7 +175,8 @@ class WorkbenchPages:
         if not isinstance(model, str) or not model:
             raise Refused(400, '"model" is the name of one of the models listed by /api/workbench')
         result = await _in_thread(self._bench.swap, model, force)
-        _audit(request, f"switched to the model {model}")
+        taken = "switched to" if result["taken"] else "asked in vain for"
+        _audit(request, f"{taken} the model {model[:_MOST_NAME]!r}")
         return web.json_response(result)
 
     async def _roi(self, request: web.Request) -> web.StreamResponse:

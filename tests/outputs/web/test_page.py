@@ -116,6 +116,89 @@ def test_phone_and_desktop(stub: Path, tmp_path: Path) -> None:
         asyncio.run(visit(served))
 
 
+async def _drag(page: Tab, start: tuple[float, float], end: tuple[float, float], touch: bool) -> None:
+    """From one place to another, in shares of the picture."""
+    left, top, width, height = await page.run(
+        "(b => [b.left, b.top, b.width, b.height])(document.getElementById('region').getBoundingClientRect())"
+    )
+    places = [(left + x * width, top + y * height) for x, y in (start, ((start[0] + end[0]) / 2, end[1]), end)]
+    for place, (x, y) in enumerate(places):
+        if touch:
+            kind = "touchMove" if place else "touchStart"
+            await page.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
+        else:
+            kind = "mouseMoved" if place else "mousePressed"
+            await page.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+    x, y = places[-1]
+    if touch:
+        await page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    else:
+        await page.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
+
+
+async def _press_button(page: Tab, name: str) -> None:
+    await page.until(f"!document.getElementById('{name}').hidden && !document.getElementById('{name}').disabled")
+    await page.run(f"document.getElementById('{name}').click()")
+
+
+async def _region(page: Tab) -> list[float]:
+    """What the board classifies, after the newest change."""
+    return list(await page.run("fetch('api/state').then(a => a.json()).then(s => s.roi)"))
+
+
+@pytest.mark.slow
+def test_a_region_is_drawn_on_the_picture(stub: Path, tmp_path: Path) -> None:
+    """With a finger at phone size, with a mouse, with keys; used, seen, taken back; each time a line in the log."""
+    chromium()
+
+    async def visit(served: Served) -> None:
+        async with tab(tmp_path / "browser") as page:
+            for name, width, height, dark, phone in _SIZES:
+                await page.open(f"{served.url}?token=open-sesame-now", width, height, dark=dark, phone=phone)
+                await page.call("Emulation.setTouchEmulationEnabled", enabled=phone)
+                await page.until(_SHOWN)
+                assert await _region(page) == [0, 0, 1, 1]
+                await page.run("window.scrollTo(0, 0)")
+                await _press_button(page, "region-draw")
+                assert await page.run("document.getElementById('region-use').disabled")
+                await _drag(page, (0.2, 0.25), (0.7, 0.75), phone)
+                # A tap changes nothing.
+                await _drag(page, (0.9, 0.9), (0.9, 0.9), phone)
+                await _fits(page)
+                if _SHOTS:
+                    await page.screenshot(Path(_SHOTS) / f"region-drawn-{name}.png")
+                await _press_button(page, "region-use")
+                await page.until("document.getElementById('region').hidden")
+                await page.until("fetch('api/state').then(a => a.json()).then(s => s.roi[0] > 0)")
+                assert await _region(page) == pytest.approx([0.2, 0.25, 0.5, 0.5], abs=0.02)
+                await page.until("!document.getElementById('region-whole').hidden")
+                if _SHOTS:
+                    await asyncio.sleep(0.5)
+                    await page.screenshot(Path(_SHOTS) / f"region-used-{name}.png")
+                # With keys: to the right and wider, then left alone.
+                await _press_button(page, "region-draw")
+                for key, code in (("ArrowRight", 39), ("Escape", 27)):
+                    await page.press(key, code)
+                assert await _region(page) == pytest.approx([0.2, 0.25, 0.5, 0.5], abs=0.02)
+                await _press_button(page, "region-draw")
+                for key, code in (("ArrowRight", 39), ("ArrowUp", 38), ("Enter", 13)):
+                    await page.press(key, code)
+                await page.until("fetch('api/state').then(a => a.json()).then(s => s.roi[0] > 0.215)")
+                assert await _region(page) == pytest.approx([0.22, 0.23, 0.5, 0.5], abs=0.02)
+                await _press_button(page, "region-whole")
+                await page.until("fetch('api/state').then(a => a.json()).then(s => s.roi[2] === 1)")
+                await page.until("document.getElementById('region-whole').hidden")
+            assert [one for one in page.complaints if "401" not in one] == []
+
+    source = ("--source", "test:320x240@30")
+    with serving(stub, *source, "--web", "0", "--web-token", "open-sesame-now") as served:
+        asyncio.run(visit(served))
+        _, said = served.stop()
+    lines = [line for line in said.splitlines() if "set the region to" in line]
+    assert len(lines) == 6 and all("127.0.0.1" in line for line in lines)
+    assert "the whole picture" in lines[-1]
+
+
 @pytest.mark.slow
 def test_the_token_page_lets_in(stub: Path, tmp_path: Path) -> None:
     chromium()
@@ -138,7 +221,7 @@ def test_the_token_page_lets_in(stub: Path, tmp_path: Path) -> None:
         asyncio.run(visit(served))
 
 
-@pytest.mark.parametrize("name", ["index.html", "login.html", "app.js", "charts.js", "app.css", "icon.svg"])
+@pytest.mark.parametrize("name", ["index.html", "login.html", "app.js", "charts.js", "region.js", "app.css", "icon.svg"])
 def test_nothing_of_the_page_points_elsewhere(name: str) -> None:
     folder = Path(__file__).parents[3] / "edge_mnv2" / "outputs" / "web" / "page"
     text = (folder / name).read_text().replace("http://www.w3.org/2000/svg", "")

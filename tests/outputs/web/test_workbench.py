@@ -165,8 +165,12 @@ def test_a_model_of_no_list_is_not_opened(served: Served) -> None:
     for name in ("/etc/passwd", "version:99", "nothing"):
         assert ask(served, "/api/model", {"model": name})[0] == 409
     assert ask(served, "/api/roi", {"roi": [0, 0, 2, 2]})[0] == 409
-    assert ask(served, "/api/roi", {"roi": [0.25, 0.25, 0.5, 0.5]})[0] == 200
-    assert ask(served, "/api/roi", {"roi": None})[0] == 200
+    for roi, shown in (([0.25, 0.25, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5]), (None, [0, 0, 1, 1])):
+        assert ask(served, "/api/roi", {"roi": roi})[0] == 200
+        deadline = time.monotonic() + 10
+        while ask(served, "/api/state")[1]["roi"] != shown:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.mark.slow

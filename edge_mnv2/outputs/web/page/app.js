@@ -1,7 +1,8 @@
 // The page of a run, or of a lesson's pictures: state comes by server-sent events, the picture as multipart JPEG; hidden tabs get neither.
 
 import { Chart } from "./charts.js";
-import { at, lesson, pairs, write } from "./lesson.js";
+import { at, lesson, pairs, post, write } from "./lesson.js";
+import { region } from "./region.js";
 
 const percent = (score) => `${Math.round(score * 100)} %`;
 // A measured value has a unit, which may be empty; a score has none.
@@ -110,6 +111,7 @@ function show(state) {
   at("keep").hidden = !state.snapshots;
   at("to-review").hidden = state.collected === null;
   if (state.controls) controls(state.controls);
+  region(state.roi);
   lesson(state.lesson);
   if (state.lesson && ["done", "failed"].includes(state.lesson.phase)) return end();
   speak(state);
@@ -263,26 +265,6 @@ function send() {
   waiting = {};
   timer = null;
   post("api/controls", values);
-}
-
-// What went wrong is said in words; the answer is null then.
-async function post(path, values, problem = at("problem")) {
-  let why = "The board does not answer.";
-  let given = null;
-  try {
-    const answer = await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(values),
-    });
-    given = await answer.json();
-    why = answer.ok ? "" : given.error;
-  } catch {
-    // Said below.
-  }
-  problem.textContent = why;
-  problem.hidden = !why;
-  return why ? null : given;
 }
 
 async function keep() {

@@ -48,3 +48,23 @@ export function pairs(list, rows) {
   });
   while (list.children.length > 2 * rows.length) list.lastElementChild.remove();
 }
+
+// What went wrong is said in words; the answer is null then.
+export async function post(path, values, problem = at("problem")) {
+  let why = "The board does not answer.";
+  let given = null;
+  try {
+    const answer = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(values),
+    });
+    given = await answer.json();
+    why = answer.ok ? "" : given.error;
+  } catch {
+    // Said below.
+  }
+  problem.textContent = why;
+  problem.hidden = !why;
+  return why ? null : given;
+}
