@@ -221,7 +221,9 @@ def test_the_token_page_lets_in(stub: Path, tmp_path: Path) -> None:
         asyncio.run(visit(served))
 
 
-@pytest.mark.parametrize("name", ["index.html", "login.html", "app.js", "charts.js", "region.js", "app.css", "icon.svg"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "login.html", "app.js", "charts.js", "region.js", "app.css", "icon.svg"]
+)
 def test_nothing_of_the_page_points_elsewhere(name: str) -> None:
     folder = Path(__file__).parents[3] / "edge_mnv2" / "outputs" / "web" / "page"
     text = (folder / name).read_text().replace("http://www.w3.org/2000/svg", "")
