@@ -23,7 +23,6 @@ from edge_mnv2.outputs.web.pages import Pages
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
-from edge_mnv2.settings.option import DEFAULT
 
 log = logging.getLogger(__name__)
 
@@ -150,10 +149,10 @@ def open_output(values: OutputValues, live: Live) -> WebServer:
     live.page = server.url if exposed else None
     page = f"{server.url}?token={token}" if made else server.url
     log.info("web page: %s", page)
-    if not exposed and values.origin("web") == DEFAULT:
-        log.info("for this machine only; a phone can see it with --web 0.0.0.0")
-    if exposed and terminal and log.isEnabledFor(logging.INFO):
+    if terminal and log.isEnabledFor(logging.INFO):
         unfiltered(sys.stderr).write(qr_code(page))
+    if not exposed and terminal:
+        log.info("for this machine only; --web 0.0.0.0 lets a phone in, with a token in the code")
     if made:
         log.info("whoever has this address can see the camera and control it; --web-token sets another token")
     elif exposed:
