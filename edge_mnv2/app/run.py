@@ -6,7 +6,8 @@ import contextlib
 import gc
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
 
@@ -27,6 +28,7 @@ from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import simulated_inference_ns
 from edge_mnv2.settings.profile import Settings
+from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.signals import on_signals
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
@@ -116,10 +118,12 @@ class Session:
         self.outputs = Outputs(request.outputs, request.settings.camera.ca)
         self.failed: Optional[AcceleratorError] = None
         self.ended = "signal"
+        self._taught: Optional[str] = None
 
     def open(self, stack: contextlib.ExitStack) -> None:
-        request, settings = self.request, self.request.settings
+        request = self.request
         stack.enter_context(self.outputs)
+        settings = self._with_taught_model(request.settings)
         # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
         spare = 1 if request.every_frame else 0
         self.model = model = stack.enter_context(RunModel(settings, request.on_tpu_loss, spare))
@@ -172,12 +176,27 @@ class Session:
                 live.collector.use(resolve(name).sha256[:16], lambda: embedder_of(name))
 
         name = self.request.settings.runtime.model or DEFAULT_MODEL
+        in_use = self._taught or name
         collection = live.collector.collection if live.collector else None
         running, said = WorkbenchRun(model, loop, source, live, use), self.request.settings.model
-        bench = live.workbench = ModelWorkbench(collection, name, running, options=said)
+        bench = live.workbench = ModelWorkbench(collection, name, running, options=said, in_use=in_use)
         stack.callback(bench.close)
         if live.collector:
-            live.collector.use(resolve(name).sha256[:16], lambda: embedder_of(name))
+            live.collector.use(resolve(in_use).sha256[:16], lambda: embedder_of(in_use))
+
+    def _with_taught_model(self, settings: Settings) -> Settings:
+        """With the model that the page put in place of the one asked for, in an earlier run over the collection."""
+        folder = self.request.outputs["collect"]
+        if folder is None:
+            return settings
+        from edge_mnv2.app.workbench import taught_in_place_of
+
+        asked = settings.runtime.model or DEFAULT_MODEL
+        self._taught = taught_in_place_of(asked, Path(folder))
+        if self._taught is None:
+            return settings
+        log.info("the model taught in %s runs in place of %s; /review steps back", folder, asked)
+        return replace(settings, runtime=replace(settings.runtime, model=self._taught), model=ModelOptions())
 
     def _check_source(self) -> None:
         request, settings = self.request, self.request.settings

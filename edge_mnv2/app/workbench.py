@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import statistics
 import threading
 import time
@@ -9,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
+from edge_mnv2 import paths
 from edge_mnv2.app.reteach import TAUGHT, Job, Reteaching
 from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import AnyCollection
@@ -24,6 +27,7 @@ _TRIED = 10
 _SLOWER = 1.25
 """A model that takes so many times as long as the one in use is not taken by itself, unless it keeps the frame rate."""
 _MODEL = "taught.tflite"
+_IN_USE = "in-use.json"
 
 
 class Running(Protocol):
@@ -62,8 +66,9 @@ class ModelWorkbench:
         run: Optional[Running] = None,
         threads: int = 1,
         options: ModelOptions = ModelOptions(),
+        in_use: Optional[str] = None,
     ) -> None:
-        """`options`: what the command line says about `model`."""
+        """`options`: what the command line says about `model`; `in_use`: what runs in its place."""
         self.collection = collection
         self._original = model
         self._run = run
@@ -72,7 +77,7 @@ class ModelWorkbench:
         self._teaching = Reteaching()
         self._lock = threading.Lock()
         self._trial: tuple[Optional[str], Optional[Classifier]] = (None, None)
-        self.in_use = model
+        self.in_use = in_use or model
         self._home = self._find_home(model)
 
     def close(self) -> None:
@@ -128,8 +133,7 @@ class ModelWorkbench:
         with self._lock:
             path, better = self._path_of(model)
             if self._run is None:
-                self.in_use = self._made_current(model) or path
-                return {"taken": True, "model": Path(self.in_use).name}
+                return self._taken(self._made_current(model) or path)
             classifiers = self._run.open(path)
             try:
                 why = "" if force else self._why_not(classifiers, better)
@@ -144,8 +148,21 @@ class ModelWorkbench:
             except BaseException:
                 classifiers.__exit__()
                 raise
-            self.in_use = path
-            return {"taken": True, "model": Path(path).name}
+            return self._taken(path)
+
+    def _taken(self, path: str) -> dict[str, Any]:
+        self.in_use = path
+        # The file of that name may hold another version now.
+        if self._trial[1] is not None:
+            self._trial[1].close()
+        self._trial = (None, None)
+        if (
+            self.collection is not None
+            and self._original is not None
+            and self._home == _home_in(self.collection.folder)
+        ):
+            remember_in_use(self.collection.folder, self._original, taught=path == str(self._home))
+        return {"taken": True, "model": Path(path).name}
 
     def set_roi(self, roi: Any) -> None:
         from edge_mnv2.settings.schema import KEYS
@@ -204,7 +221,7 @@ class ModelWorkbench:
                     return path
                 except ModelError:
                     pass
-        return None if self.collection is None else self.collection.folder / "taught" / _MODEL
+        return None if self.collection is None else _home_in(self.collection.folder)
 
     def _settle(self) -> str:
         """The candidate takes the taught model's name, with all its files at once; the former one is kept."""
@@ -273,6 +290,33 @@ class ModelWorkbench:
         """Models that can be switched to: what the run began with, and classifiers of the registry that are here."""
         rows = [] if self._original is None else [{"model": "original", "name": Path(self._original).name}]
         return [*rows, *_registered()]
+
+
+def _home_in(folder: Path) -> Path:
+    return folder / "taught" / _MODEL
+
+
+def remember_in_use(folder: Path, original: str, taught: bool) -> None:
+    """The next run over the collection `folder` that asks for `original` begins with what was taught there, or not.
+
+    Raises OSError.
+    """
+    note = _home_in(folder).with_name(_IN_USE)
+    if taught:
+        with paths.atomic_write(note, private=True) as file:
+            file.write(json.dumps({"in_place_of": original}).encode())
+    else:
+        note.unlink(missing_ok=True)
+
+
+def taught_in_place_of(original: str, folder: Path) -> Optional[str]:
+    """The path of the taught model that took the place of `original` in an earlier run over `folder`, or None."""
+    home = _home_in(folder)
+    with contextlib.suppress(OSError, ValueError):
+        note = json.loads(home.with_name(_IN_USE).read_bytes())
+        if isinstance(note, dict) and note.get("in_place_of") == original and home.is_file():
+            return str(home)
+    return None
 
 
 def _registered(seconds: float = 10.0, memory: dict[str, Any] = {}) -> list[dict[str, Any]]:  # noqa: B006

@@ -16,7 +16,7 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
+from edge_mnv2.app.workbench import ModelWorkbench, embedder_of, taught_in_place_of
 from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.datasets.looks import projected
@@ -87,17 +87,23 @@ def taught(bench: ModelWorkbench) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_answers_become_a_model_that_takes_over_and_can_be_taken_back(collected: Collection) -> None:
-    run = FakeRun()
+def test_answers_become_a_model_that_takes_over_and_can_be_taken_back(
+    collected: Collection, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    command, run = run, FakeRun()
     bench = ModelWorkbench(collected, "mobilenet_v2_1.0_224_int8", run)
     assert bench.document()["can_teach"] and bench.document()["versions"] == []
     teaching = taught(bench)
     assert [row["label"] for row in teaching["report"]["classes"]] == list(KINDS)
     assert teaching["report"]["before"] is None and teaching["report"]["changed"] > 10
+    picture = next(path for item in collected.items() if (path := collected.path(item.id))).read_bytes()
+    assert bench.classify("one", picture)["top"][0]["label"] not in KINDS
+    assert taught_in_place_of(OURS, collected.folder) is None
     assert bench.swap("candidate", False)["taken"]
     assert list(run.switched[-1].classifiers[0].labels)[:3] == list(KINDS)
     home = collected.folder / "taught" / "taught.tflite"
     assert home.is_file() and [row["current"] for row in bench.document()["versions"]] == [True]
+    assert bench.classify("one", picture)["top"][0]["label"] in {*KINDS, "unknown"}
     # A second lesson with a new class extends the first.
     fourth = [item.id for item in collected.items()][:3]
     collected.answer(fourth, Answer("hound"))
@@ -105,11 +111,19 @@ def test_answers_become_a_model_that_takes_over_and_can_be_taken_back(collected:
     assert report["before"] is not None and "hound" in [row["label"] for row in report["classes"]]
     bench.swap("candidate", True)
     assert "hound" in run.switched[-1].classifiers[0].labels
+    # The picture to try meets the model in use, whose file has the same name as the one before.
+    assert {one["index"] for one in bench.classify("one", picture)["top"]} == set(range(5))
+    # The next run over this collection begins with what was taught, unless it asks for another model.
+    assert taught_in_place_of(OURS, collected.folder) == str(home) and taught_in_place_of("x", collected.folder) is None
+    code, out, err = command("run", "--collect", collected.folder, "--source", "test", "--max-frames", 2, "--json")
+    assert code == 0 and json.loads(out)["model"] == "taught.tflite" and "runs in place of" in err
     rows = bench.document()["versions"]
     assert [row["current"] for row in rows] == [False, True]
     assert bench.swap(rows[0]["model"], True)["taken"]
     assert "hound" not in run.switched[-1].classifiers[0].labels
+    assert {one["index"] for one in bench.classify("one", picture)["top"]} == set(range(4))
     assert bench.swap("original", True)["taken"] and len(run.switched[-1].classifiers[0].labels) >= 1000
+    assert taught_in_place_of(OURS, collected.folder) is None
     assert not any(row["current"] for row in bench.document()["versions"])
     bench.close()
     for classifiers in run.switched:
