@@ -129,6 +129,11 @@ class Outputs:
             self._stack.callback(status.close)
             loop.add_sink(status)
 
+    def check(self, labels: Sequence[str]) -> None:
+        """Ask every output whether a model with these `labels` serves it. Raises UsageError: a class is missing."""
+        for output in self._isolated:
+            output.check(labels)
+
     def changed(self, facts: Facts, labels: Sequence[str]) -> None:
         """Another model has taken over."""
         self.live.facts = facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -170,15 +170,21 @@ class Session:
         from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
         from edge_mnv2.zoo.resolve import resolve
 
-        def use(name: str) -> None:
-            self.outputs.changed(self._facts(), model.first.labels)
-            if live.collector:
-                live.collector.use(resolve(name).sha256[:16], lambda: embedder_of(name))
+        def changed(name: str) -> Callable[[], None]:
+            digest = resolve(name).sha256[:16] if live.collector else ""
+
+            def tell() -> None:
+                self.outputs.changed(self._facts(), model.first.labels)
+                if live.collector:
+                    live.collector.use(digest, lambda: embedder_of(name))
+
+            return tell
 
         name = self.request.settings.runtime.model or DEFAULT_MODEL
         in_use = self._taught or name
         collection = live.collector.collection if live.collector else None
-        running, said = WorkbenchRun(model, loop, source, live, use), self.request.settings.model
+        running = WorkbenchRun(model, loop, source, live, self.outputs.check, changed)
+        said = self.request.settings.model
         bench = live.workbench = ModelWorkbench(collection, name, running, options=said, in_use=in_use)
         stack.callback(bench.close)
         if live.collector:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 import numpy as np
 
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.settings import Roi
-from edge_mnv2.errors import UsageError
+from edge_mnv2.errors import EdgeMnv2Error, UsageError
 from edge_mnv2.outputs.live import Live
-from edge_mnv2.pipeline.decision import Decider, rows_named
+from edge_mnv2.pipeline.decision import Decider, is_class, rows_named
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.runtime.classifier import Classifier
@@ -66,25 +66,24 @@ class RunModel:
         workers = len(self.classifiers.classifiers)
         return open_classifiers(settings, self._on_tpu_loss, workers=workers, spare=self._spare, fastest=True)
 
-    def decider(self, classifier: Optional[Classifier] = None) -> Optional[Decider]:
+    def decider(self, classifier: Optional[Classifier] = None, *, forced: bool = False) -> Optional[Decider]:
         """What decides on the classes of `classifier`; None where scores are values and no class can be present.
 
-        Raises UsageError, ProfileError for names in --allow and --deny that are not among its classes.
+        Raises UsageError, ProfileError for names in --allow and --deny that are not among its classes; `forced` leaves
+        these out.
         """
         classifier, output = classifier or self.first, self._settings.output
         if classifier.task != "classification":
             return None
-        for key, names, what in (("allow", output.allow, "allowed"), ("deny", output.deny, "denied")):
+        labels, allow, deny = classifier.labels, output.allow or (), output.deny or ()
+        if forced:
+            allow, deny = (tuple(name for name in names if is_class(labels, name)) for names in (allow, deny))
+            # Nothing that may be reported is left: that is not the same as no list at all.
+            deny = tuple(labels) if output.allow and not allow else deny
+        for key, names in (("allow", allow), ("deny", deny)):
             with self._settings.blamed(f"output.{key}"):
-                rows_named(classifier.labels, names or (), f"{what} class")
-        return Decider(
-            classifier.labels,
-            on=output.appear,
-            off=output.gone,
-            results=output.consecutive,
-            allow=output.allow or (),
-            deny=output.deny or (),
-        )
+                rows_named(labels, names, f"--{key}: class")
+        return Decider(labels, on=output.appear, off=output.gone, results=output.consecutive, allow=allow, deny=deny)
 
     def gate(self, classifier: Optional[Classifier] = None) -> Optional[SceneGate]:
         """The scene gate for `classifier`, None where it is off."""
@@ -93,31 +92,50 @@ class RunModel:
             return None
         return SceneGate(output.gate_change, output.gate_refresh_s, (classifier or self.first).seen)
 
-    def switch(self, classifiers: Classifiers, loop: FrameLoop) -> None:
+    def switch(
+        self, classifiers: Classifiers, loop: FrameLoop, changed: Callable[[], None], *, forced: bool = False
+    ) -> None:
         """Let `classifiers` take over in `loop` and close the former ones. Any thread but the loop's own.
 
-        Raises UsageError where the run does not go on, or a class of --allow or --deny is missing.
+        `changed` is called in the loop's thread after the last result of the former model and before the first of the
+        new one. Raises UsageError where the run does not go on, or a class of --allow or --deny is missing.
         """
-        first, done = classifiers.classifiers[0], threading.Event()
-        loop.swap(classifiers.classifiers, self.decider(first), self.gate(first), done.set)
+        first, done, former = classifiers.classifiers[0], threading.Event(), self.classifiers
+
+        def taken_over() -> None:
+            self.classifiers = classifiers
+            self._former_losses += former.tpu_losses
+            self.swaps += 1
+            changed()
+            done.set()
+
+        loop.swap(classifiers.classifiers, self.decider(first, forced=forced), self.gate(first), taken_over)
         if not done.wait(_SWITCH_S):
             raise UsageError("the run has ended, or its model hangs: no other one can take over")
-        former, self.classifiers = self.classifiers, classifiers
-        self._former_losses += former.tpu_losses
         former.__exit__()
-        self.swaps += 1
 
 
 class WorkbenchRun:
-    """What a workbench needs of a run."""
+    """What a workbench needs of a run.
+
+    `check` raises UsageError where an output needs a class that is none of the labels it is given; `changed` makes,
+    for a model's name or path, what tells everybody that it has taken over.
+    """
 
     def __init__(
-        self, model: RunModel, loop: FrameLoop, source: FrameSource, live: Live, changed: Callable[[str], None]
+        self,
+        model: RunModel,
+        loop: FrameLoop,
+        source: FrameSource,
+        live: Live,
+        check: Callable[[Sequence[str]], None],
+        changed: Callable[[str], Callable[[], None]],
     ) -> None:
         self._model = model
         self._loop = loop
         self._source = source
         self._live = live
+        self._check = check
         self._changed = changed
 
     @property
@@ -143,9 +161,17 @@ class WorkbenchRun:
     def inference_ms(self) -> Optional[float]:
         return self._loop.statistics.recent_inference_ms()[0]
 
-    def switch(self, classifiers: Classifiers, model: str) -> None:
-        self._model.switch(classifiers, self._loop)
-        self._changed(model)
+    def objection(self, classifiers: Classifiers) -> str:
+        first = classifiers.classifiers[0]
+        try:
+            self._check(first.labels)
+            self._model.decider(first)
+        except EdgeMnv2Error as error:
+            return error.message
+        return ""
+
+    def switch(self, classifiers: Classifiers, model: str, forced: bool) -> None:
+        self._model.switch(classifiers, self._loop, self._changed(model), forced=forced)
 
     def set_roi(self, roi: Optional[Roi]) -> None:
         self._source.set_roi(roi)

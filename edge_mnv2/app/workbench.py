@@ -47,7 +47,10 @@ class Running(Protocol):
 
     def inference_ms(self) -> Optional[float]: ...
 
-    def switch(self, classifiers: Classifiers, model: str) -> None: ...
+    def objection(self, classifiers: Classifiers) -> str:
+        """Which class an option of the run names that these do not have, in a sentence; empty where there is none."""
+
+    def switch(self, classifiers: Classifiers, model: str, forced: bool) -> None: ...
 
     def set_roi(self, roi: Optional[Roi]) -> None: ...
 
@@ -144,7 +147,7 @@ class ModelWorkbench:
                     classifiers.__exit__()
                     path = settled
                     classifiers = self._run.open(path)
-                self._run.switch(classifiers, path)
+                self._run.switch(classifiers, path, force)
             except BaseException:
                 classifiers.__exit__()
                 raise
@@ -257,9 +260,11 @@ class ModelWorkbench:
         raise UsageError(f"'{model[:80]}' is not a model of this board", hint="choose one of the list")
 
     def _why_not(self, classifiers: Classifiers, better: Optional[bool]) -> str:
+        assert self._run is not None
+        if objection := self._run.objection(classifiers):
+            return objection
         if better is False:
             return "The new model is right less often than the one in use"
-        assert self._run is not None
         pixels, before, frame = self._run.region(), self._run.inference_ms(), self._run.frame_ms
         if pixels is None or before is None:
             return ""

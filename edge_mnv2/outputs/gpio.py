@@ -16,7 +16,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.installed import need
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.table import OutputValues
-from edge_mnv2.pipeline.decision import Event, rows_named
+from edge_mnv2.pipeline.decision import Event, is_class, rows_named
 from edge_mnv2.pipeline.result import Result
 
 _HINT = "PIN=CLASS such as 17=tabby, PIN alone for any class, !PIN for active-low; several with a comma between"
@@ -51,11 +51,16 @@ class GpioSink:
         self._labels: list[Optional[frozenset[str]]] = [None] * len(self._wanted)
 
     def begin(self, _facts: Facts, labels: Sequence[str]) -> None:
-        """Find the classes. Raises UsageError for one that the model does not have."""
+        """Find the classes. Raises UsageError for one that the model does not have: its pins stay idle then."""
         for number, (_, label) in enumerate(self._wanted):
             if label is not None:
-                rows = rows_named(labels, [label], "--gpio: class")
+                rows = rows_named(labels, [label], "--gpio: class") if is_class(labels, label) else []
                 self._labels[number] = frozenset(labels[row] for row in rows)
+        self.check(labels)
+
+    def check(self, labels: Sequence[str]) -> None:
+        """Raises UsageError for a class of a pin that is none of `labels`."""
+        rows_named(labels, [label for _, label in self._wanted if label is not None], "--gpio: class")
 
     def write(self, result: Result) -> None:
         self._show(frozenset(result.present))

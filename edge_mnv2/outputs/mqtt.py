@@ -260,7 +260,10 @@ class MqttSink:
         address = self._address
         if address.discovery and self._facts.model:
             entities = discovery(address, self._host, self._facts.model, self._labels, self._live.page)
-            self._configured = {topic for topic, _ in entities}
+            configured = {topic for topic, _ in entities}
+            # Classes of a model that is not in use any more.
+            self._first.extend(_Message(topic, b"") for topic in sorted(self._configured - configured))
+            self._configured = configured
             self._first.extend(_Message(topic, _json(config)) for topic, config in entities)
 
     def _work(self) -> None:

@@ -40,7 +40,9 @@ class Sink(Protocol):
     Nothing is buffered across `write` calls: what was written is there if the power goes. A sink that uses the pixels
     says so with `wants_pictures = True`, or "events" where it uses those of results with events alone; without, results
     come without pixels, so that many can wait in little memory. A sink with a method `wants(result)`, asked in the
-    loop's thread, gets only those results. What `counts` (a dictionary) holds is in the run's summary.
+    loop's thread, gets only those results. What `counts` (a dictionary) holds is in the run's summary. A sink that
+    names classes has a method `check(labels)`, which raises UsageError for one that is none of `labels`: it is asked
+    before another model takes over.
     """
 
     name: str
@@ -140,9 +142,26 @@ class Isolated:
             else:
                 self._failed("it is too slow")
 
+    def check(self, labels: Sequence[str]) -> None:
+        """Raises UsageError where the sink needs a class that is none of `labels`."""
+        check = getattr(self._sink, "check", None)
+        if check is not None:
+            check(labels)
+
     def changed(self, facts: Any, labels: Sequence[str]) -> None:
         """Another model has taken over: tell the sink between two results, in its own thread."""
-        self._put(_Changed(lambda: self.begin(facts, labels)))
+
+        def begin() -> None:
+            try:
+                self.begin(facts, labels)
+            except EdgeMnv2Error as error:
+                # Whoever took the model was told, and wanted it all the same.
+                log.warning("%s", error.message)
+
+        # It must arrive, however much waits.
+        with self._queue.mutex:
+            self._queue.queue.append(_Changed(begin))
+            self._queue.not_empty.notify()
 
     def begin(self, facts: Any, labels: Sequence[str]) -> None:
         """Tell a sink that wants to know what is about to run."""
@@ -180,13 +199,14 @@ class Isolated:
                 break
             if result is _END:
                 break
+            if isinstance(result, _Changed):
+                result.call()
+                continue
             if self._failing_since is not None and time.monotonic() - self._failing_since < _RETRY_S:
                 self._lost += 1
                 continue
             try:
-                if isinstance(result, _Changed):
-                    result.call()
-                elif isinstance(result, _Announcement):
+                if isinstance(result, _Announcement):
                     self._sink.announce(result)  # type: ignore[attr-defined]
                 else:
                     self._sink.write(result)

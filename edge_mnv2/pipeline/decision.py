@@ -70,6 +70,14 @@ def rows_named(labels: Sequence[str], names: Iterable[str], what: str = "label")
     return rows
 
 
+def is_class(labels: Sequence[str], name: str) -> bool:
+    """Whether `name` is a class of `labels`, as `rows_named` reads it."""
+    try:
+        return bool(rows_named(labels, [name]))
+    except UsageError:
+        return False
+
+
 class Decider:
     """Follows every class that may be reported. One call a result, in frame order.
 

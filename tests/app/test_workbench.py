@@ -64,7 +64,10 @@ class FakeRun:
     def inference_ms(self) -> float:
         return self._usual_ms
 
-    def switch(self, classifiers: Classifiers, model: str) -> None:
+    def objection(self, classifiers: Classifiers) -> str:
+        return ""
+
+    def switch(self, classifiers: Classifiers, model: str, forced: bool) -> None:
         self.switched.append(classifiers)
 
     def set_roi(self, roi: Any) -> None:
