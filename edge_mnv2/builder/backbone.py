@@ -65,7 +65,7 @@ def cut(graph: Graph, name: str = "the model", at: Optional[int] = None) -> Back
     `name`, where there is no such pool or where it is not an integer model.
     """
     main = graph.main
-    place = _last_pool(main.operators) if at is None else at
+    place = last_pool(main.operators) if at is None else at
     if place is None:
         if any(operator.custom_code == "edgetpu-custom-op" for operator in main.operators):
             raise ModelError(
@@ -109,7 +109,7 @@ def layers(graph: Graph) -> list[int]:
     """Places of the operators whose outputs can be an embedding: the last of each size of map between an eighth and a
     thirty-second of the picture, then the global average pool."""
     operators = graph.main.operators
-    pool = _last_pool(operators)
+    pool = last_pool(operators)
     side = graph.inputs[0].shape[1] if graph.inputs and len(graph.inputs[0].shape) == 4 else 0
     last: dict[tuple[int, ...], int] = {}
     for place, operator in enumerate(operators[:pool]):
@@ -134,7 +134,7 @@ def keep_only(graph: Graph, outputs: list[Tensor]) -> None:
     graph.metadata = {key: value for key, value in graph.metadata.items() if key == "min_runtime_version"}
 
 
-def _last_pool(operators: list[Operator]) -> Optional[int]:
+def last_pool(operators: list[Operator]) -> Optional[int]:
     for place in range(len(operators) - 1, -1, -1):
         operator = operators[place]
         source = operator.inputs[0] if operator.inputs else None

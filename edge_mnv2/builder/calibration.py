@@ -66,7 +66,7 @@ class Crops:
     pictures: int
 
 
-def read_crops(folder: Path, size: int, crops: int = CROPS) -> Crops:
+def read_crops(folder: Path, size: int, crops: int = CROPS, option: str = "--calibration") -> Crops:
     """Crops of the pictures in `folder`: the usual centre crop of each, and where they are few, more parts of each.
 
     Raises UsageError where the folder has fewer than three readable pictures.
@@ -74,7 +74,7 @@ def read_crops(folder: Path, size: int, crops: int = CROPS) -> Crops:
     try:
         files = list_stills(folder)
     except SourceError as error:
-        raise UsageError(f"--calibration {folder}: {error.message}") from error
+        raise UsageError(f"{option} {folder}: {error.message}") from error
     pictures = []
     if len(files) > crops:
         # Evenly over the whole folder, which may be sorted by class.
@@ -86,7 +86,7 @@ def read_crops(folder: Path, size: int, crops: int = CROPS) -> Crops:
             log.warning("%s", error)
     if len(pictures) < _LEAST:
         raise UsageError(
-            f"--calibration {folder}: {len(pictures)} readable picture{'' if len(pictures) == 1 else 's'}",
+            f"{option} {folder}: {len(pictures)} readable picture{'' if len(pictures) == 1 else 's'}",
             hint=f"give a folder with at least {_LEAST}; about {crops} are enough",
         )
     each = min(6, -(-crops // len(pictures)))

@@ -12,11 +12,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from edge_mnv2.builder.compilers import CompileRequest, Say
 from edge_mnv2.errors import AcceleratorError, ModelError, UsageError
 from edge_mnv2.tflite import graph, model_file
 from edge_mnv2.tflite.edgetpu_limits import verdict
@@ -182,18 +182,14 @@ SUFFIX = "_edgetpu"
 """What the compiler appends to a model's name, and how twins are found."""
 
 
-def compile_for_edgetpu(
-    model: str,
-    out: Optional[Path] = None,
-    *,
-    min_runtime_version: Optional[int] = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Compile `model` (a name or a path) into `out` and write labels and sidecar beside it.
+def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
+    """Compile a model (a name or a path) and write labels and sidecar beside the result.
 
     Gives the JSON document of `compile`. Raises ModelError for a model that is compiled already or
     that the compiler refuses, AcceleratorError where the compiler cannot run, UsageError for an output that cannot be.
     """
+    request.only(min_runtime_version=1)
+    model, out = request.model or "", request.out
     resolved = resolve(model)
     facts = model_file.check(resolved.path)
     if facts.edgetpu:
@@ -209,7 +205,7 @@ def compile_for_edgetpu(
     if expected is not None:
         for problem in expected.problems:
             say(f"by the compiler's documentation: {problem}")
-    content, report = compile_model(resolved.path, min_runtime_version=min_runtime_version)
+    content, report = compile_model(resolved.path, min_runtime_version=request.min_runtime_version)
     if not model_file.check_bytes(content).edgetpu:
         raise ModelError(f"the compiler's result for {model} has nothing for the Edge TPU in it")
     origin = f"compiled for the Edge TPU from {resolved.path.name}, sha256 {resolved.sha256}"

@@ -48,12 +48,9 @@ def build(request: BuildRequest, say: Say = lambda _: None) -> BuildReport:
     DownloadError where the ImageNet weights cannot be had.
     """
     request.check()
-    network, weights = _network(request, say)
-    request = replace(request, task=network.head.task, resolution=network.input[0])
-    pictures = _pictures(request, weights, say)
-    steps = operations(network, weights.tensors, same_padding=weights.tensorflow)
-    trained = _Trained(request, network, weights, steps, _labels(request, network, say), pictures)
-    reference = float_model(network, steps, pictures)
+    trained = trained_network(request, say)
+    request, network, weights, pictures = trained.request, trained.network, trained.weights, trained.pictures
+    steps, reference = trained.steps, trained.floats()
     if request.floating:
         return trained.finish(reference)
     crops = None
@@ -83,8 +80,17 @@ def build(request: BuildRequest, say: Say = lambda _: None) -> BuildReport:
     return trained.finish(model, integers, compared, crops, document)
 
 
+def trained_network(request: BuildRequest, say: Say) -> Trained:
+    """The network that `request` asks for, with its weights. Raises as `build`."""
+    network, weights = _network(request, say)
+    request = replace(request, task=network.head.task, resolution=network.input[0])
+    pictures = _pictures(request, weights, say)
+    steps = operations(network, weights.tensors, same_padding=weights.tensorflow)
+    return Trained(request, network, weights, steps, _labels(request, network, say), pictures)
+
+
 @dataclass(frozen=True)
-class _Trained:
+class Trained:
     """Everything that is known before a model is made, and what is done when it is."""
 
     request: BuildRequest
@@ -93,6 +99,10 @@ class _Trained:
     steps: list[Operation]
     labels: Optional[list[str]]
     pictures: Normalization
+
+    def floats(self) -> bytes:
+        """The float `.tflite`."""
+        return float_model(self.network, self.steps, self.pictures)
 
     def finish(
         self,

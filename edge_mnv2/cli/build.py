@@ -130,42 +130,79 @@ COMMAND = Command(
 
 
 def compile(
-    model: str = argument("MODEL", "A name from `models list`, or a full-integer .tflite file."),
+    model: Optional[str] = argument("MODEL", "A name from `models list`, or a .tflite file.", required=False),
+    target: str = option("target", "edgetpu, rknn:rk3588 (or another chip).", default="edgetpu"),
+    weights: Optional[str] = option("weights", "Instead of MODEL: trained weights, as for `build`."),
+    labels: Optional[Path] = option("labels", "The classes' names, one a line.", File()),
     out: Optional[Path] = option(
-        "out",
-        "The file to write; default: MODEL_edgetpu.tflite beside the file, or here for a name.",
-        File("FILE.tflite"),
+        "out", "The file to write; default: MODEL_TARGET beside the file, or here for a name.", File()
+    ),
+    images: Optional[Path] = option(
+        "images", "Pictures to choose the integers by; default: those that ship.", File("DIR")
+    ),
+    quantization: Optional[str] = option(
+        "quantization", "rknn: normal, kl_divergence, mmse, hybrid or fp16.", default=None
+    ),
+    simulator: bool = flag("simulator", "rknn: write what the toolkit's simulator needs, too."),
+    toolkit_python: Optional[Path] = option(
+        "toolkit-python", "The Python, or its environment, that has the maker's toolkit.", File("PYTHON")
     ),
     min_runtime_version: Optional[int] = option(
-        "min-runtime-version", "For an older Edge TPU library, as the compiler numbers them.", Whole(10)
+        "min-runtime-version", "edgetpu: for an older library, as the compiler numbers them.", Whole(10)
     ),
     as_json: bool = JSON,
 ) -> None:
-    """Compile a model for the Coral Edge TPU, with Google's compiler."""
-    from edge_mnv2.builder.edgetpu_compile import compile_for_edgetpu
+    """Compile a model for an accelerator, with its maker's own compiler."""
+    from edge_mnv2.builder.compilers import CompileRequest, compile_model
 
-    document = compile_for_edgetpu(
-        model, out, min_runtime_version=min_runtime_version, say=lambda line: log.info("%s", line)
+    request = CompileRequest(
+        target,
+        model,
+        weights=weights,
+        labels=labels,
+        out=out,
+        images=images,
+        quantization=quantization,
+        simulator=simulator,
+        toolkit_python=toolkit_python,
+        min_runtime_version=min_runtime_version,
     )
+    document = compile_model(request, lambda line: log.info("%s", line))
     typer.echo(json_text(document) if as_json else _compiled_in_words(document))
 
 
 def _compiled_in_words(document: dict[str, Any]) -> str:
-    operators = document["operators"]
-    rows = [
-        ["file", f"{document['out']} ({document['bytes'] / 1e6:.2f} MB)"],
-        ["compiler", document["compiler"] or "unknown version"],
-        ["operators", f"the Edge TPU runs {_known(operators['tpu'])} of {_known(operators['total'])}"],
-        ["weights on the chip", f"{_megabytes(document['on_chip_used_bytes'])}"],
-        ["streamed each time", f"{_megabytes(document['off_chip_bytes'])}"],
-    ]
+    operators, edgetpu = document["operators"], document["target"] == "edgetpu"
+    on_it = operators["tpu" if edgetpu else "accelerator"]
+    rows = [["file", f"{document['out']} ({document['bytes'] / 1e6:.2f} MB)"]]
+    if edgetpu:
+        rows += [
+            ["compiler", document["compiler"] or "unknown version"],
+            ["operators", f"the Edge TPU runs {_known(on_it)} of {_known(operators['total'])}"],
+            ["weights on the chip", f"{_megabytes(document['on_chip_used_bytes'])}"],
+            ["streamed each time", f"{_megabytes(document['off_chip_bytes'])}"],
+        ]
+    else:
+        rows += [
+            ["compiler", f"{document['toolkit']}, {document['compile_ms'] / 1e3:.0f} s"],
+            ["quantized", f"{document['quantization']}, by {document['pictures']} pictures"],
+            ["layers", f"the accelerator runs {_known(on_it)} of {_known(operators['total'])}"],
+            *([name, value] for name, value in _memory(document["memory"])),
+        ]
+    if (cycles := document.get("estimate", {}).get("cycles")) is not None:
+        estimate = f"{cycles / 1e6:.2f} M cycles, {document['estimate']['ms_at_1_ghz']:g} ms at 1 GHz"
+        rows.append(["estimate", f"{estimate} (by the compiler)"])
     lines = [aligned(rows)]
     left = [row for row in document["table"] if not row["mapped"]]
     if left:
-        cells = [[str(row["count"]), row["operator"], row["status"]] for row in left]
+        cells = [[str(row.get("count", 1)), row["operator"], row.get("status", row.get("name"))] for row in left]
         lines += ["", "left on the CPU", aligned(cells, right=(0,))]
-    lines += ["", f"edge-mnv2 run --model {document['out']} --delegate edgetpu"]
+    lines += ["", document.get("next") or f"edge-mnv2 run --model {document['out']} --delegate {document['delegate']}"]
     return "\n".join(lines)
+
+
+def _memory(memory: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name.replace("_bytes", "").replace("_", " "), _megabytes(value)) for name, value in memory.items()]
 
 
 def _known(number: Optional[int]) -> str:
@@ -176,4 +213,6 @@ def _megabytes(number: Optional[int]) -> str:
     return "unknown" if number is None else f"{number / 1e6:.2f} MB"
 
 
-COMPILE = Command(compile, examples=("edge-mnv2 compile model.tflite",))
+COMPILE = Command(
+    compile, examples=("edge-mnv2 compile model.tflite", "edge-mnv2 compile --target rknn:rk3588 model.tflite")
+)

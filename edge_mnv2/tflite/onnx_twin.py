@@ -44,10 +44,10 @@ def onnx_twin(graph: Graph) -> tuple[bytes, TwinInput]:
     """The ONNX file of `graph` and what it takes. Raises NoTwin for what it has no form for."""
     if len(graph.subgraphs) != 1 or len(graph.inputs) != 1 or not graph.outputs:
         raise NoTwin("it has several subgraphs or inputs")
-    return _Writer().model(graph)
+    return TwinWriter().model(graph)
 
 
-class _Writer:
+class TwinWriter:
     def __init__(self) -> None:
         self._file = OnnxFile()
         self._node, self._constant, self._number = self._file.node, self._file.constant, self._file.number
@@ -74,7 +74,7 @@ class _Writer:
         if tensor.dtype == "float32":
             self._names[tensor] = turned
             return TwinInput(tensor.shape, "float32", 0.0, 0)
-        scale, zero = _affine(tensor)
+        scale, zero = affine(tensor)
         self._names[tensor] = self._node("DequantizeLinear", [turned, *self._scaling(scale, zero)])
         return TwinInput(tensor.shape, "uint8", scale, zero)
 
@@ -104,9 +104,9 @@ class _Writer:
             raise NoTwin(f"{operator.name} computes in {output.dtype}: it is no full-integer model")
         source = operator.inputs[0]
         if operator.kind in ("QUANTIZE", *_SAME_VALUES) and source is not None and source.quantized:
-            if _affine(source) == _affine(output):
+            if affine(source) == affine(output):
                 return result
-        scaling = self._scaling(*_affine(output))
+        scaling = self._scaling(*affine(output))
         return self._node("DequantizeLinear", [self._node("QuantizeLinear", [result, *scaling]), *scaling])
 
     def _activated(self, operator: Operator, result: str) -> str:
@@ -121,14 +121,14 @@ class _Writer:
     def _cut_off(self, operator: Operator, result: str, low: float, high: float) -> str:
         output = operator.outputs[0]
         if output.quantized and output.dtype in ("int8", "uint8"):
-            scale, zero = _affine(output)
+            scale, zero = affine(output)
             if -zero * scale >= low - scale / 2 and (255 - zero) * scale <= high + scale / 2:
                 return result
         limits = [self._number(low), self._number(high)]
         return self._node("Relu", [result]) if high == np.inf else self._node("Clip", [result, *limits])
 
     def _convolution(self, operator: Operator) -> str:
-        source, weights = _operand(operator, 0), _operand(operator, 1)
+        source, weights = operand(operator, 0), operand(operator, 1)
         options, depthwise = operator.options, operator.kind == "DEPTHWISE_CONV_2D"
         rows, columns = weights.shape[1:3]
         strides = [options.get("stride_h", 1), options.get("stride_w", 1)]
@@ -154,16 +154,16 @@ class _Writer:
 
     def _linear(self, operator: Operator) -> str:
         # As a 1x1 convolution: runtimes have an integer kernel for that with one scale a channel, not for Gemm.
-        source = _operand(operator, 0)
+        source = operand(operator, 0)
         if operator.options.get("weights_format"):
             raise NoTwin("FULLY_CONNECTED has shuffled weights")
-        weights = _operand(operator, 1)
+        weights = operand(operator, 1)
         rows = self._row(source, weights.shape[1])
         return self._node("Conv", [rows, *self._parameters(operator, source, (0, 1), 0)], kernel_shape=[1, 1])
 
     def _parameters(self, operator: Operator, source: Tensor, order: tuple[int, ...], axis: int) -> list[str]:
         """Weights in ONNX's layout (outputs, inputs, rows, columns) and bias, both dequantized."""
-        weights, bias = _operand(operator, 1), operator.inputs[2] if len(operator.inputs) > 2 else None
+        weights, bias = operand(operator, 1), operator.inputs[2] if len(operator.inputs) > 2 else None
         scaling = weights.quantization
         if not source.quantized or scaling is None or not weights.quantized or weights.dtype not in ("int8", "uint8"):
             raise NoTwin(f"{operator.name} has {weights.dtype} weights or float inputs: it is no full-integer model")
@@ -184,20 +184,20 @@ class _Writer:
             return [dequantized]
         if bias.dtype != "int32":
             raise NoTwin(f"{operator.name} has a bias in {bias.dtype}")
-        steps = scale.astype(np.float64) * _affine(source)[0]
+        steps = scale.astype(np.float64) * affine(source)[0]
         steps = np.broadcast_to(steps, len(values)).astype(np.float32)
         numbers = [self._constant(bias.array()), self._constant(steps)]
         return [dequantized, self._node("DequantizeLinear", numbers, axis=0)]
 
     def _pad(self, operator: Operator) -> str:
-        source, around = _operand(operator, 0), _operand(operator, 1).array().astype(int)
+        source, around = operand(operator, 0), operand(operator, 1).array().astype(int)
         if around.shape != (4, 2) or around[[0, 3]].any():
             raise NoTwin("PAD adds to the batch or to the channels")
         self._padded[operator.outputs[0]] = source, [*around[1:3, 0].tolist(), *around[1:3, 1].tolist()]
         return ""
 
     def _pool(self, operator: Operator) -> str:
-        source, options = _operand(operator, 0), operator.options
+        source, options = operand(operator, 0), operator.options
         size = [options["filter_height"], options["filter_width"]]
         strides = [options.get("stride_h", 1), options.get("stride_w", 1)]
         same = options.get("padding") == ir.PADDING_SAME
@@ -209,29 +209,29 @@ class _Writer:
         return self._node("AveragePool", [self._real(source)], kernel_shape=size, strides=strides, pads=pads)
 
     def _mean(self, operator: Operator) -> str:
-        source, axes = _operand(operator, 0), sorted(_operand(operator, 1).array().reshape(-1).tolist())
+        source, axes = operand(operator, 0), sorted(operand(operator, 1).array().reshape(-1).tolist())
         if len(source.shape) != 4 or [axis % 4 for axis in axes] != [1, 2]:
             raise NoTwin(f"MEAN runs over the axes {axes}")
         return self._node("GlobalAveragePool", [self._real(source)])
 
     def _elementwise(self, operator: Operator) -> str:
         kind = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul"}[operator.kind]
-        return self._node(kind, [self._real(_operand(operator, 0)), self._real(_operand(operator, 1))])
+        return self._node(kind, [self._real(operand(operator, 0)), self._real(operand(operator, 1))])
 
     def _softmax(self, operator: Operator) -> str:
-        logits = self._row(_operand(operator, 0))
+        logits = self._row(operand(operator, 0))
         if (beta := operator.options.get("beta", 1.0)) != 1.0:
             logits = self._node("Mul", [logits, self._number(beta)])
         return self._node("Softmax", [logits], axis=1)
 
     def _maximum(self, operator: Operator) -> str:
-        source = _operand(operator, 0)
-        if len(source.shape) != 2 or [axis % 2 for axis in _operand(operator, 1).array().reshape(-1).tolist()] != [1]:
+        source = operand(operator, 0)
+        if len(source.shape) != 2 or [axis % 2 for axis in operand(operator, 1).array().reshape(-1).tolist()] != [1]:
             raise NoTwin("REDUCE_MAX runs over more than a row")
         return self._node("ReduceMax", [self._row(source)], axes=[1], keepdims=1)
 
     def _unit_length(self, operator: Operator) -> str:
-        values = self._real(_operand(operator, 0))
+        values = self._real(operand(operator, 0))
         length = self._node("ReduceL2", [values], axes=[1], keepdims=1)
         return self._node("Div", [values, self._node("Max", [length, self._number(_LEAST_LENGTH)])])
 
@@ -243,12 +243,12 @@ class _Writer:
         return self._node("Concat", [self._real(tensor) for tensor in tensors], axis=axis)
 
     def _rectified(self, operator: Operator) -> str:
-        values = self._real(_operand(operator, 0))
+        values = self._real(operand(operator, 0))
         return self._cut_off(operator, values, 0.0, 6.0 if operator.kind == "RELU6" else np.inf)
 
     def _cast(self, operator: Operator) -> str:
         """The same integers in a wider type: another real value where the zero points differ."""
-        source, output = _operand(operator, 0), operator.outputs[0]
+        source, output = operand(operator, 0), operator.outputs[0]
         old, new = source.quantization, output.quantization
         if old is None or new is None or len(old.scale) != 1 or not np.array_equal(old.scale, new.scale):
             raise NoTwin("CAST changes the scale")
@@ -256,7 +256,7 @@ class _Writer:
         return self._node("Add", [self._real(source), self._number(moved)]) if moved else self._real(source)
 
     def _same_values(self, operator: Operator) -> str:
-        source, output = _operand(operator, 0), operator.outputs[0]
+        source, output = operand(operator, 0), operator.outputs[0]
         if source.shape == output.shape or _spatial(source) == _spatial(output) == 1:
             return self._real(source)
         if len(output.shape) == 2:
@@ -299,38 +299,38 @@ class _Writer:
         return [self._number(scale), self._constant(np.array(zero_point, np.uint8))]
 
 
-_WRITERS: dict[str, Callable[[_Writer, Operator], str]] = {
-    "CONV_2D": _Writer._convolution,
-    "DEPTHWISE_CONV_2D": _Writer._convolution,
-    "FULLY_CONNECTED": _Writer._linear,
-    "PAD": _Writer._pad,
-    "AVERAGE_POOL_2D": _Writer._pool,
-    "MAX_POOL_2D": _Writer._pool,
-    "MEAN": _Writer._mean,
-    "ADD": _Writer._elementwise,
-    "SUB": _Writer._elementwise,
-    "MUL": _Writer._elementwise,
-    "SOFTMAX": _Writer._softmax,
-    "LOGISTIC": lambda writer, operator: writer._node("Sigmoid", [writer._real(_operand(operator, 0))]),
-    "RELU": _Writer._rectified,
-    "RELU6": _Writer._rectified,
-    "REDUCE_MAX": _Writer._maximum,
-    "L2_NORMALIZATION": _Writer._unit_length,
-    "CONCATENATION": _Writer._joined,
-    "QUANTIZE": _Writer._same_values,
-    "CAST": _Writer._cast,
-    **dict.fromkeys(_SAME_VALUES, _Writer._same_values),
+_WRITERS: dict[str, Callable[[TwinWriter, Operator], str]] = {
+    "CONV_2D": TwinWriter._convolution,
+    "DEPTHWISE_CONV_2D": TwinWriter._convolution,
+    "FULLY_CONNECTED": TwinWriter._linear,
+    "PAD": TwinWriter._pad,
+    "AVERAGE_POOL_2D": TwinWriter._pool,
+    "MAX_POOL_2D": TwinWriter._pool,
+    "MEAN": TwinWriter._mean,
+    "ADD": TwinWriter._elementwise,
+    "SUB": TwinWriter._elementwise,
+    "MUL": TwinWriter._elementwise,
+    "SOFTMAX": TwinWriter._softmax,
+    "LOGISTIC": lambda writer, operator: writer._node("Sigmoid", [writer._real(operand(operator, 0))]),
+    "RELU": TwinWriter._rectified,
+    "RELU6": TwinWriter._rectified,
+    "REDUCE_MAX": TwinWriter._maximum,
+    "L2_NORMALIZATION": TwinWriter._unit_length,
+    "CONCATENATION": TwinWriter._joined,
+    "QUANTIZE": TwinWriter._same_values,
+    "CAST": TwinWriter._cast,
+    **dict.fromkeys(_SAME_VALUES, TwinWriter._same_values),
 }
 
 
-def _operand(operator: Operator, position: int) -> Tensor:
+def operand(operator: Operator, position: int) -> Tensor:
     tensor = operator.inputs[position] if position < len(operator.inputs) else None
     if tensor is None:
         raise NoTwin(f"{operator.name} lacks its input number {position}")
     return tensor
 
 
-def _affine(tensor: Tensor) -> tuple[float, int]:
+def affine(tensor: Tensor) -> tuple[float, int]:
     """(scale, zero point) of a tensor that counts from 0, as uint8."""
     scaling = tensor.quantization
     if scaling is None or len(scaling.scale) != 1 or tensor.dtype not in ("int8", "uint8"):

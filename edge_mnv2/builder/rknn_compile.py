@@ -1,0 +1,91 @@
+"""`edge-mnv2 compile --target rknn:CHIP`: Rockchip's rknn-toolkit2, which quantizes and compiles for an NPU.
+
+What it did is in its log alone: a table of layers with the processor, and totals of memory.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from edge_mnv2.builder.compilers import CompileRequest, Say, read_source
+from edge_mnv2.errors import UsageError
+from edge_mnv2.runtime.rknn import TOOLKIT, build_in_toolkit
+from edge_mnv2.zoo.sidecar import check_target
+
+CHIPS = ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")
+QUANTIZATIONS = ("normal", "kl_divergence", "mmse", "hybrid", "fp16")
+"""w8a8 by three rules for the ranges; w8a8 where it is near enough and float16 elsewhere; float16 throughout."""
+_LAYER = re.compile(
+    r"\] +\d+ +(?P<operator>\S+) +(?P<dtype>\S+) +(?P<device>NPU|CPU|GPU) +\S+ +\S+ +"
+    r"\d+/\d+/(?P<cycles>\d+) +\S+ +(?P<name>\S.*)?"
+)
+_ENDS = ("InputOperator", "OutputOperator")
+_CLOCK_HZ = 1e9
+
+
+def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
+    """The JSON document of `compile`. Raises UsageError, ModelError, AcceleratorError."""
+    request.only(weights=1, labels=1, images=1, quantization=1, simulator=1)
+    quantization = request.quantization or QUANTIZATIONS[0]
+    for option, word, words in (
+        ("--target rknn", request.chip, CHIPS),
+        ("--quantization", quantization, QUANTIZATIONS),
+    ):
+        if word not in words:
+            raise UsageError(f"{option}: '{word}'", hint=f"one of {', '.join(words)}")
+    python, tool = TOOLKIT.find(request.toolkit_python)
+    source = read_source(request, say)
+    target = request.out or source.stem.with_name(f"{source.stem.name}_{request.chip}.rknn")
+    check_target("--out", target, ".rknn")
+    say(f"{tool} quantizes with {len(source.pictures)} pictures and compiles; that takes a minute")
+    with tempfile.TemporaryDirectory(prefix="edge-mnv2-compile-") as name:
+        folder = Path(name)
+        recipe, log = folder / "recipe.npz", folder / "log.txt"
+        content: dict[str, Any] = {"chip": request.chip, "quantization": quantization, "facts": source.facts()}
+        content.update(mean=source.mean, std=source.std, pictures=source.pictures)
+        np.savez_compressed(recipe, onnx=np.frombuffer(source.onnx, np.uint8), **content)
+        order = {"recipe": str(recipe), "out": str(folder / "model.rknn")}
+        began = time.monotonic()
+        TOOLKIT.run(python, f"{build_in_toolkit.__module__}:{build_in_toolkit.__name__}", order, log)
+        took = round((time.monotonic() - began) * 1e3)
+        report = parse_log(log.read_text("utf-8", "replace"))
+        document = source.finish(target, (folder / "model.rknn").read_bytes(), tool)
+        if request.simulator:
+            beside = target.with_suffix(".simulator.npz")
+            beside.write_bytes(recipe.read_bytes())
+            document["written"].append(str(beside))
+    return {**document, "quantization": quantization, "compile_ms": took, **report}
+
+
+def parse_log(text: str) -> dict[str, Any]:
+    """Layers, memory (bytes) and the sum of cycles of the toolkit's log; None for what it does not say."""
+    rows: list[dict[str, Any]] = [row.groupdict() for line in text.splitlines() if (row := _LAYER.search(line))]
+    layers = [
+        {**row, "cycles": int(row["cycles"]), "mapped": row["device"] == "NPU", "name": (row["name"] or "").strip()}
+        for row in rows
+        if row["operator"] not in _ENDS
+    ]
+    mapped = sum(row["mapped"] for row in layers)
+    cycles = sum(row["cycles"] for row in layers) if layers else None
+    return {
+        "operators": {
+            "total": len(layers) or None,
+            "accelerator": mapped if layers else None,
+            "cpu": len(layers) - mapped if layers else None,
+        },
+        "memory": {"weights_bytes": _total("Weight", text), "activations_bytes": _total("Internal", text)},
+        # The toolkit counts cycles, without what the CPU and the way to the NPU take.
+        "estimate": {"cycles": cycles, "ms_at_1_ghz": None if cycles is None else round(cycles / _CLOCK_HZ * 1e3, 2)},
+        "table": layers,
+    }
+
+
+def _total(kind: str, text: str) -> Optional[int]:
+    match = re.search(rf"Total {kind} Memory Size: ([\d.]+)KB", text)
+    return round(float(match[1]) * 1024) if match else None
