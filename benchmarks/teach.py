@@ -128,7 +128,7 @@ def lesson(folder: Path, out: Path) -> dict:
     """Teach in a process of its own that may use one core."""
     core = min(os.sched_getaffinity(0))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "edge_mnv2", "teach", str(folder), "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "edge_mnv2", "teach", str(folder), "--out", str(out), "--force", "--json"]
     began = time.monotonic()
     done = subprocess.run(
         command,

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.outputs.live import DeviceUse, Facts, Live
@@ -16,20 +16,30 @@ from edge_mnv2.outputs.table import Output, OutputValues
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 
 
+class ServedPage(LoopOutput, Protocol):
+    """A page that outlives a run."""
+
+    live: Live
+
+    @property
+    def viewers(self) -> int: ...
+
+
 class Outputs:
     """The outputs of one run. A context manager: entering opens them and raises UsageError, leaving closes them.
 
-    Meanwhile `print` goes to stderr.
+    Meanwhile `print` goes to stderr. `page` is one that is served already, and goes on being served afterwards.
     """
 
-    def __init__(self, values: OutputValues, ca: Optional[str] = None) -> None:
+    def __init__(self, values: OutputValues, ca: Optional[str] = None, page: Optional[ServedPage] = None) -> None:
         self._values = values
+        self._page = page
         self._stack = contextlib.ExitStack()
         self._isolated: list[Isolated] = []
         self._in_loop: list[LoopOutput] = []
         self._to_stdout: list[Isolated] = []
         self._notice = ServiceNotice.from_environment()
-        self.live = Live()
+        self.live = Live() if page is None else page.live
         self.live.ca = ca
 
     @property
@@ -71,6 +81,9 @@ class Outputs:
 
     def _open(self, rows: Sequence[Output]) -> None:
         for row in rows:
+            if row.listens and self._page is not None:
+                self._in_loop.append(self._page)
+                continue
             for opened in row.open(self._values, self.live):
                 if row.in_loop:
                     self._in_loop.append(opened)
@@ -88,7 +101,8 @@ class Outputs:
         for output in self._isolated:
             output.close(deadline)
         for shown in reversed(self._in_loop):
-            shown.close()
+            if shown is not self._page:
+                shown.close()
 
     def attach(
         self,

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, Optional
 
 from edge_mnv2.app.health_limits import HealthLimits
-from edge_mnv2.app.outputs import Outputs
+from edge_mnv2.app.outputs import Outputs, ServedPage
 from edge_mnv2.app.run_model import RunModel
 from edge_mnv2.app.source_choice import ChosenSource, choose_source
 from edge_mnv2.board.cpus import usable_cpus
@@ -37,7 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What `run` was asked for; `settings` are the device profile's keys with everything that overrides them."""
+    """What `run` was asked for; `settings` are the device profile's keys with everything that overrides them.
+
+    `page` is one that is served already, where `outputs` ask for one.
+    """
 
     settings: Settings
     source: Optional[str] = None
@@ -50,6 +53,7 @@ class RunRequest:
     give_up_s: Optional[float] = None
     outputs: OutputValues = field(default_factory=OutputValues)
     notes: Sequence[str] = field(default_factory=tuple)
+    page: Optional[ServedPage] = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Session:
         self.model: Optional[RunModel] = None
         self.chosen: Optional[ChosenSource] = None
         self.health: Optional[HealthMonitor] = None
-        self.outputs = Outputs(request.outputs, request.settings.camera.ca)
+        self.outputs = Outputs(request.outputs, request.settings.camera.ca, request.page)
         self.failed: Optional[AcceleratorError] = None
         self.ended = "signal"
         self._taught: Optional[str] = None

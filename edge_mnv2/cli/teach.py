@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 import typer
 
@@ -21,12 +23,14 @@ from edge_mnv2.settings.kinds import File, Number, Whole
 from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, Value
 
 if TYPE_CHECKING:
+    from edge_mnv2.app.outputs import ServedPage
     from edge_mnv2.camera.frame import FrameSource
-    from edge_mnv2.outputs.live import Live
     from edge_mnv2.outputs.table import OutputValues
     from edge_mnv2.settings.profile import Settings
-    from edge_mnv2.teach.guided_capture import Guide, Plan
+    from edge_mnv2.teach.guide import Guide
+    from edge_mnv2.teach.guided_capture import Plan
     from edge_mnv2.teach.lesson import LessonRequest
+    from edge_mnv2.teach.teach_run import Outcome
 
 _SAY_EVERY_S = 5.0
 _INTERRUPTED = 130
@@ -50,6 +54,7 @@ def teach(
     ),
     page: OutputValues = outputs("web"),
     add: Optional[Path] = option("add", "Extend this taught model.", File("MODEL")),
+    force: bool = flag("force", "Teach over a model that is there; the older one is kept as a version."),
     collected: Optional[tuple[Path, ...]] = option(
         "from",
         "Teach the answers in a collection (`run --collect`); repeat it for those of several boards.",
@@ -96,9 +101,9 @@ def teach(
             )
         page = page.without()
     from edge_mnv2.board.cpus import resolve_threads
-    from edge_mnv2.teach.guided_capture import Guide
+    from edge_mnv2.teach.guide import Guide
     from edge_mnv2.teach.lesson import LessonRequest
-    from edge_mnv2.teach.teach_run import ready, run
+    from edge_mnv2.teach.teach_run import ready
 
     count, said = resolve_threads(resolved.runtime.threads)
     if said:
@@ -125,36 +130,96 @@ def teach(
         collected or (),
         scaling=resolved.model,
     )
-    if classes:
-        # Before a picture is taken; the lesson itself asks again.
-        request = ready(request, report, classes)
-    guide = Guide(classes or (), shots)
-    with _on_page(guide, page) as live:
-        if source is not None and classes:
-            from edge_mnv2.app.source_choice import choose_source
-            from edge_mnv2.teach.guided_capture import Plan
+    # Before a picture is taken; the lesson itself asks again.
+    request = ready(request, report, classes or ())
+    _ask_before_teaching_over(request, force)
+    guide = Guide(classes or (), shots, folder)
+    with _on_page(guide, page) as served, _repeatable(request) as same:
+        wanted = classes or ()
+        while True:
+            try:
+                if source is not None and wanted:
+                    from edge_mnv2.app.source_choice import choose_source
+                    from edge_mnv2.teach.guided_capture import Plan
 
-            plan = Plan(classes, shots, countdown_s=countdown)
-            _take(request, choose_source(None, source, resolved.camera).source, plan, guide, live)
-        try:
-            with _progress(guide) as progress:
-                outcome = run(request, _say, progress, report)
-        except KeyboardInterrupt:
-            _say(f"stopped: no model was written, the pictures are in {folder}")
-            raise typer.Exit(_INTERRUPTED) from None
-        facts = outcome.document
-        words = _in_words(facts, outcome.written)
-        guide.end(words.splitlines())
-    for sentence in facts["warnings"]:
-        _say(f"warning: {sentence}")
-    typer.echo(json_text(facts) if as_json else words)
-    if facts["failed"]:
+                    plan = Plan(wanted, shots, countdown_s=countdown)
+                    _take(request, choose_source(None, source, resolved.camera).source, plan, guide, served)
+                learned: Union[Outcome, EdgeMnv2Error] = _learn(request, report, guide, as_json)
+            except EdgeMnv2Error as error:
+                learned = error
+            if served is None or source is None or not served.viewers:
+                break
+            from edge_mnv2.app.lesson import mend, try_model
+            from edge_mnv2.teach.guide import AGAIN, MORE
+
+            if isinstance(learned, EdgeMnv2Error):
+                action, label = mend([str(learned)], served, guide)
+            else:
+                model_file, lines = learned.written[-1], _in_words(learned, on_page=True)
+                action, label = try_model(model_file, lines, resolved, source, page, served, guide)
+            if action not in (AGAIN, MORE):
+                break
+            request, wanted = same, (label,) if label is not None else ()
+        if isinstance(learned, EdgeMnv2Error):
+            raise learned
+        guide.end(_in_words(learned, on_page=True))
+    if as_json:
+        typer.echo(json_text(learned.document))
+    if learned.document["failed"]:
         raise typer.Exit(PARTIAL)
 
 
+def _learn(request: LessonRequest, report: Optional[Path], guide: Guide, as_json: bool) -> Outcome:
+    """Learn and say what came of it; JSON waits for the end."""
+    from edge_mnv2.teach.teach_run import run
+
+    try:
+        with _progress(guide) as progress:
+            outcome = run(request, _say, progress, report)
+    except KeyboardInterrupt:
+        _say(f"stopped: no model was written, the pictures are in {request.folder}")
+        raise typer.Exit(_INTERRUPTED) from None
+    for sentence in outcome.document["warnings"]:
+        _say(f"warning: {sentence}")
+    if not as_json:
+        typer.echo("\n".join([*_in_words(outcome), "", f"edge-mnv2 run --camera --model {outcome.written[-1]}"]))
+    return outcome
+
+
 @contextlib.contextmanager
-def _on_page(guide: Guide, page: OutputValues) -> Iterator[Optional[Live]]:
-    """What the page at `web` shows; None where none is served. Its visitors see how it ended."""
+def _repeatable(request: LessonRequest) -> Iterator[LessonRequest]:
+    """`request` for the second time: it extends the model that there was before the first time."""
+    if request.add is None:
+        yield request
+        return
+    from edge_mnv2.zoo import versions
+
+    with tempfile.TemporaryDirectory(prefix="edge-mnv2-") as folder:
+        former = Path(folder) / request.add.name
+        if request.add.is_file():
+            versions.put(request.add, former)
+        yield replace(request, add=former)
+
+
+def _ask_before_teaching_over(request: LessonRequest, force: bool) -> None:
+    """Raises UsageError where the model that would be written is there already, and nobody wants that."""
+    out = request.out
+    # Over its own backbone nothing is taught, whatever is said: the lesson refuses that.
+    backbone = request.model is not None and Path(request.model).absolute() == (out or Path()).absolute()
+    if out is None or force or backbone or out == request.add or not out.exists():
+        return
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        if typer.confirm(f"{out} is there already. Teach over it? The older one is kept", err=True):
+            return
+        raise typer.Exit(_INTERRUPTED)
+    raise UsageError(
+        f"{out} is there already", hint="--force teaches over it and keeps it as a version; or another --out"
+    )
+
+
+@contextlib.contextmanager
+def _on_page(guide: Guide, page: OutputValues) -> Iterator[Optional[ServedPage]]:
+    """The page at `web`; None where none is served. Its visitors see how it ended."""
     if not page.outputs:
         yield None
         return
@@ -164,7 +229,7 @@ def _on_page(guide: Guide, page: OutputValues) -> Iterator[Optional[Live]]:
     live.lesson = guide
     (server,) = page.outputs[0].open(page, live)
     try:
-        yield live
+        yield server
     except EdgeMnv2Error as error:
         guide.end([str(error)], failed=True)
         raise
@@ -172,13 +237,13 @@ def _on_page(guide: Guide, page: OutputValues) -> Iterator[Optional[Live]]:
         server.close()
 
 
-def _take(request: LessonRequest, source: FrameSource, plan: Plan, guide: Guide, live: Optional[Live]) -> None:
+def _take(request: LessonRequest, source: FrameSource, plan: Plan, guide: Guide, page: Optional[ServedPage]) -> None:
     """Take pictures into the folder of `request`. Ends the command where it is interrupted."""
     from edge_mnv2.outputs.live import Facts
     from edge_mnv2.runtime.opening import open_classifier
     from edge_mnv2.teach.guided_capture import GuidedCapture
 
-    line = Line()
+    line, live = Line(), page.live if page is not None else None
     if live is not None:
         live.facts = Facts(source=source.description)
     keys = {}
@@ -241,9 +306,10 @@ def _progress(guide: Guide) -> Iterator[Callable[[int, int], None]]:
     yield advance
 
 
-def _in_words(facts: dict[str, Any], written: list[Path]) -> str:
+def _in_words(outcome: Outcome, *, on_page: bool = False) -> list[str]:
+    facts, out = outcome.document, outcome.written[-1]
     metrics = facts["metrics"]
-    rows = [["model", f"{written[-1]} ({facts['bytes'] / 1e6:.1f} MB)"]]
+    rows = [["model", f"{out.name if on_page else out} ({facts['bytes'] / 1e6:.1f} MB)"]]
     rows.append(["pictures", f"{facts['pictures']}, {facts['held_out']} of them held out"])
     if facts["task"] == "regression":
         unit = f" {facts['unit']}" if facts["unit"] else ""
@@ -266,8 +332,7 @@ def _in_words(facts: dict[str, Any], written: list[Path]) -> str:
         shown = [[str(cell["images"]), cell["label"], f"-> {cell['predicted']}"] for cell in wrong]
         shown.sort(key=lambda cells: -int(cells[0]))
         lines += ["", "taken for another", aligned(shown[:10], right=(0,))]
-    lines += ["", f"edge-mnv2 run --camera --model {written[-1]}"]
-    return "\n".join(lines)
+    return "\n".join(lines).splitlines()
 
 
 COMMAND = Command(

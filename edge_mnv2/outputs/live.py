@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import numpy as np
@@ -53,11 +54,17 @@ class DeviceUse(Protocol):
 
 
 class Lesson(Protocol):
-    """Pictures are taken for a lesson, and whoever looks may begin with the next class."""
+    """Pictures are taken for a lesson; whoever looks begins with the next class, mends them, says what is next."""
 
     def document(self) -> dict[str, Any]: ...
 
-    def press(self) -> bool: ...
+    def press(self, action: str = ..., label: Optional[str] = None) -> bool: ...
+
+    def pictures(self) -> dict[str, list[str]]: ...
+
+    def picture(self, label: str, file: str) -> Optional[Path]: ...
+
+    def delete(self, label: str, file: str) -> bool: ...
 
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -137,6 +144,12 @@ class Live:
         self._source_state, self.reconnects, self.write_errors = source_state, reconnects, write_errors
         self.facts = facts
         self.loop = loop
+
+    def detach(self) -> None:
+        """The loop has ended, and another may follow."""
+        self.loop = self.workbench = self._engines = None
+        self._events.clear()
+        self._source_state, self.reconnects, self.write_errors = lambda: None, lambda: 0, lambda: 0
 
     def write(self, result: Result) -> None:
         self.latest = result

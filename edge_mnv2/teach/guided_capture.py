@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from edge_mnv2.camera.frame import Frame, FrameSource
 from edge_mnv2.errors import SourceError, UsageError
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.runtime.classifier import Prediction
+from edge_mnv2.teach.guide import Guide
 
 Say = Callable[[str], None]
 Key = Callable[[], Optional[str]]
@@ -30,66 +30,8 @@ Watch = Callable[[Frame, Sequence[Prediction]], None]
 
 _LOOK_EVERY_S = 0.4
 _QUALITY = 95
-
-
-@dataclass(frozen=True)
-class Step:
-    """The state of a guided lesson: "starting", "waiting" (for a press), "taking", "learning", "done" or "failed".
-
-    `label` is the class it is about, `done` of `total` pictures are learned from, `lines` say what came of it.
-    """
-
-    phase: str
-    label: Optional[str] = None
-    done: int = 0
-    total: int = 0
-    lines: tuple[str, ...] = ()
-
-
-class Guide:
-    """`taken` counts the pictures of each class. One thread moves the guide on; others read `document` and `press`."""
-
-    def __init__(self, classes: Sequence[str], shots: int) -> None:
-        self.taken: dict[str, int] = dict.fromkeys(classes, 0)
-        self._shots = shots
-        self._step = Step("starting")
-        self._pressed = threading.Event()
-
-    def ask(self, name: str) -> None:
-        """Class `name` is next: it begins with a press."""
-        self._pressed.clear()
-        self._step = Step("waiting", name)
-
-    def take(self, name: str) -> None:
-        """Pictures of class `name` are being taken."""
-        self._step = Step("taking", name)
-
-    def learn(self, done: int, total: int) -> None:
-        """`done` of `total` pictures are learned from."""
-        self._step = Step("learning", done=done, total=total)
-
-    def end(self, lines: Sequence[str], *, failed: bool = False) -> None:
-        """What came of it, in words."""
-        self._step = Step("failed" if failed else "done", lines=tuple(lines))
-
-    def press(self) -> bool:
-        """Begin with the class that waits; False if none does."""
-        waits = self._step.phase == "waiting"
-        if waits:
-            self._pressed.set()
-        return waits
-
-    def pressed(self) -> Optional[str]:
-        """An empty line after a press since the last call, else None."""
-        if not self._pressed.is_set():
-            return None
-        self._pressed.clear()
-        return ""
-
-    def document(self) -> dict[str, Any]:
-        """The step, the wanted pictures a class, and `taken` as a list of labels and pictures."""
-        taken = [{"label": label, "pictures": count} for label, count in self.taken.items()]
-        return {**asdict(self._step), "shots": self._shots, "taken": taken}
+_STILL_S = 0.2
+"""Seconds between two looks at a picture that waits."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +69,7 @@ class GuidedCapture:
         keys: Optional[Mapping[str, Key]] = None,
         see: Optional[See] = None,
         watch: Optional[Watch] = None,
-        guide: Optional[Guide] = None,
+        guide: Guide,
     ) -> None:
         """`say` is for lines that stay, `show` for one that changes. Any of `keys`, by what a person is told to do,
         starts each class; without any, a countdown does."""
@@ -137,43 +79,49 @@ class GuidedCapture:
         self._asked = " or ".join(self._keys)
         self._looked_at = 0.0
         self._seen: Sequence[Prediction] = ()
-        self.guide = guide or Guide(plan.classes, plan.shots)
+        self.guide = guide
 
     def run(self) -> None:
         """Raises SourceError if the source ends before every class has a picture, UsageError if none can be written."""
         for number, name in enumerate(self._plan.classes):
-            taken = self.guide.taken
             # What was typed or pressed before the question is no answer.
             self._started()
             self.guide.ask(name)
             first = self._wait(name)
             self.guide.take(name)
-            while first is not None and taken[name] < self._plan.shots:
+            while first is not None and self._taken(name) < self._plan.shots:
                 self._save(name, first)
-                self._show(f"{name}: {taken[name]} of {self._plan.shots}{self._sees()}")
-                first = self._next(first) if taken[name] < self._plan.shots else first
+                self._show(f"{name}: {self._taken(name)} of {self._plan.shots}{self._sees()}")
+                first = self._next(first) if self._taken(name) < self._plan.shots else first
             if first is None:
-                left = [other for other in self._plan.classes[number:] if not taken[other]]
+                self.guide.reached = 0
+                left = [other for other in self._plan.classes[number:] if not self._taken(other)]
                 if left:
                     raise SourceError(
                         f"{self._source.description} ended before there was a picture of {', '.join(left)}",
                         hint=f"what was taken is in {self._folder}",
                     )
-                self._say(f"{self._source.description} ended after {taken[name]} pictures of {name}")
+                self._say(f"{self._source.description} ended after {self._taken(name)} pictures of {name}")
                 return
-            self._say(f"{name}: {taken[name]} pictures taken")
+            self._say(f"{name}: {self._taken(name)} pictures taken")
+
+    def _taken(self, name: str) -> int:
+        return self.guide.taken[name]
 
     def _wait(self, name: str) -> Optional[Frame]:
         """The frame to begin with; None at the source's end."""
-        if not self._source.live:
-            return self._source.read()
+        frame = self._source.read()
+        # What is opened once more goes on where it was.
+        while not self._source.live and frame is not None and frame.index < self.guide.reached:
+            frame = self._source.read()
+        # A clip whose page nobody looks at begins by itself.
+        if frame is None or not (self._source.live or self._watch is not None):
+            return frame
         asked = f"then {self._asked}" if self._keys else f"it starts in {self._plan.countdown_s:.0f} s"
-        self._say(f"{name}: show it to the camera, move it a little meanwhile; {asked}")
+        shown = "show it to the camera, move it a little meanwhile" if self._source.live else "the source waits here"
+        self._say(f"{name}: {shown}; {asked}")
         began = time.monotonic()
         while True:
-            frame = self._source.read()
-            if frame is None:
-                return None
             self._look(frame)
             left = self._plan.countdown_s - (time.monotonic() - began)
             if self._keys:
@@ -184,6 +132,13 @@ class GuidedCapture:
                 return frame
             else:
                 self._show(f"{name}: {left:.0f} s{self._sees()}")
+            if not self._source.live:
+                time.sleep(_STILL_S)
+                continue
+            following = self._source.read()
+            if following is None:
+                return None
+            frame = following
 
     def _started(self) -> bool:
         """One of the keys was used since the last call."""
@@ -224,11 +179,13 @@ class GuidedCapture:
         place = self._folder / name
         try:
             place.mkdir(parents=True, exist_ok=True)
-            with atomic_write(_free_name(place)) as file:
+            path = _free_name(place)
+            with atomic_write(path) as file:
                 file.write(content.getvalue())
         except OSError as error:
             raise UsageError(f"{place} cannot be written: {error.strerror or error}") from error
-        self.guide.taken[name] += 1
+        self.guide.add(name, path.name)
+        self.guide.reached = frame.index + 1
 
 
 def _rgb(frame: Frame) -> np.ndarray:

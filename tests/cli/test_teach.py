@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -150,7 +151,7 @@ def test_the_same_picture(run: Run, small: Path, pets: Path, tmp_path: Path) -> 
     assert code == 0 and json.loads(said)["pictures"] == 12
     assert "is the same file as" in notes and "counts once" in notes
     shutil.copy(first, pets / "insect" / "wrong.jpg")
-    code, _, notes = run("teach", pets, "--model", small, "--out", tmp_path / "mine.tflite")
+    code, _, notes = run("teach", pets, "--model", small, "--out", tmp_path / "mine.tflite", "--force")
     assert code == 2 and "the same picture is in two classes" in notes and "insect/wrong.jpg" in notes
 
 
@@ -258,7 +259,7 @@ def test_warnings(run: Run, small: Path, tmp_path: Path) -> None:
     assert "look the same as taught ones" in warned
     for copy in (folder / "few").glob("*_again.png"):
         copy.unlink()
-    said = run("teach", folder, "--model", small, "--out", tmp_path / "m.tflite", "--json")[1]
+    said = run("teach", folder, "--model", small, "--out", tmp_path / "m.tflite", "--json", "--force")[1]
     warned = " ".join(json.loads(said)["warnings"])
     assert (
         "unbalanced: many has 24 pictures, few has 5" in warned and "few pictures, more would help: few (5)" in warned
@@ -303,16 +304,51 @@ def test_pictures_from_a_pattern_and_a_folder(run: Run, small: Path, pets: Path,
     assert code == 0, notes
     assert len(list((kept / "left").iterdir())) == len(list((kept / "right").iterdir())) == 2
     # More pictures join those that are there; a folder gives each of its own once.
-    code, _, notes = run("teach", kept, "--camera", pets, "--shots", 3, *arguments)
+    code, _, notes = run("teach", kept, "--camera", pets, "--shots", 3, *arguments, "--force")
     assert code == 0, notes
     assert len(list((kept / "left").iterdir())) == len(list((kept / "right").iterdir())) == 5
-    code, _, notes = run("teach", tmp_path / "short", "--camera", pets / "bird", "--shots", 6, *arguments)
+    again = ("--shots", 6, *arguments, "--force")
+    code, _, notes = run("teach", tmp_path / "short", "--camera", pets / "bird", *again)
     assert code == 4 and "ended before there was a picture of right" in notes
     assert len(list((tmp_path / "short" / "left").iterdir())) == 6
     assert run("teach", kept, "--camera", "test")[0] == 2
     assert run("teach", kept, "--class", "a")[0] == 2
     code, _, notes = run("teach", kept, "--camera", "test", "--class", "../a", "--class", "b")
     assert code == 2 and "a name that can be a folder's" in notes
+
+
+@pytest.mark.slow
+def test_a_model_that_is_there_is_taught_over_on_purpose_only(
+    run: Run, small: Path, pets: Path, tmp_path: Path
+) -> None:
+    """Off a terminal `--force` says it, on one it is asked; the older one can be had back."""
+    out = tmp_path / "m.tflite"
+    arguments = ["teach", pets, "--model", small, "--out", out, "--no-augment"]
+    assert run(*arguments)[0] == 0
+    first = out.read_bytes()
+    code, said, notes = run(*arguments)
+    assert (code, said) == (2, "") and "is there already" in notes and "--force" in notes
+    assert "12 pictures seen" not in notes and out.read_bytes() == first
+
+    command = [sys.executable, "-m", "edge_mnv2", *map(str, arguments), "--seed", "1"]
+    for answer, code in (("n\n", 130), ("\n", 130), ("y\n", 0)):
+        ours, theirs = pty.openpty()
+        child = subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.DEVNULL, env=_environment())
+        os.close(theirs)
+        drawn = ""
+        while "The older one is kept" not in drawn:
+            drawn += os.read(ours, 4096).decode()
+        os.write(ours, answer.encode())
+        with contextlib.suppress(OSError):
+            while os.read(ours, 4096):
+                pass
+        assert child.wait(60) == code
+        os.close(ours)
+        assert (out.read_bytes() == first) is (code != 0)
+    assert run(*arguments, "--seed", "2", "--force")[0] == 0
+    assert run("models", "use", f"{out}@1")[0] == 0 and out.read_bytes() == first
+    # A model that is extended is named on purpose.
+    assert run("teach", pets, "--add", out)[0] == 0
 
 
 def _environment() -> dict[str, str]:
@@ -387,7 +423,8 @@ def test_a_lesson_that_cannot_be_written_changes_nothing(run: Run, small: Path, 
     (out.parent / name).mkdir()
     (out.parent / name / "in the way").touch()
     before = {path: path.read_bytes() for path in out.parent.iterdir() if path.is_file()}
-    code, _, said = run("teach", folder, "--model", small, "--out", out, "--report", out.parent / "r.html")
+    report = ("--report", out.parent / "r.html")
+    code, _, said = run("teach", folder, "--model", small, "--out", out, *report, "--force")
     assert code == 2 and name in said
     assert {path: path.read_bytes() for path in out.parent.iterdir() if path.is_file()} == before
 

@@ -16,6 +16,7 @@ from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.web.access import Access, Refusal
 from edge_mnv2.outputs.web.broadcast import BOUNDARY, MOST_FOLLOWERS, SEPARATOR, Broadcast, Video
 from edge_mnv2.outputs.web.guard import Guard
+from edge_mnv2.outputs.web.lesson import LessonPages
 from edge_mnv2.outputs.web.metrics import History, Metrics
 from edge_mnv2.outputs.web.workbench import ASSETS, WorkbenchPages
 
@@ -35,6 +36,7 @@ _ASSETS = {
     "/lesson.js": "text/javascript",
     "/region.js": "text/javascript",
     "/app.css": "text/css",
+    "/lesson.css": "text/css",
     "/icon.svg": "image/svg+xml",
     **ASSETS,
 }
@@ -77,11 +79,11 @@ class Pages:
         get("/api/stream", self._events, allow_head=False)
         application.router.add_post("/api/controls", self._controls)
         application.router.add_post("/api/snapshot", self._keep)
-        application.router.add_post("/api/lesson", self._press)
         application.router.add_post("/login", self._log_in)
         for path in _ASSETS:
             get(path, self._asset)
         WorkbenchPages(lambda: self._live.workbench).add_to(application)
+        LessonPages(lambda: self._live.lesson).add_to(application)
         return application
 
     async def keep_watch(self) -> None:
@@ -224,16 +226,6 @@ class Pages:
         except OSError as error:
             return _said(507, f"the picture cannot be saved: {error.strerror or error}")
         return web.json_response({"saved": name})
-
-    async def _press(self, request: web.Request) -> web.StreamResponse:
-        """Begin to take pictures of the class that waits."""
-        await _json_object(request)
-        lesson = self._live.lesson
-        if lesson is None:
-            return _said(404, "nothing is taught here: edge-mnv2 teach --camera --web does")
-        if not lesson.press():
-            return _said(409, "no class waits for its pictures now")
-        return web.json_response(lesson.document())
 
     async def _healthz(self, _request: web.Request) -> web.StreamResponse:
         state = self._live.state

@@ -52,11 +52,12 @@ class WebServer:
         *,
         next_ports: int = 0,
     ) -> None:
-        self._live = live
+        self.live = live
         self._listener = address.listen(next_ports)
         self.port: int = self._listener.getsockname()[1]
         self.url = address.url(self.port)
         self._access = Access(token, self.port, proxies)
+        self._pages: Optional[Pages] = None
         self._connections = Connections(affordable_connections(), self._access.is_proxy)
         self._loop = asyncio.new_event_loop()
         self._ended: Optional[asyncio.Event] = None
@@ -65,14 +66,19 @@ class WebServer:
         self._thread.start()
         self._ready.wait(10)
 
+    @property
+    def viewers(self) -> int:
+        """How many visitors have the page open."""
+        return self._pages.states.followers if self._pages is not None else 0
+
     def attach(self, _loop: FrameLoop) -> None:
         """`live` knows the loop already."""
 
     def write(self, result: Result) -> None:
-        self._live.write(result)
+        self.live.write(result)
 
     def announce(self, events: Sequence[Event]) -> None:
-        self._live.announce(events)
+        self.live.announce(events)
 
     def close(self) -> None:
         """Stop serving and drop every viewer. Safe to call twice."""
@@ -94,7 +100,7 @@ class WebServer:
 
     async def _serve(self) -> None:
         _requests.setLevel(logging.NOTSET if log.isEnabledFor(logging.DEBUG) else logging.CRITICAL)
-        pages = Pages(self._live, self._access)
+        pages = self._pages = Pages(self.live, self._access)
         runner = web.AppRunner(
             pages.application(),
             access_log=None,

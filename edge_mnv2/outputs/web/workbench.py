@@ -59,33 +59,16 @@ class WorkbenchPages:
 
     def add_to(self, application: web.Application) -> None:
         get, post = application.router.add_get, application.router.add_post
-        get("/review", self._around(self._review))
-        get("/api/collected", self._around(self._collected))
-        get("/api/collected/{id}.jpg", self._around(self._picture))
-        get("/api/workbench", self._around(self._state))
-        post("/api/answers", self._around(self._answers))
-        post("/api/collected/delete", self._around(self._delete))
-        post("/api/teach", self._around(self._teach))
-        post("/api/model", self._around(self._model))
-        post("/api/roi", self._around(self._roi))
-        post("/api/classify", self._around(self._classify))
-
-    def _around(self, handler: Any) -> Any:
-        @functools.wraps(handler)
-        async def answer(request: web.Request) -> web.StreamResponse:
-            try:
-                response: web.StreamResponse = await handler(request)
-            except Refused as refused:
-                return web.json_response({"error": str(refused)}, status=refused.status)
-            except SourceError as error:
-                return web.json_response({"error": str(error)}, status=415)
-            except EdgeMnv2Error as error:
-                return web.json_response({"error": str(error)}, status=409)
-            except OSError as error:
-                return web.json_response({"error": f"cannot be written: {error.strerror or error}"}, status=507)
-            return response
-
-        return answer
+        get("/review", answering(self._review))
+        get("/api/collected", answering(self._collected))
+        get("/api/collected/{id}.jpg", answering(self._picture))
+        get("/api/workbench", answering(self._state))
+        post("/api/answers", answering(self._answers))
+        post("/api/collected/delete", answering(self._delete))
+        post("/api/teach", answering(self._teach))
+        post("/api/model", answering(self._model))
+        post("/api/roi", answering(self._roi))
+        post("/api/classify", answering(self._classify))
 
     @property
     def _bench(self) -> Workbench:
@@ -105,7 +88,7 @@ class WorkbenchPages:
         return web.Response(body=self._page, content_type="text/html", charset="utf-8")
 
     async def _collected(self, _request: web.Request) -> web.StreamResponse:
-        listing = await _in_thread(self._list, self._collection)
+        listing = await in_thread(self._list, self._collection)
         return web.Response(body=listing, content_type="application/json", charset="utf-8")
 
     def _list(self, collection: AnyCollection) -> bytes:
@@ -124,14 +107,14 @@ class WorkbenchPages:
         if path is None:
             raise Refused(404, "no such picture")
         try:
-            data = await _in_thread(_thumbnail if "small" in request.query else Path.read_bytes, path)
+            data = await in_thread(thumbnail if "small" in request.query else Path.read_bytes, path)
         except OSError:
             raise Refused(404, "no such picture") from None
         # What a picture shows never changes: its name is its content.
         return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
     async def _answers(self, request: web.Request) -> web.StreamResponse:
-        document = await _document(request)
+        document = await document_of(request)
         ids = document.get("ids")
         if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
             raise Refused(400, "ids is a list of pictures")
@@ -143,52 +126,52 @@ class WorkbenchPages:
             answer = Answer(_class_name(document["class"]))
         else:
             raise Refused(400, 'give "class": a name or null, or "bad": true, or "undo": true')
-        noted = await _in_thread(self._collection.answer, ids, answer)
+        noted = await in_thread(self._collection.answer, ids, answer)
         _audit(request, f"answered {len(noted)} pictures: {_in_words(answer)}")
         return web.json_response({"answered": len(noted)})
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
-        document = await _document(request)
+        document = await document_of(request)
         ids = document.get("ids")
         if ids is None and document.get("all") is not True:
             raise Refused(400, 'give "ids": [...] or "all": true')
-        number = await _in_thread(self._collection.delete, ids)
+        number = await in_thread(self._collection.delete, ids)
         _audit(request, f"deleted {number} collected pictures")
         return web.json_response({"deleted": number})
 
     async def _state(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response(await _in_thread(self._bench.document))
+        return web.json_response(await in_thread(self._bench.document))
 
     async def _teach(self, request: web.Request) -> web.StreamResponse:
-        document = await _document(request)
+        document = await document_of(request)
         if document.get("cancel") is True:
-            await _in_thread(self._bench.cancel)
+            await in_thread(self._bench.cancel)
             _audit(request, "stopped teaching")
         else:
-            await _in_thread(self._bench.teach)
+            await in_thread(self._bench.teach)
             _audit(request, "teaches from what was collected")
-        return web.json_response(await _in_thread(self._bench.document))
+        return web.json_response(await in_thread(self._bench.document))
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
-        document = await _document(request)
+        document = await document_of(request)
         model, force = document.get("model"), document.get("force") is True
         if not isinstance(model, str) or not model:
             raise Refused(400, '"model" is the name of one of the models listed by /api/workbench')
-        result = await _in_thread(self._bench.swap, model, force)
+        result = await in_thread(self._bench.swap, model, force)
         taken = "switched to" if result["taken"] else "asked in vain for"
         _audit(request, f"{taken} the model {model[:_MOST_NAME]!r}")
         return web.json_response(result)
 
     async def _roi(self, request: web.Request) -> web.StreamResponse:
-        document = await _document(request)
-        await _in_thread(self._bench.set_roi, document.get("roi"))
+        document = await document_of(request)
+        await in_thread(self._bench.set_roi, document.get("roi"))
         _audit(request, f"set the region to {document.get('roi') or 'the whole picture'}")
         return web.json_response({"roi": document.get("roi")})
 
     async def _classify(self, request: web.Request) -> web.StreamResponse:
         self._one_more()
         name, data = await _upload(request)
-        return web.json_response(await _in_thread(self._bench.classify, name, data))
+        return web.json_response(await in_thread(self._bench.classify, name, data))
 
     def _one_more(self) -> None:
         """Raises Refused where pictures come faster than a board can classify beside its run."""
@@ -200,11 +183,31 @@ class WorkbenchPages:
         self._room -= 1
 
 
-async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+def answering(handler: Any) -> Any:
+    """`handler` with each error as a status and a sentence."""
+
+    @functools.wraps(handler)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+        except Refused as refused:
+            return web.json_response({"error": str(refused)}, status=refused.status)
+        except SourceError as error:
+            return web.json_response({"error": str(error)}, status=415)
+        except EdgeMnv2Error as error:
+            return web.json_response({"error": str(error)}, status=409)
+        except OSError as error:
+            return web.json_response({"error": f"cannot be written: {error.strerror or error}"}, status=507)
+        return response
+
+    return answer
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
 
-async def _document(request: web.Request) -> dict[str, Any]:
+async def document_of(request: web.Request) -> dict[str, Any]:
     # Another kind of content could be sent by a form of another site, without the browser asking us first.
     if request.content_type != "application/json":
         raise Refused(415, "send application/json")
@@ -260,7 +263,7 @@ def _class_name(name: Any) -> Optional[str]:
     return name.strip()
 
 
-def _thumbnail(path: Path) -> bytes:
+def thumbnail(path: Path) -> bytes:
     from PIL import Image
 
     with Image.open(path) as image:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from edge_mnv2.zoo.versions import versions
 from tests.outputs.web.browser import Tab, chromium, tab
 from tests.outputs.web.conftest import Served, serving
 
@@ -24,9 +26,10 @@ def _lesson(folder: Path, shots: int, *more: object) -> tuple[object, ...]:
     return (folder, "--camera", "test:320x240@30", *classes, "--out", folder.parent / "m.tflite", *more)
 
 
-def _post(served: Served, path: str = "api/lesson") -> tuple[int, dict[str, Any]]:
+def _post(served: Served, path: str = "api/lesson", document: object = {}) -> tuple[int, dict[str, Any]]:
+    content = json.dumps(document).encode()
     request = urllib.request.Request(
-        served.url + path, b"{}", {"Content-Type": "application/json", "Origin": served.url.rstrip("/")}
+        served.url + path, content, {"Content-Type": "application/json", "Origin": served.url.rstrip("/")}
     )
     try:
         with urllib.request.urlopen(request) as answer:
@@ -65,19 +68,118 @@ async def _taught(page: Tab, folder: Path, name: str) -> None:
     assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
     assert await page.run("document.getElementById('controls').checkVisibility()") is False
     assert not folder.exists()
-    if _SHOTS:
-        await page.screenshot(Path(_SHOTS) / f"teach-{name}.png")
+    await _shot(page, f"teach-{name}")
     await page.run("document.getElementById('lesson-go').click()")
     await page.until("document.getElementById('lesson-label').textContent === 'scratched'")
     assert len(list((folder / "ok").glob("*.jpg"))) == 3 and not (folder / "scratched").exists()
     assert "3 of 3" in await page.run("document.getElementById('lesson-taken').textContent")
     await page.run("document.getElementById('lesson-go').focus()")
     await page.press("Enter", 13)
-    await page.until("document.getElementById('lesson-label').textContent === 'Done'", timeout=60)
+    await page.until("document.getElementById('lesson-label').textContent === 'Try it'", timeout=60)
+    assert "m.tflite" in await page.run("document.getElementById('lesson-lines').textContent")
+    await _shot(page, f"taught-{name}")
+    await page.run("document.getElementById('lesson-finish').click()")
+    await page.until("document.getElementById('lesson-label').textContent === 'Done'")
     assert "m.tflite" in await page.run("document.getElementById('lesson-lines').textContent")
     assert await page.run("document.getElementById('state').textContent") == "ended"
+
+
+async def _shot(page: Tab, name: str) -> None:
     if _SHOTS:
-        await page.screenshot(Path(_SHOTS) / f"taught-{name}.png")
+        await page.screenshot(Path(_SHOTS) / f"{name}.png")
+
+
+_THUMBNAILS = "document.querySelectorAll('#lesson-taken img').length"
+_TRYING = "document.getElementById('lesson-label').textContent === 'Try it'"
+_ANSWER = "document.querySelector('#bars .name')?.textContent"
+
+
+@pytest.mark.slow
+def test_a_lesson_is_tried_mended_taught_again_and_used(tmp_path: Path) -> None:
+    """On a phone: a clip waits for the page, the new model answers live, bad pictures go, the run goes on with it."""
+    chromium()
+    folder, out = tmp_path / "parts", tmp_path / "m.tflite"
+
+    async def visit(served: Served) -> None:
+        async with tab(tmp_path / "browser") as page:
+            await page.open(served.url, 390, 844, phone=True)
+            for label in ("ok", "scratched"):
+                await page.until(f"document.getElementById('lesson-label').textContent === '{label}'")
+                assert await page.run("document.getElementById('lesson-go').disabled") is False
+                assert not (folder / label).exists()
+                await page.run("document.getElementById('lesson-go').click()")
+            await page.until(_TRYING, timeout=60)
+            first = out.read_bytes()
+            await page.until(f"['ok', 'scratched', 'unknown'].includes({_ANSWER})")
+            await page.until(f"{_THUMBNAILS} === 6 && [...document.images].every((one) => one.hidden || one.complete)")
+            broken = "[...document.querySelectorAll('#lesson-taken img')].filter((one) => !one.naturalWidth).length"
+            assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
+            assert await page.run("document.getElementById('lesson-again').checkVisibility()") is False
+            await page.run("document.querySelector('#lesson-taken').scrollIntoView()")
+            await page.until(f"{broken} === 0")
+            await _shot(page, "tried-phone")
+
+            await page.run("document.querySelector('#lesson-taken li button').click()")
+            await page.until(f"{_THUMBNAILS} === 5")
+            assert sorted(path.name for path in (folder / "ok").iterdir()) == ["shot_0002.jpg", "shot_0003.jpg"]
+            await page.until("document.getElementById('lesson-again').checkVisibility()")
+            await page.run("document.getElementById('lesson-again').click()")
+            await page.until(f"!({_TRYING})")
+            await page.until(_TRYING, timeout=60)
+            assert out.read_bytes() != first
+            assert "5, 0 of them held out" in await page.run("document.getElementById('lesson-lines').textContent")
+
+            await page.run("document.querySelector('#lesson-taken section p button').click()")
+            await page.until("document.getElementById('lesson-label').textContent === 'ok'")
+            await page.run("document.getElementById('lesson-go').click()")
+            await page.until(_TRYING, timeout=60)
+            assert await page.run(_THUMBNAILS) == 8
+
+            await page.run("document.getElementById('lesson-use').click()")
+            await page.until("document.getElementById('controls').checkVisibility()")
+            assert await page.run("document.getElementById('lesson').checkVisibility()") is False
+            await page.until("document.getElementById('state').textContent === 'live'")
+            assert "m.tflite" in await page.run("document.getElementById('source').textContent")
+            await _shot(page, "used-phone")
+            assert page.complaints == []
+
+    classes = ("--class", "ok", "--class", "scratched", "--shots", 3)
+    clip = (folder, "--camera", "demo", *classes, "--out", out, "--web", "0")
+    waits = "ok: the source waits here"
+    with serving("mobilenet_v2_1.0_224_int8", *clip, command="teach", ready=waits) as served:
+        asyncio.run(visit(served))
+        said, _ = served.stop()
+        assert served.process.returncode == 0
+    assert json.loads(said)["pictures"] == 8
+    assert [one.pictures for one in versions(out)] == [6, 5, 8]
+
+
+@pytest.mark.slow
+def test_pictures_of_a_lesson_by_requests(tmp_path: Path) -> None:
+    """Names lead nowhere but to the lesson's own pictures; without visitors a lesson ends by itself."""
+    folder = tmp_path / "parts"
+    (folder / "ok").mkdir(parents=True)
+    Image.new("RGB", (64, 48), "red").save(folder / "ok" / "old.jpg")
+    (folder / "secret.jpg").write_bytes(b"no")
+    arguments = _lesson(folder, 1, "--web", "0")
+    with serving("mobilenet_v2_1.0_224_int8", *arguments, command="teach", ready="ok: show it") as served:
+        with urllib.request.urlopen(served.url + "api/lesson/pictures") as answer:
+            assert json.load(answer)["classes"][0] == {"label": "ok", "pictures": ["old.jpg"]}
+        with urllib.request.urlopen(served.url + "api/lesson/picture.jpg?class=ok&file=old.jpg&small=1") as answer:
+            assert answer.read(2) == b"\xff\xd8"
+        for label, file in (("ok", "../secret.jpg"), ("..", "secret.jpg"), ("", "secret.jpg"), ("ok", "/etc/passwd")):
+            assert _post(served, "api/lesson/delete", {"class": label, "file": file})[0] == 404
+        assert _post(served, "api/lesson/delete", {"class": "ok"})[0] == 400
+        for wish in ({"do": "use"}, {"do": "more", "class": "ok"}, {"do": "finish"}, {"do": "what"}):
+            assert _post(served, document=wish)[0] == 409
+        assert _post(served, document={"do": 3})[0] == 400
+        for label in ("ok", "scratched"):
+            deadline = time.monotonic() + 30
+            while _post(served)[1].get("label") != label:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        said, _ = served.process.communicate(timeout=60)
+        assert served.process.returncode == 0 and json.loads(said)["pictures"] == 3
 
 
 @pytest.mark.slow

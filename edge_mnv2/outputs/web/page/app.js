@@ -281,7 +281,6 @@ for (const name of ["threshold", "smooth"]) {
 }
 at("pause").addEventListener("click", () => change({ paused: at("pause").getAttribute("aria-pressed") !== "true" }));
 at("keep").addEventListener("click", keep);
-at("lesson-go").addEventListener("click", () => post("api/lesson", {}, at("lesson-problem")));
 at("sliders").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
 window.addEventListener("pagehide", leave);
