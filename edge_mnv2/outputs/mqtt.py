@@ -25,6 +25,7 @@ from edge_mnv2.outputs.mqtt_client import (
     board_identity,
     connect_options,
     make_client,
+    own_name,
     publisher_of,
     refusal,
     subscribe,
@@ -91,7 +92,7 @@ class MqttSink:
         self._under_way: Optional[int] = None
         self._delivered: set[int] = set()
         digest = hashlib.sha256(f"{self._identity}/{address.topic}".encode()).hexdigest()[:12]
-        self._client_id = f"edge-mnv2-{self._host[:32]}-{digest}"
+        self._client_id, self._name_taken = own_name(f"edge-mnv2-{self._host[:32]}-{digest}")
         self._client = self._open_client()
         self._thread = threading.Thread(target=self._work, name="mqtt", daemon=True)
         self._thread.start()
@@ -141,6 +142,7 @@ class MqttSink:
             farewell.wait_for_publish(max(0.1, deadline - time.monotonic()))
         self._client.disconnect()
         self._client.loop_stop()
+        self._name_taken.close()
 
     def _open_client(self) -> Any:
         address = self._address

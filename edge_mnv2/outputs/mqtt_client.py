@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _KEYS = ("qos", "discovery", "version", "interval", "picture", "controls", "ca", "cert", "key")
 _SESSION_S = 3600
+_MOST_PROGRAMS = 99
 _HINT = "mqtt://USER:PASSWORD@HOST:PORT/TOPIC or mqtts://..."
 
 
@@ -125,6 +127,26 @@ def board_identity(tree: Optional[Sysroot] = None) -> str:
         places.sort(key=lambda place: tree.resolve(f"{place}/device") is None)
         own = next((address for place in places if (address := tree.read(f"{place}/address"))), None)
     return hashlib.sha256((own or uuid.uuid4().hex).encode()).hexdigest()[:12]
+
+
+def own_name(name: str) -> tuple[str, socket.socket]:
+    """`name`, with a number where another program on this board has it; free again when the socket is closed.
+
+    A broker keeps one session for a name. Two programs that take it from each other number their messages alike, and
+    with MQTT 3.1.1, where the session outlives the change, one of two messages of the same number is lost.
+    """
+    taken = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for number in range(1, _MOST_PROGRAMS):
+        candidate = name if number == 1 else f"{name}-{number}"
+        try:
+            # An abstract name is the kernel's: there is no file to leave behind or to have rights on.
+            taken.bind(f"\0edge-mnv2/mqtt/{candidate}")
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            break
+        return candidate, taken
+    return name, taken
 
 
 def make_client(address: MqttAddress, client_id: str) -> paho.Client:
