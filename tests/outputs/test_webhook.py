@@ -123,7 +123,7 @@ def test_what_is_refused_is_lost_and_the_next_goes(
     until(lambda: len(service.got) == 4)
     sink.close()
     assert sink.lost == 2 and [one["frame"] for _, _, one in service.got] == [0, 1, 2, 3]
-    assert len([one for one in caplog.records if str(answer) in one.message]) == 1
+    assert len([one for one in caplog.records if f"answers {answer}" in one.message]) == 1
 
 
 @pytest.mark.slow
