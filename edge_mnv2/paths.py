@@ -110,8 +110,13 @@ def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
                 with atomic_write(note, "w") as handle:
                     json.dump(together, handle)
                 sync_folder(note.parent)
-            for part, target in parts:
-                part.replace(target)
+            for (part, target), (_, content) in zip(parts, contents):
+                try:
+                    part.replace(target)
+                except FileNotFoundError:
+                    # A reader may have come upon the note, and done it.
+                    if not target.is_file() or target.read_bytes() != content:
+                        raise
             sync_folder(note.parent)
         finally:
             note.unlink(missing_ok=True)

@@ -137,3 +137,21 @@ def test_a_model_that_its_sidecar_was_not_written_for_is_refused(stub: Path) -> 
         resolve(str(stub))
     sidecar.write_text("task: classification\n")
     resolve(str(stub))
+
+
+def test_a_reader_that_completes_the_writing_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import edge_mnv2.paths as paths
+
+    real, reader = paths.sync_folder, iter([True])
+
+    def slow_card(folder: Path) -> None:
+        real(folder)
+        if next(reader, False):
+            finish_writing(tmp_path / NAMES[-1])
+
+    monkeypatch.setattr(paths, "sync_folder", slow_card)
+    write_together([(tmp_path / name, f"new {name}".encode()) for name in NAMES])
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(NAMES)
+    assert all((tmp_path / name).read_text() == f"new {name}" for name in NAMES)

@@ -70,7 +70,8 @@ class HealthLimits:
             return ""
         least = max(self._health.min_fps or 0.0, _LEAST_FPS)
         lowered = max(before * _DOWN, least)
-        if self.max_fps is not None and lowered >= self.max_fps:
+        # Not above what it is: a board may be slower than its least already.
+        if lowered >= before:
             return ""
         if self.max_fps is None:
             self._full_fps = before

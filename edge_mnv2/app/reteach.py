@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -51,6 +52,7 @@ class Reteaching:
         self.progress: Optional[float] = None
         self.report: Optional[dict[str, Any]] = None
         self._child: Optional[subprocess.Popen[str]] = None
+        self._stopped = False
         self._lock = threading.Lock()
 
     def start(self, job: Job) -> bool:
@@ -58,9 +60,15 @@ class Reteaching:
         with self._lock:
             if self.state == TEACHING:
                 return False
-            self.state, self.text, self.progress, self.report = TEACHING, "Looking at the pictures.", 0.0, None
             command = [sys.executable, "-m", "edge_mnv2.app.reteach", json.dumps(asdict(job))]
-            self._child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            try:
+                child = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
+                )
+            except OSError as error:
+                raise EdgeMnv2Error(f"teaching cannot begin: {error.strerror or error}") from None
+            self.state, self.text, self.progress, self.report = TEACHING, "Looking at the pictures.", 0.0, None
+            self._child, self._stopped = child, False
             threading.Thread(target=self._follow, args=(self._child,), name="reteach", daemon=True).start()
         return True
 
@@ -68,6 +76,7 @@ class Reteaching:
         """End the job that is under way."""
         child = self._child
         if child is not None and child.poll() is None:
+            self._stopped = True
             child.terminate()
 
     def document(self) -> dict[str, Any]:
@@ -80,6 +89,8 @@ class Reteaching:
         for line in child.stdout:
             with contextlib.suppress(ValueError):
                 said = json.loads(line)
+                if not isinstance(said, dict):
+                    continue
                 if "progress" in said:
                     self.progress = said["progress"]
                     self.text = "Looking at the pictures." if self.progress < 1 else "Learning."
@@ -88,10 +99,12 @@ class Reteaching:
         code = child.wait()
         if self.report is not None:
             self.state, self.text = TAUGHT, _in_words(self.report)
-        elif code < 0 and error is None:
+        elif self._stopped and error is None:
             self.state, self.text = IDLE, "Stopped: the model is as it was."
         else:
-            self.state, self.text = FAILED, error or f"Teaching ended with exit code {code}: the model is as it was."
+            killed = "was killed, most likely for want of memory"
+            how = killed if code == -signal.SIGKILL else f"ended with exit code {code}"
+            self.state, self.text = FAILED, error or f"Teaching {how}: the model is as it was."
 
 
 def _in_words(report: dict[str, Any]) -> str:

@@ -28,6 +28,8 @@ from edge_mnv2.errors import UsageError
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _MOST_WASTE = 4
+_TAIL = 256
+"""So many of the last bytes that were read show whether a file is still the one that was read."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Collection:
         self._lock = threading.RLock()
         self._items: dict[str, Item] = {}
         self._read_to = self._lines = self._inode = 0
+        self._tail = b""
         try:
             if create:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +175,8 @@ class Collection:
         """Delete these pictures, or all, and every trace of them in the index; how many there were. Raises OSError."""
         with self._lock, self._exclusive():
             self._refresh()
-            gone = list(self._items if identities is None else (one for one in identities if one in self._items))
+            wanted = self._items if identities is None else dict.fromkeys(identities)
+            gone = [one for one in wanted if one in self._items]
             for identity in gone:
                 del self._items[identity]
             if gone:
@@ -246,12 +250,19 @@ class Collection:
         """Read what was appended since, by whomever."""
         with self._index.open("rb") as handle:
             status = os.fstat(handle.fileno())
-            if status.st_size < self._read_to or status.st_ino != self._inode:
-                self._items, self._lines, self._read_to, self._inode = {}, 0, 0, status.st_ino
-            handle.seek(self._read_to)
-            data = handle.read()
+            data = b""
+            if status.st_size >= self._read_to and status.st_ino == self._inode:
+                handle.seek(self._read_to - len(self._tail))
+                data = handle.read()
+            if status.st_ino != self._inode or not data.startswith(self._tail):
+                # Another file. It may have the number of the one before, which is free again.
+                self._items, self._lines, self._read_to, self._tail, self._inode = {}, 0, 0, b"", status.st_ino
+                handle.seek(0)
+                data = handle.read()
+        data = data[len(self._tail) :]
         whole = data[: data.rfind(b"\n") + 1]
         self._read_to += len(whole)
+        self._tail = (self._tail + whole)[-_TAIL:]
         for line in whole.splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
                 self._apply(json.loads(line))

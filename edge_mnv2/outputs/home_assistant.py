@@ -94,7 +94,7 @@ def discovery(
                 "binary_sensor",
                 _key_of(label),
                 label.split(",")[0][:100],
-                value_template=f"{{{{ 'ON' if {json.dumps(label)} in value_json.present else 'OFF' }}}}",
+                value_template=f"{{{{ 'ON' if {json.dumps(label, ensure_ascii=False)} in value_json.present else 'OFF' }}}}",
                 device_class="occupancy",
                 **state,
             )

@@ -50,7 +50,9 @@ class Every:
             now = result.finished_at / 1e9
             if now < self._next:
                 return False
-            self._next = max(self._next + self._seconds, now)
+            due = self._next + self._seconds
+            # After a pause the beat begins anew.
+            self._next = due if due > now else now + self._seconds
             return True
         self._count += 1
         return (self._count - 1) % self._results == 0

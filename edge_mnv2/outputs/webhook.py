@@ -130,7 +130,8 @@ class WebhookSink:
             )
         except requests.exceptions.InvalidURL:
             return "no valid address", False
-        except requests.RequestException as error:
+        except (OSError, ValueError) as error:
+            # Not every error of requests is one of its own: a file of authorities that is gone is none.
             return failure(error) or "it cannot be reached", True
         answer.close()
         if answer.status_code // 100 == 2:

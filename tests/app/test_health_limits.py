@@ -87,3 +87,11 @@ def test_slow_frames_are_said_once_with_the_likely_cause() -> None:
     clock.now += 10
     assert limits.update(_at(None), 12.0) == ["12.0 frames a second, min_fps 10 is met again"]
     assert limits.update(_at(None), None) == []
+
+
+def test_a_board_that_is_slower_than_its_least_already_is_not_told_to_be_faster() -> None:
+    for fps, min_fps in ((4.0, 5.0), (0.5, None), (5.0, 5.0)):
+        limits = HealthLimits(Health(max_temp_c=80, min_fps=min_fps, on_limit="slow"), Clock())
+        assert limits.update(_at(85.0), fps) == ["SoC at 85 °C, above max_temp_c 80"]
+        assert limits.max_fps is None
+        assert limits.update(_at(76.0), fps) == ["SoC at 76 °C, below max_temp_c 80 again"]

@@ -179,3 +179,25 @@ def test_answers_of_several_boards_become_one_lesson(tmp_path: Path) -> None:
     boards[1].answer(ids[1], None)
     with pytest.raises(UsageError, match="no picture has a class"):
         read_collected([tmp_path / "b"])
+
+
+def test_a_picture_that_is_named_twice_is_deleted_once(tmp_path: Path) -> None:
+    collection = Collection(tmp_path)
+    ids = [item.id for number in range(2) if (item := added(collection, number))]
+    assert collection.delete([ids[0], ids[0], "0" * 16]) == 1
+    assert [item.id for item in collection.items()] == ids[1:] and collection.path(ids[0]) is None
+
+
+def test_an_index_that_was_written_anew_twice_is_known_as_another_file(tmp_path: Path) -> None:
+    """File systems give the number of a deleted file to the next one."""
+    running, reviewed = Collection(tmp_path), Collection(tmp_path)
+    ids = [item.id for number in range(30) if (item := added(running, number))]
+    size = (tmp_path / "index.jsonl").stat().st_size
+    for identity in ids[:2]:
+        reviewed.delete([identity])
+    for number in range(1000):
+        if (tmp_path / "index.jsonl").stat().st_size > size:
+            break
+        reviewed.answer(ids[5:25], Answer(f"class {number}"))
+    fresh = Collection(tmp_path, create=False)
+    assert [(one.id, one.answer) for one in running.items()] == [(one.id, one.answer) for one in fresh.items()]

@@ -144,3 +144,10 @@ def test_a_stuck_sink_does_not_hold_the_loop() -> None:
     sink.close()
     assert time.monotonic() - began < 10
     assert sink.errors >= 1900
+
+
+def test_log_every_keeps_its_distance_from_the_first_on_and_after_a_pause() -> None:
+    every = Every.parse("5s")
+    tenths = [*range(20), *range(300, 600)]
+    logged = [tenth / 10 for tenth in tenths if every(result(tenth, finished_at=10**12 + tenth * 100_000_000))]
+    assert logged == [0, 30, 35, 40, 45, 50, 55]

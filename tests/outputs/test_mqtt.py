@@ -633,3 +633,17 @@ def test_home_assistant_whole(broker: Broker) -> None:
 def test_a_model_with_a_thousand_classes_has_no_entity_for_each() -> None:
     address = parse("mqtt://broker/cam?picture=no&controls=no")
     assert len(discovery(address, "board", "mobilenet_v2", [str(number) for number in range(1001)])) == 8
+
+
+def test_home_assistant_knows_every_class_by_its_own_name() -> None:
+    """Its templates read JSON's escapes of signs beyond the first 65,536 as two signs."""
+    import jinja2
+
+    labels = ["Katze 😺", "cup", 'a "b"', "a\\b", "日本"]
+    entities = discovery(parse("mqtt://broker/cam"), "board", "taught", labels)
+    templates = {config["name"]: config["value_template"] for topic, config in entities if "/class_" in topic}
+    assert sorted(templates) == sorted(labels)
+    for name, template in templates.items():
+        for present in labels:
+            state = jinja2.Template(template).render(value_json={"present": [present]})
+            assert state == ("ON" if present == name else "OFF")

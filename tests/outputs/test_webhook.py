@@ -177,3 +177,21 @@ def test_a_private_authority(service: Service, tmp_path: Path, caplog: pytest.Lo
 
 def _plain_port() -> int:
     return Service().server_port
+
+
+def test_a_file_of_authorities_that_goes_is_an_outage_and_not_the_end(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """requests raises an OSError of no class of its own for it."""
+    ca = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    service.socket = context.wrap_socket(service.socket, server_side=True)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    sink = WebhookSink(f"https://localhost:{service.server_port}/hook")
+    sink.announce([event()])
+    until(lambda: "cannot be reached; events wait" in caplog.text)
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    until(lambda: service.got)
+    sink.close()
+    assert sink.lost == 0

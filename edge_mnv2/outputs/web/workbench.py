@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import logging
+import operator
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from aiohttp import BodyPartReader, web
 
-from edge_mnv2.datasets.collection import Answer, AnyCollection, side_by_side
+from edge_mnv2.datasets.collection import Answer, AnyCollection, Item, side_by_side
 from edge_mnv2.errors import EdgeMnv2Error, SourceError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _MOST_NAME = 100
 _UPLOAD_S = 30.0
 _A_SECOND = 5.0
 _AT_ONCE = 10
+_MOST_UPLOADS = 3
+"""Pictures that are being sent at one time: each is held in memory as a whole."""
 _THUMBNAIL = 240
 _FOLDER = Path(__file__).parent / "page"
 ASSETS = {"/review.js": "text/javascript", "/review.css": "text/css"}
@@ -55,7 +58,8 @@ class WorkbenchPages:
         self._page = (_FOLDER / "review.html").read_bytes()
         self._room = float(_AT_ONCE)
         self._filled_at = time.monotonic()
-        self._listed: tuple[object, bytes] = (None, b"")
+        self._uploads = 0
+        self._listed: tuple[list[Item], bytes] = ([], b"")
 
     def add_to(self, application: web.Application) -> None:
         get, post = application.router.add_get, application.router.add_post
@@ -93,13 +97,13 @@ class WorkbenchPages:
 
     def _list(self, collection: AnyCollection) -> bytes:
         items = collection.items()
-        # The items are made anew whenever one changes.
-        state = (len(items), tuple(map(id, items)))
-        if self._listed[0] != state:
+        # The items are made anew whenever one changes. They are held: the id of one that is gone may come again.
+        former = self._listed[0]
+        if not self._listed[1] or len(items) != len(former) or not all(map(operator.is_, items, former)):
             groups = side_by_side(items)
             rows = [{**item.as_dict(), "group": number} for number, group in enumerate(groups) for item in group]
             document = {"items": rows, "bytes": collection.size}
-            self._listed = state, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+            self._listed = items, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         return self._listed[1]
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
@@ -115,9 +119,7 @@ class WorkbenchPages:
 
     async def _answers(self, request: web.Request) -> web.StreamResponse:
         document = await document_of(request)
-        ids = document.get("ids")
-        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-            raise Refused(400, "ids is a list of pictures")
+        ids = _ids(document.get("ids"))
         if document.get("undo") is True:
             answer = None
         elif document.get("bad") is True:
@@ -132,9 +134,10 @@ class WorkbenchPages:
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         document = await document_of(request)
-        ids = document.get("ids")
-        if ids is None and document.get("all") is not True:
+        everything = document.get("ids") is None
+        if everything and document.get("all") is not True:
             raise Refused(400, 'give "ids": [...] or "all": true')
+        ids = None if everything else _ids(document["ids"])
         number = await in_thread(self._collection.delete, ids)
         _audit(request, f"deleted {number} collected pictures")
         return web.json_response({"deleted": number})
@@ -170,7 +173,11 @@ class WorkbenchPages:
 
     async def _classify(self, request: web.Request) -> web.StreamResponse:
         self._one_more()
-        name, data = await _upload(request)
+        self._uploads += 1
+        try:
+            name, data = await _upload(request)
+        finally:
+            self._uploads -= 1
         return web.json_response(await in_thread(self._bench.classify, name, data))
 
     def _one_more(self) -> None:
@@ -180,6 +187,8 @@ class WorkbenchPages:
         self._filled_at = now
         if self._room < 1:
             raise Refused(429, f"more than {_A_SECOND:g} pictures a second")
+        if self._uploads >= _MOST_UPLOADS:
+            raise Refused(429, f"{_MOST_UPLOADS} pictures are being sent already")
         self._room -= 1
 
 
@@ -251,6 +260,12 @@ async def _read(content: Any, most: int) -> bytes:
     except asyncio.TimeoutError:
         raise Refused(408, "the content took too long") from None
     return bytes(data)
+
+
+def _ids(ids: Any) -> list[str]:
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise Refused(400, "ids is a list of pictures")
+    return ids
 
 
 def _class_name(name: Any) -> Optional[str]:

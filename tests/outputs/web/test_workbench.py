@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,12 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_mnv2.app.workbench import ModelWorkbench
 from edge_mnv2.datasets.collection import Answer, Collection
+from edge_mnv2.outputs.live import Live
+from edge_mnv2.outputs.web.address import Address
+from edge_mnv2.outputs.web.server import WebServer
+from edge_mnv2.outputs.web.workbench import WorkbenchPages
 from tests.outputs.web.browser import Tab, tab
 from tests.outputs.web.conftest import Served, serving
 
@@ -294,3 +301,80 @@ async def answer_all(page: Tab, names: dict[str, str]) -> None:
 async def shot(page: Tab, name: str) -> None:
     if _SHOTS:
         await page.screenshot(Path(_SHOTS) / f"{name}.png")
+
+
+def test_a_listing_is_never_that_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answered twice between two looks: an object that is gone leaves its place in memory to another one."""
+    monkeypatch.setattr("edge_mnv2.outputs.web.workbench.id", lambda _: 1, raising=False)
+    collection = Collection(tmp_path)
+    identity = add(collection, jpeg(1, 16))
+    pages = WorkbenchPages(lambda: None)
+    for name in ("cup", "plate"):
+        collection.answer([identity], Answer(name))
+        (row,) = json.loads(pages._list(collection))["items"]
+        assert row["answer"]["class"] == name
+    collection.delete()
+    assert json.loads(pages._list(collection))["items"] == []
+
+
+def test_pictures_to_delete_are_named_in_a_list(served: Served, collected: Path) -> None:
+    number = len(Collection(collected).items())
+    for ids in (5, "x", {"a": 1}, [1], [None]):
+        assert ask(served, "/api/collected/delete", {"ids": ids})[0] == 400
+    extra = add(Collection(collected), jpeg(99))
+    assert ask(served, "/api/collected/delete", {"ids": [extra, extra, "0" * 16]}) == (200, {"deleted": 1})
+    assert len(Collection(collected).items()) == number
+
+
+def test_many_pictures_at_once_do_not_fill_the_memory(served: Served) -> None:
+    time.sleep(2)
+    statm = Path(f"/proc/{served.process.pid}/statm")
+    before = int(statm.read_text().split()[1])
+    visitors = []
+    for _ in range(12):
+        visitors.append(socket.create_connection(("127.0.0.1", served.port)))
+        visitors[-1].settimeout(5)
+        head = f"POST /api/classify HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
+        visitors[-1].sendall(f"{head}Content-Type: image/jpeg\r\nContent-Length: 19000000\r\n\r\n".encode())
+        with contextlib.suppress(OSError):
+            visitors[-1].sendall(b"\xff" * 18_000_000)
+        time.sleep(0.05)
+    grown = (int(statm.read_text().split()[1]) - before) * os.sysconf("SC_PAGE_SIZE")
+    for one in visitors:
+        one.close()
+    assert grown < 100_000_000
+    deadline = time.monotonic() + 15
+    while ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")[0] == 429:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_key_answers_what_its_button_says(tmp_path: Path) -> None:
+    """However the classes would be ordered by now."""
+    collection = Collection(tmp_path / "c")
+    ids = [add(collection, jpeg(seed, 16)) for seed in range(3)]
+    live = Live()
+    live.workbench = ModelWorkbench(collection, None)
+    server = WebServer(live, Address("127.0.0.1", 0))
+
+    async def by_keys() -> None:
+        async with tab(tmp_path / "browser") as page:
+            await page.open(f"{server.url}review", 1200, 800)
+            await page.until("document.querySelectorAll('.tile').length === 3")
+            await page.until("document.getElementById('teach-text').textContent !== ''")
+            await asyncio.sleep(0.2)
+            for name in ("first", "second"):
+                await page.run(f"document.getElementById('new-name').value = '{name}'")
+                await page.run("document.querySelector('#new-class button').click()")
+            for identity, key in ((ids[2], 2), (ids[0], 1)):
+                await page.run(f"document.querySelector('.tile img[src*=\"{identity}\"]').closest('button').click()")
+                press = f"new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}})"
+                await page.run(f"document.body.dispatchEvent({press})")
+                await page.until("document.getElementById('chosen').textContent.startsWith('Tap')")
+
+    try:
+        asyncio.run(by_keys())
+    finally:
+        server.close()
+    answers = {item.id: item.answer for item in collection.items()}
+    assert answers == {ids[0]: Answer("first"), ids[1]: None, ids[2]: Answer("second")}

@@ -17,6 +17,8 @@ let added = [];
 const chosen = new Set();
 const history = [];
 const tiles = new Map();
+// The classes in the order of their buttons, and so of the keys 1 to 9.
+let drawn = [];
 
 async function ask(path, document) {
   const answer = await fetch(path, document === undefined ? {} : {
@@ -140,7 +142,8 @@ function names() {
 }
 
 function drawClasses() {
-  const buttons = names().map((name, number) => {
+  drawn = names();
+  const buttons = drawn.map((name, number) => {
     const button = made("button", name, { type: "button" });
     if (number < 9) button.append(made("kbd", String(number + 1)));
     button.addEventListener("click", () => answer({ class: name }));
@@ -283,7 +286,7 @@ at("try").addEventListener("change", async () => {
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
   const number = Number(event.key);
-  if (number >= 1 && number <= names().length) answer({ class: names()[number - 1] });
+  if (number >= 1 && number <= drawn.length) answer({ class: drawn[number - 1] });
   else if (event.key === "n") answer({ class: null });
   else if (event.key === "x") answer({ bad: true });
   else if (event.key === "z") undo();
