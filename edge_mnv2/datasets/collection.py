@@ -29,7 +29,6 @@ from edge_mnv2.errors import UsageError
 _ID = re.compile(r"[0-9a-f]{16}")
 _MOST_WASTE = 4
 _TAIL = 256
-"""So many of the last bytes that were read show whether a file is still the one that was read."""
 
 
 @dataclass(frozen=True)
@@ -250,10 +249,8 @@ class Collection:
         """Read what was appended since, by whomever."""
         with self._index.open("rb") as handle:
             status = os.fstat(handle.fileno())
-            data = b""
-            if status.st_size >= self._read_to and status.st_ino == self._inode:
-                handle.seek(self._read_to - len(self._tail))
-                data = handle.read()
+            handle.seek(self._read_to - len(self._tail))
+            data = handle.read()
             if status.st_ino != self._inode or not data.startswith(self._tail):
                 # Another file. It may have the number of the one before, which is free again.
                 self._items, self._lines, self._read_to, self._tail, self._inode = {}, 0, 0, b"", status.st_ino

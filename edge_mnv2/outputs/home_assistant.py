@@ -89,16 +89,18 @@ def discovery(
         ),
     ]
     if len(labels) <= MOST_CLASSES:
+        # Jinja reads JSON's escapes of an emoji as two signs.
+        texts = {label: json.dumps(label, ensure_ascii=False) for label in labels}
         entities += [
             entity(
                 "binary_sensor",
                 _key_of(label),
                 label.split(",")[0][:100],
-                value_template=f"{{{{ 'ON' if {json.dumps(label, ensure_ascii=False)} in value_json.present else 'OFF' }}}}",
+                value_template=f"{{{{ 'ON' if {text} in value_json.present else 'OFF' }}}}",
                 device_class="occupancy",
                 **state,
             )
-            for label in dict.fromkeys(labels)
+            for label, text in texts.items()
         ]
     if address.picture:
         entities.append(
