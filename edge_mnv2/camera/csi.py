@@ -196,9 +196,11 @@ class CsiCamera(LiveSource):
                 return
             metadata = request.get_metadata()
             crop = metadata.get("ScalerCrop")
-            if crop is not None and self._sensor is not None and min(crop[2:]) > 0:
+            if crop is not None and self._sensor is not None:
                 left, top, width, height = (int(number) for number in crop)
-                self._set_view(View(self._sensor, (left, top, width, height)))
+                across, down = self._sensor
+                if 0 < width <= across - left and 0 < height <= down - top:
+                    self._set_view(View(self._sensor, (left, top, width, height)))
             pixels = request.make_array("main") if self._pixels is None else self._pixels(request.make_buffer("main"))
             slot.add((pixels, _monotonic(metadata.get("SensorTimestamp"))))
         except Exception as error:

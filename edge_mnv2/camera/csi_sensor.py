@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import numpy as np
@@ -24,6 +24,8 @@ Box = tuple[int, int, int, int]
 
 _WHOLE = 0.98
 """A mode that sees so much of the sensor's width and height sees the whole: some leave out a few edge pixels."""
+_UNSAID = 65535
+"""What libcamera gives for each number of a crop that the sensor's driver does not say."""
 _RATE_SLACK = 0.5
 _FACTOR = 0.97
 
@@ -39,7 +41,10 @@ class SensorMode:
 
 
 def read_modes(camera: Any) -> list[SensorMode]:
-    """The modes of an open picamera2 camera; empty where it does not say them. The camera is configured for each."""
+    """The modes of an open picamera2 camera; empty where it does not say them, or not what they see.
+
+    The camera is configured for each.
+    """
     try:
         rows = camera.sensor_modes
         modes = [
@@ -49,7 +54,21 @@ def read_modes(camera: Any) -> list[SensorMode]:
     except Exception as error:  # cameras without raw streams fail in many ways
         log.debug("no sensor modes: %s", error)
         return []
-    return [mode for mode in modes if min(mode.size) > 0 and min(mode.crop[2:]) > 0]
+    sensor = sensor_size(camera.camera_properties)
+    return [
+        _inside(mode, sensor)
+        for mode in modes
+        if min(mode.size) > 0 and min(mode.crop[2:]) > 0 and max(mode.crop) < _UNSAID
+    ]
+
+
+def _inside(mode: SensorMode, sensor: Optional[Size]) -> SensorMode:
+    """A crop that goes beyond the sensor (imx477's 4056x2160 of 3040 rows from row 440) has the rows of its picture."""
+    left, top, width, height = mode.crop
+    if sensor is None or top + height <= sensor[1]:
+        return mode
+    rows = min(height, sensor[1] - top, round(mode.size[1] * width / mode.size[0]))
+    return replace(mode, crop=(left, top, width, rows))
 
 
 def sensor_size(properties: Mapping[str, Any], modes: Sequence[SensorMode] = ()) -> Optional[Size]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import numpy as np
@@ -15,30 +16,40 @@ from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
 from tests.camera import picamera2_standin
 
-# Modes as `rpicam-hello --list-cameras` lists them on a Raspberry Pi: size, crop, frames a second.
+# Modes as people's boards list them (`rpicam-hello --list-cameras`): size, crop, frames a second, bits. Where from:
+# v1: github.com/raspberrypi/rpicam-apps/issues/427; with faster clocks the same modes reach 62.5, 46.34, 32.81 fps.
+# v2: github.com/raspberrypi/documentation/pull/2587; slower: raspberrypi/linux/issues/5438; faster: .../issues/7013.
+# v3: Raspberry Pi's documentation of the Compute Module's cameras; raspberrypi/linux, drivers/media/i2c/imx708.c.
+# HQ: github.com/raspberrypi/picamera2/issues/301; faster: github.com/raspberrypi/linux/pull/6208.
+# GS: github.com/AllskyTeam/allsky/issues/3632.
+
+
+def imx219(smallest: float, binned: float) -> list[SensorMode]:
+    return [
+        mode
+        for bits in (10, 8)
+        for mode in (
+            SensorMode((640, 480), (1000, 752, 1280, 960), smallest, bits),
+            SensorMode((1640, 1232), (0, 0, 3280, 2464), binned, bits),
+            SensorMode((1920, 1080), (680, 692, 1920, 1080), 47.57, bits),
+            SensorMode((3280, 2464), (0, 0, 3280, 2464), 21.19, bits),
+        )
+    ]
+
+
 SENSORS: dict[str, tuple[tuple[int, int], list[SensorMode]]] = {
     "v1 (ov5647)": (
         (2592, 1944),
         [
             SensorMode((640, 480), (16, 0, 2560, 1920), 58.92),
-            SensorMode((1296, 972), (0, 0, 2592, 1944), 46.34),
-            SensorMode((1920, 1080), (348, 434, 1928, 1080), 32.81),
+            SensorMode((1296, 972), (0, 0, 2592, 1944), 43.25),
+            SensorMode((1920, 1080), (348, 434, 1928, 1080), 30.62),
             SensorMode((2592, 1944), (0, 0, 2592, 1944), 15.63),
         ],
     ),
-    "v2 (imx219)": (
-        (3280, 2464),
-        [
-            SensorMode((640, 480), (1000, 752, 1280, 960), 206.65, 8),
-            SensorMode((1640, 1232), (0, 0, 3280, 2464), 41.85, 8),
-            SensorMode((1920, 1080), (680, 692, 1920, 1080), 47.57, 8),
-            SensorMode((3280, 2464), (0, 0, 3280, 2464), 21.19, 8),
-            SensorMode((640, 480), (1000, 752, 1280, 960), 103.33),
-            SensorMode((1640, 1232), (0, 0, 3280, 2464), 41.85),
-            SensorMode((1920, 1080), (680, 692, 1920, 1080), 47.57),
-            SensorMode((3280, 2464), (0, 0, 3280, 2464), 21.19),
-        ],
-    ),
+    "v2 (imx219)": ((3280, 2464), imx219(206.65, 41.85)),
+    "v2, slower": ((3280, 2464), imx219(103.33, 41.85)),
+    "v2, faster": ((3280, 2464), imx219(206.65, 83.70)),
     "v3 (imx708)": (
         (4608, 2592),
         [
@@ -54,6 +65,16 @@ SENSORS: dict[str, tuple[tuple[int, int], list[SensorMode]]] = {
             SensorMode((2028, 1080), (0, 440, 4056, 2160), 50.03, 12),
             SensorMode((2028, 1520), (0, 0, 4056, 3040), 40.01, 12),
             SensorMode((4056, 3040), (0, 0, 4056, 3040), 10.00, 12),
+        ],
+    ),
+    "HQ, faster": (
+        (4056, 3040),
+        [
+            SensorMode((1332, 990), (696, 528, 2664, 1980), 169.87),
+            SensorMode((2028, 1080), (0, 440, 4056, 2160), 105.95, 12),
+            SensorMode((2028, 1520), (0, 0, 4056, 3040), 75.36, 12),
+            SensorMode((4056, 2160), (0, 440, 4056, 3040), 27.48, 12),
+            SensorMode((4056, 3040), (0, 0, 4056, 3040), 19.53, 12),
         ],
     ),
     "GS (imx296)": ((1456, 1088), [SensorMode((1456, 1088), (0, 0, 1456, 1088), 60.38)]),
@@ -72,6 +93,9 @@ SENSORS: dict[str, tuple[tuple[int, int], list[SensorMode]]] = {
         ("v2 (imx219)", 41.85, None, (1640, 1232)),
         ("v2 (imx219)", 47, None, (1920, 1080)),
         ("v2 (imx219)", 90, None, (640, 480)),
+        ("v2, slower", 30, None, (1640, 1232)),
+        ("v2, faster", 80, None, (1640, 1232)),
+        ("v2, faster", 200, None, (640, 480)),
         ("v2 (imx219)", 1000, None, (640, 480)),
         ("v3 (imx708)", 30, None, (2304, 1296)),
         ("v3 (imx708)", 56, None, (2304, 1296)),
@@ -81,11 +105,21 @@ SENSORS: dict[str, tuple[tuple[int, int], list[SensorMode]]] = {
         ("HQ (imx477)", 40, (1280, 720), (2028, 1520)),
         ("HQ (imx477)", 50, None, (2028, 1080)),
         ("HQ (imx477)", 8, (3840, 2160), (4056, 3040)),
+        ("HQ, faster", 60, None, (2028, 1520)),
+        ("HQ, faster", 15, (3840, 2160), (4056, 3040)),
+        ("HQ, faster", 25, (3840, 2160), (2028, 1520)),
         ("GS (imx296)", 30, None, (1456, 1088)),
     ],
 )
 def test_the_mode_that_is_asked_for(sensor: str, fps: float, size: Optional[tuple[int, int]], mode: tuple) -> None:
-    chosen = csi_sensor.choose(SENSORS[sensor][1], fps, size)
+    array, rows = SENSORS[sensor]
+    camera = SimpleNamespace(
+        sensor_modes=[
+            {"size": row.size, "crop_limits": row.crop, "fps": row.fps, "bit_depth": row.bit_depth} for row in rows
+        ],
+        camera_properties={"PixelArraySize": array},
+    )
+    chosen = csi_sensor.choose(csi_sensor.read_modes(camera), fps, size)
     assert chosen is not None and chosen.size == mode
     if mode == (1640, 1232):
         assert chosen.bit_depth == 10
@@ -148,6 +182,16 @@ def test_a_camera_that_does_not_say_its_modes(monkeypatch: pytest.MonkeyPatch) -
     stage.modes = []
     with open_source("csi") as source:
         assert source.read() is not None and source.granted.width == 640
+    assert stage.last is not None and stage.last.camera_configuration()["sensor"] == {}
+
+
+def test_crops_that_the_driver_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old drivers have 65535 for each number (github.com/prusa3d/Prusa-Link/issues/987)."""
+    stage = picamera2_standin.installed(monkeypatch, scene())
+    stage.modes = [{**mode, "fps": 30.0, "crop_limits": (65535,) * 4} for mode in picamera2_standin.MODES]
+    with open_source("csi") as source:
+        assert source.read() is not None
+        assert source.view is None and "sees" not in source.description
     assert stage.last is not None and stage.last.camera_configuration()["sensor"] == {}
 
 
