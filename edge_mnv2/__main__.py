@@ -9,8 +9,9 @@ def main() -> None:
     """The console script."""
     try:
         signals.from_now_on()
-        from edge_mnv2.cli import app
-
+        # An import that is broken off leaves halves behind, and fails when it is begun again.
+        with signals.put_off():
+            from edge_mnv2.cli import app
         app.process()
     except KeyboardInterrupt:
         signals.ignore()

@@ -33,6 +33,18 @@ def from_now_on() -> None:
     _handle(raise_it)
 
 
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """A signal that comes inside raises `Interrupted` at its end."""
+    global _came_at
+    arrived: list[int] = []
+    with on_signals(lambda number, _frame: arrived.append(number)):
+        yield
+    if arrived:
+        _came_at = time.monotonic()
+        raise Interrupted
+
+
 def came() -> bool:
     """Whether one came that nothing else handled; a library may have made another error of it."""
     return _came_at is not None

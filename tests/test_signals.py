@@ -71,6 +71,28 @@ def test_signals_at_any_moment(command: str, stub: Path, data: Path, tmp_path: P
         _ended_by(command, number, chance.uniform(0.02, 2.0), stub, data, folder)
 
 
+# A signal comes in the very moment in which module NAME is looked for.
+WHILE_IMPORTING = """
+import os, signal, sys
+wanted = sys.argv.pop(1)
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Finder())
+import edge_mnv2.__main__ as m
+m.main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "click.types", "click.parser", "typer.core", "edge_mnv2.cli.command"])
+def test_a_signal_while_the_command_line_is_imported(module: str) -> None:
+    command = [sys.executable, "-c", WHILE_IMPORTING, module, "run", "--source", "test", "--max-frames", "3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-1500:]
+    assert json.loads(done.stdout)["ended"] == "signal"
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_sixty_signals(stub: Path, data: Path, tmp_path: Path) -> None:
