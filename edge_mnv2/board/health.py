@@ -26,6 +26,7 @@ class HealthSample:
     `temp_c` is the SoC's, degrees Celsius; `cpu_mhz` the fastest core's clock; `throttled` and `throttled_since_boot`
     are words of `throttling.WORDS`, empty where all is well, None where the board cannot tell. `power_w` is what the
     whole board draws where a rail stands for it. Memory is MiB, `memory_pressure` percent of the last ten seconds.
+    `npu_load` is percent of each core of a Rockchip NPU, which its driver tells root alone.
     """
 
     taken_at: int = 0
@@ -41,6 +42,8 @@ class HealthSample:
     memory_available_mb: Optional[int] = None
     swap_used_mb: Optional[int] = None
     memory_pressure: Optional[float] = None
+    npu_temp_c: Optional[float] = None
+    npu_load: Optional[list[int]] = None
 
     @property
     def heat(self) -> tuple[Optional[float], Optional[tuple[str, ...]]]:
@@ -70,6 +73,7 @@ class Health:
         self._memory = MemoryReader(self._tree)
         self._mode = PowerMode(self._tree)
         self._cpufreq = _cpufreq(self._tree)
+        self._npu_zone = _npu_zone(self._tree)
 
     def sample(self) -> HealthSample:
         """Look at the board now."""
@@ -98,6 +102,8 @@ class Health:
             memory_available_mb=memory.available,
             swap_used_mb=memory.swap_used,
             memory_pressure=memory.pressure,
+            npu_temp_c=_celsius(self._tree.read_int(self._npu_zone)) if self._npu_zone else None,
+            npu_load=[int(share) for share in re.findall(r"Core\d: *(\d+)%", self._tree.read(_NPU_LOAD) or "")] or None,
         )
 
     def _temp_c(self) -> Optional[float]:
@@ -116,6 +122,17 @@ class Health:
             if match:
                 return int(match[1]) // 1_000_000
         return max(known) if known else None
+
+
+_NPU_LOAD = "sys/kernel/debug/rknpu/load"
+"""The frequency driver's own figure, below devfreq, says 100 at all times."""
+
+
+def _npu_zone(tree: Sysroot) -> Optional[str]:
+    for zone in tree.names("sys/class/thermal", "thermal_zone"):
+        if "npu" in (tree.read(f"sys/class/thermal/{zone}/type") or "").lower():
+            return f"sys/class/thermal/{zone}/temp"
+    return None
 
 
 def _cpufreq(tree: Sysroot) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional
 
@@ -12,7 +13,7 @@ from edge_mnv2.runtime import contest
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelSpec, describe
-from edge_mnv2.runtime.table import NamedRuntimeMissing, candidates
+from edge_mnv2.runtime.table import NamedRuntimeMissing, candidates, supervising
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.zoo.entry import range_as_mean_and_std
@@ -22,6 +23,7 @@ from edge_mnv2.zoo.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
     from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, Plan
+    from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 
 
 def model_spec(model: Resolved, options: ModelOptions = ModelOptions(), resize: Optional[str] = None) -> ModelSpec:
@@ -88,8 +90,8 @@ class Classifiers:
     def seconds(self) -> Optional[dict[str, float]]:
         """Seconds that "tpu" and "cpu" were in use, summed over the workers; None where there was no choice."""
         used = [one.interpreter.seconds for one in self.classifiers if hasattr(one.interpreter, "seconds")]
-        seconds = {name: round(sum(each[name] for each in used), 1) for name in (used[0] if used else ())}
-        return {name: value for name, value in seconds.items() if value or name != "external"} or None
+        names = {name for each in used for name in each}
+        return {name: round(sum(each.get(name, 0.0) for each in used), 1) for name in sorted(names)} or None
 
     @property
     def description(self) -> str:
@@ -165,11 +167,20 @@ def open_classifiers(
     if workers is None:
         workers = 1 if settings.runtime.workers == "auto" else int(settings.runtime.workers)
     request = settings.runtime.model
+    own = supervising(settings.runtime.backend, delegate.mode, request)
+    if own is not None:
+        module = importlib.import_module(own.module)
+        plan = module.plan(request, delegate, on_tpu_loss != "exit")
+        opened = _on_tpu(plan, delegate, settings, threads, workers, module.open_supervised)
+        opened.notes[:0] = notes
+        return opened
     try_tpu = delegate.mode == "auto" and worth_trying()
     plan = choose(request, delegate, try_tpu, Zoo(), fall_back=on_tpu_loss != "exit")
     if plan.tpu is not None:
         try:
-            opened = _on_tpu(plan, delegate, settings, threads, workers)
+            from edge_mnv2.runtime.edgetpu.opening import open_supervised
+
+            opened = _on_tpu(plan, delegate, settings, threads, workers, open_supervised)
         except AcceleratorError as error:
             if delegate.required:
                 raise
@@ -226,10 +237,15 @@ def _on_cpu(
     return Classifiers(classifiers, model.name, [*notes, *classifiers[0].notes], beside)
 
 
-def _on_tpu(plan: Plan, delegate: DelegateSpec, settings: Settings, threads: int, workers: int) -> Classifiers:
+def _on_tpu(
+    plan: Plan,
+    delegate: DelegateSpec,
+    settings: Settings,
+    threads: int,
+    workers: int,
+    open_supervised: Callable[..., list[SupervisedInterpreter]],
+) -> Classifiers:
     """One classifier a device, on up to `workers` of them. Raises AcceleratorError where none can be used."""
-    from edge_mnv2.runtime.edgetpu.opening import open_supervised
-
     assert plan.tpu is not None
     # Labels, and what the graph says: a compiled file hides it, its CPU twin does not.
     source = plan.cpu if plan.tpu.labels is None and plan.cpu is not None else plan.tpu
@@ -241,6 +257,7 @@ def _on_tpu(plan: Plan, delegate: DelegateSpec, settings: Settings, threads: int
         runtime=settings.runtime.backend,
         threads=threads,
         count=workers,
+        input_size=spec.size,
     )
     path = str(plan.tpu.path)
     try:

@@ -113,8 +113,9 @@ class Runtime:
 
     `extra` is the optional part of this package that brings it, `elsewhere` says where else it comes from. `devices`
     are patterns of device nodes that a service must reach, or systemd's `char-GROUP`; `needs_device`: without one of
-    them it cannot work. `twins`: it can run a full-integer `.tflite` too, through an ONNX file with the same integers
-    (`runtime.twin`), where that is asked for.
+    them it cannot work. `supervised`: the module also has `plan` and `open_supervised` (see `runtime.rknn`): an
+    accelerator that may be lost, with a CPU model to go on with. `twins`: it can run a full-integer `.tflite` too,
+    through an ONNX file with the same integers (`runtime.twin`), where that is asked for.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Runtime:
     devices: tuple[str, ...] = ()
     needs_device: bool = False
     twins: bool = False
+    supervised: bool = False
 
     def opens(self, path: Union[Path, str]) -> bool:
         """Whether the file's name is one of its own; a name without a known ending is taken as `.tflite`."""
@@ -195,6 +197,16 @@ TABLE = (
     Runtime("openvino", *_OPENVINO, twins=True),
     Runtime("openvino-gpu", *_OPENVINO, devices=("/dev/dri/renderD*",), needs_device=True, twins=True),
     Runtime("openvino-npu", *_OPENVINO, devices=("/dev/accel/accel*",), needs_device=True, twins=True),
+    Runtime(
+        "rknn",
+        "edge_mnv2.runtime.rknn",
+        "rknnlite",
+        ("rknn-toolkit-lite2",),
+        (".rknn",),
+        elsewhere="the board's system has librknnrt.so and the NPU's driver",
+        devices=("/dev/dri/*", "/dev/rknpu"),
+        supervised=True,
+    ),
 )
 """In the order in which `auto` tries them."""
 
@@ -269,11 +281,17 @@ def service_devices(path: Union[Path, str], runtime: str) -> list[str]:
     return [node for listed in nodes for node in sorted(listed)]
 
 
+def supervising(backend: str, delegate: str, path: Optional[str]) -> Optional[Runtime]:
+    """The row with a supervision of its own that `--runtime`, `--delegate` or the model's name asks for, or None."""
+    asked = (one for one in TABLE if one.supervised)
+    return next((one for one in asked if one.name in (backend, delegate) or (path and one.opens(path))), None)
+
+
 def candidates(path: Union[Path, str], name: str = "auto") -> list[Runtime]:
     """The rows to try for a model file, in order. Raises UsageError where the one of that name does not open it."""
     if name != "auto":
         named = row(name)
-        if not named.opens(path) and not (named.twins and TABLE[0].opens(path)):
+        if not named.opens(path) and not ((named.twins or named.supervised) and TABLE[0].opens(path)):
             others = ", ".join(one.name for one in rows() if one.opens(path))
             raise UsageError(
                 f"{name} runs {' and '.join(named.suffixes)} models only, not {path}",

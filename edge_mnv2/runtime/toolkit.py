@@ -136,6 +136,8 @@ class Toolkit:
             return result
 
     def _python(self, asked: Optional[Path]) -> Path:
+        if asked is None and os.environ.get(VARIABLE):
+            asked = Path(os.environ[VARIABLE])
         if asked is None:
             return python_of(self.home) or Path(sys.executable)
         named = python_of(asked)

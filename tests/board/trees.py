@@ -5,7 +5,7 @@ Looked up in public text: the model and compatible strings of the Raspberry Pis 
 Dev Board (`imx8mq-phanbell`); the form of `/etc/nv_tegra_release`, of `/proc/cpuinfo` on 32-bit and 64-bit kernels, of
 cgroup v1 and v2 files, DMI files, the INA3221 files of both drivers, `vcgencmd`'s answers, `nvpmodel.conf`, ELF.
 Illustrative, chosen here: every serial number, memory size, temperature, clock, voltage and current; which release sits
-on which board; the laptop and the containers as a whole.
+on which board; the Rockchip boards' memory and clocks; the laptop and the containers as a whole.
 """
 
 from __future__ import annotations
@@ -137,6 +137,28 @@ def _jetson(root: Path, model: str, compatible: Sequence[str], cores: int, memor
     tree = Tree(root).device_tree(model, compatible, serial="1420921055981").cpus(cores).memory(memory_kb)
     tree.clock(cores, 1_420_800, "schedutil")
     return tree.write("etc/nv_tegra_release", f"# {release}, GCID: 1, BOARD: generic, EABI: aarch64, DATE: Tue")
+
+
+def _rockchip(root: Path, model: str, compatible: Sequence[str], cores: int, memory_kb: int) -> Tree:
+    tree = Tree(root).device_tree(model, compatible, serial="a1b2c3d4e5f60718")
+    tree.cpus(cores).clock(cores, 1_800_000).memory(memory_kb).zone(0, "soc-thermal", 45_300)
+    return tree.write("etc/os-release", 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian')
+
+
+def orange_pi_5(root: Path) -> Tree:
+    """A vendor kernel: the NPU's driver, its own thermal zone, and debugfs that this process can read."""
+    tree = _rockchip(root, "Orange Pi 5", ["rockchip,rk3588s-orangepi-5", "rockchip,rk3588"], 8, 8_130_000)
+    tree.zone(6, "npu-thermal", 47_200)
+    tree.write("sys/class/devfreq/fdab0000.npu/cur_freq", 1_000_000_000)
+    return tree.write("sys/kernel/debug/rknpu/load", "NPU load:  Core0: 68%, Core1:  7%, Core2:  0%,")
+
+
+def rock_5b(root: Path) -> Tree:
+    return _rockchip(root, "Radxa ROCK 5 Model B", ["radxa,rock-5b", "rockchip,rk3588"], 8, 16_330_000)
+
+
+def zero_3w(root: Path) -> Tree:
+    return _rockchip(root, "Radxa ZERO 3W", ["radxa,zero-3w", "rockchip,rk3566"], 4, 1_980_000)
 
 
 def jetson_nano(root: Path) -> Tree:

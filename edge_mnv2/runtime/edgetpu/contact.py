@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -26,6 +26,7 @@ from edge_mnv2.runtime.edgetpu.library import Ending, Library, explain
 from edge_mnv2.runtime.edgetpu.worker import views
 from edge_mnv2.runtime.interpreter import import_runtime
 from edge_mnv2.runtime.table import TensorSpec
+from edge_mnv2.runtime.toolkit import BOOT, environment
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,14 @@ class Target:
     threads: int = 1
     options: tuple[tuple[str, str], ...] = ()
     """What an external delegate is told."""
+    opener: str = ""
+    """"module:function" that opens another accelerator's model in the worker, as `AnyInterpreter`, from the order."""
+    python: str = sys.executable
+    engine: str = "tpu"
+
+    def by(self, python: Path) -> Target:
+        """The same in another Python."""
+        return replace(self, python=str(python))
 
 
 class Worker:
@@ -71,7 +80,7 @@ class Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection = ours
         try:
-            self._process = _spawn(theirs, self._memory_file)
+            self._process = _spawn(target.python, theirs, self._memory_file)
         except BaseException:
             ours.close()
             os.close(self._memory_file)
@@ -97,6 +106,7 @@ class Worker:
             "threads": target.threads,
             "options": dict(target.options) if target.library.external else None,
             "name": target.name,
+            "opener": target.opener,
         }
         with contextlib.suppress(OSError):
             self._connection.send(json.dumps(order).encode())
@@ -242,22 +252,18 @@ def _memory_file() -> int:
         return descriptor
 
 
-def _spawn(connection: socket.socket, memory_file: int) -> subprocess.Popen:
+def _spawn(python: str, connection: socket.socket, memory_file: int) -> subprocess.Popen:
     for process in list(_unreaped):
         if process.poll() is not None:
             _unreaped.remove(process)
-    # Our package comes last: its folder may be site-packages, which must not stand before the standard library.
-    package = str(Path(__file__).resolve().parents[3])
-    program = (
-        f"import sys; sys.path = sys.path[1:] + [{package!r}]; from edge_mnv2.runtime.edgetpu.worker import main; "
-        f"main({connection.fileno()}, {memory_file})"
-    )
+    program = f"{BOOT}\nfrom edge_mnv2.runtime.edgetpu.worker import main\nmain({connection.fileno()}, {memory_file})"
     return subprocess.Popen(
-        [sys.executable, "-c", program],
+        [python, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         pass_fds=(connection.fileno(), memory_file),
+        env=None if python == sys.executable else environment(Path(python)),
     )
 
 
@@ -281,7 +287,7 @@ class TpuInterpreter:
         self.cpu_operators: int = ready["cpu_operators"]
         self.threads = target.threads
         self.delegate = target.name
-        self.engine = "external" if target.library.external else "tpu"
+        self.engine = target.engine
         self.inputs = [_spec(described) for described in ready["inputs"]]
         self.outputs = [_spec(described) for described in ready["outputs"]]
         arrays = views(self._worker.memory(), self.inputs + self.outputs)

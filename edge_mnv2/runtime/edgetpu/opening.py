@@ -142,6 +142,7 @@ def open_supervised(
     threads: int = 1,
     count: int = 1,
     root: Union[Path, str] = "/",
+    input_size: object = None,  # noqa: ARG001 - a compiled model's size is fixed
 ) -> list[SupervisedInterpreter]:
     """`compiled` on up to `count` devices, each under supervision, with `cpu` as the model to go on with.
 
@@ -163,10 +164,10 @@ def open_supervised(
             except AcceleratorError as error:
                 refused.append(error)
             else:
-                opened.append(_supervised(device, tpu, cpu, runtime, threads, root))
+                opened.append(supervised(device, tpu, cpu, runtime, threads, root))
         if not opened and held and cpu is not None and not refused:
             waited_for, busy = held[0]
-            opened.append(_supervised(waited_for, None, cpu, runtime, threads, root))
+            opened.append(supervised(waited_for, None, cpu, runtime, threads, root))
             opened[0].notes.append(f"{busy.message}; the CPU is used until it is free")
     except BaseException:
         for interpreter in opened:
@@ -233,7 +234,7 @@ def _devices(
     base = Target(driver, "edgetpu", model=str(compiled) if compiled else None, runtime=runtime, threads=threads)
     if driver.external:
         # What it runs on is its own business, and may be shared.
-        named = replace(base, name=f"external:{Path(driver.path).name}", options=spec.options)
+        named = replace(base, name=f"external:{Path(driver.path).name}", options=spec.options, engine="external")
         yield from (Device(named, Shared("external")) for _ in range(count))
         return
     attached = discovery.find(root, held=False)
@@ -297,32 +298,34 @@ def _look(device: Device, root: Union[Path, str]) -> None:
         raise AcceleratorError(obstacle.detail, hint=obstacle.fix)
 
 
-def _supervised(
+def supervised(
     device: Device,
     tpu: Optional[TpuInterpreter],
     cpu: Optional[Path],
     runtime: str,
     threads: int,
     root: Union[Path, str],
+    contact: Callable[[Target], TpuInterpreter] = TpuInterpreter,
 ) -> SupervisedInterpreter:
+    """`tpu` on `device`, or None while it is held, with its CPU model; `contact` opens it anew after a loss."""
     twin: Optional[Interpreter] = None
     try:
         twin = open_interpreter(cpu, runtime=runtime, threads=threads) if cpu is not None else None
-        supervised = SupervisedInterpreter(
+        interpreter = SupervisedInterpreter(
             device.target.name,
             tpu,
             twin,
-            open_tpu=lambda: _open(device, root, TpuInterpreter),
+            open_tpu=lambda: _open(device, root, contact),
             attached=_attached(device, root),
             put_down=device.lock.release,
         )
         if tpu is not None and not device.target.library.external:
-            supervised.notes.append(share_text(tpu.cpu_operators, None if twin is None else twin.operator_count()))
-        return supervised
+            interpreter.notes.append(share_text(tpu.cpu_operators, None if twin is None else twin.operator_count()))
+        return interpreter
     except BaseException:
-        for interpreter in (tpu, twin):
-            if interpreter is not None:
-                interpreter.close()
+        for one in (tpu, twin):
+            if one is not None:
+                one.close()
         device.lock.release()
         raise
 

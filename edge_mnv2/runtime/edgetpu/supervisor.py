@@ -67,7 +67,7 @@ class SupervisedInterpreter:
         self._failures = 0
         self._since = self._opened_at = time.monotonic()
         self._title = "Edge TPU" if name.startswith("edgetpu") else name
-        self._seconds = {"tpu": 0.0, "cpu": 0.0, "external": 0.0}
+        self._seconds = {"tpu": 0.0, "cpu": 0.0, **({} if tpu is None else {tpu.engine: 0.0})}
         self._used_tpu = tpu is not None
         self._last_reason = ""
         if tpu is not None and cpu is not None:
@@ -107,7 +107,7 @@ class SupervisedInterpreter:
     def seconds(self) -> dict[str, float]:
         """Seconds that "tpu" and "cpu" have been in use."""
         counted = dict(self._seconds)
-        counted[self.engine] += time.monotonic() - self._since
+        counted[self.engine] = counted.get(self.engine, 0.0) + time.monotonic() - self._since
         return counted
 
     def set_input(self, values: np.ndarray, position: int = 0) -> None:
@@ -171,7 +171,7 @@ class SupervisedInterpreter:
 
     def _switch(self, engine: Union[TpuInterpreter, Interpreter]) -> None:
         now = time.monotonic()
-        self._seconds[self.engine] += now - self._since
+        self._seconds[self.engine] = self._seconds.get(self.engine, 0.0) + now - self._since
         self._since = now
         self._active = engine
 

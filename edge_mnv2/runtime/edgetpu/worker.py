@@ -1,4 +1,4 @@
-"""The process that holds the Edge TPU: it loads the library and the model and answers one invoke after another.
+"""The process that holds an accelerator: it loads the library and the model and answers one invoke after another.
 
 Started by `edge_mnv2.runtime.edgetpu.contact` with two inherited descriptors: a socket of packets (requests and
 answers) and a memory file (the model's inputs and outputs). Standard input is the life line: its other end is open as
@@ -23,10 +23,11 @@ from typing import Any, Optional
 
 import numpy as np
 
+from edge_mnv2.entry_points import load
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error
 from edge_mnv2.runtime.edgetpu.library import PLUGIN_SYMBOLS
-from edge_mnv2.runtime.interpreter import Interpreter, first_line, import_runtime, open_interpreter
-from edge_mnv2.runtime.table import TensorSpec
+from edge_mnv2.runtime.interpreter import first_line, import_runtime, open_interpreter
+from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec
 from edge_mnv2.tflite.model_file import EDGETPU_OP
 
 _KINDS = {0: "pci", 1: "usb"}
@@ -182,9 +183,15 @@ def _die_with_parent() -> None:
         os._exit(0)
 
 
-def _open(order: dict, stages: _Stages) -> Optional[Interpreter]:
+def _open(order: dict, stages: _Stages) -> Optional[AnyInterpreter]:
     library, runtime = order["library"], order["runtime"]
     stages.begin("runtime")
+    if order["opener"]:
+        opener = load(order["opener"])
+        stages.begin("open")
+        order.update(version="", chosen="", cpu_operators=0)
+        opened: AnyInterpreter = opener(order)
+        return opened
     import_runtime(runtime)
     stages.begin("library")
     ours = order["options"] is None
@@ -204,12 +211,12 @@ def _open(order: dict, stages: _Stages) -> Optional[Interpreter]:
         delegate_name=order["name"],
         quiet=False,
     )
-    order["version"], order["chosen"] = version, option
+    order.update(version=version, chosen=option, cpu_operators=interpreter.operator_count(but=(EDGETPU_OP,)))
     return interpreter
 
 
 def _serve(
-    interpreter: Interpreter, connection: socket.socket, memory_fd: int, stages: _Stages, order: dict[str, Any]
+    interpreter: AnyInterpreter, connection: socket.socket, memory_fd: int, stages: _Stages, order: dict[str, Any]
 ) -> None:
     specs = interpreter.inputs + interpreter.outputs
     _, size = layout(specs)
@@ -227,7 +234,7 @@ def _serve(
                 "runtime": interpreter.runtime,
                 "inputs": [_described(spec) for spec in interpreter.inputs],
                 "outputs": [_described(spec) for spec in interpreter.outputs],
-                "cpu_operators": interpreter.operator_count(but=(EDGETPU_OP,)),
+                "cpu_operators": order["cpu_operators"],
             }
         }
     )

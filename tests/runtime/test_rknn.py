@@ -1,0 +1,164 @@
+"""`--runtime rknn`: by a stand-in of the board's package, and (soak) by the maker's own simulator."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_mnv2 import paths
+from edge_mnv2.board.health import Health
+from edge_mnv2.runtime import table, toolkit
+from edge_mnv2.runtime.opening import open_classifiers
+from edge_mnv2.runtime.rknn import TOOLKIT, facts_of
+from edge_mnv2.settings.profile import resolve
+from tests.board import trees
+from tests.runtime import rknnlite_standin
+from tests.stubs import colour_model
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A compiled model with its CPU twin beside it, on a board with an NPU."""
+    rknnlite_standin.installed(tmp_path, monkeypatch)
+    table._installed_version.cache_clear()
+    path = tmp_path / "colours_rk3588.rknn"
+    path.write_bytes(rknnlite_standin.compiled(colour_model()))
+    path.with_suffix(".yaml").write_text("labels: [red, green, blue]\n")
+    (tmp_path / "colours.tflite").write_bytes(colour_model())
+    (tmp_path / "colours.yaml").write_text("labels: [red, green, blue]\n")
+    Image.new("RGB", (30, 20), (20, 200, 30)).save(tmp_path / "green.png")
+    yield path
+    table._installed_version.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_it_answers_with_the_integers_of_the_model(dtype: str, run: Run, model: Path) -> None:
+    model.write_bytes(rknnlite_standin.compiled(colour_model(dtype)))
+    tflite = model.with_name("colours.tflite")
+    tflite.write_bytes(colour_model(dtype))
+    inputs, outputs = facts_of(model)
+    assert inputs[0].dtype == dtype and outputs is not None and outputs[0].quantized
+    rows = []
+    for path in (model, tflite):
+        code, out, err = run("classify", model.with_name("green.png"), "--model", path, "--json")
+        assert code == 0, err
+        rows.append([(one["label"], one["score"]) for one in json.loads(out)["results"][0]["top"]])
+    assert rows[0] == rows[1] and rows[0][0][0] == "green"
+
+
+def test_a_run_says_what_ran_it_and_on_which_core(run: Run, model: Path) -> None:
+    base = ("run", "--source", "test", "--max-frames", 3, "--json", "--model")
+    for arguments, delegate in (
+        ((model,), "rknn:auto"),
+        ((model, "--delegate", "rknn:2"), "rknn:2"),
+        # The model itself, by the runtime or by the delegate: what was compiled from it lies beside it.
+        ((model.with_name("colours.tflite"), "--runtime", "rknn"), "rknn:auto"),
+        ((model.with_name("colours.tflite"), "--delegate", "rknn:auto"), "rknn:auto"),
+    ):
+        code, out, err = run(*base, *arguments)
+        summary = json.loads(out)
+        assert code == 0 and (summary["frames"], summary["delegate"]) == (3, delegate), err
+        assert summary["runtime"] == "rknn-toolkit-lite2 2.3.2" and summary["engine_seconds"]["npu"] >= 0
+    masks = (model.parent / "calls").read_text().split()
+    assert masks == ["0", "4", "0", "0"]
+
+
+def test_a_lost_npu_costs_no_frame_and_comes_back(model: Path) -> None:
+    overrides = {"runtime.model": (str(model), "test"), "runtime.delegate": ("rknn", "test")}
+    with open_classifiers(resolve(None, overrides)) as opened:
+        classifier, fault = opened.classifiers[0], model.with_name("fault")
+        green = np.full((20, 30, 3), (20, 200, 30), np.uint8)
+        wanted = classifier.classify(green)
+        assert wanted.engine == "npu"
+        fault.write_text("dies")
+        lost = classifier.classify(green)
+        assert lost.engine == "cpu" and np.array_equal(lost.scores, wanted.scores) and opened.tpu_losses == 1
+        fault.unlink()
+        ends = time.monotonic() + 20
+        while classifier.classify(green).engine != "npu":
+            assert time.monotonic() < ends, "the NPU is not taken back"
+            time.sleep(0.1)
+        assert opened.seconds is not None and opened.seconds["npu"] >= 0
+
+
+def test_without_a_cpu_model_a_loss_ends_the_run(run: Run, model: Path) -> None:
+    model.with_name("colours.tflite").unlink()
+    code, _, err = run("run", "--source", "test", "--max-frames", 2, "--model", model)
+    assert code == 0 and "no CPU model to go on with when the NPU is lost: colours.tflite" in err
+    model.with_name("fault").write_text("silent")
+    code, _, err = run("classify", model.with_name("green.png"), "--model", model)
+    assert code == 5 and "the NPU gives no answer" in err
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [("missing", 5, "the NPU cannot be opened"), ("broken", 5, "it cannot be loaded"), ("png", 3, "is no .rknn file")],
+)
+def test_what_cannot_be_used_is_one_line(fault: str, code: int, said: str, run: Run, model: Path) -> None:
+    if fault == "missing":
+        model.with_name("fault").write_text(fault)
+    else:
+        model.write_bytes(model.read_bytes()[:400] if fault == "broken" else b"\x89PNG" + bytes(90))
+    ended, _, err = run("classify", model.with_name("green.png"), "--model", model, "-q")
+    assert ended == code and said in err and err.count("\n") == 1
+
+
+def test_what_is_missing_says_how_to_get_it(run: Run, model: Path, tmp_path: Path) -> None:
+    picture = model.with_name("green.png")
+    code, _, err = run("classify", picture, "--model", model, "--delegate", "none")
+    assert code == 2 and "--delegate none keeps to the CPU" in err
+    model.unlink()
+    code, _, err = run("classify", picture, "--model", model.with_name("colours.tflite"), "--delegate", "rknn")
+    assert code == 5 and "compile --target rknn:rk3588 colours.tflite" in err
+    assert "rknn[:0|1|2|auto]" in run("classify", picture, "--delegate", "rknn:3")[2]
+
+
+def test_a_board_without_the_package(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "colours_rk3588.rknn"
+    model.write_bytes(rknnlite_standin.compiled(colour_model()))
+    Image.new("RGB", (30, 20)).save(tmp_path / "p.png")
+    code, _, err = run("classify", tmp_path / "p.png", "--model", model)
+    assert code != 0 and "needs the package rknn-toolkit-lite2" in err and "install rknn-toolkit-lite2" in err
+
+
+def test_a_file_of_others_asks_for_its_size(run: Run, model: Path) -> None:
+    model.write_bytes(rknnlite_standin.compiled(colour_model(), facts=False))
+    base = ("classify", model.with_name("green.png"), "--model", model, "--json")
+    code, _, err = run(*base)
+    assert code == 2 and "--input-size WxH" in err
+    model.with_name("colours.tflite").unlink()
+    code, out, err = run(*base, "--input-size", "8x8")
+    assert code == 0 and json.loads(out)["results"][0]["top"][0]["label"] == "green", err
+
+
+def test_temperature_and_load_of_the_npu(tmp_path: Path) -> None:
+    sample = Health(trees.orange_pi_5(tmp_path / "a").root).sample()
+    assert (sample.npu_temp_c, sample.npu_load, sample.temp_c) == (47.2, [68, 7, 0], 45.3)
+    sample = Health(trees.zero_3w(tmp_path / "b").root).sample()
+    assert (sample.npu_temp_c, sample.npu_load) == (None, None)
+
+
+@pytest.mark.soak
+def test_the_makers_simulator_answers_as_the_cpu(run: Run, tmp_path: Path) -> None:
+    try:
+        TOOLKIT.find()
+    except toolkit.AcceleratorError as error:
+        pytest.skip(str(error))
+    out = tmp_path / "mobilenet_v2_1.0_224_int8_rk3588.rknn"
+    model = paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite")
+    assert run("compile", model, "--target", "rknn:rk3588", "--simulator", "--out", out)[0] == 0
+    photographs = sorted(paths.packaged("models", "photographs").glob("*.jpg"))
+    answers = []
+    for arguments in (("--model", out, "--delegate", "rknn"), ("--model", model)):
+        code, stdout, err = run("classify", *photographs, *arguments, "--json")
+        assert code == 0, err
+        answers.append([one["top"][0]["label"] for one in json.loads(stdout)["results"]])
+    assert sum(one == other for one, other in zip(*answers)) >= len(photographs) - 1
