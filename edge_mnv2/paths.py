@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,20 @@ def packaged(*parts: str) -> Path:
     installed = here / "data"
     root = installed if installed.is_dir() else here.parent
     return root.joinpath(*parts)
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Runs a module of ours in a process of its own, as `python -m` does, but for what lies in the current folder.
+
+    There a file of the user's may be called like one of the standard library.
+    """
+    # Our package comes last: its folder may be site-packages, which must not stand before the standard library.
+    package = str(Path(__file__).resolve().parent.parent)
+    program = (
+        f"import sys; sys.path[:] = [*filter(None, sys.path), {package!r}]; import runpy; "
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-c", program, *arguments]
 
 
 def _xdg(override: str, variable: str, fallback: str) -> Path:
@@ -159,15 +174,22 @@ def _unnamed(target: Path, mode: str, private: bool = False) -> Iterator[tuple[I
     try:
         if not private:
             # mkstemp makes private files; what we write is as readable as any other file of the user.
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(descriptor, 0o666 & ~umask)
+            os.fchmod(descriptor, 0o666 & ~_umask())
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as handle:
             yield handle, Path(name)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def _umask() -> int:
+    """Rights that new files do not get. `os.umask` tells them by taking them away, from other threads' files too."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/status").read_bytes().partition(b"\nUmask:")[2].split()[0], 8)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _to_disk(handle: IO) -> None:

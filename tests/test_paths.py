@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_mnv2.errors import ModelError
-from edge_mnv2.paths import finish_writing, write_together
+from edge_mnv2.paths import atomic_write, finish_writing, write_together
 from edge_mnv2.zoo.resolve import resolve
 from tests.stubs import colour_model
 
@@ -38,6 +39,21 @@ write_together([(folder / name, b"new " + name.encode()) for name in sys.argv[3:
 
 def contents(folder: Path) -> set[str]:
     return {(folder / name).read_text().split()[0] for name in NAMES}
+
+
+def test_nobody_else_gets_more_rights_while_a_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The umask is the process's: what another thread makes while it is changed could be written by everybody.
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail(f"the umask becomes {mask:o}"))
+        with atomic_write(tmp_path / "a", "w") as handle:
+            handle.write("x")
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("renames", range(5))

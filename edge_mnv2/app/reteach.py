@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.paths import module_command
 
 _NICE = 10
 _OOM_SCORE = 500
@@ -60,7 +61,7 @@ class Reteaching:
         with self._lock:
             if self.state == TEACHING:
                 return False
-            command = [sys.executable, "-m", "edge_mnv2.app.reteach", json.dumps(asdict(job))]
+            command = module_command("edge_mnv2.app.reteach", json.dumps(asdict(job)))
             try:
                 child = subprocess.Popen(
                     command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"

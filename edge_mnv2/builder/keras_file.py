@@ -24,6 +24,7 @@ from edge_mnv2.builder.naming import Named, named
 from edge_mnv2.errors import ModelError
 from edge_mnv2.installed import extra_hint
 from edge_mnv2.network.layers import NORM_EPSILON
+from edge_mnv2.paths import module_command
 
 _SECONDS = 300
 _MOST_BYTES = 1 << 30
@@ -87,7 +88,7 @@ def read_keras(path: Path) -> Named:
 
 def _in_child(path: Path, source: str) -> tuple[Any, list[tuple[str, str, str, np.ndarray]]]:
     """The configuration, and (path, layer, kind, values) of every array."""
-    command = [sys.executable, "-m", __name__, str(path)]
+    command = module_command(__name__, str(path))
     try:
         done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -10,7 +10,7 @@ from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.settings import CameraSettings, Geometry
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.camera.still import list_stills, read_still
-from edge_mnv2.errors import SourceError
+from edge_mnv2.errors import SourceError, UsageError
 
 
 class StillSource(Source):
@@ -58,6 +58,7 @@ class FolderSource(Source):
         self.granted = Granted(backend="folder")
 
     def read(self) -> Optional[Frame]:
+        outside: Optional[UsageError] = None
         while self._files:
             file = self._files.pop()
             try:
@@ -65,9 +66,17 @@ class FolderSource(Source):
             except SourceError as error:
                 self._report(str(error))
                 continue
-            self._count += 1
             name = str(file.relative_to(self.path))
-            return self._frame(pixels, "rgb", time.monotonic_ns(), self._count - 1, name=name)
+            try:
+                frame = self._frame(pixels, "rgb", time.monotonic_ns(), self._count, name=name)
+            except UsageError as error:  # pictures of a folder have sizes of their own: the region may miss one
+                outside = error
+                self._report(f"{file}: {error.message}")
+                continue
+            self._count += 1
+            return frame
+        if self._open and self._count == 0 and outside is not None:
+            raise outside
         if self._open and self._count == 0:
             raise SourceError(f"none of the {self._total} pictures in {self.path} can be read")
         return None

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from edge_mnv2.paths import module_command
+
 _SECONDS = 120
 
 
@@ -36,9 +38,7 @@ class Delegation:
 def find(path: Path) -> Delegation:
     """Load `path` in a child process and see."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, str(path)], capture_output=True, timeout=_SECONDS, check=False
-        )
+        done = subprocess.run(module_command(__name__, str(path)), capture_output=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return Delegation(problem=f"the runtime has not loaded it within {_SECONDS} s")
     except OSError as error:

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,8 @@ _DELAY_S = 2.0
 _LEAST_MB = 400
 """A child with two runtimes takes about 250 MB."""
 SWITCH = "EDGE_MNV2_RACE"
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Whoever ends a run ends its child too, which says nothing about the runtime."""
 _WORTH = 1.03
 """A rival that is faster by less is not worth its start-up and memory."""
 
@@ -128,8 +129,11 @@ def _remember(path: Path, row: table.Runtime, refused: str, ratios: dict[str, fl
 # Finding out, in processes of their own
 
 
-class Stopped(Exception):
+class Stopped(EdgeMnv2Error):
     """Somebody asked to stop while a child was at work."""
+
+    def __init__(self) -> None:
+        super().__init__("the comparison of runtimes was stopped before its end")
 
 
 class Contest:
@@ -175,11 +179,19 @@ class Contest:
         """What a child answers (a document), or a sentence about how it ended."""
         if self._stopping.is_set():
             raise Stopped
-        command = [sys.executable, "-m", "edge_mnv2.runtime.answers", *arguments]
+        command = paths.module_command("edge_mnv2.runtime.answers", *arguments)
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C on the terminal is for the run: while it starts, the child would end as if it had failed.
+            start_new_session=True,
         ) as child:
             self._child = child
+            if self._stopping.is_set():
+                # `stop` came while it was being started, and saw no child.
+                child.kill()
             try:
                 output, _ = child.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -187,7 +199,7 @@ class Contest:
             finally:
                 child.kill()
                 self._child = None
-        if self._stopping.is_set():
+        if self._stopping.is_set() or -child.returncode in _ENDINGS:
             raise Stopped
         try:
             return json.loads(output.splitlines()[-1])

@@ -76,7 +76,13 @@ def native_stderr_logged() -> Iterator[None]:
     except (OSError, ValueError, AttributeError):
         yield
         return
-    with tempfile.TemporaryFile() as sink:
+    try:
+        sink = os.fdopen(memory_file("edge-mnv2-stderr"), "w+b")
+    except OSError:
+        os.close(saved)
+        yield
+        return
+    with sink:
         try:
             os.dup2(sink.fileno(), 2)
             try:
@@ -89,6 +95,16 @@ def native_stderr_logged() -> Iterator[None]:
             for line in sink.read().decode(errors="replace").splitlines():
                 if line.strip():
                     log.debug("native: %s", line.strip())
+
+
+def memory_file(name: str) -> int:
+    """A descriptor on an empty file in memory, else in the folder for temporary files. Raises OSError."""
+    try:
+        return os.memfd_create(name)
+    except (AttributeError, OSError):
+        descriptor, path = tempfile.mkstemp(prefix=f"{name}-")
+        Path(path).unlink()
+        return descriptor
 
 
 class Interpreter:

@@ -238,6 +238,20 @@ def test_a_folder_goes_on_over_bad_files(tmp_path: Path, caplog: pytest.LogCaptu
     assert caplog.text.count("3.jpg") == 1
 
 
+def test_a_folder_goes_on_where_the_region_misses_a_picture(tmp_path: Path) -> None:
+    for name, size in (("1.png", (60, 40)), ("2.png", (20, 20)), ("3.png", (60, 40))):
+        Image.new("RGB", size).save(tmp_path / name)
+    with open_source(str(tmp_path), CameraSettings(roi="30,10,20,20")) as source:
+        names = []
+        while (frame := source.read()) is not None:
+            names.append(frame.name)
+    assert names == ["1.png", "3.png"]
+    assert source.errors == [f"{tmp_path / '2.png'}: region 30,10,20,20 lies outside the 20x20 picture"]
+    with open_source(str(tmp_path), CameraSettings(roi="90,90,20,20")) as source:
+        with pytest.raises(UsageError, match="lies outside"):
+            source.read()
+
+
 def test_folders_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no pictures"):
         open_source(str(tmp_path)).open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -157,3 +158,17 @@ def test_both_runtimes_agree_bit_for_bit_without_delegates(data: Path) -> None:
             interpreter.invoke()
             answers.append(interpreter.output())
     assert np.array_equal(*answers)
+
+
+def test_no_folder_for_temporary_files_is_needed(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    # A full or read-only disk.
+    monkeypatch.setattr(tempfile, "gettempdir", full)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", full)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for _ in range(2):
+        with Classifier.open(stub) as classifier:
+            assert classifier.scores(solid(RED)).argmax() == 0
+        monkeypatch.delattr("os.memfd_create", raising=False)

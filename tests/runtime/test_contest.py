@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import pytest
@@ -16,9 +20,11 @@ from edge_mnv2 import paths
 from edge_mnv2.board.cpus import resolve_threads
 from edge_mnv2.builder.calibration import activation_ranges
 from edge_mnv2.builder.inference import operations
+from edge_mnv2.builder.keras_file import read_keras
 from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
 from edge_mnv2.doctor import checks
 from edge_mnv2.errors import ModelError
+from edge_mnv2.inspect import delegation
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head, Network
 from edge_mnv2.profiler import sweep
@@ -263,6 +269,59 @@ def test_a_run_that_ends_ends_its_contest(
         time.sleep(1.0)
     assert time.monotonic() - began < 4
     assert known(small, 1) is None
+
+
+def test_a_stop_ends_a_child_that_is_being_started(
+    small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, started = Contest(small), subprocess.Popen
+
+    def stopped_meanwhile(*arguments: Any, **more: Any) -> Any:
+        one.stop()
+        return started(*arguments, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", stopped_meanwhile)
+    began = time.monotonic()
+    with pytest.raises(contest.Stopped):
+        one.equal(stand_ins("hangs"))
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_child_says_nothing_about_a_runtime(
+    small: Path, stand_ins: Callable[[str], table.Runtime], number: signal.Signals
+) -> None:
+    row, one = stand_ins("hangs"), Contest(small)
+
+    def signalled() -> None:
+        # As systemd sends it: the child gets it too, and is the first to end.
+        while (child := one._child) is None:
+            time.sleep(0.01)
+        groups.append(os.getpgid(child.pid))
+        child.send_signal(number)
+
+    groups: list[int] = []
+    threading.Thread(target=signalled, daemon=True).start()
+    with pytest.raises(contest.Stopped):
+        one.equal(row)
+    assert contest.refused(small, row) is None
+    assert groups != [os.getpgid(0)], "Ctrl-C on a terminal reaches it too"
+
+
+def test_what_lies_in_the_current_folder_is_not_taken_for_a_library(
+    small: Path, stand_ins: Callable[[str], table.Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "random", "statistics", "signal"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('a file of the user')\n")
+    monkeypatch.chdir(tmp_path)
+    row, one = stand_ins("crashes"), Contest(small)
+    assert one.equal(row) == "it crashed (SIGSEGV)"
+    assert delegation.find(small).runtime is not None
+    weights = tmp_path / "empty.h5"
+    weights.write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ModelError) as error:
+        read_keras(weights)
+    assert "a file of the user" not in str(error.value)
 
 
 @pytest.mark.slow

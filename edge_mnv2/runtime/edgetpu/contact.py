@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from edge_mnv2.errors import AcceleratorError
 from edge_mnv2.runtime.edgetpu import DeviceRefused
 from edge_mnv2.runtime.edgetpu.library import Ending, Library, explain
 from edge_mnv2.runtime.edgetpu.worker import views
-from edge_mnv2.runtime.interpreter import import_runtime
+from edge_mnv2.runtime.interpreter import import_runtime, memory_file
 from edge_mnv2.runtime.table import TensorSpec
 from edge_mnv2.runtime.toolkit import BOOT, environment
 
@@ -76,7 +75,7 @@ class Worker:
         self._stage = "start"
         self._native: collections.deque[str] = collections.deque(maxlen=40)
         self.ready: dict[str, Any] = {}
-        self._memory_file = _memory_file()
+        self._memory_file = memory_file("edge-mnv2-edgetpu")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection = ours
         try:
@@ -241,15 +240,6 @@ def first_contact(target: Target, limits: Optional[dict[str, float]] = None) -> 
         else:
             return worker
     raise AssertionError("unreachable")
-
-
-def _memory_file() -> int:
-    try:
-        return os.memfd_create("edge-mnv2-edgetpu")
-    except (AttributeError, OSError):
-        descriptor, name = tempfile.mkstemp(prefix="edge-mnv2-edgetpu-")
-        Path(name).unlink()
-        return descriptor
 
 
 def _spawn(python: str, connection: socket.socket, memory_file: int) -> subprocess.Popen:
