@@ -41,9 +41,7 @@ def contents(folder: Path) -> set[str]:
     return {(folder / name).read_text().split()[0] for name in NAMES}
 
 
-def test_nobody_else_gets_more_rights_while_a_file_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_else_gets_more_rights_while_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The umask is the process's: what another thread makes while it is changed could be written by everybody.
     before = os.umask(0o027)
     try:

@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.errors import ModelError
-from edge_mnv2.tflite.ir import Graph, Operator, Tensor
+from edge_mnv2.tflite.ir import PIXELS, Graph, Operator, Tensor
 
 _POOLS = ("MEAN", "AVERAGE_POOL_2D")
 _RESHAPES = ("RESHAPE", "SQUEEZE")
@@ -131,7 +131,7 @@ def keep_only(graph: Graph, outputs: list[Tensor]) -> None:
     main.drop_unused()
     graph.subgraphs = [main]
     graph.signatures, graph.archive = [], b""
-    graph.metadata = {key: value for key, value in graph.metadata.items() if key == "min_runtime_version"}
+    graph.metadata = {key: value for key, value in graph.metadata.items() if key in ("min_runtime_version", PIXELS)}
 
 
 def last_pool(operators: list[Operator]) -> Optional[int]:

@@ -12,12 +12,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.builder.compilers import CompileRequest, Say
 from edge_mnv2.errors import AcceleratorError, ModelError, UsageError
+from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.tflite import graph, model_file
 from edge_mnv2.tflite.edgetpu_limits import verdict
 from edge_mnv2.zoo.resolve import Resolved, resolve
@@ -209,6 +210,11 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
     if not model_file.check_bytes(content).edgetpu:
         raise ModelError(f"the compiler's result for {model} has nothing for the Edge TPU in it")
     origin = f"compiled for the Edge TPU from {resolved.path.name}, sha256 {resolved.sha256}"
+    readable, preprocess = read_graph(resolved.path), resolved.preprocess
+    if readable is not None and preprocess.mean is None and preprocess.std is None:
+        # A compiled file's metadata are the compiler's.
+        mean, std = ((values * 3)[:3] if values else None for values in (readable.packed.mean, readable.packed.std))
+        preprocess = replace(preprocess, mean=mean, std=std)
     files = companions(
         target,
         content,
@@ -216,7 +222,7 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
         task=resolved.task or "classification",
         labels=resolved.labels,
         unit=resolved.unit,
-        preprocess=resolved.preprocess,
+        preprocess=preprocess,
     )
     written = write_files([*files, (target, content)])
     return {

@@ -27,7 +27,7 @@ from edge_mnv2.builder.inference import (
     operations,
 )
 from edge_mnv2.builder.request import IMAGENET, TASKS, BuildReport, BuildRequest, report_page
-from edge_mnv2.builder.tflite_model import QuantizedNetwork, float_model, integer_model, numbers
+from edge_mnv2.builder.tflite_model import QuantizedNetwork, direct_pixels, float_model, integer_model, numbers
 from edge_mnv2.builder.weights import Weights, fit, read_weights
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
@@ -158,6 +158,9 @@ class Trained:
             metadata["labels"] = "\n".join(self.labels)
         if self.request.unit:
             metadata["unit"] = self.request.unit
+        pixels = None if integers is None else direct_pixels(integers[0])
+        if pixels is not None:
+            metadata["mean"], metadata["std"] = (f"{number:.9g}" for number in pixels)
         return onnx_model(self.network, self.steps, integers, metadata, self.pictures)
 
 

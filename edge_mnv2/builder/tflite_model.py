@@ -12,7 +12,7 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 
-from edge_mnv2.builder.inference import IMAGENET_PICTURES, INPUT, Normalization, Operation
+from edge_mnv2.builder.inference import IMAGENET_PICTURES, INPUT, TENSORFLOW_PICTURES, Normalization, Operation
 from edge_mnv2.builder.quantization import (
     LOGIT_MARGIN,
     VALUE_MARGIN,
@@ -32,6 +32,7 @@ from edge_mnv2.tflite.ir import (
     ACTIVATION_RELU6,
     PADDING_SAME,
     PADDING_VALID,
+    PIXELS,
     Graph,
     Operator,
     Quantization,
@@ -137,8 +138,13 @@ class Emitter:
             )
         return self.add_operator("CONV_2D", [*inputs, weights, bias], output, "Conv2DOptions", **options)
 
-    def graph(self, inputs: list[Tensor], outputs: list[Tensor], description: str) -> Graph:
-        """The whole model, with one signature that names the inputs and outputs as the tensors are named."""
+    def graph(
+        self, inputs: list[Tensor], outputs: list[Tensor], description: str, pixels: Optional[tuple[float, float]]
+    ) -> Graph:
+        """The whole model, with one signature that names the inputs and outputs as the tensors are named.
+
+        `pixels`: mean and std of its input in pixel units, where its graph alone does not show them.
+        """
         signature = Signature(
             "serving_default",
             {tensor.name: tensor for tensor in inputs},
@@ -146,7 +152,10 @@ class Emitter:
         )
         subgraph = Subgraph(self.tensors, inputs, outputs, self.operators, "main")
         # Kernels with one scale a channel came with TensorFlow 1.14.
-        return Graph([subgraph], description, {"min_runtime_version": b"1.14.0".ljust(16, b"\0")}, [signature])
+        metadata = {"min_runtime_version": b"1.14.0".ljust(16, b"\0")}
+        if pixels is not None:
+            metadata[PIXELS] = " ".join(f"{number:.9g}" for number in pixels).encode()
+        return Graph([subgraph], description, metadata, [signature])
 
 
 def head(emitter: Emitter, network: Network, answer: Tensor, constant: Callable[[str, float], Tensor]) -> Tensor:
@@ -170,6 +179,9 @@ def head(emitter: Emitter, network: Network, answer: Tensor, constant: Callable[
 
 
 PIXEL_MEAN = PIXEL_STD = 127.5
+
+_USUAL = (IMAGENET_PICTURES, TENSORFLOW_PICTURES)
+"""How most pictures are normalized: whoever opens a model takes its input so."""
 
 
 class _Floats:
@@ -202,7 +214,8 @@ def float_model(network: Network, steps: list[Operation], pictures: Normalizatio
     for step in steps:
         answer = emitter.operation(step)
     answer = head(emitter, network, answer, _constant)
-    return write(emitter.graph([image], [answer], f"{network.name} float32"))
+    said = None if pictures in _USUAL else (PIXEL_MEAN, PIXEL_STD)
+    return write(emitter.graph([image], [answer], f"{network.name} float32", said))
 
 
 def _constant(name: str, value: float) -> Tensor:
@@ -273,7 +286,15 @@ def integer_model(
     if output_dtype == "float32":
         real = emitter.add_tensor(Tensor(f"{answer.name}.real", answer.shape, "float32"))
         answer = emitter.add_operator("DEQUANTIZE", [answer], real, "DequantizeOptions")
-    return write(emitter.graph([image], [answer], f"{network.name} int8"))
+    return write(emitter.graph([image], [answer], f"{network.name} int8", direct_pixels(numbers[0])))
+
+
+def direct_pixels(scales: Mapping[str, Affine]) -> Optional[tuple[float, float]]:
+    """Mean and std, in pixel units, by which pixels as they are give the input; None where readers assume so anyway."""
+    source = scales[INPUT]
+    pixels = source.zero_point + 128, 1 / source.scale
+    usual = [(one.zero_pixel, 255.0 * one.common_std) for one in _USUAL]
+    return None if any(np.allclose(pixels, one, rtol=1e-5) for one in usual) else pixels
 
 
 def _head_scales(network: Network) -> dict[str, Affine]:

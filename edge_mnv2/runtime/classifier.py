@@ -182,18 +182,32 @@ class Classifier:
         return Classified(scores, ready - started, invoked - ready, done - invoked, started, device, box)
 
     def scores_from(self, raw: np.ndarray) -> np.ndarray:
-        """Real scores float32 (one an output row) of the raw output tensor: dequantized, made probabilities."""
+        """Real scores float32 (one an output row) of the raw output tensor: dequantized, made probabilities.
+
+        Raises ModelError where they are no numbers.
+        """
         scores = self.output.dequantize(raw.reshape(-1))
         kind = self.io.output.kind
         if kind == "value":
+            if not np.isfinite(scores).all():
+                raise self._no_numbers()
             return scores
         if kind == "logits":
-            scores = softmax(scores)
+            with np.errstate(invalid="ignore"):
+                scores = softmax(scores)
         elif self.io.output.logistic:
             scores = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
         if not self._within:
+            if not np.isfinite(scores).any():
+                raise self._no_numbers()
             scores = np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
         return np.array([1 - scores[0], scores[0]], np.float32) if kind == "binary" else scores
+
+    def _no_numbers(self) -> ModelError:
+        return ModelError(
+            f"{self.path or 'the model'} answers with NaN or infinity",
+            hint="its weights are damaged, or its input is scaled otherwise (--input-range, --mean and --std)",
+        )
 
     def scores(self, pixels: np.ndarray, order: str = "rgb") -> np.ndarray:
         """Real scores float32, one an output row, of one picture."""

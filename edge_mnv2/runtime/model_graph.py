@@ -23,6 +23,7 @@ from typing import Optional, Union
 import numpy as np
 
 from edge_mnv2.errors import LabelsError
+from edge_mnv2.tflite.ir import PIXELS
 from edge_mnv2.tflite.wire_formats import (
     Damaged,
     Flatbuffer,
@@ -134,6 +135,24 @@ class ModelGraph:
             key = node.inputs[0]
         return None
 
+    def dequantized_as(self, key: Key) -> Optional[tuple[float, int]]:
+        """(scale, zero point) by which an ONNX graph reads an input of integers; None where it does otherwise."""
+        for _ in range(_MOST_STEPS):
+            users = self.users(key)
+            if len(users) != 1 or not users[0].outputs:
+                return None
+            node = users[0]
+            if node.kind == "dequantize" and len(node.inputs) > 1:
+                scale = self.constant(node.inputs[1])
+                zero = self.constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1)
+                if scale is None or zero is None or not scale.size == zero.size == 1:
+                    return None
+                return float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
+            if node.kind not in ("transpose", "reshape", "identity"):
+                return None
+            key = node.outputs[0]
+        return None
+
     def _dequantized(self, node: Node) -> Optional[np.ndarray]:
         """ONNX's DequantizeLinear of a constant; one scale a slice lies along the first axis."""
         values, scale = self.constant(node.inputs[0]), self.constant(node.inputs[1])
@@ -206,9 +225,13 @@ def _tflite_packed(data: bytes, model: Table, buffers: Sequence[Table]) -> Packe
     wanted: dict[str, int] = {}
     for entry in model.tables(6):
         number = entry.scalar(1, "<I")
-        if entry.text(0) != "TFLITE_METADATA" or not 0 < number < len(buffers):
+        if entry.text(0) not in ("TFLITE_METADATA", PIXELS) or not 0 < number < len(buffers):
             continue
         start, count = buffers[number].vector(0, 1)
+        if entry.text(0) == PIXELS:
+            said = _numbers(data[start : start + count].decode("ascii", "replace")) or ()
+            mean, std = (said[:1], said[1:]) if len(said) == 2 else (None, None)
+            continue
         with contextlib.suppress(Damaged, struct.error, IndexError):
             subgraph = Flatbuffer(data[start : start + count]).root().tables(3)[0]
             for unit in [unit for one in subgraph.tables(2)[:1] for unit in one.tables(4)]:

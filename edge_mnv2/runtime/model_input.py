@@ -31,6 +31,8 @@ _SAY = "--input-range, or --mean and --std, say otherwise"
 _SMALL_WEIGHTS = 0.06
 """The filters of a first convolution have a norm around 1 for inputs around 1, and around 1/128 for pixels."""
 _MOST_STEPS = 64
+_LEAST_STEPS = 32
+"""Fewer whole numbers than that are no picture any more: such a scaling is done inside the graph."""
 
 
 def in_pixels(mean: Channels, std: Channels) -> Scaling:
@@ -50,7 +52,16 @@ def integer_input(
     """
     first = -128 if tensor.dtype.name == "int8" else 0
     if not tensor.quantized:
-        return PIXELS if said is None else said[0], "graph" if said is None else said[1], said is None
+        if said is None:
+            return PIXELS, "graph", True
+        low, high = _limits(said[0])
+        if high - low >= _LEAST_STEPS:
+            return said[0], said[1], False
+        notes.append(
+            f"{path}: its input takes whole numbers, of which mean and std of the {said[1]} leave {low:.3g} to "
+            f"{high:.3g}; pixels go in as they are"
+        )
+        return PIXELS, "graph", True
     # Pixels as they are mean: real = scale * (pixel + first - zero point).
     direct: Scaling = ((float(tensor.zero_point - first),), (1 / tensor.scale,))
     low, high = _limits(direct)

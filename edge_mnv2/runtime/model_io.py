@@ -190,7 +190,9 @@ def _said(spec: ModelSpec, packed: Packed, channels: int) -> Optional[tuple[Scal
 
 def _quantized(tensor: TensorSpec, graph: Optional[ModelGraph], key: Optional[Key]) -> TensorSpec:
     """`tensor` with its scale and zero point, where a graph keeps them in an operator beside it (ONNX)."""
-    affine = graph.affine(key) if graph is not None and key is not None and not tensor.quantized else None
+    affine: Optional[tuple[Any, ...]] = None
+    if graph is not None and key is not None and not tensor.quantized:
+        affine = graph.affine(key) or graph.dequantized_as(key)
     return tensor if affine is None else replace(tensor, scale=affine[0], zero_point=affine[1])
 
 

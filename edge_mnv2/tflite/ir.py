@@ -18,6 +18,9 @@ from edge_mnv2.errors import ModelError
 from edge_mnv2.tflite.schema import Record
 
 PADDING_SAME, PADDING_VALID = 0, 1
+
+PIXELS = "edge-mnv2.pixels"
+"""The metadata entry of a model of ours that says `mean std` of its input, in pixel units, as text."""
 ACTIVATION_NONE, ACTIVATION_RELU, ACTIVATION_RELU_N1_TO_1, ACTIVATION_RELU6 = 0, 1, 2, 3
 
 _FIXED_SIZE = {

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from edge_mnv2.builder.backbone import cut
 from edge_mnv2.builder.calibration import activation_ranges
-from edge_mnv2.builder.inference import operations
-from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
+from edge_mnv2.builder.inference import Normalization, operations
+from edge_mnv2.builder.onnx_model import onnx_model
+from edge_mnv2.builder.tflite_model import direct_pixels, float_model, integer_model, numbers
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head
+from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import graph
 from edge_mnv2.tflite.edgetpu_limits import verdict
@@ -51,3 +56,38 @@ def test_probabilities() -> None:
     _, z = answers(Head())
     _, shares = answers(Head(softmax=True))
     np.testing.assert_allclose(shares, reference.softmax(z), atol=1.01 / 256)
+
+
+# Of MNIST, of CIFAR, very dark, very light, and the two that most are trained with.
+NORMALIZATIONS = [(0.1307, 0.3081), (0.49, 0.26), (0.02, 0.05), (0.9, 0.1), (0.2, 0.2), (0.456, 0.225), (0.5, 0.5)]
+
+
+@pytest.mark.parametrize(("mean", "std"), NORMALIZATIONS)
+@pytest.mark.parametrize("form", ["float32", "uint8", "int8", "taught", "onnx"])
+def test_pixels_go_into_a_built_model_as_it_was_trained(mean: float, std: float, form: str, tmp_path: Path) -> None:
+    pictures = Normalization((mean, mean * 0.9, mean * 1.05), (std, std * 0.9, std * 1.1))
+    network = mobilenet_v2(0.1, 32, 3)
+    steps = operations(network, seeded.tensors(network.state_dict_shapes()))
+    real = float_model(network, steps, pictures)
+    integers = numbers(network, steps, activation_ranges(real, steps, [seeded.picture(32, 1)]), pictures)
+    path = tmp_path / ("m.onnx" if form == "onnx" else "m.tflite")
+    if form == "onnx":
+        pytest.importorskip("onnxruntime", reason="no onnxruntime wheel for this system")
+        said = direct_pixels(integers[0]) or ()
+        properties = dict(zip(("mean", "std"), map(str, said)))
+        path.write_bytes(onnx_model(network, steps, integers, properties, pictures))
+    elif form == "float32":
+        path.write_bytes(real)
+    else:
+        path.write_bytes(integer_model(network, steps, integers, input_dtype="int8" if form == "int8" else "uint8"))
+    if form == "taught":
+        backbone = cut(graph.read(path.read_bytes())).graph
+        path.write_bytes(graph.write(backbone))
+    with Classifier.open(path) as classifier:
+        image = classifier.io.input
+        if form == "float32":
+            assert (image.mean, image.std) == ((127.5,) * 3, (127.5,) * 3)
+        else:
+            written = image.writer(classifier.input)(pixels := seeded.picture(32, 2)).astype(int).reshape(pixels.shape)
+            np.testing.assert_array_equal(written + (128 if form == "int8" else 0), pixels)
+        assert classifier.notes == []

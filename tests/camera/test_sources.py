@@ -247,9 +247,9 @@ def test_a_folder_goes_on_where_the_region_misses_a_picture(tmp_path: Path) -> N
             names.append(frame.name)
     assert names == ["1.png", "3.png"]
     assert source.errors == [f"{tmp_path / '2.png'}: region 30,10,20,20 lies outside the 20x20 picture"]
-    with open_source(str(tmp_path), CameraSettings(roi="90,90,20,20")) as source:
-        with pytest.raises(UsageError, match="lies outside"):
-            source.read()
+    everywhere = open_source(str(tmp_path), CameraSettings(roi="90,90,20,20"))
+    with everywhere, pytest.raises(UsageError, match="lies outside"):
+        everywhere.read()
 
 
 def test_folders_without_pictures(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from edge_mnv2.runtime import onnx_runtime
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.model_io import ModelSpec
+from edge_mnv2.tflite.wire_formats import OnnxFile
 from tests.builder.conftest import imagenet_weights
 from tests.runtime import brought
 from tests.runtime.brought import COLOUR, GAIN
@@ -83,6 +84,58 @@ def test_the_classifier_names_colours(output: str, batch: Any, tmp_path: Path) -
         assert classifier.top(bgr.scores)[0].label == "red" and bgr.engine == "cpu"
         assert classifier.interpreter.runtime.startswith("onnxruntime ")
         assert classifier.interpreter.delegate == "none"
+
+
+@pytest.mark.parametrize("said", ["nobody", "properties", "option"])
+@pytest.mark.parametrize("way", ["DequantizeLinear", "Cast"])
+def test_integers_that_the_graph_scales_itself(way: str, said: str, tmp_path: Path, run: Any) -> None:
+    # mean and std describe what happens inside: pixels must not be scaled by them twice.
+    file = OnnxFile()
+    turned = file.node("Transpose", ["image"], perm=[0, 3, 1, 2])
+    if way == "Cast":
+        numbers = file.node("Sub", [file.node("Cast", [turned], to=1), file.number(127.0)])
+        real = file.node("Mul", [numbers, file.number(1 / 127.5)])
+    else:
+        zero = file.constant(np.array(127, np.uint8))
+        real = file.node("DequantizeLinear", [turned, file.number(1 / 127.5), zero])
+    means = file.node("Flatten", [file.node("GlobalAveragePool", [real])])
+    file.node("Softmax", [file.node("Mul", [means, file.number(4.0)])], "scores", axis=1)
+    properties = {"mean": "127.0", "std": "127.5"} if said == "properties" else {}
+    path = tmp_path / "m.onnx"
+    path.write_bytes(
+        file.serialize({"image": ("uint8", (1, 8, 8, 3))}, {"scores": ("float32", (1, 3))}, properties=properties)
+    )
+    Image.new("RGB", (20, 20), (200, 90, 30)).save(tmp_path / "p.png")
+    options = ["--mean", "127", "--std", "127.5"] if said == "option" else []
+    code, out, err = run("classify", tmp_path / "p.png", "--model", path, "--json", *options)
+    assert code == 0, err
+    powers = np.exp(4 * (np.array([200, 90, 30]) - 127) / 127.5)
+    scores = {one["index"]: one["score"] for one in json.loads(out)["results"][0]["top"]}
+    np.testing.assert_allclose([scores[row] for row in range(3)], powers / powers.sum(), atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["logits", "scores", "value"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_refused(kind: str, number: float, tmp_path: Path, run: Any) -> None:
+    file = OnnxFile()
+    means = file.node("GlobalAveragePool", [file.node("Transpose", ["image"], perm=[0, 3, 1, 2])])
+    broken = file.node("Add", [file.node("Flatten", [means]), file.number(number)])
+    file.node("Sigmoid" if kind == "scores" and np.isnan(number) else "Identity", [broken], "answer")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(file.serialize({"image": ("float32", (1, 8, 8, 3))}, {"answer": ("float32", (1, 3))}))
+    Image.new("RGB", (20, 20), (200, 90, 30)).save(tmp_path / "p.png")
+    options = [
+        "--model",
+        path,
+        "--input-range",
+        "0,1",
+        "--json",
+        *(["--task", "regression"] if kind == "value" else []),
+    ]
+    for command in (("classify", tmp_path / "p.png"), ("run", "--source", tmp_path / "p.png")):
+        code, out, err = run(*command, *options)
+        assert code == 3 and err.count("answers with NaN or infinity") == 1 and "Warning" not in err, err
+        assert "NaN" not in out
 
 
 def test_float_pictures(tmp_path: Path) -> None:
