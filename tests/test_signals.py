@@ -7,12 +7,16 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.zoo.server import team_registry
 
 START = "import sys, edge_mnv2.__main__ as m; print('ready', file=sys.stderr, flush=True); m.main()"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,7 +56,8 @@ def _ended_by(command: str, number: int, delay: float, model: Path, data: Path, 
     out, err = process.communicate(timeout=60)
     what = f"{command} {signal.Signals(number).name} {delay:.2f} s: {process.returncode}\n{out[-300:]}\n{err[-1500:]}"
     assert "Traceback" not in err and "Exception ignored" not in err, what
-    assert isinstance(json.loads(out), dict), what
+    document = json.loads(out)
+    assert isinstance(document, dict), what
     assert process.returncode == 0 if command == "run" else process.returncode in (130, 0, 4, 7, 8), what
     for path in (*folder.rglob("*"), *Path(os.environ["HOME"]).rglob("*.tflite")):
         assert path.is_dir() or not path.name.endswith(".part") or "cache" in path.parts, what
@@ -91,6 +96,57 @@ def test_a_signal_while_the_command_line_is_imported(module: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-1500:]
     assert json.loads(done.stdout)["ended"] == "signal"
+
+
+def _what_is_done(command: str, data: Path, folder: Path) -> list[str]:
+    """A command whose second input fails, which stderr says, and whose others take long."""
+    (folder / "bad.jpg").write_bytes(b"this is no picture")
+    cat = str(data / "images/cat.bmp")
+    if command == "classify":
+        return [cat, str(folder / "bad.jpg"), *[cat] * 300]
+    if command == "evaluate":
+        rows = [f"{file},285\n" for file in (cat, folder / "bad.jpg", *[cat] * 300)]
+        (folder / "labels.csv").write_text("".join(["file,class_index\n", *rows]))
+        return [str(folder)]
+    silent = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=lambda: silent.accept()[0].recv(1 << 20), daemon=True).start()
+    team_registry(folder, b"never sent", f"http://127.0.0.1:{silent.getsockname()[1]}/slow.tflite", "slow")
+    return ["mobilenet_v1_0.25_128_quant", "no-such-model", "slow"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "number"), list(zip(("classify", "evaluate", "pull"), SIGNALS)))
+def test_what_is_done_is_in_the_document(command: str, number: int, data: Path, tmp_path: Path) -> None:
+    words = _what_is_done(command, data, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_mnv2", command, "--json", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "EDGE_MNV2_MIRROR": str(data / "models"),
+            "EDGE_MNV2_REGISTRY": str(tmp_path / "registry.yaml") if command == "pull" else "",
+            "EDGE_MNV2_SIMULATE_INFERENCE_MS": "100",
+        },
+    )
+    assert process.stderr is not None
+    said = ""
+    while "error: " not in said:
+        said += process.stderr.readline()
+    time.sleep(0.3)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    document = json.loads(out)
+    assert (document["ended"], document["error"]) == ("signal", "interrupted")
+    if command == "evaluate":
+        assert 1 <= document["images"] < 300 and document["top1"] == 1 and len(document["failed"]) == 1
+    else:
+        done = document["results"]
+        assert done[0].get("file" if command == "classify" else "name") == words[0] and "error" not in done[0]
+        assert "error" in done[1] and len(done) < 300
 
 
 @pytest.mark.soak

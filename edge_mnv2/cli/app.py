@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
-import json
 import logging
 import os
 import re
@@ -112,6 +111,7 @@ def _others_at_work() -> bool:
 def main() -> None:
     """The command line, called in this process."""
     signals.from_now_on()
+    command.filling({})
     try:
         _main()
     except KeyboardInterrupt:
@@ -121,19 +121,18 @@ def main() -> None:
 
 
 def interrupted() -> NoReturn:
-    """A signal has ended a command before it could say so itself: what it was asked for is said all the same."""
+    """A signal has ended a command before it could say so itself: what is done is said all the same."""
     signals.ignore()
     words = sys.argv[1:]
     name = next((word for word in words if word in COMMANDS), "")
     if "--json" in words and not getattr(sys.stdout, "written", False):
-        print(json.dumps(_empty_document(name), indent=2), flush=True)
+        document = _empty_summary() if name == "run" else {**command.unfinished, "error": "interrupted"}
+        print(terminal.json_text({**document, "ended": "signal"}), flush=True)
     raise SystemExit(0 if name == "run" else 130)
 
 
-def _empty_document(name: str) -> dict[str, Any]:
-    """The document of a command that has not got to its first result."""
-    if name != "run":
-        return {"ended": "signal", "error": "interrupted"}
+def _empty_summary() -> dict[str, Any]:
+    """Of a run that has not got to its first frame."""
     from edge_mnv2.app.run import RunRequest, Session
     from edge_mnv2.settings.profile import resolve
 

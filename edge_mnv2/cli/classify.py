@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import typer
 
-from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, MODEL, argument, settings
 from edge_mnv2.cli.terminal import json_text
 from edge_mnv2.errors import PARTIAL, SourceError
@@ -29,11 +29,13 @@ def classify(
     """Classify still pictures."""
     from edge_mnv2.runtime.opening import open_classifiers
 
+    rows: list[dict[str, Any]] = []
+    document = filling({"model": None, "results": rows})
     opened = open_classifiers(resolved, workers=1)
+    document["model"] = opened.model
     for sentence in opened.notes:
         typer.echo(sentence, err=True)
     gc.enable()
-    rows: list[dict[str, Any]] = []
     failed = 0
     with opened:
         classifier = opened.classifiers[0]
@@ -53,7 +55,7 @@ def classify(
                     figure = f"{one.score:.1%}" if one.unit is None else one.figure
                     typer.echo(f"  {figure:>6}  {one.label}")
     if as_json:
-        typer.echo(json_text({"model": opened.model, "results": rows}))
+        typer.echo(json_text(document))
     if failed:
         raise typer.Exit(SourceError.exit_code if failed == len(rows) else PARTIAL)
 

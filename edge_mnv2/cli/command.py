@@ -26,6 +26,15 @@ _PANELS = ("Arguments", "Options", "Camera", "Model", "Decisions", "Outputs", "P
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 debug = False
 """Whether tracebacks are wanted."""
+unfinished: dict[str, Any] = {}
+"""The document of `--json` as far as a command has got; it is what a signal leaves."""
+
+
+def filling(document: dict[str, Any]) -> dict[str, Any]:
+    """`document`, which the command is going to fill and to print."""
+    global unfinished
+    unfinished = document
+    return document
 
 
 class Command(TyperCommand):

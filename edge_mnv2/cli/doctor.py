@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
-from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON
 from edge_mnv2.cli.terminal import json_text, print_row
 
@@ -16,9 +18,10 @@ def doctor(as_json: bool = JSON) -> None:
     from edge_mnv2.doctor.checks import run_checks
 
     failed = None
-    rows = []
+    rows: list[dict[str, Any]] = []
+    document = filling({"ok": None, "checks": rows})
     for check in run_checks():
-        rows.append(check)
+        rows.append(check.as_dict())
         if check.status == "fail" and failed is None:
             failed = check
         if not as_json:
@@ -26,7 +29,7 @@ def doctor(as_json: bool = JSON) -> None:
             if check.fix:
                 print_row(f"{'':20}-> ", check.fix)
     if as_json:
-        typer.echo(json_text({"ok": failed is None, "checks": [check.as_dict() for check in rows]}))
+        typer.echo(json_text({**document, "ok": failed is None}))
     if failed is not None:
         raise typer.Exit(failed.code or 1)
 

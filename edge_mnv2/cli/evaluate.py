@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import typer
 
-from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, MODEL, argument, option, settings
 from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import PARTIAL, SourceError
@@ -39,7 +39,7 @@ def evaluate(
     Without --delegate it is the CPU that is measured, whatever the profile says; --delegate is for --model only.
     """
     from edge_mnv2.board.cpus import resolve_threads
-    from edge_mnv2.evaluate.evaluation_run import EvaluationRequest, run
+    from edge_mnv2.evaluate.evaluation_run import EvaluationRequest, Interrupted, run
     from edge_mnv2.runtime.opening import chosen_resize
 
     accelerator = None
@@ -61,7 +61,15 @@ def evaluate(
         csv=csv,
         html=report or html,
     )
-    result = run(request, note=_note, progress=_progress)
+    try:
+        result = run(request, note=_note, progress=_progress)
+    except Interrupted as stopped:
+        document = filling(stopped.report.document)
+        done, whole = document["images"] + len(document["failed"]), len(stopped.report.evaluation.dataset.examples)
+        _note(f"stopped after {done} of {whole} pictures: no file was written")
+        if document["images"] and not as_json:
+            typer.echo(_text(document, stopped.report.unit))
+        raise
     document = result.document
     typer.echo(json_text(document) if as_json else _text(document, result.unit))
     if document["failed"]:

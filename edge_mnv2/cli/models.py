@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import typer
 
-from edge_mnv2.cli.command import Command, Commands
+from edge_mnv2.cli.command import Command, Commands, filling
 from edge_mnv2.cli.options import JSON, argument
 from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import ModelError, UsageError
@@ -49,13 +49,14 @@ def verify(
 
     known = registry.load()
     rows: list[dict[str, Any]] = []
+    document = filling({"ok": None, "models": rows})
     for entry in [known.get(name) for name in names] if names else known:
         files = inventory.verify(entry)
         if names and not files:
             raise ModelError(f"{entry.name} is not on this device", hint=f"edge-mnv2 pull {entry.name}")
         rows += files
     if as_json:
-        typer.echo(json_text({"ok": all(row["problem"] is None for row in rows), "models": rows}))
+        typer.echo(json_text({**document, "ok": all(row["problem"] is None for row in rows)}))
     else:
         for row in rows:
             typer.echo(f"{'ok' if row['problem'] is None else 'DAMAGED'}\t{row['name']}\t{row['path']}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, argument, changed, flag, option
 from edge_mnv2.cli.terminal import json_text
 from edge_mnv2.errors import PARTIAL, DownloadError, EdgeMnv2Error, UsageError
@@ -39,6 +39,8 @@ def pull(
     from edge_mnv2.zoo.pull import pull_all
     from edge_mnv2.zoo.web import Limits
 
+    results: list[dict[str, Any]] = []
+    document = filling({"results": results})
     if ca is not None:
         # Registry, models and what builds them: everything that this process downloads.
         os.environ[variable("ca")] = ca
@@ -47,7 +49,6 @@ def pull(
     known = registry.load(refresh=True)
     wanted = list(dict.fromkeys([*(entry.name for entry in known.downloadable_models() if everything), *(names or [])]))
     limits = Limits.of(silence_s=timeout, retries=retries)
-    results: list[dict[str, Any]] = []
     errors: list[EdgeMnv2Error] = []
     for name, outcome in pull_all(known, wanted, limits, _build):
         if isinstance(outcome, EdgeMnv2Error):
@@ -60,7 +61,7 @@ def pull(
         if not as_json:
             typer.echo(f"{outcome.name}\t{outcome.path}")
     if as_json:
-        typer.echo(json_text({"results": results}))
+        typer.echo(json_text(document))
     elif errors and len(wanted) == 1:
         raise errors[0]
     if errors:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 import typer
 
-from edge_mnv2.cli.command import Command
+from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, option, outputs, settings, with_origin
 from edge_mnv2.cli.run import CAMERA
 from edge_mnv2.cli.terminal import Line, aligned, json_text, typed_line
@@ -109,6 +109,7 @@ def teach(
     if said:
         _say(said)
     folder = folder or (collected[0] if collected else Path("taught"))
+    filling({"model": None, "folder": str(folder)})
     request = LessonRequest(
         folder,
         out,

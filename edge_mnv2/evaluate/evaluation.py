@@ -118,6 +118,14 @@ class Evaluation:
         return self.subjects[1] if len(self.subjects) > 1 else None
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal came in the middle of a pass; `evaluation` is what was done until then."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        super().__init__()
+        self.evaluation = evaluation
+
+
 def check_comparable(first: Subject, second: Subject) -> None:
     """Raises UsageError where answers of both models cannot be compared."""
     kinds = {True: "classes", False: "measured values"}
@@ -147,7 +155,7 @@ def evaluate(
 ) -> Evaluation:
     """Every subject answers every picture of `dataset`. `workers` threads decode ahead.
 
-    `on_outcome` is called once an example, in order. Raises ModelError where a model fails.
+    `on_outcome` is called once an example, in order. Raises ModelError where a model fails, and Stopped.
     """
     evaluation = Evaluation(dataset, list(subjects))
     for subject in subjects:
@@ -155,17 +163,24 @@ def evaluate(
     fits = sorted({subject.fit for subject in subjects})
     pictures = fitted_pictures([example.path for example in dataset.examples], fits, workers)
     started = time.monotonic()
-    for example, picture in zip(dataset.examples, pictures):
-        if isinstance(picture, SourceError):
-            evaluation.failures.append((example.name, str(picture)))
-            outcome = Outcome(example, error=str(picture))
-        else:
-            images = [picture[subject.fit] for subject in subjects]
-            answers = tuple(subject.answer(image, example.truth) for subject, image in zip(subjects, images))
-            evaluation.examples.append(example)
-            outcome = Outcome(example, answers, tuple(subject.inference_ms[-1] for subject in subjects), images[0])
-        if on_outcome is not None:
-            on_outcome(outcome)
+    try:
+        for example, picture in zip(dataset.examples, pictures):
+            if isinstance(picture, SourceError):
+                evaluation.failures.append((example.name, str(picture)))
+                outcome = Outcome(example, error=str(picture))
+            else:
+                images = [picture[subject.fit] for subject in subjects]
+                answers = tuple(subject.answer(image, example.truth) for subject, image in zip(subjects, images))
+                evaluation.examples.append(example)
+                outcome = Outcome(example, answers, tuple(subject.inference_ms[-1] for subject in subjects), images[0])
+            if on_outcome is not None:
+                on_outcome(outcome)
+    except KeyboardInterrupt:
+        # A picture that not every subject has answered is none.
+        for subject in subjects:
+            del subject.answers[len(evaluation.examples) :], subject.inference_ms[len(evaluation.examples) :]
+        evaluation.duration_s = time.monotonic() - started
+        raise Stopped(evaluation) from None
     evaluation.duration_s = time.monotonic() - started
     return evaluation
 

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.datasets.labelled_pictures import Dataset, read_dataset
 from edge_mnv2.errors import UsageError
-from edge_mnv2.evaluate.evaluation import Evaluation, Outcome, Subject, check_comparable, evaluate
+from edge_mnv2.evaluate.evaluation import Evaluation, Outcome, Stopped, Subject, check_comparable, evaluate
 from edge_mnv2.evaluate.evaluation_document import Document, document
 from edge_mnv2.evaluate.evaluation_page import Mistakes, page
 from edge_mnv2.evaluate.metrics import Answer
@@ -57,6 +57,14 @@ class EvaluationReport:
     unit: str
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal came; `report` is of the pictures that were done until then."""
+
+    def __init__(self, report: EvaluationReport) -> None:
+        super().__init__()
+        self.report = report
+
+
 def run(
     request: EvaluationRequest,
     *,
@@ -67,6 +75,7 @@ def run(
 
     `note` takes sentences for the user; `progress` gives a context manager whose value is called once a picture. Raises
     UsageError, ModelError, SourceError; a picture that cannot be read is in the evaluation's `failures` instead.
+    Interrupted where a signal comes: no file is written then.
     """
     for target in (request.csv, request.html):
         if target is not None and not target.absolute().parent.is_dir():
@@ -88,7 +97,10 @@ def run(
                     watch(outcome)
                 advance(outcome)
 
-            evaluation = evaluate(dataset, subjects, workers=workers, on_outcome=on_outcome)
+            try:
+                evaluation = evaluate(dataset, subjects, workers=workers, on_outcome=on_outcome)
+            except Stopped as stopped:
+                raise Interrupted(EvaluationReport(stopped.evaluation, document(stopped.evaluation), unit)) from None
         result = document(evaluation)
         if request.html is not None and mistakes is not None:
             _write_page(request.html, result, evaluation, mistakes, unit)

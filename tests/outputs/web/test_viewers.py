@@ -16,6 +16,9 @@ import pytest
 from tests.outputs.web.conftest import Served, serving
 
 
+_RATE = 30
+
+
 class Crowd(threading.Thread):
     """`viewers` pictures open at once, of which `stalled` are never read."""
 
@@ -62,10 +65,16 @@ def fps(served: Served, seconds: float) -> float:
 @pytest.mark.slow
 def test_viewers_cost_the_frames_nothing_and_memory_stays() -> None:
     ratios, memory, received = [], [], []
-    with serving("mobilenet_v2_1.0_224_int8", "--source", "test", "--web", "0") as served:
+    with serving("mobilenet_v2_1.0_224_int8", "--source", f"test:640x480@{_RATE}", "--web", "0") as served:
+        give_up = time.monotonic() + 90
         # What else the machine does falls on one half of a round or the other: more rounds where three do not tell.
         while len(ratios) < 3 or (statistics.median(ratios) <= 0.95 and len(ratios) < 9):
             alone = fps(served, 1.5)
+            if alone < 0.97 * _RATE:
+                # Viewers then take from the frames what others leave of the processors, whatever the code does.
+                if time.monotonic() > give_up:
+                    pytest.skip(f"this machine is too busy: {alone:.1f} of {_RATE} frames a second without viewers")
+                continue
             crowd = Crowd(served, 20, 5)
             crowd.start()
             time.sleep(0.5)
