@@ -1,4 +1,4 @@
-"""The page behind a proxy: nginx as contrib/ has it, with a path and TLS or without, in a real browser.
+"""The page behind a proxy: nginx and Caddy as contrib/ has them, with a path and TLS or without, in a real browser.
 
 With `EDGE_MNV2_SCREENSHOTS=DIR` what the browser shows is kept there.
 """
@@ -27,7 +27,8 @@ from tests.outputs.web.browser import chromium, tab
 from tests.outputs.web.conftest import Served, serving
 from tests.outputs.web.test_page import _SHOWN, _moves, _pause_acts, _threshold_acts
 
-EXAMPLE = Path(__file__).parents[3] / "contrib/nginx/edge-mnv2.conf"
+CONTRIB = Path(__file__).parents[3] / "contrib"
+EXAMPLES = {"nginx": CONTRIB / "nginx/edge-mnv2.conf", "caddy": CONTRIB / "caddy/Caddyfile"}
 TOKEN = "open sesame"
 _SHOTS = os.environ.get("EDGE_MNV2_SCREENSHOTS")
 
@@ -38,33 +39,20 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def proxied(served: Served, folder: Path, *, path: str, tls: bool) -> Iterator[str]:
-    """The example with its places moved; the address of the page behind it."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+def proxied(proxy: str, served: Served, folder: Path, *, path: str, tls: bool) -> Iterator[str]:
+    """The example of `proxy` with its places moved; the address of the page behind it."""
+    program = shutil.which(proxy) or shutil.which(proxy, path="/usr/sbin:/usr/local/sbin")
     if program is None:
-        pytest.skip("no nginx here (apt-get install nginx)")
+        pytest.skip(f"no {proxy} here (apt-get install {proxy})")
     port = _free_port()
-    text = EXAMPLE.read_text()
-    text = text.replace("location /cam/", f"location {path}").replace("127.0.0.1:8080", f"127.0.0.1:{served.port}")
     if tls:
         cert = trustme.CA().issue_cert("localhost")
         cert.private_key_pem.write_to_path(folder / "key.pem")
         (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
-        text = re.sub(r"ssl_certificate /\S+;", f"ssl_certificate {folder}/cert.pem;", text)
-        text = re.sub(r"ssl_certificate_key /\S+;", f"ssl_certificate_key {folder}/key.pem;", text)
-        text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
-    else:
-        text = re.sub(r"ssl_certificate\S* \S+;", "", text).replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
-    places = "".join(
-        f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"pid {folder}/pid; error_log {folder}/error.log; events {{}}\nhttp {{ access_log off; {places}\n{text}}}\n"
-    )
-    process = subprocess.Popen(
-        [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off; user root;"],
-        stderr=subprocess.DEVNULL,
-    )
+    text = EXAMPLES[proxy].read_text().replace("127.0.0.1:8080", f"127.0.0.1:{served.port}")
+    command = (_nginx if proxy == "nginx" else _caddy)(text, folder, port, path, tls)
+    with (folder / "error.log").open("a") as log:
+        process = subprocess.Popen([program, *command], stderr=log, env={**os.environ, "HOME": str(folder)})
     try:
         deadline = time.monotonic() + 10
         while True:
@@ -78,9 +66,46 @@ def proxied(served: Served, folder: Path, *, path: str, tls: bool) -> Iterator[s
         process.wait(10)
 
 
+def _nginx(text: str, folder: Path, port: int, path: str, tls: bool) -> list[str]:
+    text = text.replace("location /cam/", f"location {path}")
+    if tls:
+        text = re.sub(r"ssl_certificate /\S+;", f"ssl_certificate {folder}/cert.pem;", text)
+        text = re.sub(r"ssl_certificate_key /\S+;", f"ssl_certificate_key {folder}/key.pem;", text)
+        text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+    else:
+        text = re.sub(r"ssl_certificate\S* \S+;", "", text).replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
+    places = "".join(
+        f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"pid {folder}/pid; error_log {folder}/error.log; events {{}}\nhttp {{ access_log off; {places}\n{text}}}\n"
+    )
+    return ["-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off; user root;"]
+
+
+def _caddy(text: str, folder: Path, port: int, path: str, tls: bool) -> list[str]:
+    if path == "/":
+        # As the example's comment says.
+        (line,) = re.findall(r"Without a path: `(.*)`", text)
+        text = f"cam.example.com {{\n\t{line}\n}}\n"
+    site = f"{'https' if tls else 'http'}://localhost:{port} {{"
+    if tls:
+        # By itself it would ask an authority on the internet.
+        site += f"\n\ttls {folder}/cert.pem {folder}/key.pem"
+    text = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + text.replace("cam.example.com {", site)
+    (folder / "Caddyfile").write_text(text)
+    return ["run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("path", "tls"), [("/cam/", True), ("/", True), ("/cam/", False), ("/", False)])
-def test_the_page_behind_nginx(path: str, tls: bool, stub: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("proxy", "path", "tls"),
+    [
+        *[("nginx", path, tls) for path in ("/cam/", "/") for tls in (True, False)],
+        *[("caddy", "/cam/", True), ("caddy", "/", False)],
+    ],
+)
+def test_the_page_behind_a_proxy(proxy: str, path: str, tls: bool, stub: Path, tmp_path: Path) -> None:
     """Login, style, picture, charts and controls."""
     chromium()
 
@@ -101,9 +126,8 @@ def test_the_page_behind_nginx(path: str, tls: bool, stub: Path, tmp_path: Path)
             await _threshold_acts(page)
             await _pause_acts(page)
             if _SHOTS:
-                await page.screenshot(
-                    Path(_SHOTS) / f"proxy{'-path' if path != '/' else ''}{'-tls' if tls else ''}.png"
-                )
+                kind = f"{proxy}{'-path' if path != '/' else ''}{'-tls' if tls else ''}"
+                await page.screenshot(Path(_SHOTS) / f"{kind}.png")
             assert [one for one in page.complaints if "401" not in one] == []
             assert {one.split("?")[0].startswith(url) for one in page.requests} == {True}
             cookies = (await page.call("Network.getCookies"))["cookies"]
@@ -114,7 +138,7 @@ def test_the_page_behind_nginx(path: str, tls: bool, stub: Path, tmp_path: Path)
             *[stub, "--source", "test:640x360@30", "--web", "0", "--web-token", TOKEN, "--top-k", "3"],
             *["--web-behind", "127.0.0.1"],
         ) as served,
-        proxied(served, tmp_path, path=path, tls=tls) as url,
+        proxied(proxy, served, tmp_path, path=path, tls=tls) as url,
     ):
         asyncio.run(visit(url))
 
@@ -173,5 +197,5 @@ def test_wrong_tokens_are_each_visitor_s_own(stub: Path) -> None:
 
 
 def test_the_example_names_the_options() -> None:
-    for example in (EXAMPLE, EXAMPLE.parents[1] / "caddy/Caddyfile"):
+    for example in EXAMPLES.values():
         assert "--web-token TOKEN --web-behind 127.0.0.1" in example.read_text()
