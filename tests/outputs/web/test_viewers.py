@@ -15,7 +15,6 @@ import pytest
 
 from tests.outputs.web.conftest import Served, serving
 
-
 _RATE = 30
 
 
