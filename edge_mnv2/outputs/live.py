@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _EVENTS = 20
 
 STALLED_S = 10.0
-"""Seconds without a result after which a run that is not paused counts as stalled."""
+"""Seconds without a result after which a run that is not paused counts as stalled; more where its source is that slow."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Live:
         if source not in (None, "ok"):
             return str(source)
         since = self.began if latest is None else latest.finished_at / 1e9
-        if time.monotonic() - since > STALLED_S:
+        if time.monotonic() - since > loop.statistics.patience_s(STALLED_S):
             return "stalled"
         return "starting" if latest is None else "ok"
 

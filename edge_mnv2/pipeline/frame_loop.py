@@ -20,8 +20,8 @@ from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import Classified, Prediction
 
 _POLL_S = 0.1
-_FORGET_NS = 5_000_000_000
-"""Without a result for so long, nothing counts as present."""
+_FORGET_S = 5.0
+"""Without a result for so long, nothing counts as present; for longer where the source is that slow."""
 
 
 class ResultSink(Protocol):
@@ -70,6 +70,8 @@ class FrameLoop:
         inline: bool = False,
     ) -> None:
         self.statistics = statistics or Statistics()
+        if source.granted is not None and source.granted.fps:
+            self.statistics.pause_ns = int(1e9 / source.granted.fps)
         self.controls = controls or Controls(threshold, smooth)
         self._classifiers = list(classifiers)
         self._sinks = list(sinks)
@@ -256,7 +258,7 @@ class FrameLoop:
         now = time.monotonic_ns()
         if self._idle_since is None or self.controls.paused:
             self._idle_since = now
-        elif now - self._idle_since > _FORGET_NS:
+        elif now - self._idle_since > self.statistics.patience_s(_FORGET_S) * 1e9:
             self._all_gone()
             self._smoother.reset()
 

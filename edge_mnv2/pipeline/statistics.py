@@ -12,6 +12,7 @@ from edge_mnv2.pipeline.percentiles import Percentiles
 from edge_mnv2.runtime.classifier import Classified
 
 _SECOND = 1_000_000_000
+_LONGEST_S = 300.0
 
 
 def resident_mb() -> Optional[float]:
@@ -32,6 +33,7 @@ class Statistics:
         self.gated = 0
         self.first_captured_at: Optional[int] = None
         self.last_finished_at: Optional[int] = None
+        self.pause_ns = 0
         self.capture = Percentiles()
         self.preprocess = Percentiles()
         self.inference = Percentiles()
@@ -46,6 +48,8 @@ class Statistics:
         if self.first_captured_at is None:
             self.first_captured_at = captured_at
         self.frames += 1
+        if self.last_finished_at is not None:
+            self.pause_ns = finished_at - self.last_finished_at
         self.last_finished_at = finished_at
         self.latency.add(max(0, finished_at - captured_at))
         if classified is None:
@@ -71,6 +75,10 @@ class Statistics:
         # `add` leaves the second before the newest result: the loop, which asks for that, need not count again.
         results = len(self._recent) if now == self.last_finished_at else self._in_last_second(now)[0]
         return results * _SECOND / span
+
+    def patience_s(self, least: float) -> float:
+        """For how long no result means no trouble: `least` seconds, or three times the last pause of a slow source."""
+        return max(least, min(3 * self.pause_ns / 1e9, _LONGEST_S))
 
     def recent_inference_ms(self) -> tuple[Optional[float], Optional[float]]:
         """(median, 95th percentile) of the last second's inference times, in milliseconds."""

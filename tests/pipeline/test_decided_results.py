@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import cv2
 import numpy as np
 import pytest
 
+from edge_mnv2.camera.frame import Granted
+from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.runtime.classifier import Classifier
@@ -57,7 +59,7 @@ def test_events_and_what_is_present_come_with_the_results(model: Classifier) -> 
 
 
 def test_what_was_present_is_gone_when_no_frame_comes(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_mnv2.pipeline.frame_loop._FORGET_NS", 200_000_000)
+    monkeypatch.setattr("edge_mnv2.pipeline.frame_loop._FORGET_S", 0.2)
     source, told = pictures(Scripted(10**9, fps=0.001), "r"), Told()
     with source:
         loop = FrameLoop(source, [model], [told], decider=Decider(model.labels, results=1))
@@ -70,6 +72,30 @@ def test_what_was_present_is_gone_when_no_frame_comes(model: Classifier, monkeyp
         loop.stop()
         thread.join(5)
     assert [event.kind for event in told.announced] == ["gone"]
+
+
+@pytest.mark.parametrize(("granted", "seen"), [(Granted(fps=4.0), (2,)), (None, (2, 3))])
+def test_a_source_may_be_slow_without_losing_what_is_present(
+    model: Classifier, monkeypatch: pytest.MonkeyPatch, granted: Optional[Granted], seen: tuple[int, ...]
+) -> None:
+    """A camera that is asked for a picture now and then, or a stream that sends one now and then."""
+    monkeypatch.setattr("edge_mnv2.pipeline.frame_loop._FORGET_S", 0.02)
+    monkeypatch.setattr("edge_mnv2.outputs.live.STALLED_S", 0.02)
+    source, told, live = pictures(Scripted(6, fps=4.0), "rrrrrr"), Told(), Live()
+    source.granted = granted
+    states = []
+    with source:
+        loop = FrameLoop(source, [model], [told], decider=Decider(model.labels, results=3))
+        live.attach(loop, Facts())
+        loop.add_sink(live)
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        while thread.is_alive():
+            states.append((len(told.results), live.state))
+            time.sleep(0.02)
+    events = [event.kind if event else None for result in told.results for event in (result.events or (None,))]
+    assert events.index("appeared") in seen and len(events) == 6 and events.count(None) == 5
+    assert {state for results, state in states if 1 < results < 6} == {"ok"}
 
 
 def test_allow_and_deny_hold_for_the_top_too(model: Classifier) -> None:
