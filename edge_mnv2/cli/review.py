@@ -25,18 +25,21 @@ def review(
     resolved: Settings = settings("runtime.model", "runtime.threads"),
 ) -> None:
     """Answer collected pictures on a page, of one board or several, and teach from the answers."""
-    from edge_mnv2.app.workbench import ModelWorkbench
+    from edge_mnv2.app.workbench import ModelWorkbench, taught_in_place_of
     from edge_mnv2.board.cpus import resolve_threads
     from edge_mnv2.datasets.collection import Collection, Collections
     from edge_mnv2.outputs.live import Live
     from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
     collections = [Collection(folder, create=False) for folder in folders]
+    model = resolved.runtime.model or DEFAULT_MODEL
     live = Live()
     live.workbench = bench = ModelWorkbench(
         collections[0] if len(collections) == 1 else Collections(collections),
-        resolved.runtime.model or DEFAULT_MODEL,
+        model,
         threads=resolve_threads(resolved.runtime.threads)[0],
+        # What the next run over this collection begins with.
+        in_use=taught_in_place_of(model, folders[0]),
     )
     (server,) = page.outputs[0].open(page, live)
     try:

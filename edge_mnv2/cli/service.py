@@ -123,10 +123,14 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
             raise UsageError("a service has no stdout", hint="leave --json out, and give --log a file")
         model = settings.runtime.model or DEFAULT_MODEL
         resolve_model(model)
-        if settings.output.gate and settings.output.gate_refresh_s * 2 > watchdog:
+        pauses = {"the profile's output.gate_refresh_s": settings.output.gate_refresh_s if settings.output.gate else 0.0}
+        if settings.camera.fps is not None:
+            pauses["the time between two pictures (--fps)"] = 1 / settings.camera.fps
+        longest = max(pauses, key=lambda name: pauses[name])
+        if pauses[longest] * 2 > watchdog:
             raise UsageError(
-                f"--watchdog {watchdog} is too short for inferences every {settings.output.gate_refresh_s:g} s",
-                hint="at least twice the profile's output.gate_refresh_s",
+                f"--watchdog {watchdog} is too short for inferences every {pauses[longest]:g} s",
+                hint=f"at least twice {longest}",
             )
         source = _source(request)
         texts = [str(call.value(each).value) for each in call.options]

@@ -100,6 +100,7 @@ class CollectSink:
         self.name = folder
         self._embed: Optional[Embed] = None
         self._open_embedder: Callable[[], Optional[Embed]] = lambda: None
+        self._opened_by: object = None
         self.model = ""
         self.collected = 0
         self._quota = quota
@@ -109,7 +110,7 @@ class CollectSink:
 
     def use(self, model: str, open_embedder: Callable[[], Optional[Embed]]) -> None:
         """From now on pictures are those of `model`. The embedder is opened when the first picture needs it."""
-        self.model, self._open_embedder, self._embed = model, open_embedder, None
+        self.model, self._open_embedder = model, open_embedder
 
     @property
     def counts(self) -> dict[str, int]:
@@ -126,12 +127,13 @@ class CollectSink:
         return True
 
     def write(self, result: Result) -> None:
-        if self._embed is None:
-            self._embed = self._open_embedder() or _no_embedding
+        # Another model may take over while this one's embedder is being opened.
+        if (opener := self._open_embedder) is not self._opened_by:
+            self._embed, self._opened_by = opener() or _no_embedding, opener
         began = time.monotonic()
         why, doubt = self._chosen.pop(result.frame.index)
         # Frames that waited in vain for this thread leave their reasons behind.
-        for index in [one for one in self._chosen if one < result.frame.index]:
+        for index in [one for one in list(self._chosen) if one < result.frame.index]:
             del self._chosen[index]
         self._keep(result, why, doubt)
         self.next_at = max(self.next_at, time.monotonic() + _COST * (time.monotonic() - began))

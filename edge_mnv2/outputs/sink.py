@@ -120,7 +120,11 @@ class Isolated:
         return dict(getattr(self._sink, "counts", {}))
 
     def write(self, result: Any) -> None:
-        if not self._wants(result):
+        try:
+            if not self._wants(result):
+                return
+        except (Exception, SystemExit, GeneratorExit) as error:
+            self._failed(_reason(error))
             return
         if not self.wants_pictures and not (self._event_pictures and result.events):
             result = replace(result, frame=replace(result.frame, pixels=_NO_PIXELS))

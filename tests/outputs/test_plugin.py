@@ -47,6 +47,17 @@ class Failing(Counting):
         raise ZeroDivisionError("conveyor jammed")
 
 
+class Choosy(Counting):
+    def wants(self, result):
+        if result.frame.index == 3:
+            raise SystemExit(3)
+        return result.frame.index != 4
+
+    def write(self, result):
+        assert result.frame.index not in (3, 4)
+        super().write(result)
+
+
 class Odd(Counting):
     """Its argument says what happens at the third result, or at the beginning."""
 
@@ -106,7 +117,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "entry_points.txt").write_text(
         "[edge_mnv2.sinks]\ncounting = conveyor_plugin:Counting\nnothing = conveyor_plugin:Nothing\n"
         "failing = conveyor_plugin:Failing\nodd = conveyor_plugin:Odd\nmissing = conveyor_plugin:NotThere\n"
-        "chatty = chatty_plugin:Chatty\n"
+        "chatty = chatty_plugin:Chatty\nchoosy = conveyor_plugin:Choosy\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "conveyor_plugin", raising=False)
@@ -120,6 +131,16 @@ def test_a_plug_in_gets_everything(run: Callable[..., Any], plugins: Path, stub:
     assert code == 0, err
     counted = json.loads(out.read_text())
     assert counted == {"results": 9, "events": 6, "labels": ["red", "green", "blue"]}
+
+
+def test_what_a_plug_in_raises_in_the_loop_does_not_end_the_run(
+    run: Callable[..., Any], plugins: Path, stub: Path
+) -> None:
+    options = ["--source", "test", "--max-frames", 9, "--json"]
+    code, out, err = run("run", "--model", stub, *options, "--sink", f"choosy={plugins / 'x'}")
+    summary = json.loads(out)
+    assert (code, summary["frames"], summary["ended"]) == (8, 9, "max_frames"), err
+    assert summary["write_errors"] >= 1 and err.count("cannot be written") == 1 and "Traceback" not in err
 
 
 @pytest.mark.slow

@@ -164,6 +164,7 @@ def test_variables_are_read_as_systemd_reads_them(tmp_path: Path) -> None:
         (["--source", "test", "--run-as", "nobody-of-that-name"], 2, ""),
         (["--source", "test", "--watchdog", "1"], 2, "watchdog"),
         (["--source", "test", "--gate", "--device", "slow.yaml"], 2, "too short"),
+        (["--source", "http://camera/snapshot.jpg", "--fps", "0.02"], 2, "too short for inferences every 50 s"),
     ],
 )
 def test_no_unit_is_written_for(

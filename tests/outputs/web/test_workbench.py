@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mnv2.app.workbench import ModelWorkbench
+from edge_mnv2.app.workbench import ModelWorkbench, remember_in_use
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.web.address import Address
@@ -378,3 +378,21 @@ def test_a_key_answers_what_its_button_says(tmp_path: Path) -> None:
         server.close()
     answers = {item.id: item.answer for item in collection.items()}
     assert answers == {ids[0]: Answer("first"), ids[1]: None, ids[2]: Answer("second")}
+
+
+def test_a_review_shows_the_model_that_the_next_run_begins_with(tmp_path: Path, stub: Path) -> None:
+    add(Collection(tmp_path), jpeg(1))
+    (tmp_path / "taught").mkdir()
+    (tmp_path / "taught" / "taught.tflite").write_bytes(stub.read_bytes())
+    remember_in_use(tmp_path, DEFAULT, taught=True)
+    command = [sys.executable, "-m", "edge_mnv2", "review", str(tmp_path), "--web", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        served = Served(process, process.stderr.readline().split()[-1], "")
+        assert ask(served, "/api/workbench", token=None)[1]["model"] == "taught.tflite"
+        tried = ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg", token=None)[1]
+        assert {one["label"] for one in tried["top"]} == {"0", "1", "2"}
+    finally:
+        process.kill()
+        process.communicate()
