@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _EVENTS = 20
 
 STALLED_S = 10.0
-"""Seconds without a result after which a run that is not paused counts as stalled; more where its source is that slow."""
+"""Seconds without a result after which a run that is not paused counts as stalled, more where its source is slow."""
 
 
 @dataclass(frozen=True)
