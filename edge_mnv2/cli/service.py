@@ -123,7 +123,8 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
             raise UsageError("a service has no stdout", hint="leave --json out, and give --log a file")
         model = settings.runtime.model or DEFAULT_MODEL
         resolve_model(model)
-        pauses = {"the profile's output.gate_refresh_s": settings.output.gate_refresh_s if settings.output.gate else 0.0}
+        output = settings.output
+        pauses = {"the profile's output.gate_refresh_s": output.gate_refresh_s if output.gate else 0.0}
         if settings.camera.fps is not None:
             pauses["the time between two pictures (--fps)"] = 1 / settings.camera.fps
         longest = max(pauses, key=lambda name: pauses[name])
