@@ -7,6 +7,7 @@ a status that stays in place) writes to `unfiltered(stream)`, names and labels t
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -100,15 +101,26 @@ def console() -> Console:
 
 @contextlib.contextmanager
 def in_place(display: Display) -> Iterator[Display]:
-    """Show rich's `display` (a progress, a live table); what is written to stderr meanwhile stands above it."""
+    """Show rich's `display` (a progress, a live table); what is written to stderr meanwhile, and what is logged there,
+    stands above it."""
+    before = sys.stderr
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is before
+    ]
     with display:
         above = sys.stderr
         # rich puts a stream of its own there, which passes escape sequences on.
         sys.stderr = for_people(above)
+        for handler in handlers:
+            handler.setStream(sys.stderr)
         try:
             yield display
         finally:
             sys.stderr = above
+            for handler in handlers:
+                handler.setStream(before)
 
 
 def for_people(stream: Any) -> Any:

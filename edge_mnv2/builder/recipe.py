@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
+
+import numpy as np
 
 from edge_mnv2 import paths
 from edge_mnv2.builder.calibration import (
@@ -39,15 +41,19 @@ IMAGENET_ENTRY = "torchvision-mobilenet_v2"
 RESOLUTION = 224
 
 Say = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+"""Called with what is done, and so many steps of so many; of 0 where nobody knows."""
 
 
-def build(request: BuildRequest, say: Say = lambda _: None) -> BuildReport:
+def build(request: BuildRequest, say: Say = lambda _: None, progress: Optional[Progress] = None) -> BuildReport:
     """Build, write and measure. Every file appears whole or not at all.
 
     Raises UsageError for what cannot go together or be written, ModelError for weights that do not fit, LabelsError,
     DownloadError where the ImageNet weights cannot be had.
     """
     request.check()
+    at = progress or (lambda _words, _done, _total: None)
+    at("weights", 0, 0)
     trained = trained_network(request, say)
     request, network, weights, pictures = trained.request, trained.network, trained.weights, trained.pictures
     steps, reference = trained.steps, trained.floats()
@@ -55,15 +61,18 @@ def build(request: BuildRequest, say: Say = lambda _: None) -> BuildReport:
         return trained.finish(reference)
     crops = None
     if request.calibration is not None:
+        at("pictures", 0, 0)
         crops = read_crops(request.calibration, network.input[0])
     if request.ranges is not None:
         ranges = read_ranges(request.ranges, network, weights)
     elif crops is not None:
         say(f"calibrating with {len(crops.images)} crops of {crops.pictures} pictures")
         regression = request.task == "regression"
-        ranges = rounded_ranges(activation_ranges(reference, trained.steps, crops.images, regression=regression))
+        images = _counted(crops.images, "calibrating", at)
+        ranges = rounded_ranges(activation_ranges(reference, trained.steps, images, regression=regression))
     else:
         ranges = shipped_ranges(network, weights)
+    at("integers", 0, 0)
     integers = numbers(network, steps, ranges, pictures)
     model = integer_model(
         network, trained.steps, integers, input_dtype=request.input_dtype, output_dtype=request.output_dtype
@@ -74,10 +83,17 @@ def build(request: BuildRequest, say: Say = lambda _: None) -> BuildReport:
         check_edgetpu(model)
     if crops is None:
         return trained.finish(model, integers)
+    at("comparing", 0, 0)
     whole = [image for image, is_whole in zip(crops.images, crops.whole) if is_whole]
     compared = compare(reference, model, steps, whole, task=network.head.task)
     document = ranges_document(network, weights, ranges, crops.pictures, len(crops.images))
     return trained.finish(model, integers, compared, crops, document)
+
+
+def _counted(images: Sequence[np.ndarray], words: str, at: Progress) -> Iterator[np.ndarray]:
+    for number, image in enumerate(images):
+        at(words, number, len(images))
+        yield image
 
 
 def trained_network(request: BuildRequest, say: Say) -> Trained:
@@ -168,7 +184,7 @@ def _network(request: BuildRequest, say: Say) -> tuple[Network, Weights]:
     if request.weights == IMAGENET:
         from edge_mnv2.zoo.pull import fetch
 
-        path = Path(fetch(IMAGENET_ENTRY))
+        path = Path(fetch(IMAGENET_ENTRY, "the trained weights, once"))
     else:
         path = Path(request.weights)
     weights = read_weights(path)

@@ -179,7 +179,7 @@ def make_demo(spec: Spec, settings: CameraSettings) -> ClipSource:
     """The demo clip, pulled once. Raises DownloadError."""
     from edge_mnv2.zoo.pull import fetch
 
-    return ClipSource(fetch("demo"), settings.geometry(), spec.text)
+    return ClipSource(fetch("demo", "the demo clip, once"), settings.geometry(), spec.text)
 
 
 @contextlib.contextmanager

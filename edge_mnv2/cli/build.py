@@ -10,7 +10,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, flag, option
-from edge_mnv2.cli.terminal import aligned, json_text
+from edge_mnv2.cli.terminal import aligned, bar, json_text
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import File, Number, Whole
 from edge_mnv2.settings.more_kinds import Numbers
@@ -83,7 +83,8 @@ def build(
         mean=mean,
         std=std,
     )
-    document = run_build(request, lambda line: log.info("%s", line)).as_dict()
+    with bar() as draw:
+        document = run_build(request, lambda line: log.info("%s", line), draw).as_dict()
     if as_json:
         typer.echo(json_text(document))
     else:

@@ -12,7 +12,7 @@ import typer
 
 from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, MODEL, argument, option, settings
-from edge_mnv2.cli.terminal import aligned, json_text
+from edge_mnv2.cli.terminal import aligned, fitted, json_text, note
 from edge_mnv2.errors import PARTIAL, SourceError
 from edge_mnv2.messages import console, in_place, visible
 from edge_mnv2.settings.kinds import File
@@ -48,7 +48,7 @@ def evaluate(
         accelerator = resolved.changed("preprocess.resize", "stretch")
     count, said = resolve_threads(resolved.runtime.threads)
     if said:
-        _note(said)
+        note(said)
     request = EvaluationRequest(
         folder,
         resolved.runtime.model,
@@ -62,11 +62,11 @@ def evaluate(
         html=report or html,
     )
     try:
-        result = run(request, note=_note, progress=_progress)
+        result = run(request, note=note, progress=_progress)
     except Interrupted as stopped:
         document = filling(stopped.report.document)
         done, whole = document["images"] + len(document["failed"]), len(stopped.report.evaluation.dataset.examples)
-        _note(f"stopped after {done} of {whole} pictures: no file was written")
+        note(f"stopped after {done} of {whole} pictures: no file was written")
         if document["images"] and not as_json:
             typer.echo(_text(document, stopped.report.unit))
         raise
@@ -76,15 +76,11 @@ def evaluate(
         raise typer.Exit(PARTIAL if document["images"] else SourceError.exit_code)
 
 
-def _note(sentence: str) -> None:
-    typer.echo(sentence, err=True)
-
-
 @contextlib.contextmanager
 def _progress(dataset: Dataset) -> Iterator[Callable[[Outcome], None]]:
     """A bar on a terminal; bad pictures are named in any case."""
     if not sys.stderr.isatty():
-        yield lambda outcome: _failed(outcome, _note)
+        yield lambda outcome: _failed(outcome, note)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -112,8 +108,10 @@ def _text(document: dict[str, Any], unit: str) -> str:
     models = [document, *([against] if against is not None else [])]
     threads = f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}"
     lines = [
-        f"{document['images']} pictures from {document['dataset']}, "
-        f"{document['runtime']}, {document['delegate']}, {threads}",
+        fitted(
+            f"{document['images']} pictures from {document['dataset']}, "
+            f"{document['runtime']}, {document['delegate']}, {threads}"
+        ),
         "",
     ]
     rows = [

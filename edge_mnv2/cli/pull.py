@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -59,7 +61,10 @@ def pull(
             continue
         results.append(outcome.row())
         if not as_json:
-            typer.echo(f"{outcome.name}\t{outcome.path}")
+            # On a terminal a path that does not fit beside the name stands below it.
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            row = f"{outcome.name}\t{outcome.path}"
+            typer.echo(row if width is None or len(row.expandtabs()) < width else row.replace("\t", "\n  "))
     if as_json:
         typer.echo(json_text(document))
     elif errors and len(wanted) == 1:

@@ -16,9 +16,8 @@ import typer
 from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, option, outputs, settings, with_origin
 from edge_mnv2.cli.run import CAMERA
-from edge_mnv2.cli.terminal import Line, aligned, json_text, typed_line
+from edge_mnv2.cli.terminal import Line, aligned, bar, json_text, note, typed_line
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
-from edge_mnv2.messages import console, in_place
 from edge_mnv2.settings.kinds import File, Number, Whole
 from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, Value
 
@@ -107,7 +106,7 @@ def teach(
 
     count, said = resolve_threads(resolved.runtime.threads)
     if said:
-        _say(said)
+        note(said)
     folder = folder or (collected[0] if collected else Path("taught"))
     filling({"model": None, "folder": str(folder)})
     request = LessonRequest(
@@ -176,12 +175,12 @@ def _learn(request: LessonRequest, report: Optional[Path], guide: Guide, as_json
 
     try:
         with _progress(guide) as progress:
-            outcome = run(request, _say, progress, report)
+            outcome = run(request, note, progress, report)
     except KeyboardInterrupt:
-        _say(f"stopped: no model was written, the pictures are in {request.folder}")
+        note(f"stopped: no model was written, the pictures are in {request.folder}")
         raise typer.Exit(_INTERRUPTED) from None
     for sentence in outcome.document["warnings"]:
-        _say(f"warning: {sentence}")
+        note(f"warning: {sentence}")
     if not as_json:
         typer.echo("\n".join([*_in_words(outcome), "", f"edge-mnv2 run --camera --model {outcome.written[-1]}"]))
     return outcome
@@ -273,38 +272,25 @@ def _take(request: LessonRequest, source: FrameSource, plan: Plan, guide: Guide,
             raise typer.Exit(_INTERRUPTED) from None
 
 
-def _say(sentence: str) -> None:
-    typer.echo(sentence, err=True)
-
-
 @contextlib.contextmanager
 def _progress(guide: Guide) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal; elsewhere a line every few seconds. `guide` is told too."""
-    if sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("looking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with in_place(Progress(*columns, console=console(), transient=True)) as bar:
-            task = bar.add_task("")
-
-            def on_bar(done: int, total: int) -> None:
-                guide.learn(done, total)
-                bar.update(task, completed=done, total=total)
-
-            yield on_bar
-        return
     began = said_at = time.monotonic()
 
     def advance(done: int, total: int) -> None:
         nonlocal said_at
         guide.learn(done, total)
+        if draw is not None:
+            draw("looking" if done < total else "learning", done, total)
+            return
         now = time.monotonic()
         if done and (now - said_at >= _SAY_EVERY_S or done == total):
             said_at = now
             left = (now - began) / done * (total - done)
-            _say(f"{done} of {total} pictures, {left:.0f} s left" if done < total else f"{done} pictures seen")
+            note(f"{done} of {total} pictures, {left:.0f} s left" if done < total else f"{done} pictures seen")
 
-    yield advance
+    with bar() as draw:
+        yield advance
 
 
 def _in_words(outcome: Outcome, *, on_page: bool = False) -> list[str]:

@@ -14,11 +14,11 @@ import select
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import IO, Any, Optional, cast
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Callable, Optional, cast
 
 from edge_mnv2.addresses import hide_known
-from edge_mnv2.messages import Filtered, for_people, one_line, unfiltered, visible
+from edge_mnv2.messages import Filtered, console, for_people, in_place, one_line, unfiltered, visible
 
 
 def prepare() -> None:
@@ -117,6 +117,11 @@ def broken(text: str, indent: int, room: Optional[int]) -> str:
     return filler.fill(text[indent:])
 
 
+def fitted(text: str) -> str:
+    """A line for stdout, broken between words on a terminal."""
+    return broken(text, 2, _columns(sys.stdout))
+
+
 def print_row(head: str, text: str, colour: str = "") -> None:
     """Print `text` beside `head`, broken on a terminal; `head` in a colour (an ANSI number) where they are wanted."""
     line = broken(f"{head}{text}", len(head), _columns(sys.stdout))
@@ -132,6 +137,29 @@ class Wrapped(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         room = _columns(sys.stderr)
         return "\n".join(broken(line, 2, room) for line in super().format(record).split("\n"))
+
+
+def note(text: str) -> None:
+    """A line on stderr; above a bar that is drawn there (click's own stream would write into it)."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Optional[Callable[[str, int, int], None]]]:
+    """What draws a bar on a terminal, given (what is done, steps done, steps in all; 0: unknown); None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with in_place(Progress(*columns, console=console(), transient=True)) as drawn:
+        task = drawn.add_task("", total=None, visible=False)
+
+        def draw(words: str, done: int, total: int) -> None:
+            drawn.update(task, description=words, completed=done, total=total or None, visible=True)
+
+        yield draw
 
 
 class Line:

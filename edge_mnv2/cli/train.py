@@ -11,7 +11,7 @@ import typer
 
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import CHOSEN, JSON, argument, flag, option
-from edge_mnv2.cli.terminal import aligned, json_text
+from edge_mnv2.cli.terminal import aligned, json_text, note
 from edge_mnv2.errors import PARTIAL
 from edge_mnv2.messages import unfiltered, visible
 from edge_mnv2.settings.kinds import File, Number, Whole
@@ -76,22 +76,18 @@ def train(
     require_torch()
     from edge_mnv2.train.training_run import train as run
 
-    document = run(request, say=_say, watcher=_Progress(), chosen=[name for name in values if name in chosen])
+    document = run(request, say=note, watcher=_Progress(), chosen=[name for name in values if name in chosen])
     typer.echo(json_text(document) if as_json else _text(document))
     if document["ended"] == "signal":
-        _say(f"stopped: edge-mnv2 train {folder} --out {out} --resume goes on from here")
+        note(f"stopped: edge-mnv2 train {folder} --out {out} --resume goes on from here")
         raise typer.Exit(_STOPPED)
-    _say(_next(document, folder))
+    note(_next(document, folder))
     if document["failed"]:
         raise typer.Exit(PARTIAL)
 
 
 def _count(number: Union[int, str]) -> Optional[int]:
     return None if isinstance(number, str) else number
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 class _Progress:
@@ -118,7 +114,7 @@ class _Progress:
             f"{title} {_shown(key, entry['validation'][key])}" for key, title in _MEASURES if key in entry["validation"]
         )
         best = ", the best so far" if entry["best"] else ""
-        _say(
+        note(
             f"{phase.name} epoch {entry['epoch']}/{phase.epochs}: loss {entry['train_loss']:.4f}, "
             f"validation {measures}{best} ({entry['seconds']:.1f} s, {_duration(seconds_left)} left)"
         )

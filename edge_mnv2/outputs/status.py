@@ -9,8 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Optional, Protocol, TextIO
 
 from edge_mnv2.messages import in_place, unfiltered, visible
@@ -142,7 +141,7 @@ class LiveStatus(NewestShown):
         try:
             console = Console(file=unfiltered(self._stream), highlight=False)
             live = Live(self._picture(), console=console, auto_refresh=False, transient=True, redirect_stdout=False)
-            with in_place(live), _log_lines_above(self._stream):
+            with in_place(live):
                 while not self._halt.wait(1 / _PER_S):
                     live.update(self._picture(), refresh=True)
         except (OSError, ValueError):
@@ -169,23 +168,6 @@ class LiveStatus(NewestShown):
             classes.add_row("", "", Text(UNRECOGNIZED, style="dim"))
         grid.add_row(classes)
         return grid
-
-
-@contextmanager
-def _log_lines_above(stream: TextIO) -> Iterator[None]:
-    """While the status is drawn, what is logged to `stream` goes through its console (rich has replaced sys.stderr)."""
-    handlers = [
-        handler
-        for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream is stream
-    ]
-    for handler in handlers:
-        handler.setStream(sys.stderr)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.setStream(stream)
 
 
 log = logging.getLogger(__name__)

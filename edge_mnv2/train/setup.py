@@ -102,7 +102,7 @@ def _weights(request: TrainRequest, say: Callable[[str], None]) -> Optional[Weig
     if chosen == IMAGENET:
         from edge_mnv2.zoo.pull import fetch
 
-        return trainable_weights(fetch(IMAGENET_ENTRY))
+        return trainable_weights(fetch(IMAGENET_ENTRY, "the trained weights to begin with, once"))
     return trainable_weights(Path(chosen))
 
 

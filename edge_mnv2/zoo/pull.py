@@ -23,7 +23,7 @@ from edge_mnv2.errors import DownloadError, EdgeMnv2Error
 from edge_mnv2.zoo import cache, registry
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.download import ProgressCallback, notes_path, transfer_bar
-from edge_mnv2.zoo.entry import Entry, FolderSource, PackageSource, PipSource, Source, UrlSource
+from edge_mnv2.zoo.entry import Entry, FolderSource, PackageSource, PipSource, Source, UrlSource, without_credentials
 from edge_mnv2.zoo.web import Limits, Unreachable
 
 log = logging.getLogger(__name__)
@@ -62,19 +62,22 @@ class Pulled:
         }
 
 
-def fetch(name: str, *, progress: Optional[ProgressCallback] = None, limits: Optional[Limits] = None) -> Path:
-    """The verified file called `name`, downloaded where it is not here yet.
+def fetch(
+    name: str, why: str = "", *, progress: Optional[ProgressCallback] = None, limits: Optional[Limits] = None
+) -> Path:
+    """The verified file called `name`, downloaded where it is not here yet; `why` is said beside its size and source.
 
     `progress(bytes so far, bytes in all)` is called often. Raises ModelError for an unknown name, DownloadError.
     """
     known = registry.load()
     if name not in known:
         known = registry.load(refresh=True)
-    return pull(known.get(name), progress=progress, limits=limits).path
+    return pull(known.get(name), why, progress=progress, limits=limits).path
 
 
 def pull(
     entry: Entry,
+    why: str = "",
     *,
     progress: Optional[ProgressCallback] = None,
     limits: Optional[Limits] = None,
@@ -100,7 +103,7 @@ def pull(
                 if pulled is None and entry.recipe and build is not None:
                     pulled = _built(entry, target, build)
                 elif pulled is None:
-                    pulled = _from_sources(entry, target, part, limits, progress)
+                    pulled = _from_sources(entry, why, target, part, limits, progress)
         except OSError as error:
             if isinstance(error, EdgeMnv2Error):
                 raise
@@ -158,12 +161,15 @@ def _pulled(entry: Entry, path: Path, source: str, cached: bool) -> Pulled:
 
 
 def _from_sources(
-    entry: Entry, target: Path, part: Path, limits: Limits, progress: Optional[ProgressCallback]
+    entry: Entry, why: str, target: Path, part: Path, limits: Limits, progress: Optional[ProgressCallback]
 ) -> Pulled:
     _sweep(target.parent)
     reasons, hints = [], []
     for source, attempt in _attempts(entry, part, limits, progress):
         _check_space(target.parent, entry, part)
+        if source != "mirror":
+            size, reason = decimal(entry.bytes or 0), f", {why}" if why else ""
+            log.info("fetching %s (%s%s) from %s", entry.name, size, reason, without_credentials(source))
         try:
             attempt()
             wrong = _difference(part, entry)
