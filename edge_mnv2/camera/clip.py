@@ -1,8 +1,8 @@
 """Video files through OpenCV's FFmpeg.
 
 Policy: frames carry their real time stamps (variable frame rates stay variable); a rotation tag is applied, so that a
-phone's video stands upright, and a mirrored one is not; a frame that cannot be decoded is counted and passed over; a
-clip that gives fewer frames than it promises is reported with both numbers.
+phone's video stands upright, and a mirrored one is not; a frame that cannot be decoded is counted and passed over
+(H.265: see `ConcealingCapture`); a clip that gives fewer frames than it promises is reported with both numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge_mnv2.camera import content
 from edge_mnv2.camera.content import Mp4Facts, empty_avi_frames, has_lost_packets, read_mp4, why_unreadable
 from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.live import CLOSE_S
-from edge_mnv2.camera.opencv import FrameBuffers, fourcc_text, import_cv2, positive
+from edge_mnv2.camera.opencv import ConcealingCapture, FrameBuffers, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.settings import CameraSettings, Geometry
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import SourceError
@@ -37,6 +37,9 @@ _TAIL_S = 1.0
 
 _MAX_DAMAGED = 250
 """After so many reads in a row without a picture it is the end: OpenCV does not tell an end from a damaged frame."""
+
+
+_HEVC = ("hevc", "hvc1", "hev1", "h265")
 
 
 class ClipSource(Source):
@@ -72,6 +75,7 @@ class ClipSource(Source):
         fps = positive(capture.get(cv2.CAP_PROP_FPS))
         # OpenCV 4.6 takes a transport stream's clock of 90 kHz for its frame rate.
         self._fps = fps if fps is not None and fps <= _MAX_FPS else None
+        self._step_ns = int(1e9 / (self._fps or 25.0))
         promised = positive(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._promised = None if promised is None else int(promised)
         # MP4 and AVI count their frames; for the others OpenCV multiplies duration and rate.
@@ -88,6 +92,7 @@ class ClipSource(Source):
             fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
             "ffmpeg",
         )
+        self._hevc = (self.granted.format or "").lower() in _HEVC
 
     def read(self) -> Optional[Frame]:
         with self._in_use:
@@ -95,19 +100,23 @@ class ClipSource(Source):
             if capture is None:
                 return None
             pixels = self._next_picture(capture)
+            if self._hevc and pixels is not None:
+                pixels = self._without_gap(pixels)
             if self._capture is None:  # closed meanwhile: neither an end nor damage
                 return None
             if pixels is None:
                 self._ended()
                 return None
             self._buffers.learn(pixels)
-            position = self._position_ns(capture)
+            position = self._position_ns()
         frame = self._frame(self._upright.turn(pixels), "bgr", time.monotonic_ns(), self._count, position)
         self._count += 1
         return frame
 
     def _next_picture(self, capture: Any) -> Optional[np.ndarray]:
         for failures in range(_MAX_DAMAGED):
+            if failures == 1 and (self._promised or 0) > self._count:
+                capture = self._concealing(capture)
             try:
                 ok, pixels = capture.read(self._buffers.take())
             except self._cv2.error:  # a damaged frame that changes its size, in OpenCV 4
@@ -119,18 +128,50 @@ class ClipSource(Source):
                 return pixels
         return None
 
+    def _without_gap(self, pixels: np.ndarray) -> Optional[np.ndarray]:
+        """`pixels`, or the picture before it where OpenCV has passed over damaged ones by itself."""
+        capture = self._capture
+        if (
+            capture is None
+            or self._count == 0
+            or self._stamp_ns() - self._first_ns - self._last_ns < 1.5 * self._step_ns
+        ):
+            return pixels
+        other = self._concealing(capture)
+        return pixels if other is capture else self._next_picture(other)
+
+    def _concealing(self, capture: Any) -> Any:
+        """A capture that goes on behind the last picture; the same one where it does already, or PyAV is missing."""
+        if not self._hevc or isinstance(capture, ConcealingCapture):
+            return capture
+        try:
+            other = ConcealingCapture(self.path, self._first_ns, self._last_ns if self._count else -1)
+        except Exception as error:
+            log.debug("%s: no second decoder: %s", self.path, error)
+            return capture
+        capture.release()
+        self._capture = other
+        return other
+
     def close(self) -> None:
         capture, self._capture = self._capture, None
         # A reader that is stuck (a network drive that went away) keeps the capture.
         if capture is not None and self._in_use.acquire(timeout=CLOSE_S):
             try:
                 capture.release()
+                # A reader may have put a second decoder in its place meanwhile.
+                capture, self._capture = self._capture, None
+                if capture is not None:
+                    capture.release()
             finally:
                 self._in_use.release()
 
-    def _position_ns(self, capture: Any) -> int:
-        stamp = int(capture.get(self._cv2.CAP_PROP_POS_MSEC) * 1e6)
-        step = int(1e9 / (self._fps or 25.0))
+    def _stamp_ns(self) -> int:
+        capture = self._capture
+        return 0 if capture is None else int(capture.get(self._cv2.CAP_PROP_POS_MSEC) * 1e6)
+
+    def _position_ns(self) -> int:
+        stamp, step = self._stamp_ns(), self._step_ns
         if self._count == 0:
             self._first_ns = stamp
             position = 0

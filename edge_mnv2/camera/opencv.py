@@ -1,4 +1,4 @@
-"""OpenCV's capture: how it is imported, what it can do, and a reader that keeps its picture buffers."""
+"""OpenCV's capture: how it is imported, what it can do, a reader that keeps its picture buffers, and PyAV behind damage."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -166,3 +168,56 @@ class CaptureReader:
         stamp = int(self.capture.get(self._cv2.CAP_PROP_POS_MSEC) * 1e6)
         # Drivers stamp with the monotonic clock; a few use another or none, which shows as an impossible age.
         return stamp if 0 <= now - stamp < _PLAUSIBLE_AGE_NS else now
+
+
+_KEY_FRAMES_NS = 10_000_000_000
+"""Cameras and encoders write a key frame at least so often, nearly always."""
+
+
+class ConcealingCapture:
+    """H.265 through PyAV (extra `record`), behind what is damaged, with the calls of OpenCV's captures.
+
+    Since FFmpeg 7.1 its H.265 decoder refuses every picture that builds on a lost one, up to the next key frame, unless
+    it is asked for damaged ones; OpenCV has no way to ask. Begins after the picture at `last_ns` of the clip (-1: with
+    the first one), whose time stamps begin at `first_ns`. Raises ImportError and PyAV's errors.
+    """
+
+    def __init__(self, path: Path, first_ns: int, last_ns: int) -> None:
+        import av
+
+        self._first_ns, self._last_ns = first_ns, last_ns
+        self._container = av.open(str(path))
+        stream = self._container.streams.video[0]
+        stream.codec_context.flags |= av.codec.context.Flags.output_corrupt
+        self._start, self._second = stream.start_time or 0, float(stream.time_base or 0)
+        # A transport stream has no index of its key frames.
+        before_ns = last_ns - (_KEY_FRAMES_NS if "mpegts" in self._container.format.name else 0)
+        if before_ns > 0:
+            self._container.seek(self._start + int(before_ns / 1e9 / self._second), stream=stream)
+        self._pictures = self._decoded(av)
+        self._now_ns = last_ns
+
+    def _decoded(self, av: Any) -> Iterator[Optional[np.ndarray]]:
+        for packet in self._container.demux(video=0):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                if self._now_ns > self._last_ns:
+                    yield None
+                continue
+            for frame in frames:
+                at = None if frame.pts is None else round((frame.pts - self._start) * self._second * 1e9)
+                if at is None or at > self._last_ns + 1_000_000:
+                    self._now_ns = self._now_ns + 1 if at is None else at
+                    yield frame.to_ndarray(format="bgr24")
+
+    def read(self, _buffer: object = None) -> tuple[bool, Optional[np.ndarray]]:
+        pixels = next(self._pictures, None)
+        return pixels is not None, pixels
+
+    def get(self, _which: int) -> float:
+        """The time stamp of the last picture in milliseconds, which is all that is asked for."""
+        return (self._first_ns + self._now_ns) / 1e6
+
+    def release(self) -> None:
+        self._container.close()

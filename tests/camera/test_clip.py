@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -243,10 +244,11 @@ def test_the_demo_is_fetched_and_called_demo(tmp_path: Path, monkeypatch: pytest
 
 
 def decodable(path: Path) -> int:
-    """Frames that FFmpeg's own libraries decode, going on over errors."""
+    """Frames that FFmpeg's own libraries decode, going on over errors, as `ffprobe -count_frames` counts them."""
     av = pytest.importorskip("av")
     count = 0
     with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.flags |= av.codec.context.Flags.output_corrupt
         for packet in container.demux(video=0):
             try:
                 count += len(packet.decode())
@@ -271,6 +273,62 @@ def test_damaged_spots_end_nothing(tmp_path: Path, suffix: str, fourcc: str, spo
     assert [frame.index for frame in frames] == list(range(len(frames)))
     if len(frames) < 250 and suffix != "mkv":
         assert source.decode_errors == 250 - len(frames) and "frames could be read" in source.errors[0]
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], bytes]:
+    """A clip of 250 pictures of moving noise, one key frame: `encoded(suffix, encoder)`."""
+    av = pytest.importorskip("av")
+    folder = tmp_path_factory.mktemp("encoded")
+
+    def encode(suffix: str, encoder: str) -> bytes:
+        path = folder / f"{encoder}.{suffix}"
+        if not path.exists():
+            noise = np.random.default_rng(1).integers(0, 255, (30, 60, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            options = {"preset": "ultrafast", "g": "250", "x265-params": "log-level=none:keyint=250"}
+            with av.open(str(path), "w") as container:
+                stream = container.add_stream(encoder, rate=25, options=options)
+                stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+                for number in range(250):
+                    pixels = np.ascontiguousarray(noise[:, number % 160 : number % 160 + 320])
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+                container.mux(stream.encode(None))
+        return path.read_bytes()
+
+    return encode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["libx264", "libx265"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("spots", [1, 5, 50])
+def test_damaged_spots_in_clips_of_today(
+    tmp_path: Path, encoded: Callable[[str, str], bytes], suffix: str, encoder: str, spots: int
+) -> None:
+    whole, dice = bytearray(encoded(suffix, encoder)), random.Random(spots)
+    for _ in range(spots):
+        at, size = dice.randrange(len(whole) // 8, len(whole) * 9 // 10 - 200), dice.choice([16, 64, 200])
+        whole[at : at + size] = dice.randbytes(size)
+    (tmp_path / f"b.{suffix}").write_bytes(whole)
+    wanted = decodable(tmp_path / f"b.{suffix}")
+    with open_source(str(tmp_path / f"b.{suffix}")) as source:
+        frames = read_all(source)
+    assert wanted > 20 and len(frames) >= 0.95 * wanted
+    positions = [frame.position_ns for frame in frames]
+    assert positions == sorted(set(positions)) and [frame.index for frame in frames] == list(range(len(frames)))
+
+
+def test_a_second_decoder_is_closed_too(tmp_path: Path, encoded: Callable[[str, str], bytes]) -> None:
+    whole = bytearray(encoded("mp4", "libx265"))
+    whole[len(whole) // 4 : len(whole) // 4 + 200] = random.Random(1).randbytes(200)
+    (tmp_path / "b.mp4").write_bytes(whole)
+    with open_source(str(tmp_path / "b.mp4")) as source:
+        frames = read_all(source)
+        assert len(frames) >= 0.95 * 250 and source.read() is None
+        source.close()
+        assert source.read() is None
+        source.open()
+        assert len(read_all(source)) == len(frames)
 
 
 @pytest.mark.slow
