@@ -1,4 +1,4 @@
-"""OpenCV's capture: how it is imported, what it can do, a reader that keeps its picture buffers, and PyAV behind damage."""
+"""OpenCV's capture: how it is imported, what it can do, a reader that keeps its buffers; and PyAV behind damage."""
 
 from __future__ import annotations
 
