@@ -110,8 +110,9 @@ class RunModel:
             done.set()
 
         loop.swap(classifiers.classifiers, self.decider(first, forced=forced), self.gate(first), taken_over)
-        if not done.wait(_SWITCH_S):
-            raise UsageError("the run has ended, or its model hangs: no other one can take over")
+        while not done.wait(_SWITCH_S):
+            if loop.withdraw():
+                raise UsageError("the run has ended, or its model hangs: no other one can take over")
         former.__exit__()
 
 

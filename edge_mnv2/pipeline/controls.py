@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Optional
+from typing import Any, Generic, Optional, TypeVar
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.schema import KEYS
@@ -51,6 +51,46 @@ class Controls:
                 "paused": self.paused,
                 "version": self.version,
             }
+
+
+T = TypeVar("T")
+
+
+class Pending(Generic[T]):
+    """What one thread hands to the loop and may take back as long as the loop has not begun with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: Optional[T] = None
+        self._begun = self._ended = False
+
+    def put(self, one: T) -> None:
+        with self._lock:
+            self._waiting, self._begun = one, False
+
+    def begin(self) -> Optional[T]:
+        """What waits, which stays; it cannot be taken back any more."""
+        with self._lock:
+            self._begun = self._waiting is not None
+            return self._waiting
+
+    def take(self) -> Optional[T]:
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+            return waiting
+
+    def withdraw(self) -> bool:
+        """Take it back; False where it has been taken, or was begun and there will be an end of it."""
+        with self._lock:
+            if self._waiting is None or (self._begun and not self._ended):
+                return False
+            self._waiting = None
+            return True
+
+    def end(self) -> None:
+        """Nothing will be taken any more."""
+        with self._lock:
+            self._ended = True
 
 
 def _accepted(name: str, value: Any) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from edge_mnv2.camera.frame import Frame, FrameSource
 from edge_mnv2.errors import SourceError
 from edge_mnv2.pipeline.capture import Capture
-from edge_mnv2.pipeline.controls import Controls
+from edge_mnv2.pipeline.controls import Controls, Pending
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.result import FrameClassifier, Result
 from edge_mnv2.pipeline.stages import SceneGate, Smoother
@@ -95,7 +95,7 @@ class FrameLoop:
             on_read=self.statistics.capture.add,
         )
         self._due = 0
-        self._swap: Optional[Swap] = None
+        self._pending: Pending[Swap] = Pending()
         self._idle_since: Optional[int] = None
         self.lost: Optional[SourceError] = None
 
@@ -126,7 +126,11 @@ class FrameLoop:
         """
         if len(classifiers) != len(self._classifiers):
             raise ValueError(f"{len(classifiers)} classifiers for {len(self._classifiers)} workers")
-        self._swap = (list(classifiers), decider, gate, done)
+        self._pending.put((list(classifiers), decider, gate, done))
+
+    def withdraw(self) -> bool:
+        """Take back a swap that has not begun, or cannot: the run has ended. False where it is under way, or done."""
+        return self._pending.withdraw()
 
     def run(self) -> str:
         """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
@@ -137,6 +141,7 @@ class FrameLoop:
             self.lost = error
             return "source_lost"
         finally:
+            self._pending.end()
             self._all_gone()
             self._capture.stop()
 
@@ -144,8 +149,7 @@ class FrameLoop:
         while True:
             if ended := self._why_end():
                 return ended
-            if self._swap is not None:
-                self._take_over()
+            self._take_over()
             classifier = self._classifiers[0]
             frame = self._capture.take(_POLL_S, self.controls.paused)
             if frame is not None:
@@ -164,25 +168,27 @@ class FrameLoop:
             while True:
                 if ended := self._why_end():
                     return ended
-                if self._swap is not None and self._swap[0] is not workers.classifiers:
-                    workers.swap(self._swap[0], self._swap[2])
+                swap = self._pending.begin()
+                if swap is not None and swap[0] is not workers.classifiers:
+                    workers.swap(swap[0], swap[2])
                 done = workers.next_in_order(_POLL_S)
                 if done is not None:
                     frame, classified, classifier = done
-                    if self._swap is not None and classifier in self._swap[0]:
+                    if swap is not None and classifier in swap[0]:
                         self._take_over()
                     self._deliver(classifier, frame, classified)
                 elif workers.ended:
                     return "eof"
                 else:
-                    if self._swap is not None and workers.idle:
+                    if workers.idle:
                         self._take_over()
                     self._idle()
 
     def _take_over(self) -> None:
-        """The former model's classes are gone, its scores and smoothing are forgotten."""
-        assert self._swap is not None
-        (classifiers, decider, gate, done), self._swap = self._swap, None
+        """Where another model waits: the former one's classes are gone, its scores and smoothing are forgotten."""
+        if (swap := self._pending.take()) is None:
+            return
+        classifiers, decider, gate, done = swap
         self._all_gone()
         self._smoother.reset()
         self._classifiers, self._decider, self._gate, self._last = classifiers, decider, gate, None
@@ -272,8 +278,7 @@ class FrameLoop:
 
     def _hold_rate(self, finished: int) -> None:
         """Wait as the highest frame rate allowed now asks for; live frames that come meanwhile are dropped."""
-        limit = self._max_fps()
-        if limit:
+        if limit := self._max_fps():
             due = self._due + int(1e9 / limit)
             self._due = max(due, finished)
             self._stopping.wait(max(0, due - finished) / 1e9)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from edge_mnv2.app.run_model import RunModel
+from edge_mnv2.errors import UsageError
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.settings.profile import resolve
 from tests.pipeline.conftest import Collected
 from tests.pipeline.test_frame_loop import Scripted
 from tests.stubs import colour_model
@@ -102,3 +105,38 @@ def test_a_swap_happens_while_the_loop_is_paused(tmp_path: Path, workers: int) -
         thread.join(5)
     for one in (*old, *new):
         one.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_swap_that_was_given_up_never_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """A model that takes longer for one picture than whoever waits: what was refused and closed is not used later."""
+    monkeypatch.setattr("edge_mnv2.app.run_model._SWITCH_S", 0.1)
+    monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "600")
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    settings = resolve(
+        "generic", {"runtime.model": (str(path), "command line"), "runtime.workers": (workers, "command line")}
+    )
+    with RunModel(settings, "cpu", 0) as model, Scripted(10**9, fps=100) as source:
+        sink = Collected()
+        loop = FrameLoop(source, model.classifiers.classifiers, [sink])
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        time.sleep(0.2)
+        other = model.open_other(str(path))
+        try:
+            model.switch(other, loop, lambda: None)
+        except UsageError as error:
+            assert "no other one can take over" in str(error) and workers == 1
+            other.__exit__()
+        seen, deadline = len(sink.results), time.monotonic() + 10
+        while len(sink.results) < seen + 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(sink.results) >= seen + 3 and thread.is_alive()
+        assert model.swaps == (0 if workers == 1 else 1)
+        loop.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+        # After its end nothing can take over, whatever was tried.
+        with pytest.raises(UsageError, match="the run has ended"):
+            model.switch(model.open_other(str(path)), loop, lambda: None)
