@@ -25,6 +25,8 @@ with the float model is the same; at 1.3 it is four points less."""
 VALUE_MARGIN = 1.1
 """A regression's range is that of all calibration pictures, and a little for values beyond them."""
 
+_MOST_BIAS = float(1 << 30)
+
 INPUT_STD = IMAGENET_PICTURES.common_std
 INPUT_SCALE = 1.0 / (255.0 * INPUT_STD)
 INPUT_ZERO = IMAGENET_PICTURES.zero_pixel
@@ -98,8 +100,7 @@ def _integers(step: Operation, source: Affine, mean: np.ndarray, pictures: Norma
         weights, bias = _from_pixels(weights, bias, pictures)
     axis = weight_axis(step)
     channels = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
-    scale = (np.abs(channels).max(axis=1) / 127.0).astype(np.float32)
-    scale[scale == 0] = np.float32(1.0)
+    scale = weight_scale(np.abs(channels).max(axis=1), bias, source.scale)
     wide = scale.astype(np.float64)
     rounded = np.clip(np.rint(channels / wide[:, None]), -127, 127)
     error = rounded * wide[:, None] - channels
@@ -113,6 +114,18 @@ def _integers(step: Operation, source: Affine, mean: np.ndarray, pictures: Norma
     bias32 = np.clip(steps_of_bias, -(2**31) + 1, 2**31 - 1).astype(np.int32)
     shape = np.moveaxis(weights, axis, 0).shape
     return Integers(np.ascontiguousarray(np.moveaxis(rounded.reshape(shape), 0, axis)).astype(np.int8), scale, bias32)
+
+
+def weight_scale(largest: np.ndarray, bias: np.ndarray, source_scale: float) -> np.ndarray:
+    """Scale float32 of each output channel: its `largest` weight becomes 127, and its `bias` fits into int32.
+
+    Training switches channels off: weights near zero, and a bias that still counts. Their weights become 0 then.
+    """
+    scale = largest / 127.0
+    least = np.abs(bias) / (source_scale * _MOST_BIAS)
+    scale = np.where(scale < least, least, scale).astype(np.float32)
+    scale[largest.astype(np.float32) / np.float32(127.0) == 0] = np.float32(1.0)
+    return scale
 
 
 def weight_axis(step: Operation) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
-from edge_mnv2.builder.quantization import affine
+from edge_mnv2.builder.quantization import affine, weight_scale
 from edge_mnv2.tflite.ir import (
     ACTIVATION_NONE,
     ACTIVATION_RELU,
@@ -240,8 +240,8 @@ class _Chain:
     ) -> Tensor:
         """A fully connected layer: int8 weights symmetric with one scale a row, int32 bias."""
         assert source.quantization is not None
-        scale = np.maximum(rows.weights.max(axis=1), -rows.weights.min(axis=1)) / 127
-        scale = np.where(scale > 0, scale, 1.0).astype(np.float32).astype(np.float64)
+        largest = np.maximum(rows.weights.max(axis=1), -rows.weights.min(axis=1))
+        scale = weight_scale(largest, rows.bias, float(source.quantization.scale[0])).astype(np.float64)
         exact = rows.weights / scale[:, None]
         whole = np.rint(exact).astype(np.int8)
         exact -= whole  # in place: the evidence of a thousand classes is the largest array of a lesson

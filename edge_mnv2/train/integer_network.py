@@ -120,7 +120,8 @@ def requantized(
     """int64 `values` times `factor`, rounded to the nearest integer twice, halves upwards: after the product's upper
     half is taken, and after the shift. `shape` places the factors along the channels."""
     integer, exponent = (one.to(values.device).view(shape) for one in factor)
-    left, right = exponent.clamp_min(0), (-exponent).clamp_min(0)
+    # Nothing is left of an int64 after 62 places; more are not defined.
+    left, right = exponent.clamp_min(0), (-exponent).clamp(0, _BITS * 2)
     high = ((values << left) * integer + (1 << (_BITS - 1))) >> _BITS
     half = torch.where(right > 0, torch.ones_like(right) << (right - 1).clamp_min(0), torch.zeros_like(right))
     return (high + half) >> right

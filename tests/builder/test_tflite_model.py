@@ -21,6 +21,7 @@ from edge_mnv2.tflite.edgetpu_limits import verdict
 from tests.network import reference, seeded
 
 PICTURES = [seeded.picture(64, seed) for seed in range(6)]
+PICTURES_OF_32 = [seeded.picture(32, seed) for seed in range(3)]
 
 
 def answers(head: Head) -> tuple[bytes, np.ndarray]:
@@ -91,3 +92,25 @@ def test_pixels_go_into_a_built_model_as_it_was_trained(mean: float, std: float,
             written = image.writer(classifier.input)(pixels := seeded.picture(32, 2)).astype(int).reshape(pixels.shape)
             np.testing.assert_array_equal(written + (128 if form == "int8" else 0), pixels)
         assert classifier.notes == []
+
+
+@pytest.mark.parametrize("weight", [1e-9, 1e-14, 1e-25])
+@pytest.mark.parametrize("layer", ["features.3.conv.0", "features.3.conv.1", "features.18"])
+def test_a_channel_that_training_switched_off_keeps_its_bias(layer: str, weight: float) -> None:
+    network = mobilenet_v2(0.1, 32, 3)
+    state = seeded.tensors(network.state_dict_shapes())
+    # Weight decay brings the weights down and the variance with them; what is added afterwards stays.
+    state[f"{layer}.0.weight"][1] *= weight
+    state[f"{layer}.1.running_mean"][1] = state[f"{layer}.1.running_var"][1] = 0
+    state[f"{layer}.1.bias"][1] = 0.5
+    steps = operations(network, state)
+    real = float_model(network, steps)
+    ranges = activation_ranges(real, steps, PICTURES_OF_32)
+    model = integer_model(network, steps, numbers(network, steps, ranges))
+    with open_interpreter(model, xnnpack=False, preserve_all_tensors=True) as interpreter:
+        interpreter.set_input(PICTURES_OF_32[0][None])
+        interpreter.invoke()
+        tensor = next(one for one in interpreter.tensor_details() if one["name"] == f"{layer}.1")
+        scale, zero = tensor["quantization"]
+        values = scale * (interpreter.tensor(tensor["index"])[..., 1].astype(float) - zero)
+    np.testing.assert_allclose(values, 0.5, atol=1.01 * scale)
