@@ -22,7 +22,7 @@ from edge_mnv2.datasets.labelled_pictures import (
 from edge_mnv2.errors import LabelsError, SourceError, UsageError
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.teach.linear_fit import OPTIMIZERS
-from edge_mnv2.zoo.labels import is_background, parse_labels
+from edge_mnv2.zoo.labels import is_background, labels_text
 
 HEADS = ("softmax", "imprint")
 UNKNOWN = "unknown"
@@ -128,17 +128,6 @@ def check_names(names: tuple[str, ...]) -> None:
         labels_text(names)
     except LabelsError as error:
         raise UsageError(f"a class name does not fit into a label file: {error.message}") from None
-
-
-def labels_text(names: tuple[str, ...]) -> str:
-    """The label file of `names`, with indices only if the names would not be read back as they are."""
-    plain = "\n".join(names) + "\n"
-    if parse_labels(plain.encode(errors="surrogateescape")) == list(names):
-        return plain
-    indexed = "".join(f"{row}:{name}\n" for row, name in enumerate(names))
-    if parse_labels(indexed.encode(errors="surrogateescape")) != list(names):
-        raise LabelsError("it begins or ends with blanks, or has a line break in it")
-    return indexed
 
 
 def hold_out(truth: np.ndarray, share: float, seed: int) -> np.ndarray:

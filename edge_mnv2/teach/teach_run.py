@@ -19,8 +19,9 @@ from edge_mnv2.paths import write_together
 from edge_mnv2.teach.head_fitting import Taught, teach
 from edge_mnv2.teach.lesson import Progress, Say, learn
 from edge_mnv2.teach.lesson_document import Document, document, warnings
-from edge_mnv2.teach.lesson_request import UNKNOWN, LessonRequest, check, check_names, labels_text
+from edge_mnv2.teach.lesson_request import UNKNOWN, LessonRequest, check, check_names
 from edge_mnv2.zoo import versions
+from edge_mnv2.zoo.labels import labels_text
 
 
 @dataclass(frozen=True)

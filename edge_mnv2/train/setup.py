@@ -23,6 +23,7 @@ from edge_mnv2.train.batches import Order, Pictures, make_loader
 from edge_mnv2.train.module import NetworkModule, load_tensors
 from edge_mnv2.train.training_data import Augmentation, TrainingData
 from edge_mnv2.train.training_request import SCRATCH, TrainRequest
+from edge_mnv2.zoo.labels import labels_text
 from edge_mnv2.zoo.sidecar import write_files
 
 _MOST_WORKERS = 8
@@ -70,7 +71,9 @@ def open_module(
                 hint="leave --width out, or begin with --weights none",
             )
         width = weights.width
-    network = mobilenet_v2(1.0 if width is None else width, request.resolution, data.outputs, Head(request.task))
+    divisor = weights.divisor if weights is not None else 8
+    width = 1.0 if width is None else width
+    network = mobilenet_v2(width, request.resolution, data.outputs, Head(request.task), divisor=divisor)
     if device.type == "cpu":
         available = MemoryReader(Sysroot()).read().available
         check_batch(network, request.batch, available << 20 if available is not None else None)
@@ -79,7 +82,8 @@ def open_module(
         for name, values in weights.tensors.items():
             if not np.isfinite(values).all():
                 raise ModelError(f"weights {weights.source}: '{name}' holds NaN or infinity", hint="give other weights")
-        load_tensors(module, weights.tensors, classifier=weights.outputs == data.outputs)
+        # A head of several layers is not what is trained here.
+        load_tensors(module, weights.tensors, classifier=weights.outputs == data.outputs and not weights.hidden)
     if request.task == "regression":
         _begin_at_mean(module, data)
     module.freeze(request.freeze_until)
@@ -164,4 +168,4 @@ class Loaders:
 def write_labels(out: Path, data: TrainingData) -> None:
     """`labels.txt`: the classes in the order of the outputs. Raises UsageError where it cannot be written."""
     if data.classes:
-        write_files([(out / "labels.txt", ("\n".join(data.classes) + "\n").encode())])
+        write_files([(out / "labels.txt", labels_text(data.classes).encode())])

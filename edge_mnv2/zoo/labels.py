@@ -74,6 +74,24 @@ def parse_labels(data: bytes, name: str = "labels") -> list[str]:
     return _checked(_without_indices(lines), name)
 
 
+def labels_text(names: Sequence[str]) -> str:
+    """The label file of `names`, with indices only if the names would not be read back as they are ("1 cup", "0 pot").
+
+    Raises LabelsError for names that no label file can hold.
+    """
+    plain = "\n".join(names) + "\n"
+    if _read_back(plain) == list(names):
+        return plain
+    indexed = "".join(f"{row}:{name}\n" for row, name in enumerate(names))
+    if _read_back(indexed) != list(names):
+        raise LabelsError("it begins or ends with blanks, or has a line break in it")
+    return indexed
+
+
+def _read_back(text: str) -> list[str]:
+    return parse_labels(text.encode(errors="surrogateescape"))
+
+
 def _checked(names: list[str], file: str) -> list[str]:
     for number, one in enumerate(names, 1):
         if len(one) > _MAX_NAME:

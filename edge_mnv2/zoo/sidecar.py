@@ -14,7 +14,7 @@ from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.strict_yaml import Fields, read_plain
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import TASKS, Preprocess, parse_preprocess
-from edge_mnv2.zoo.labels import read_labels
+from edge_mnv2.zoo.labels import labels_text, read_labels
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def companions(
     lines = [f"# {' '.join(origin.split())}", f"task: {task}", f"sha256: {_digests(model, content)}"]
     if labels is not None:
         path = model.with_suffix(".labels.txt")
-        files.append((path, ("\n".join(labels) + "\n").encode()))
+        files.append((path, labels_text(labels).encode()))
         lines.append(f"labels: {json.dumps(path.name)}")
     if unit:
         lines.append(f"unit: {json.dumps(unit)}")

@@ -22,12 +22,17 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `tr
 from edge_mnv2.builder.recipe import build  # noqa: E402
 from edge_mnv2.builder.request import BuildRequest  # noqa: E402
 from edge_mnv2.builder.weights import read_weights  # noqa: E402
+from edge_mnv2.datasets.labelled_pictures import Example  # noqa: E402
 from edge_mnv2.errors import ModelError, SourceError, TrainingError, UsageError  # noqa: E402
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
-from edge_mnv2.train.setup import check_batch, picture_bytes  # noqa: E402
+from edge_mnv2.network.network import Network  # noqa: E402
+from edge_mnv2.train.setup import check_batch, picture_bytes, write_labels  # noqa: E402
+from edge_mnv2.train.training_data import TrainingData  # noqa: E402
 from edge_mnv2.train.training_loop import out_of_memory  # noqa: E402
 from edge_mnv2.train.training_request import TrainRequest  # noqa: E402
 from edge_mnv2.train.training_run import train  # noqa: E402
+from edge_mnv2.zoo.labels import parse_labels, read_labels  # noqa: E402
+from edge_mnv2.zoo.sidecar import companions  # noqa: E402
 from tests.network import seeded  # noqa: E402
 
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 60), "red": (220, 30, 40)}
@@ -209,6 +214,47 @@ def test_weights_of_a_file_begin_the_run_and_other_widths_are_named(
         run(colours, tmp_path / "b", weights=str(weights), width=0.5)
     with pytest.raises(UsageError, match=r"width 1\.0 only, not 0\.5"):
         run(colours, tmp_path / "b", weights="imagenet", width=0.5)
+
+
+@pytest.mark.parametrize(
+    ("network", "renamed"),
+    [
+        (
+            mobilenet_v2(0.35, 32, 3, hidden=(16,)),
+            {"classifier.1": "classifier.3", "classifier.hidden.0": "classifier.1"},
+        ),
+        (mobilenet_v2(0.1, 32, 3, divisor=4), {}),
+    ],
+    ids=["head of two layers", "channels by four"],
+)
+def test_weights_of_other_shapes_that_build_takes_begin_a_run_too(
+    network: Network, renamed: dict[str, str], colours: Path, tmp_path: Path
+) -> None:
+    state = {}
+    for name, values in seeded.tensors(network.state_dict_shapes()).items():
+        layer, _, field = name.rpartition(".")
+        state[f"{renamed.get(layer, layer)}.{field}"] = values
+    weights = seeded.write_safetensors(tmp_path / "w.safetensors", state)
+    before = read_weights(weights)
+    assert before.outputs == 3
+    run(colours, tmp_path / "out", weights=str(weights), epochs=1, freeze_until=19, width=None)
+    after = read_weights(tmp_path / "out" / "last.pth")
+    assert (after.outputs, after.hidden, after.divisor) == (3, (), before.divisor)
+    for name, values in before.tensors.items():
+        if name.startswith("features."):
+            assert np.array_equal(after.tensors[name], values), name
+
+
+def test_names_of_classes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    # Read plainly, the second list would even change places.
+    for names in (("0 pot", "1 cup"), ("cup,1", "pot,0"), ("cup", "pot")):
+        folder = tmp_path / names[0]
+        examples = [Example(folder / f"{row}.png", f"{row}.png", row) for row in range(2)]
+        folder.mkdir()
+        write_labels(folder, TrainingData(folder, folder, names, examples, examples))
+        assert read_labels(folder / "labels.txt") == list(names)
+        files = dict(companions(tmp_path / "m.tflite", b"", "test", task="classification", labels=names))
+        assert parse_labels(files[tmp_path / "m.labels.txt"]) == list(names)
 
 
 def test_pictures_that_cannot_be_read_are_named_once_and_left_out(colours: Path, tmp_path: Path) -> None:
