@@ -204,7 +204,7 @@ class ModelWorkbench:
             top = classifier.top(result.scores)
         return {
             "file": name,
-            "top": [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in top],
+            "top": [{"label": one.label, "index": one.index, "score": one.rounded} for one in top],
             "inference_ms": round(result.inference_ns / 1e6, 3),
         }
 

@@ -47,7 +47,7 @@ def classify(
                 continue
             classified = classifier.classify(image)
             top = classifier.top(classified.scores)
-            answers = [{"label": one.label, "index": one.index, "score": round(one.score, 4)} for one in top]
+            answers = [{"label": one.label, "index": one.index, "score": one.rounded} for one in top]
             rows.append({"file": file, "top": answers, "inference_ms": round(classified.inference_ns / 1e6, 3)})
             if not as_json:
                 typer.echo(one_line(file))

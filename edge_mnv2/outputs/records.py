@@ -53,7 +53,7 @@ def as_event(event: Event) -> dict[str, Any]:
 
 
 def as_entry(one: Prediction) -> dict[str, Any]:
-    entry: dict[str, Any] = {"label": one.label, "index": one.index, "score": round(one.score, 4)}
+    entry: dict[str, Any] = {"label": one.label, "index": one.index, "score": one.rounded}
     return entry if one.unit is None else {**entry, "unit": one.unit}
 
 
@@ -91,7 +91,7 @@ def as_state(result: Result) -> dict[str, Any]:
     return {
         "t": record["t"],
         "label": best.label if best else None,
-        "score": round(best.score, 4) if best else None,
+        "score": best.rounded if best else None,
         "unsure": result.unsure,
         "present": list(result.present),
         **record,

@@ -38,6 +38,11 @@ class Prediction:
     unit: Optional[str] = None
 
     @property
+    def rounded(self) -> float:
+        """The score as documents have it: a probability to four places, a measured value to seven digits."""
+        return round(self.score, 4) if self.unit is None else float(f"{self.score:.7g}")
+
+    @property
     def figure(self) -> str:
         """What a person reads: "93%", or a value with its unit."""
         return f"{self.score:.0%}" if self.unit is None else f"{self.score:.4g} {self.unit}".rstrip()

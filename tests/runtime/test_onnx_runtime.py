@@ -138,6 +138,23 @@ def test_an_answer_that_is_no_number_is_refused(kind: str, number: float, tmp_pa
         assert "NaN" not in out
 
 
+@pytest.mark.parametrize("value", [1.23456e-5, 123456.75])
+def test_a_measured_value_keeps_its_digits(value: float, tmp_path: Path, run: Any) -> None:
+    file = OnnxFile()
+    means = file.node("GlobalAveragePool", [file.node("Transpose", ["image"], perm=[0, 3, 1, 2])])
+    red = file.node("ReduceMean", [file.node("Flatten", [means])], axes=[1], keepdims=1)
+    file.node("Add", [file.node("Mul", [red, file.number(0.0)]), file.number(value)], "value")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(file.serialize({"image": ("float32", (1, 8, 8, 3))}, {"value": ("float32", (1, 1))}))
+    Image.new("RGB", (20, 20)).save(tmp_path / "p.png")
+    options = ["--model", path, "--task", "regression", "--input-range", "0,1"]
+    code, out, err = run("classify", tmp_path / "p.png", *options, "--json")
+    assert code == 0 and json.loads(out)["results"][0]["top"][0]["score"] == pytest.approx(value, rel=1e-6), err
+    log = tmp_path / "log.jsonl"
+    code, _, err = run("run", "--source", tmp_path / "p.png", *options, "--log", log)
+    assert code == 0 and json.loads(log.read_text())["top"][0]["score"] == pytest.approx(value, rel=1e-6), err
+
+
 def test_float_pictures(tmp_path: Path) -> None:
     path = tmp_path / "colours.onnx"
     path.write_bytes(colour_onnx(kind="FLOAT"))
