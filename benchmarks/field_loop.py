@@ -1,13 +1,22 @@
 """Does the field loop pay? Answering what `run --collect` keeps, beside answering pictures by chance, and beside none.
 
     python -m benchmarks.field_loop [--seeds 3] [--answers 60] [--crops 24,4] [--json FILE]
+    python -m benchmarks.field_loop --none 10 [--seeds 8]
+    python -m benchmarks.field_loop --thresholds
 
 A model is taught 8 photographs each of 6 kinds. Then it meets a stream of crops of other photographs of these kinds and
 of 2 new ones. What the chooser of `run --collect` keeps of the stream is answered (60 pictures), or 60 pictures by
 chance; the model is taught again from the answers, and judged on photographs of all 8 kinds that were in neither.
 `--crops` says how many crops of a photograph of a known and of a new kind the stream has: what a model does not know is
 rare in the field (24,4: one crop in 19 is of a new kind); 8,8 shows the loop where it is not. Photographs are split
-before they are cropped. `KINDS` sorts ImageNet's classes; reference photographs are found through
+before they are cropped.
+
+`--none`: 4 kinds are taught, 8 photographs of each; then so many photographs of 2 other kinds are answered with "none
+of them". How many of the other photographs of these 2 kinds, and of the remaining ones, does the model accept before
+and after, and how many new photographs of the 4 kinds stay known? `--thresholds`: what is behind `SAME_LOOK`, the distance
+below which two pictures show one scene, and behind the score from which an answer is shown (`SHOWN_FROM`).
+
+`KINDS` sorts ImageNet's classes; reference photographs are found through
 EDGE_MNV2_TEST_DATA.
 """
 
@@ -26,14 +35,18 @@ import numpy as np
 
 from edge_mnv2 import paths
 from edge_mnv2.app.workbench import embedder_of
+from edge_mnv2.board.cpus import processor
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.datasets.collection import Answer, Collection
+from edge_mnv2.datasets.looks import SAME_LOOK, projected
 from edge_mnv2.outputs.collect import CollectSink
 from edge_mnv2.pipeline.result import Result
 from edge_mnv2.runtime.opening import open_classifier
+from edge_mnv2.settings.schema import SHOWN_FROM
 from edge_mnv2.teach.lesson_request import LessonRequest
 from edge_mnv2.teach.teach_run import run
+from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
 KINDS: dict[str, str] = {
     "dog": "151-268",
@@ -107,7 +120,7 @@ def accuracy(model: Path, pictures: list[tuple[np.ndarray, str]]) -> float:
 def chosen(model: Path, stream: list[tuple[np.ndarray, str]], folder: Path, answers: int) -> Collection:
     """What `run --collect` keeps of the stream, the `answers` most valuable answered."""
     sink = CollectSink(str(folder))
-    sink.embed = embedder_of(str(model))
+    sink.use("", lambda: embedder_of(str(model)))
     truth: dict[str, str] = {}
     clock = 0.0
     with open_classifier(str(model))[0] as classifier:
@@ -170,16 +183,96 @@ def one_seed(
     return {"seed": seed, **counts, "none": none, **gains}
 
 
+def none_of_them(photos: dict[str, list[Path]], number: int, seeds: int) -> None:
+    """Print the shares that are accepted before and after `number` photographs each of 2 kinds were answered so."""
+    rows = []
+    print("seed  accepted: like the answered ones, others   stay known     (each before, after)")
+    for seed in range(seeds):
+        random = np.random.default_rng(seed)
+        kinds = [str(kind) for kind in random.permutation(sorted(photos))]
+        order = {kind: [photos[kind][place] for place in random.permutation(len(photos[kind]))] for kind in kinds}
+        with tempfile.TemporaryDirectory() as name:
+            collection = Collection(Path(name) / "collected")
+
+            def answer(paths_of_kind: list[Path], label: Optional[str], into: Collection = collection) -> None:
+                for path in paths_of_kind:
+                    item = into.add(path.read_bytes(), t="2026", why=["random"], value=0.5, top=[], model="")
+                    into.answer([item.id] if item else [], Answer(label))
+
+            for kind in kinds[:4]:
+                answer(order[kind][:_TAUGHT], kind)
+            models = [Path(name) / "before.tflite", Path(name) / "after.tflite"]
+            teach(collection.folder, models[0], collected=collection.folder, seed=seed)
+            for kind in kinds[4:6]:
+                answer(order[kind][:number], None)
+            teach(collection.folder, models[1], add=models[0], collected=collection.folder, seed=seed)
+            asked = (
+                [path for kind in kinds[4:6] for path in order[kind][number:]],
+                [path for kind in kinds[6:] for path in order[kind]],
+                [path for kind in kinds[:4] for path in order[kind][_TAUGHT:]],
+            )
+            rows.append([accepted(model, paths_of_kind) for paths_of_kind in asked for model in models])
+        print(f"{seed:4}  " + "  ".join(f"{share:5.3f}" for share in rows[-1]), flush=True)
+    print("mean  " + "  ".join(f"{share:5.3f}" for share in np.mean(rows, axis=0)))
+
+
+def accepted(model: Path, pictures: list[Path]) -> float:
+    """The share that is not called unknown."""
+    with open_classifier(str(model))[0] as classifier:
+        best = [classifier.top(classifier.classify(read_still(path)).scores, 1)[0].label for path in pictures]
+    return 1 - best.count("unknown") / len(best)
+
+
+def thresholds(photos: dict[str, list[Path]], data: Path) -> None:
+    """Print the distances of looks of one scene and of two, and what a least score shows."""
+    embed = embedder_of(DEFAULT_MODEL)
+    assert embed is not None
+    random, pairs = np.random.default_rng(0), {"moved a little": [], "another crop": [], "two of a kind": []}
+    for paths_of_kind in photos.values():
+        looks = []
+        for path in paths_of_kind:
+            pixels = read_still(path)
+            height, width = pixels.shape[:2]
+            moved = pixels[height // 40 :, width // 40 :]
+            noisy = np.clip(moved + random.normal(0, 4, moved.shape), 0, 255).astype(np.uint8)
+            look, other, part = (projected(embed(one)) for one in (pixels, noisy, crop(pixels, random)))
+            looks.append(look)
+            pairs["moved a little"].append(1 - float(look @ other))
+            pairs["another crop"].append(1 - float(look @ part))
+        stacked = np.stack(looks)
+        pairs["two of a kind"] += (1 - stacked @ stacked.T)[np.triu_indices(len(looks), 1)].tolist()
+    print(f"share of pairs nearer than SAME_LOOK = {SAME_LOOK:g}, and median distance")
+    for name, distances in pairs.items():
+        print(f"  {name:15} {np.mean(np.array(distances) < SAME_LOOK):6.3f} {np.median(distances):6.3f}")
+    right: list[float] = []
+    wrong: list[float] = []
+    with open_classifier(DEFAULT_MODEL)[0] as classifier, (data / "imagenet-dev" / "labels.csv").open() as table:
+        for row in csv.DictReader(table):
+            scores = classifier.classify(read_still(data / "imagenet-dev" / row["file"])).scores
+            best = classifier.top(scores, 1)[0]
+            (right if best.index == int(row["class_index"]) else wrong).append(best.score)
+    print(f"answers below SHOWN_FROM = {SHOWN_FROM:g}")
+    for name, numbers in (("right", right), ("wrong", wrong)):
+        print(f"  {name:15} {np.mean(np.array(numbers) < SHOWN_FROM):6.3f} of {len(numbers)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--answers", type=int, default=60)
     parser.add_argument("--crops", default="24,4", help="of a photograph of a known kind, and of a new one")
+    parser.add_argument("--none", type=int, help="measure answers that name no class: so many of each of 2 kinds")
+    parser.add_argument("--thresholds", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     known, new = map(int, options.crops.split(","))
     data = Path(os.environ["EDGE_MNV2_TEST_DATA"]).resolve()
+    print(processor())
     photos = photographs(data)
+    if options.thresholds:
+        return thresholds(photos, data)
+    if options.none:
+        return none_of_them(photos, options.none, options.seeds)
     print(", ".join(f"{kind} {len(files)}" for kind, files in photos.items()))
     rows = []
     print("seed  stream  kept  answered   none  by chance  collected")

@@ -19,7 +19,7 @@ from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
-from edge_mnv2.teach.lesson import recall
+from edge_mnv2.teach.lesson_memory import recall
 from edge_mnv2.zoo import registry, versions
 from edge_mnv2.zoo.resolve import resolve
 

@@ -60,13 +60,15 @@ class Example:
 class Dataset:
     """Examples in the table's order, or by folder and natural order of file names.
 
-    `classes` are the names by class index, empty for measured values. `notes` are sentences for a person.
+    `classes` are the names by class index, empty for measured values. `notes` are sentences for a person. `others` are
+    pictures of which a person said that they show none of the classes.
     """
 
     folder: Path
     examples: list[Example]
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    others: tuple[Path, ...] = ()
 
     @property
     def task(self) -> str:
@@ -109,36 +111,43 @@ def own_answers(folder: Path, task: Optional[str] = None) -> Answers:
 
 
 def read_collected(folders: Sequence[Path]) -> Dataset:
-    """The pictures of collections (`run --collect`) to which a person gave a class, the same picture once.
+    """The pictures of collections (`run --collect`) to which a person gave a class, or none of them, each picture once.
 
     Classes are in the order of their first picture. Raises UsageError where a folder is no collection, where none of
     its pictures was answered with a class, and where one picture has two answers.
     """
     from edge_mnv2.datasets.collection import Collection
 
-    answered: dict[str, tuple[Path, Path, str]] = {}
-    passed = 0
+    answered: dict[str, tuple[Path, Path, Optional[str]]] = {}
+    bad = 0
     for folder in folders:
         collection = Collection(folder, create=False)
         for item in collection.items():
             path = collection.path(item.id)
-            if item.answer is None or item.answer.label is None or path is None:
-                passed += item.answer is not None
+            if item.answer is None or item.answer.bad or path is None:
+                bad += item.answer is not None
                 continue
             other, _, label = answered.setdefault(item.id, (folder, path, item.answer.label))
             if label != item.answer.label:
+                was, becomes = (f"'{one}'" if one else "none of the classes" for one in (label, item.answer.label))
                 raise UsageError(
-                    f"picture {item.id} is '{label}' in {other} and '{item.answer.label}' in {folder}",
+                    f"picture {item.id} is {was} in {other} and {becomes} in {folder}",
                     hint="answer it anew in one of them",
                 )
-    if not answered:
+    named = [(path, label) for _, path, label in answered.values() if label is not None]
+    if not named:
         raise UsageError(
             f"{' and '.join(map(str, folders))}: no picture has a class as its answer", hint="edge-mnv2 review DIR"
         )
-    classes = tuple(dict.fromkeys(label for _, _, label in answered.values()))
-    examples = [Example(path, path.name, classes.index(label)) for _, path, label in answered.values()]
-    notes = (f"{passed} pictures answered with none of the classes, or as bad, are left out",) if passed else ()
-    return Dataset(folders[0], examples, classes, notes)
+    classes = tuple(dict.fromkeys(label for _, label in named))
+    examples = [Example(path, path.name, classes.index(label)) for path, label in named]
+    others = tuple(path for _, path, label in answered.values() if label is None)
+    counted = (
+        ("pictures of none of the classes, which teach what is unknown", len(others)),
+        ("bad pictures, which are left out", bad),
+    )
+    notes = tuple(f"{what}: {count}" for what, count in counted if count)
+    return Dataset(folders[0], examples, classes, notes, others)
 
 
 def _checked(folder: Path) -> Path:

@@ -25,7 +25,8 @@ from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.teach import class_head, value_head
 from edge_mnv2.teach.embedding import Layer, read_backbone
 from edge_mnv2.teach.feature_choice import HeadFeatures, choose_features, choose_samples
-from edge_mnv2.teach.lesson import KEY, Lesson
+from edge_mnv2.teach.lesson import Lesson
+from edge_mnv2.teach.lesson_memory import KEY
 from edge_mnv2.teach.open_set import KNOWN, Calibrated, calibrate, evidence_of
 from edge_mnv2.tflite import graph
 
@@ -198,11 +199,11 @@ def _fit_classes(lesson: Lesson) -> _Fitted:
     head, settings = _class_head(lesson, real, taught, evidence)
     open_set = unknown = None
     if lesson.request.unknown:
-        places = lesson.places(taught)
-        picture = lesson.picture[places]
+        picture = lesson.picture[places := lesson.places(taught)]
         truth = lesson.truth[picture].astype(int)
         negatives, known = layer.real(lesson.negatives), lesson.request.known or KNOWN
-        open_set = calibrate(real[places], picture, truth, lesson.rows, negatives, evidence, known)
+        others = layer.real(np.stack(list(lesson.others.values()))) if lesson.others else None
+        open_set = calibrate(real[places], picture, truth, lesson.rows, negatives, evidence, known, others)
         unknown = open_set.rule
 
     def append(target: Backbone) -> None:

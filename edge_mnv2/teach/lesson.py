@@ -1,12 +1,7 @@
-"""A lesson: pictures as embeddings with their truths.
-
-A taught model's file remembers them, so that it can be extended without the old pictures.
-"""
+"""A lesson: pictures as embeddings with their truths."""
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,17 +21,11 @@ from edge_mnv2.datasets.labelled_pictures import (
 from edge_mnv2.errors import ModelError, SourceError, UsageError
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.teach.embedding import Embedder, Layer
+from edge_mnv2.teach.lesson_memory import LessonMemory, recall
 from edge_mnv2.teach.lesson_request import LessonRequest, check, check_truths, hold_out, hold_out_values, read_lesson
 from edge_mnv2.teach.open_set import KNOWN, negative_pictures
-from edge_mnv2.tflite import graph
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
-
-KEY = "edge-mnv2.taught"
-"""The model's metadata entry that remembers its lesson."""
-
-_FORMAT = 1
-_ARRAYS = ("codes", "picture", "truth", "held_out")
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -46,35 +35,6 @@ _MANY = 400
 """With more pictures than this each gets fewer variations: time on a small board goes into embedding."""
 _MANY_MEASURED = (80, 160)
 """With more pictures of a value than this one variation each, and none: maps are large, and memory small."""
-
-
-@dataclass(frozen=True)
-class LessonMemory:
-    """`about` says what was taught (task, head, classes, backbone). `codes` (pictures, size) are the embeddings in the
-    backbone's integers, variations included; `picture` is the picture that each belongs to, and one a picture are
-    `truth` (class or value), `held_out` and `names`."""
-
-    about: dict[str, Any]
-    codes: np.ndarray
-    picture: np.ndarray
-    truth: np.ndarray
-    held_out: np.ndarray
-    names: Sequence[str]
-    digests: Sequence[str]
-
-    def packed(self) -> bytes:
-        """The content of the model's metadata entry `KEY`: the length of a JSON header, the header, the arrays."""
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
-        header = {
-            "format": _FORMAT,
-            "about": self.about,
-            "names": list(self.names),
-            "digests": list(self.digests),
-            "arrays": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
-        }
-        text = json.dumps(header).encode()
-        content = b"".join(array.tobytes() for array in arrays.values())
-        return len(text).to_bytes(4, "little") + text + zlib.compress(content, 6)
 
 
 @dataclass
@@ -102,6 +62,8 @@ class Lesson:
     brightness: list[float]
     negatives: np.ndarray
     """`codes` of pictures without any object (none for a value)."""
+    others: dict[str, np.ndarray] = field(default_factory=dict)
+    """By their sha256, `codes` of pictures of which a person said that they show none of the classes."""
     failures: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -130,7 +92,10 @@ class Lesson:
         if self.task == REGRESSION:
             # Maps are large; their variations are not worth the room.
             codes, picture = codes[self.first], np.arange(len(self.truth))
-        return LessonMemory(about, codes, picture, self.truth, self.held_out, self.names, self.digests)
+        others = layer.of(np.stack(list(self.others.values()))) if self.others else None
+        return LessonMemory(
+            about, codes, picture, self.truth, self.held_out, self.names, self.digests, others, list(self.others)
+        )
 
 
 def learn(request: LessonRequest, say: Say, progress: Progress) -> tuple[Lesson, Embedder]:
@@ -235,7 +200,7 @@ def _embed(
     failures: list[tuple[str, str]] = []
     random = np.random.default_rng(request.seed)
     variations = 0
-    total = len(pictures.examples)
+    total = len(pictures.examples) + len(pictures.others)
     if request.variations:
         variations = _VARIATIONS if total <= _MANY else 1
         if pictures.task == REGRESSION:
@@ -263,6 +228,7 @@ def _embed(
         paths.append(one.path)
         hashes.append(sample.hash)
         brightness.append(sample.brightness)
+    others = _others(pictures, before, digests, embedder, failures, say)
     progress(total, total)
     truths = np.array(truth, np.float64)
     check_truths(request, pictures.task, classes, truths, failures)
@@ -294,8 +260,43 @@ def _embed(
         hashes,
         brightness,
         np.array([embedder.codes(one) for one in (negative_pictures() if pictures.classes else [])]),
+        others,
         failures,
     )
+
+
+def _others(
+    pictures: Dataset,
+    before: Optional[LessonMemory],
+    taught: Sequence[str],
+    embedder: Embedder,
+    failures: list[tuple[str, str]],
+    say: Say,
+) -> dict[str, np.ndarray]:
+    """`Lesson.others`, those of the model that is extended included. What is `taught` a class by now is none of them.
+
+    Raises UsageError for a picture that was taught as one of the classes.
+    """
+    from edge_mnv2.camera.still import read_still
+
+    known = set(taught)
+    others: dict[str, np.ndarray] = {}
+    if before is not None and before.others is not None:
+        others = dict(zip(before.other_digests, before.others))
+    for path in pictures.others:
+        try:
+            content = digest(path)
+            if content in known:
+                raise UsageError(
+                    f"{path.name} is none of the classes, and the same picture was taught as one of them",
+                    hint="keep the answer that is right",
+                )
+            if content not in others:
+                others[content] = embedder.codes(read_still(path))
+        except SourceError as error:
+            failures.append((path.name, str(error)))
+            say(f"edge-mnv2: error: {error}")
+    return {content: codes for content, codes in others.items() if content not in known}
 
 
 def _same_again(
@@ -310,33 +311,3 @@ def _same_again(
         f"{one.name} is '{becomes}', and the same picture was taught as '{was}' ({names[place]})",
         hint="keep the one that is right",
     )
-
-
-def recall(path: Path) -> LessonMemory:
-    """The memory of the taught model `path`. Raises ModelError where it has none."""
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"--add {path} cannot be read: {error.strerror or error}") from error
-    packed = graph.read(content, str(path)).metadata.get(KEY)
-    if packed is None:
-        raise ModelError(
-            f"--add {path}: this model remembers no lesson", hint="give a file that `teach` wrote as extendable"
-        )
-    try:
-        end = 4 + int.from_bytes(packed[:4], "little")
-        header = json.loads(packed[4:end])
-        if header["format"] != _FORMAT:
-            raise ModelError(f"--add {path} was taught by another version of edge-mnv2", hint="teach it again")
-        values, start, arrays = zlib.decompress(packed[end:]), 0, {}
-        for name, (dtype, shape) in header["arrays"].items():
-            count = int(np.prod(shape, dtype=np.int64))
-            arrays[name] = np.frombuffer(values, dtype, count, start).reshape(shape)
-            start += arrays[name].nbytes
-        return LessonMemory(about=header["about"], names=header["names"], digests=header["digests"], **arrays)
-    except (ValueError, KeyError, TypeError, zlib.error) as error:
-        if isinstance(error, ModelError):
-            raise
-        hint = "teach it again from its pictures"
-        raise ModelError(f"--add {path}: what it remembers is damaged", hint=hint) from error

@@ -8,7 +8,8 @@ was taught.
 The similarity of a picture is that to the nearest of the taught ones, each of these drawn half way to the mean of its
 class, less what it shows of the published classes that resemble nothing taught. What a picture of such a class looks
 like follows from the classifier's own weights: at the end of training a class's mean embedding lies along its weights
-(neural collapse; Papyan, Han and Donoho 2020).
+(neural collapse; Papyan, Han and Donoho 2020). Where a person has named pictures of no class, each taught picture loses
+what the most similar of these have in common.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
 from edge_mnv2.builder.taught_head import Familiarity, Linear, Unknown, unit_evidence
+from edge_mnv2.runtime.classifier import softmax
 from edge_mnv2.teach.class_head import class_means, stratified_folds, unit
 
 KNOWN = 0.95
@@ -33,6 +35,8 @@ _LEAST_CLASSES = 100
 """A classifier with fewer classes tells too little of what else there is."""
 _AWAY = 0.5
 """How much counts what speaks for classes that were not taught."""
+_LESS, _NEAREST = 0.75, 10.0
+"""How much counts what is like pictures of no class, and how much more the most similar of these count."""
 _UNRELATED = 0.25
 """A published class less similar than this begins to count among those."""
 _STEEPNESS = 6.0
@@ -87,16 +91,18 @@ def calibrate(
     negatives: np.ndarray,
     evidence: Optional[Linear],
     known: float = KNOWN,
+    others: Optional[np.ndarray] = None,
 ) -> Calibrated:
     """The rule for "unknown" from the taught `embeddings` (samples, size).
 
     `picture` (samples,) says which picture each is of, its own first and then its variations, `truth` (samples,) int
     its class. `negatives` are embeddings of pictures without any object: if the published classifier takes many of them
     for something taught (it may know birds only), the embeddings themselves are compared, if that is better. `known` is
-    the share of new pictures of the taught classes that shall stay known.
+    the share of new pictures of the taught classes that shall stay known. `others` are embeddings of pictures of which
+    a person said that they show none of the classes.
     """
     some = _some(picture, truth)
-    compared = embeddings[some], picture[some], truth[some], rows, known
+    compared = embeddings[some], picture[some], truth[some], rows, known, others
     by_evidence = _calibrated(evidence, *compared)
     if evidence is None or (share := rejected(by_evidence.rule, negatives)) >= REJECTED:
         return by_evidence
@@ -111,10 +117,16 @@ def _calibrated(
     truth: np.ndarray,
     rows: int,
     known: float,
+    others: Optional[np.ndarray],
 ) -> Calibrated:
-    taught = _Taught(evidence, embeddings, picture, truth, rows)
+    taught = _Taught(evidence, embeddings, picture, truth, rows, others)
     similarities = taught.left_out()
-    threshold = _threshold(similarities, known, _USUAL[evidence is not None])
+    lower = 0.0
+    if others is not None and len(similarities):
+        # What is like pictures of no class counts less; known pictures lose a little by it too.
+        without = _Taught(evidence, embeddings, picture, truth, rows).left_out()
+        lower = max(0.0, float(np.mean(without) - np.mean(similarities)))
+    threshold = _threshold(similarities, known, _USUAL[evidence is not None], lower)
     rule = Unknown(Familiarity(evidence, taught.prototypes()), threshold, _STEEPNESS / threshold)
     return Calibrated(rule, similarities, taught.left_out_classes())
 
@@ -160,7 +172,13 @@ class _Taught:
     """The taught samples as unit vectors of evidence, and their products, which every leaving out needs again."""
 
     def __init__(
-        self, evidence: Optional[Linear], embeddings: np.ndarray, picture: np.ndarray, truth: np.ndarray, rows: int
+        self,
+        evidence: Optional[Linear],
+        embeddings: np.ndarray,
+        picture: np.ndarray,
+        truth: np.ndarray,
+        rows: int,
+        others: Optional[np.ndarray] = None,
     ) -> None:
         self._units = unit_evidence(evidence, embeddings).astype(np.float32)
         self._picture, self._truth, self._rows = picture, truth, rows
@@ -168,11 +186,20 @@ class _Taught:
         self._products = self._units @ self._units.T
         self._typical = _typical(evidence)
         self._near = None if self._typical is None else self._typical @ self._units.T
+        self._others = self._like(others, evidence)
+        self._to_others = self._units @ self._others.T
+
+    def _like(self, others: Optional[np.ndarray], evidence: Optional[Linear]) -> np.ndarray:
+        """For each sample what the `others` that are most like it have in common, (samples, size of the evidence)."""
+        if others is None:
+            return np.zeros_like(self._units)
+        units = unit_evidence(evidence, others).astype(np.float32)
+        return _LESS * softmax(_NEAREST * (self._units @ units.T)) @ units
 
     def prototypes(self) -> np.ndarray:
         """(samples, size of the evidence): the largest product with one of them is a picture's similarity."""
         means, away = self._fit(np.arange(len(self._units)))
-        return ((self._units + means[self._truth]) / 2 - away).astype(np.float64)
+        return ((self._units + means[self._truth]) / 2 - self._others - away).astype(np.float64)
 
     def left_out(self) -> np.ndarray:
         """Similarities of pictures to models without them, by repeated splits.
@@ -206,7 +233,7 @@ class _Taught:
         means, away = self._fit(places)
         to_means = self._units[asked] @ means.T
         products = (self._products[np.ix_(asked, places)] + to_means[:, self._truth[places]]) / 2
-        return products.max(axis=1) - self._units[asked] @ away
+        return (products - self._to_others[np.ix_(asked, places)]).max(axis=1) - self._units[asked] @ away
 
     def _fit(self, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of some samples: the class means (rows, size), and the direction (size,) of what was not taught."""
@@ -220,13 +247,18 @@ class _Taught:
         return means, _AWAY * unit(unrelated @ self._typical)
 
 
-def _threshold(similarities: np.ndarray, known: float, usual: float) -> float:
-    """The quantile that leaves `known` above it; the fewer pictures, the more the usual threshold counts."""
+def _threshold(similarities: np.ndarray, known: float, usual: float, lower: float = 0.0) -> float:
+    """The quantile that leaves `known` above it; the fewer pictures, the more the usual threshold counts.
+
+    `lower`: by how much these similarities are lower than usual.
+    """
+    usual = max(usual - lower, usual / 2)
+    least = max(_LEAST - lower, _LEAST / 4)
     if len(similarities) == 0:
         return usual
     pictures = len(similarities) / _REPEATS
     below = (1 - known) * max(0.0, 1 - _CAUTION / np.sqrt(pictures))
-    measured = max(float(np.quantile(similarities, below)), _LEAST)
+    measured = max(float(np.quantile(similarities, below)), least)
     weight = min(1.0, (pictures / _ENOUGH) ** 2)
     return weight * measured + (1 - weight) * min(measured, usual)
 

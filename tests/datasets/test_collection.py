@@ -172,7 +172,8 @@ def test_answers_of_several_boards_become_one_lesson(tmp_path: Path) -> None:
     boards[1].answer(ids[1][1:], Answer(None, bad=True))
     lesson = read_collected([tmp_path / "a", tmp_path / "b"])
     assert lesson.classes == ("cup", "mug") and [example.truth for example in lesson.examples] == [0, 1]
-    assert "2 pictures" in lesson.notes[0]
+    assert [note.rpartition(": ")[2] for note in lesson.notes] == ["1", "1"] and len(lesson.others) == 1
+    assert "teach what is unknown" in lesson.notes[0] and "left out" in lesson.notes[1]
     boards[1].answer(ids[1][:1], Answer("cup"))
     with pytest.raises(UsageError, match=r"is 'mug' in .*a and 'cup' in .*b"):
         read_collected([tmp_path / "a", tmp_path / "b"])
