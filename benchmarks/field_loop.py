@@ -13,8 +13,10 @@ before they are cropped.
 
 `--none`: 4 kinds are taught, 8 photographs of each; then so many photographs of 2 other kinds are answered with "none
 of them". How many of the other photographs of these 2 kinds, and of the remaining ones, does the model accept before
-and after, and how many new photographs of the 4 kinds stay known? `--thresholds`: what is behind `SAME_LOOK`, the distance
-below which two pictures show one scene, and behind the score from which an answer is shown (`SHOWN_FROM`).
+and after, and how many new photographs of the 4 kinds stay known?
+
+`--thresholds`: what is behind `SAME_LOOK`, the distance below which two pictures show one scene, and behind the score
+from which an answer is shown (`SHOWN_FROM`).
 
 `KINDS` sorts ImageNet's classes; reference photographs are found through
 EDGE_MNV2_TEST_DATA.
