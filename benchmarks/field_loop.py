@@ -36,7 +36,7 @@ import cv2
 import numpy as np
 
 from edge_mnv2 import paths
-from edge_mnv2.app.workbench import embedder_of
+from edge_mnv2.app.board_models import embedder_of
 from edge_mnv2.board.cpus import processor
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.camera.still import read_still

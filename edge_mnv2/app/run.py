@@ -125,8 +125,8 @@ class Session:
         self._taught: Optional[str] = None
 
     def open(self, stack: contextlib.ExitStack) -> None:
-        request = self.request
         stack.enter_context(self.outputs)
+        self.request = request = replace(self.request, settings=_with_newest_model(self.request.settings))
         settings = self._with_taught_model(request.settings)
         # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
         spare = 1 if request.every_frame else 0
@@ -168,10 +168,11 @@ class Session:
     def _join_workbench(self, stack: contextlib.ExitStack, source: FrameSource) -> None:
         """What the page can do with the model, where there is a page or pictures are collected."""
         live, model, loop = self.outputs.live, self.model, self.loop
-        if not (self.outputs.serves_page or live.collector) or model is None or loop is None:
+        if not (self.outputs.serves_page or live.collector or live.remote) or model is None or loop is None:
             return
+        from edge_mnv2.app.board_models import embedder_of
         from edge_mnv2.app.run_model import WorkbenchRun
-        from edge_mnv2.app.workbench import ModelWorkbench, embedder_of
+        from edge_mnv2.app.workbench import ModelWorkbench
         from edge_mnv2.zoo.resolve import resolve
 
         def changed(name: str) -> Callable[[], None]:
@@ -199,7 +200,7 @@ class Session:
         folder = self.request.outputs["collect"]
         if folder is None:
             return settings
-        from edge_mnv2.app.workbench import taught_in_place_of
+        from edge_mnv2.app.board_models import taught_in_place_of
 
         asked = settings.runtime.model or DEFAULT_MODEL
         self._taught = taught_in_place_of(asked, Path(folder))
@@ -316,6 +317,18 @@ class Session:
             note=note,
             classes=classes,
         )
+
+
+def _with_newest_model(settings: Settings) -> Settings:
+    """With the newest model of the registry where NAME@latest asks for it."""
+    from edge_mnv2.zoo.latest import name_of
+
+    name = name_of(settings.runtime.model)
+    if name is None:
+        return settings
+    from edge_mnv2.app.board_models import newest
+
+    return replace(settings, runtime=replace(settings.runtime, model=str(newest(name))))
 
 
 def _text(name: str) -> str:

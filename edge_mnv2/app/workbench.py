@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import statistics
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
-from edge_mnv2 import paths
+from edge_mnv2.app.board_models import TAUGHT_MODEL, home_in, registered, remember_in_use
 from edge_mnv2.app.reteach import TAUGHT, Job, Reteaching
 from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import AnyCollection
@@ -20,14 +16,11 @@ from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.teach.lesson_memory import recall
-from edge_mnv2.zoo import registry, versions
-from edge_mnv2.zoo.resolve import resolve
+from edge_mnv2.zoo import latest, versions
 
 _TRIED = 10
 _SLOWER = 1.25
 """A model that takes so many times as long as the one in use is not taken by itself, unless it keeps the frame rate."""
-_MODEL = "taught.tflite"
-_IN_USE = "in-use.json"
 
 
 class Running(Protocol):
@@ -110,7 +103,7 @@ class ModelWorkbench:
         """Teach from the answers, in a process of its own. Raises UsageError where that cannot begin."""
         if self.collection is None:
             raise UsageError("nothing is collected here", hint="start the run with --collect DIR")
-        add = str(self._home) if self._home is not None and self._home.is_file() else None
+        add = str(self._home) if self._taught_classes() else None
         backbone = None if add else self._original
         former = self.in_use
         job = Job(
@@ -129,21 +122,31 @@ class ModelWorkbench:
         self._teaching.stop()
 
     def swap(self, model: str, force: bool) -> dict[str, Any]:
-        """Take `model`, one that `document` names, into the run; `{"taken": False, "why": ...}` where it is not taken.
+        """Take `model`, one that `document` names or NAME@latest of the team's registry, into the run.
 
+        `{"taken": False, "why": ...}` where it is not taken.
         Raises EdgeMnv2Error where it cannot be opened; the run then goes on with what it has.
         """
+        # Before anybody has to wait: it may take a while to come.
+        name = latest.name_of(model)
+        newest = None if name is None else latest.fetch(name)
         with self._lock:
-            path, better = self._path_of(model)
+            if name is None:
+                path, better = self._path_of(model)
+            else:
+                path, better = str(newest or latest.home_of(name)), None
+                if path == self.in_use:
+                    return {"taken": False, "why": f"The newest {name} is in use"}
             if self._run is None:
-                return self._taken(self._made_current(model) or path)
+                return self._taken(self._made_current(model, newest is not None) or path)
             classifiers = self._run.open(path)
             try:
                 why = "" if force else self._why_not(classifiers, better)
                 if why:
                     classifiers.__exit__()
                     return {"taken": False, "why": why}
-                if (settled := self._made_current(model)) is not None:
+                settled = self._made_current(model, newest is not None)
+                if settled is not None and settled != path:
                     classifiers.__exit__()
                     path = settled
                     classifiers = self._run.open(path)
@@ -159,11 +162,7 @@ class ModelWorkbench:
         if self._trial[1] is not None:
             self._trial[1].close()
         self._trial = (None, None)
-        if (
-            self.collection is not None
-            and self._original is not None
-            and self._home == _home_in(self.collection.folder)
-        ):
+        if self.collection is not None and self._original is not None and self._home == home_in(self.collection.folder):
             remember_in_use(self.collection.folder, self._original, taught=path == str(self._home))
         return {"taken": True, "model": Path(path).name}
 
@@ -212,19 +211,22 @@ class ModelWorkbench:
     def _candidate(self) -> Path:
         assert self.collection is not None
         # Under the name that it will have, which its sidecar names too.
-        return self.collection.folder / "taught" / "next" / (self._home.name if self._home is not None else _MODEL)
+        name = self._home.name if self._home is not None else TAUGHT_MODEL
+        return self.collection.folder / "taught" / "next" / name
 
     def _find_home(self, model: Optional[str]) -> Optional[Path]:
         """Where the taught model lives: the model in use if it was taught, else a place in the collection."""
         if model is not None:
             path = Path(model)
+            if latest.is_home(path):
+                return path
             if path.suffix == ".tflite" and path.is_file():
                 try:
                     recall(path)
                     return path
                 except ModelError:
                     pass
-        return None if self.collection is None else _home_in(self.collection.folder)
+        return None if self.collection is None else home_in(self.collection.folder)
 
     def _settle(self) -> str:
         """The candidate takes the taught model's name, with all its files at once; the former one is kept."""
@@ -233,13 +235,16 @@ class ModelWorkbench:
         versions.put(self._candidate, self._home)
         return str(self._home)
 
-    def _made_current(self, model: str) -> Optional[str]:
-        """The taught model's path, after a candidate or a former version has taken its place; None for other models."""
+    def _made_current(self, model: str, candidate: bool = True) -> Optional[str]:
+        """The model's path, after a candidate or a former version has taken its place; None for other models."""
         if model == "candidate":
             return self._settle()
         if model.startswith("version:"):
             assert self._home is not None
             versions.use(self._home, int(model.partition(":")[2]))
+            return str(self._home)
+        if (name := latest.name_of(model)) is not None:
+            self._home = latest.take(name) if candidate else latest.home_of(name)
             return str(self._home)
         return None
 
@@ -294,58 +299,4 @@ class ModelWorkbench:
     def _models(self) -> list[dict[str, Any]]:
         """Models that can be switched to: what the run began with, and classifiers of the registry that are here."""
         rows = [] if self._original is None else [{"model": "original", "name": Path(self._original).name}]
-        return [*rows, *_registered()]
-
-
-def _home_in(folder: Path) -> Path:
-    return folder / "taught" / _MODEL
-
-
-def remember_in_use(folder: Path, original: str, taught: bool) -> None:
-    """The next run over the collection `folder` that asks for `original` begins with what was taught there, or not.
-
-    Raises OSError.
-    """
-    note = _home_in(folder).with_name(_IN_USE)
-    if taught:
-        with paths.atomic_write(note, private=True) as file:
-            file.write(json.dumps({"in_place_of": original}).encode())
-    else:
-        note.unlink(missing_ok=True)
-
-
-def taught_in_place_of(original: str, folder: Path) -> Optional[str]:
-    """The path of the taught model that took the place of `original` in an earlier run over `folder`, or None."""
-    home = _home_in(folder)
-    with contextlib.suppress(OSError, ValueError):
-        note = json.loads(home.with_name(_IN_USE).read_bytes())
-        if isinstance(note, dict) and note.get("in_place_of") == original and home.is_file():
-            return str(home)
-    return None
-
-
-def _registered(seconds: float = 10.0, memory: dict[str, Any] = {}) -> list[dict[str, Any]]:  # noqa: B006
-    """Classifiers of the registry that are on this board; looked up every few seconds at most."""
-    if time.monotonic() < memory.get("until", 0.0):
-        return list(memory["rows"])
-    from edge_mnv2.zoo import inventory
-
-    rows = [inventory.row(entry) for entry in registry.load()]
-    here = [
-        {"model": row["name"], "name": row["name"]}
-        for row in rows
-        if row["kind"] == "model" and row["cached"] and row["cpu"] and row["task"] == "classification"
-    ]
-    memory.update(until=time.monotonic() + seconds, rows=here)
-    return here
-
-
-def embedder_of(model: str, threads: int = 1) -> Optional[Callable[[Any], Any]]:
-    """What makes an embedding of RGB uint8 HxWx3 with `model`'s own backbone; None where it has none."""
-    from edge_mnv2.teach.embedding import Embedder
-
-    try:
-        embedder = Embedder(resolve(model), threads=threads)
-    except EdgeMnv2Error:
-        return None
-    return lambda pixels: embedder.layers[0].real(embedder.codes(pixels))
+        return [*rows, *registered()]

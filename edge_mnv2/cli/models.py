@@ -102,7 +102,7 @@ def pin(
 
 
 def list_versions(
-    model: str = argument("MODEL", "A taught model's file."),
+    model: str = argument("MODEL", "A taught model's file, or NAME@latest."),
     as_json: bool = JSON,
 ) -> None:
     """Former versions of a taught model: date, accuracy, number of pictures, which one is in use."""
@@ -126,7 +126,7 @@ def list_versions(
 
 
 def use(
-    wanted: str = argument("MODEL@VERSION", "A taught model's file and the number of a version."),
+    wanted: str = argument("MODEL@VERSION", "A taught model's file, or NAME@latest, and the number of a version."),
     as_json: bool = JSON,
 ) -> None:
     """Take a version of a taught model back into use. The one in use until now is kept."""
@@ -144,9 +144,13 @@ def use(
 
 def _own_file(model: str) -> Path:
     """The file of a model of the user's own. Raises UsageError for what the registry knows by name."""
-    path = Path(model)
+    from edge_mnv2.zoo import latest
+
+    name = latest.name_of(model)
+    path = Path(model) if name is None else latest.home_of(name)
     if path.suffix != ".tflite":
-        raise UsageError(f"'{model}' is not a model file", hint="versions are kept of taught models: name FILE.tflite")
+        hint = "versions are kept of taught models and of NAME@latest: name FILE.tflite, or NAME@latest"
+        raise UsageError(f"'{model}' is not a model file", hint=hint)
     return path
 
 

@@ -25,7 +25,8 @@ def review(
     resolved: Settings = settings("runtime.model", "runtime.threads"),
 ) -> None:
     """Answer collected pictures on a page, of one board or several, and teach from the answers."""
-    from edge_mnv2.app.workbench import ModelWorkbench, taught_in_place_of
+    from edge_mnv2.app.board_models import taught_in_place_of
+    from edge_mnv2.app.workbench import ModelWorkbench
     from edge_mnv2.board.cpus import resolve_threads
     from edge_mnv2.datasets.collection import Collection, Collections
     from edge_mnv2.outputs.live import Live

@@ -122,6 +122,8 @@ class Live:
         self.ca: Optional[str] = None
         """The file of a private authority (`--ca`), which outputs trust beside the system's."""
         self.workbench: Optional[Workbench] = None
+        self.remote = False
+        """Another output than the page takes orders to switch models."""
         self._events: deque[Event] = deque(maxlen=_EVENTS)
         self.began = time.monotonic()
         self._source_state: Callable[[], Optional[str]] = lambda: None

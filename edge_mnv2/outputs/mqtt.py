@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 from edge_mnv2.certificates import failure
-from edge_mnv2.errors import UsageError
 from edge_mnv2.installed import need
+from edge_mnv2.outputs import mqtt_orders
 from edge_mnv2.outputs.home_assistant import discovery
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.mqtt_client import (
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 _KEEPALIVE_S = 20
 _FAREWELL_S = 1.5
 _PICTURE_PIXELS = 640
-_CONTROLS = ("threshold", "smooth", "paused")
 _SOON_LOST_S = 30.0
 """A connection lost so soon, twice in a row, was taken over; not every broker says so, and MQTT 3.1.1 cannot."""
 
@@ -57,8 +56,8 @@ class _Message(NamedTuple):
 class MqttSink:
     """Publishes below `address.topic`: `status` ("online", "offline"; retained, also the last will), `state` (JSON,
     retained, the newest only, one in `address.interval_s` and the last), `event` (JSON, in their order), `picture`
-    (JPEG, retained, of the last event) and `controls` (JSON, retained). Takes `set/threshold`, `set/smooth` and
-    `set/paused` for the run that `live` shows.
+    (JPEG, retained, of the last event) and `controls` (JSON, retained). Takes `set/threshold`, `set/smooth`,
+    `set/paused` and `set/model` for the run that `live` shows; `model` (JSON, retained) says what came of the last.
 
     While the broker is away, at most a thousand events wait. One message is under way at a time and the next goes when
     the broker has it, so that their order holds whatever breaks; with QoS 2 the broker passes none on twice.
@@ -229,16 +228,17 @@ class MqttSink:
             self._wake.notify_all()
 
     def _obey(self, control: str, payload: bytes) -> None:
-        """Change threshold, smoothing or pause; what makes no sense changes nothing."""
-        loop = self._live.loop
-        if loop is None or control not in _CONTROLS:
+        if control == mqtt_orders.MODEL:
+            # It takes its time: it may be downloaded, and is tried.
+            threading.Thread(target=self._switch, args=(payload,), name="mqtt-model", daemon=True).start()
             return
-        try:
-            loop.controls.change(**{control: json.loads(payload)})
-        except (ValueError, UsageError) as error:
-            log.debug("%s: set/%s: %s", self._address, control, error)
+        mqtt_orders.change(self._live, control, payload, str(self._address))
         with self._wake:
             self._wake.notify_all()
+
+    def _switch(self, payload: bytes) -> None:
+        answer = mqtt_orders.switch(self._live, payload, str(self._address))
+        self._send_first(_Message(f"{self._address.topic}/model", _json(answer)))
 
     def _warn_shared(self) -> None:
         if not self._is_shared:
@@ -263,7 +263,6 @@ class MqttSink:
         if address.discovery and self._facts.model:
             entities = discovery(address, self._host, self._facts.model, self._labels, self._live.page)
             configured = {topic for topic, _ in entities}
-            # Classes of a model that is not in use any more.
             self._first.extend(_Message(topic, b"") for topic in sorted(self._configured - configured))
             self._configured = configured
             self._first.extend(_Message(topic, _json(config)) for topic, config in entities)
@@ -321,21 +320,19 @@ class MqttSink:
         if self._newest is not None and (self._ending or self._state_due()):
             newest, self._newest = self._newest, None
             self._published_state = time.monotonic()
-            return _Message(f"{topic}/state", _json({**as_state(newest), **self._who()}), min(self._address.qos, 1))
+            who = {"model": self._facts.model, "source": self._facts.source, "client": self._client_id}
+            return _Message(f"{topic}/state", _json({**as_state(newest), **who}), min(self._address.qos, 1))
         return self._changed_controls()
 
     def _changed_controls(self) -> Optional[_Message]:
         loop = self._live.loop
         if loop is None or not self._address.controls:
             return None
-        controls = {name: loop.controls.as_dict()[name] for name in _CONTROLS}
+        controls = {name: loop.controls.as_dict()[name] for name in mqtt_orders.CONTROLS}
         if controls == self._published_controls:
             return None
         self._published_controls = controls
         return _Message(f"{self._address.topic}/controls", _json(controls))
-
-    def _who(self) -> dict[str, str]:
-        return {"model": self._facts.model, "source": self._facts.source, "client": self._client_id}
 
     def _state_due(self) -> bool:
         return time.monotonic() - self._published_state >= self._address.interval_s
@@ -349,4 +346,5 @@ def open_output(values: OutputValues, live: Live) -> MqttSink:
     address = values["mqtt"]
     if address.tls and address.ca is None:
         address = dataclasses.replace(address, ca=live.ca)
+    live.remote = live.remote or address.controls
     return MqttSink(address, live)

@@ -16,6 +16,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.service.account import Account
 from edge_mnv2.settings.option import Option
+from edge_mnv2.zoo.latest import name_of
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -146,11 +147,12 @@ def needs(
             if option.path in ("file", "folder") and outputs[option.name]:
                 path = Path(outputs[option.name]).absolute()
                 written.append(path.parent if option.path == "file" else path)
+    texts = list(texts)
     remote = source.partition(":")[0] in ("rtsp", "rtsps", "http", "https")
     ports = [int(getattr(outputs[row.switch.name], "port", 0)) for row in outputs.outputs if row.listens]
     return Needs(
         written=tuple(dict.fromkeys([*own, *written])),
-        network=remote or any(row.network for row in outputs.outputs),
+        network=remote or any(row.network for row in outputs.outputs) or any(map(name_of, texts)),
         bound_port=ports[0] if ports else None,
         groups=tuple(dict.fromkeys(group for row in outputs.outputs for group in row.groups)),
         devices=tuple(dict.fromkeys([*devices, *(device for row in outputs.outputs for device in row.devices)])),

@@ -11,7 +11,7 @@ from typing import Optional
 
 from edge_mnv2.errors import ModelError
 from edge_mnv2.paths import finish_writing
-from edge_mnv2.zoo import cache, registry
+from edge_mnv2.zoo import cache, latest, registry
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import Entry, Preprocess
 from edge_mnv2.zoo.sidecar import Sidecar, read_sidecar
@@ -57,6 +57,12 @@ def resolve(name_or_path: str) -> Resolved:
     """
     if not name_or_path.strip():
         raise ModelError("the model's name is empty", hint="`edge-mnv2 models list` shows the known names")
+    if (newest := latest.name_of(name_or_path)) is not None:
+        name_or_path = str(latest.home_of(newest))
+        if not latest.home_of(newest).is_file():
+            raise ModelError(
+                f"{newest}@latest is not on this device yet", hint=f"`edge-mnv2 run --model {newest}@latest` fetches it"
+            )
     known = registry.load()
     if name_or_path in known:
         return _by_name(known.get(name_or_path))

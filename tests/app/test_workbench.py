@@ -16,7 +16,8 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from edge_mnv2.app.workbench import ModelWorkbench, embedder_of, taught_in_place_of
+from edge_mnv2.app.board_models import embedder_of, taught_in_place_of
+from edge_mnv2.app.workbench import ModelWorkbench
 from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.datasets.looks import projected

@@ -67,15 +67,26 @@ class Broker:
             self._process = None
 
 
+def readable(tmp_path: Path) -> None:
+    """Mosquitto gives up root's rights and has to read what is in a test's folder all the same."""
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        with contextlib.suppress(OSError):
+            folder.chmod(0o755)
+
+
 class Listener:
     """Everything that the broker passes on, in its order; it comes back by itself after an outage."""
 
-    def __init__(self, port: int, topics: str = "#", **tls: Any) -> None:
+    def __init__(self, port: int, topics: str = "#", user: Optional[str] = None, password: str = "") -> None:
         self.messages: list[tuple[str, Any, bool]] = []
         self.connected = threading.Event()
         self._topics = topics
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         self._client.reconnect_delay_set(1, 1)
+        if user is not None:
+            self._client.username_pw_set(user, password)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = lambda *_: self.connected.clear()
         self._client.on_subscribe = lambda *_: self.connected.set()
@@ -86,6 +97,9 @@ class Listener:
 
     def of(self, topic: str) -> list[Any]:
         return [payload for name, payload, _ in self.messages if name == topic]
+
+    def publish(self, topic: str, text: str) -> None:
+        self._client.publish(topic, text, qos=1)
 
     def close(self) -> None:
         self._client.disconnect()
@@ -321,12 +335,7 @@ def test_credentials_and_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     if program is None:
         pytest.skip("no mosquitto_passwd here (apt-get install mosquitto)")
     subprocess.run([program, "-b", passwords, "board", "p@ss/word:1"], capture_output=True, check=True)
-    # Mosquitto gives up root's rights and has to read them all the same.
-    for path in tmp_path.rglob("*"):
-        path.chmod(0o644)
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
-        with contextlib.suppress(OSError):
-            folder.chmod(0o755)
+    readable(tmp_path)
     broker = Broker(
         tmp_path,
         f"cafile {tmp_path}/ca.pem",

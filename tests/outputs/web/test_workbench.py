@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mnv2.app.workbench import ModelWorkbench, remember_in_use
+from edge_mnv2.app.board_models import remember_in_use
+from edge_mnv2.app.workbench import ModelWorkbench
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.web.address import Address
