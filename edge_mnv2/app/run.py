@@ -143,8 +143,6 @@ class Session:
         source = stack.enter_context(self.chosen.source)
         for note in (*request.notes, *model.classifiers.notes, *self.chosen.notes):
             log.info("%s", note)
-        if model.classifiers.contest is not None:
-            stack.enter_context(model.classifiers.contest)
         limits, output = HealthLimits(settings.health), settings.output
         self.health = stack.enter_context(HealthMonitor(listener=lambda sample: self._watch(limits, sample)))
         self.loop = FrameLoop(
@@ -163,7 +161,17 @@ class Session:
             inline=usable_cpus() == 1,
         )
         self.outputs.attach(self.loop, self._facts(), source, self._describe, model.classifiers, model.first.labels)
+        contest = model.classifiers.contest
+        if contest is not None:
+            # The results of one file come from one runtime.
+            contest.take_over = self._take_winner if source.live else None
+            stack.enter_context(contest)
         self._join_workbench(stack, source)
+
+    def _take_winner(self) -> None:
+        model, loop = self.model, self.loop
+        assert model is not None and loop is not None
+        model.take_winner(loop, lambda: self.outputs.changed(self._facts(), model.first.labels))
 
     def _join_workbench(self, stack: contextlib.ExitStack, source: FrameSource) -> None:
         """What the page can do with the model, where there is a page or pictures are collected."""

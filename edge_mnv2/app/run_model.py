@@ -92,6 +92,19 @@ class RunModel:
             return None
         return SceneGate(output.gate_change, output.gate_refresh_s, (classifier or self.first).seen)
 
+    def take_winner(self, loop: FrameLoop, changed: Callable[[], None]) -> None:
+        """Let the runtime that has won the contest take over, with the model in use. Raises as `switch` does."""
+        former = self.classifiers
+        count = len(former.classifiers)
+        opened = open_classifiers(self._settings, self._on_tpu_loss, workers=count, spare=self._spare, fastest=True)
+        try:
+            if self.classifiers is not former:
+                raise UsageError("another model has taken over meanwhile")
+            self._switch(opened, loop, changed, loop.decider)
+        except BaseException:
+            opened.__exit__()
+            raise
+
     def switch(
         self, classifiers: Classifiers, loop: FrameLoop, changed: Callable[[], None], *, forced: bool = False
     ) -> None:
@@ -100,16 +113,25 @@ class RunModel:
         `changed` is called in the loop's thread after the last result of the former model and before the first of the
         new one. Raises UsageError where the run does not go on, or a class of --allow or --deny is missing.
         """
-        first, done, former = classifiers.classifiers[0], threading.Event(), self.classifiers
+
+        def counted() -> None:
+            self.swaps += 1
+            changed()
+
+        self._switch(classifiers, loop, counted, self.decider(classifiers.classifiers[0], forced=forced))
+
+    def _switch(
+        self, classifiers: Classifiers, loop: FrameLoop, changed: Callable[[], None], decider: Optional[Decider]
+    ) -> None:
+        done, former = threading.Event(), self.classifiers
 
         def taken_over() -> None:
             self.classifiers = classifiers
             self._former_losses += former.tpu_losses
-            self.swaps += 1
             changed()
             done.set()
 
-        loop.swap(classifiers.classifiers, self.decider(first, forced=forced), self.gate(first), taken_over)
+        loop.swap(classifiers.classifiers, decider, self.gate(classifiers.classifiers[0]), taken_over)
         while not done.wait(_SWITCH_S):
             if loop.withdraw():
                 raise UsageError("the run has ended, or its model hangs: no other one can take over")

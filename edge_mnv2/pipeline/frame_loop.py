@@ -78,7 +78,7 @@ class FrameLoop:
         self._max_frames = max_frames
         self._duration_s = duration_s
         self._smoother = Smoother(self.controls.smooth)
-        self._decider = decider
+        self.decider = decider
         self._gate = gate
         self._last: Optional[Classified] = None
         self._hidden = _hidden(decider)
@@ -121,9 +121,8 @@ class FrameLoop:
     ) -> None:
         """Classify with `classifiers`, as many as before, from one of the next frames on; no frame is lost.
 
-        Any thread may call it. `done` is called in the loop's thread once no frame needs the former classifiers. A swap
-        that has not happened yet is replaced, and its `done` is never called.
-        """
+        Any thread may call it. `done` is called in the loop's thread once no frame needs the former classifiers, unless
+        another swap comes first. With the `decider` in use what is present stays present."""
         if len(classifiers) != len(self._classifiers):
             raise ValueError(f"{len(classifiers)} classifiers for {len(self._classifiers)} workers")
         self._pending.put((list(classifiers), decider, gate, done))
@@ -189,9 +188,10 @@ class FrameLoop:
         if (swap := self._pending.take()) is None:
             return
         classifiers, decider, gate, done = swap
-        self._all_gone()
-        self._smoother.reset()
-        self._classifiers, self._decider, self._gate, self._last = classifiers, decider, gate, None
+        if decider is None or decider is not self.decider:
+            self._all_gone()
+            self._smoother.reset()
+        self._classifiers, self.decider, self._gate, self._last = classifiers, decider, gate, None
         self._hidden = _hidden(decider)
         done()
 
@@ -219,7 +219,7 @@ class FrameLoop:
         ranked = tuple(self._best(classifier, scores))
         top = tuple(one for one in ranked if one.unit is not None or not one.score < threshold)
         wall_time = time.time()
-        decider = self._decider
+        decider = self.decider
         events = tuple(decider(scores, wall_time, frame.index, time.monotonic())) if decider is not None else ()
         finished = time.monotonic_ns()
         self._idle_since, self._index = None, frame.index
@@ -269,7 +269,7 @@ class FrameLoop:
             self._smoother.reset()
 
     def _all_gone(self) -> None:
-        events: Sequence[Event] = self._decider.all_gone(self._index) if self._decider is not None else ()
+        events: Sequence[Event] = self.decider.all_gone(self._index) if self.decider is not None else ()
         if events:
             for sink in self._sinks:
                 announce = getattr(sink, "announce", None)

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _ANSWERS_TIMEOUT_S, _RACE_TIMEOUT_S = 300.0, 60.0
 _DELAY_S = 2.0
+_END_S = 3.0
+"""So long a run waits at its end for a winner that is being opened."""
 _LEAST_MB = 400
 """A child with two runtimes takes about 250 MB."""
 SWITCH = "EDGE_MNV2_RACE"
@@ -211,13 +214,18 @@ class Contest:
 
 class BesideRun(threading.Thread):
     """The contest of a run that nobody gave a runtime: it begins once the run is on its way, tells the result in the
-    log, and ends with the run. The winner is for the next start. A context manager."""
+    log, and ends with the run. A context manager.
+
+    `take_over` lets a winner classify from now on, and raises EdgeMnv2Error where it cannot; None: from the next start
+    on.
+    """
 
     def __init__(self, path: Path, threads: int, accelerate: bool = True) -> None:
         super().__init__(name="runtime-contest", daemon=True)
         self._contest = Contest(path, accelerate)
         self._threads = threads
         self._ending = threading.Event()
+        self.take_over: Optional[Callable[[], None]] = None
 
     def run(self) -> None:
         if self._ending.wait(_DELAY_S):
@@ -234,10 +242,20 @@ class BesideRun(threading.Thread):
             log.info("the runtime %s is left out for this model: %s", name, reason)
         if result.winner is not None:
             log.info(
-                "%s is %.2f times as fast as %s here, with equal answers: used from the next start on "
-                "(--runtime %s keeps %s)",
-                result.winner, result.ratio, reference, reference, reference,
+                "%s is %.2f times as fast as %s here, with equal answers: used from %s on (--runtime %s keeps %s)",
+                result.winner, result.ratio, reference, "now" if self._taken_over() else "the next start",
+                reference, reference,
             )  # fmt: skip
+
+    def _taken_over(self) -> bool:
+        if self.take_over is None or self._ending.is_set():
+            return False
+        try:
+            self.take_over()
+        except (EdgeMnv2Error, OSError) as error:
+            log.debug("the winner did not take over: %s", error)
+            return False
+        return True
 
     def __enter__(self) -> BesideRun:
         self.start()
@@ -246,7 +264,7 @@ class BesideRun(threading.Thread):
     def __exit__(self, *exc: object) -> None:
         self._ending.set()
         self._contest.stop()
-        self.join()
+        self.join(_END_S)
 
 
 def allowed() -> bool:

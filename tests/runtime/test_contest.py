@@ -251,12 +251,34 @@ def test_a_contest_beside_a_run(
     arguments = ("run", "--source", "test", "--model", str(small), "--threads", "1", "--json")
     code, out, err = run(*arguments, "--duration", "12")
     first = json.loads(out)
-    assert code == 0 and first["runtime"].startswith("ai-edge-litert") and first["frames"] > 100
-    assert err.count("used from the next start on") == 1
+    assert code == 0 and first["runtime"] == "quick 1.0" and first["frames"] > 100 and first["swaps"] == 0
+    assert err.count("used from now on") == 1
     code, out, err = run(*arguments, "--max-frames", "3")
     assert json.loads(out)["runtime"] == "quick 1.0" and err.count("times as fast as litert") == 1
     code, out, err = run(*arguments, "--max-frames", "3", "--runtime", "litert")
     assert json.loads(out)["runtime"].startswith("ai-edge-litert") and "times as fast" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quick", "crashes"])
+def test_a_file_is_classified_by_one_runtime_to_its_end(
+    name: str,
+    small: Path,
+    data: Path,
+    stand_ins: Callable[[str], table.Runtime],
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
+) -> None:
+    stand_ins(name)
+    monkeypatch.setattr(contest, "_DELAY_S", 0.0)
+    clip = data / "video" / "bikes.mp4"
+    arguments = ("run", "--source", str(clip), "--model", str(small), "--threads", "1", "--json")
+    code, out, err = run(*arguments, "--loop", "--duration", "10" if name == "quick" else "4")
+    assert code == 0 and json.loads(out)["runtime"].startswith("ai-edge-litert") and json.loads(out)["frames"] > 50
+    if name == "quick":
+        assert err.count("used from the next start on") == 1
+    else:
+        assert err.count("the runtime crashes is left out for this model: it crashed") == 1
 
 
 def test_a_run_that_ends_ends_its_contest(
