@@ -1,8 +1,7 @@
 """The public Python interface: `from edge_mnv2 import Classifier, open_source, run`. `docs/api.md` shows it at work.
 
 Options are named as on the command line (`top_k=3` is `--top-k 3`) and may be given as text or as Python values; the
-environment's `EDGE_MNV2_*` and the board's profile stand behind them, as there. Every error is a leaf of
-`edge_mnv2.errors.EdgeMnv2Error`.
+environment's `EDGE_MNV2_*` and the board's profile stand behind them, as there. Errors are leaves of `EdgeMnv2Error`.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ class Classifier(_Closing):
 
     `model` is a name of `edge-mnv2 models list` or a path (default: the profile's model, else the one that ships).
     `labels` is a label file, `device` a profile. Options: mean, std, input_range, input_size, task, model_output,
-    runtime, delegate, threads, resize, top_k, threshold. Raises
-    UsageError for a wrong option, ModelError, LabelsError, AcceleratorError where the model cannot be opened.
+    runtime, delegate, threads, resize, top_k, threshold. Raises UsageError for a wrong option, ModelError, LabelsError,
+    AcceleratorError where the model cannot be opened.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Classifier(_Closing):
 
         settings = _settings("Classifier", {"model": model, "labels": labels, **options}, device, _CLASSIFIER)
         self._threshold = settings.output.least_score
-        self._opened = open_classifiers(settings, workers=1)
+        self._opened, self._closed = open_classifiers(settings, workers=1), False
 
     @property
     def model(self) -> str:
@@ -93,13 +92,15 @@ class Classifier(_Closing):
         `image` is RGB uint8 of shape (height, width, 3), or the path of a picture. Raises UsageError for another array,
         SourceError for a file that is no picture, ModelError where the model fails.
         """
+        if self._closed:
+            raise UsageError("classify() of a classifier that was closed", hint="open another one")
         classifier = self._opened.classifiers[0]
-        pixels = _pixels(image)
-        best = classifier.top(classifier.classify(pixels).scores)
+        best = classifier.top(classifier.classify(_pixels(image)).scores)
         return [one for one in best if one.unit is not None or one.score >= self._threshold]
 
     def close(self) -> None:
         """Free the model and its device. Safe to call twice."""
+        self._closed = True
         self._opened.__exit__()
 
 
@@ -337,7 +338,7 @@ def _text(option: str, value: Option) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _pixels(image: Any) -> np.ndarray[Any, Any]:
+def _pixels(image: Any) -> Any:
     if isinstance(image, (str, os.PathLike)):
         from edge_mnv2.camera.still import read_still
 
@@ -346,5 +347,4 @@ def _pixels(image: Any) -> np.ndarray[Any, Any]:
     if shape is None or len(shape) != 3 or shape[2] != 3 or 0 in shape or str(dtype) != "uint8":
         seen = type(image).__name__ if shape is None else f"an array of shape {tuple(shape)} and type {dtype}"
         raise UsageError(f"classify() got {seen}", hint="give RGB uint8 of shape (height, width, 3), or a path")
-    pixels: np.ndarray[Any, Any] = image
-    return pixels
+    return image

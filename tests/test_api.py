@@ -66,6 +66,8 @@ def test_options_as_on_the_command_line(stub: Path) -> None:
         assert best[0].label == "red"
         assert len(best) == 2
         classifier.close()
+        with pytest.raises(UsageError, match="closed"):
+            classifier.classify(picture)
     with Classifier(str(stub), threshold=0.9, threads=1, resize="stretch") as classifier:
         assert all(one.score >= 0.9 for one in classifier.classify(picture))
 

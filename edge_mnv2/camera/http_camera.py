@@ -57,7 +57,11 @@ class HttpCamera(ThreadedSource):
         pixels = self._decode(picture)
         if pixels is None:
             self.count_damage()
-        elif self._decode.full_size is not None and self.granted is not None and self.granted.width is None:
+        elif (
+            self._decode.full_size is not None
+            and self.granted is not None
+            and ((self.granted.width, self.granted.height) != self._decode.full_size)
+        ):
             self.granted = Granted(*self._decode.full_size, self.granted.fps, "MJPG", self.granted.backend)
         return pixels
 

@@ -50,7 +50,7 @@ def reduction(width: int, height: int, least_side: Optional[int]) -> int:
 
 
 class JpegDecoder:
-    """Decodes to BGR uint8 HxWx3; the first picture in full, and by that one's size chooses the reduction.
+    """Decodes to BGR uint8 HxWx3; the first picture of a size in full, and by that one's size chooses the reduction.
 
     `full_size` is (width, height) as the camera sends them, None before the first picture.
     """
@@ -58,7 +58,7 @@ class JpegDecoder:
     def __init__(self, least_side: Optional[int] = None) -> None:
         self._cv2 = import_cv2()
         self._least_side = least_side
-        self._flags = self._cv2.IMREAD_COLOR
+        self._flags, self._by = self._cv2.IMREAD_COLOR, 1
         self.full_size: Optional[tuple[int, int]] = None
 
     def __call__(self, jpeg: Union[bytes, np.ndarray]) -> Optional[np.ndarray]:
@@ -66,12 +66,24 @@ class JpegDecoder:
         cv2 = self._cv2
         data = jpeg.reshape(-1) if isinstance(jpeg, np.ndarray) else np.frombuffer(jpeg, np.uint8)
         pixels = cv2.imdecode(data, self._flags)
-        if pixels is not None and self.full_size is None:
+        if pixels is None or self._as_before(pixels):
+            return pixels
+        # The first one, or a camera that was set to another size meanwhile.
+        if self._by > 1:
+            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if pixels is not None:
             height, width = pixels.shape[:2]
             self.full_size = width, height
-            by = reduction(width, height, self._least_side)
-            self._flags = cv2.IMREAD_COLOR if by == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{by}")
+            self._by = reduction(width, height, self._least_side)
+            self._flags = cv2.IMREAD_COLOR if self._by == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{self._by}")
         return pixels
+
+    def _as_before(self, pixels: np.ndarray) -> bool:
+        """Whether `pixels` are of a picture of `full_size`; a reduced side is rounded up or down."""
+        sides = pixels.shape[1::-1]
+        return self.full_size is not None and all(
+            abs(side * self._by - full) < self._by for side, full in zip(sides, self.full_size)
+        )
 
 
 class Structure:

@@ -47,6 +47,18 @@ def test_the_first_picture_tells_the_size() -> None:
     assert decoder(b"\xff\xd8 nothing") is None
 
 
+def test_a_camera_that_is_set_to_another_size_gives_enough_pixels() -> None:
+    decoder = JpegDecoder(256)
+    for size in ((1920, 1080), (320, 240), (641, 481), (1281, 721), (320, 240), (2592, 1944)):
+        by = reduction(*size, 256)
+        for number in range(3):
+            pixels = decoder(jpeg(number, size=size))
+            assert pixels is not None and decoder.full_size == size
+            # In full at first where less is enough.
+            expected = size if number == 0 else tuple(-(-side // by) for side in size)
+            assert pixels.shape[1::-1] == expected or (number == 0 and min(pixels.shape[:2]) >= 256)
+
+
 def test_a_stream_is_decoded_smaller_and_says_its_real_size() -> None:
     server = MjpegServer(lambda connection: (jpeg(number, size=(1280, 720)) for number in itertools.count()))
     try:
