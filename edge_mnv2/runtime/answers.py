@@ -14,14 +14,16 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edge_mnv2 import paths
-from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.errors import EdgeMnv2Error, UsageError
 from edge_mnv2.runtime import table
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.model_io import ModelSpec
 from edge_mnv2.runtime.opening import model_spec
 from edge_mnv2.runtime.race import race
 from edge_mnv2.zoo.resolve import resolve
@@ -116,13 +118,20 @@ def time_ratio(model: str, rival: str, threads: int, seconds: float = _RACE_S) -
 def open_pair(model: str, rival: str, threads: int = 1) -> Iterator[tuple[Classifier, Classifier]]:
     """`model` in the reference and in `rival`."""
     resolved = resolve(model)
-    spec, path = model_spec(resolved), resolved.path
+    # Only numbers are compared: what a command was told of them, and their names, are nobody's concern here.
+    spec = replace(model_spec(resolved), labels=None)
     with contextlib.ExitStack() as stack:
-        reference, other = (
-            stack.enter_context(Classifier.open(path, spec=spec, runtime=name, threads=threads))
-            for name in (table.reference().name, rival)
-        )
-        yield reference, other
+
+        def opened(name: str, spec: ModelSpec) -> Classifier:
+            return stack.enter_context(Classifier.open(resolved.path, spec=spec, runtime=name, threads=threads))
+
+        first = table.reference().name
+        try:
+            reference = opened(first, spec)
+        except UsageError:  # one number, of which people have to say what it is
+            spec = replace(spec, task="regression")
+            reference = opened(first, spec)
+        yield reference, opened(rival, spec)
 
 
 def main(arguments: list[str]) -> int:

@@ -330,6 +330,21 @@ def test_a_signal_to_the_child_says_nothing_about_a_runtime(
     assert groups != [os.getpgid(0)], "Ctrl-C on a terminal reaches it too"
 
 
+@pytest.mark.parametrize("sidecar", ["", "task: regression\n", "labels: [one, two, many]\n"])
+def test_what_a_model_is_for_does_not_matter_to_the_comparison(sidecar: str, tmp_path: Path) -> None:
+    network = mobilenet_v2(0.1, 32, 1, Head("regression"))
+    steps = operations(network, seeded.tensors(network.state_dict_shapes()))
+    pictures = [seeded.picture(32, seed) for seed in range(2)]
+    ranges = activation_ranges(float_model(network, steps), steps, pictures, regression=True)
+    model = tmp_path / "m.tflite"
+    model.write_bytes(integer_model(network, steps, numbers(network, steps, ranges)))
+    if sidecar:
+        (tmp_path / "m.yaml").write_text(sidecar)
+    reason = difference(str(model), "onnxruntime")
+    # Untrained weights make much of every rounding.
+    assert not reason or "off by" in reason
+
+
 def test_what_lies_in_the_current_folder_is_not_taken_for_a_library(
     small: Path, stand_ins: Callable[[str], table.Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
