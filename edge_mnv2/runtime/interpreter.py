@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -67,9 +68,19 @@ def installed_runtimes() -> list[str]:
     return [row.name for row in TABLE if row.opens("model.tflite") and row.version() is not None]
 
 
+_one_redirects = threading.RLock()
+"""Descriptor 2 is the whole process's: threads that redirect it at the same time would put back each other's."""
+
+
 @contextlib.contextmanager
 def native_stderr_logged() -> Iterator[None]:
     """Send what native code writes to file descriptor 2 to our debug log instead of the user's terminal."""
+    with _one_redirects, _redirected():
+        yield
+
+
+@contextlib.contextmanager
+def _redirected() -> Iterator[None]:
     try:
         sys.stderr.flush()
         saved = os.dup(2)

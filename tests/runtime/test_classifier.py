@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import threading
 from pathlib import Path
 
 import cv2
@@ -172,3 +174,19 @@ def test_no_folder_for_temporary_files_is_needed(stub: Path, monkeypatch: pytest
         with Classifier.open(stub) as classifier:
             assert classifier.scores(solid(RED)).argmax() == 0
         monkeypatch.delattr("os.memfd_create", raising=False)
+
+
+def test_stderr_is_where_it_was_after_models_were_loaded_by_threads(stub: Path) -> None:
+    def load() -> None:
+        for _ in range(20):
+            open_interpreter(stub).close()
+
+    before = os.fstat(2), len(list(Path("/proc/self/fd").iterdir()))
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = os.fstat(2), len(list(Path("/proc/self/fd").iterdir()))
+    assert (before[0].st_dev, before[0].st_ino) == (after[0].st_dev, after[0].st_ino)
+    assert before[1] == after[1]
