@@ -17,6 +17,7 @@ from edge_mnv2.datasets.looks import SAME_LOOK, projected
 from edge_mnv2.outputs.live import Embed, Live
 from edge_mnv2.outputs.picture import jpeg
 from edge_mnv2.outputs.records import as_entry, timestamp
+from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.result import Result
 
@@ -85,7 +86,7 @@ def _no_embedding(pixels: np.ndarray) -> np.ndarray:
     raise AssertionError(f"this model has no embedding ({pixels.shape})")
 
 
-class CollectSink:
+class CollectSink(Sink):
     """Keeps pictures in the collection `folder`, at most `quota` bytes of them.
 
     `open_embedder` opens what makes an embedding of RGB uint8 HxWx3, by which pictures of one scene are known; where it

@@ -15,6 +15,7 @@ from typing import Any, Optional
 from edge_mnv2.errors import UsageError
 from edge_mnv2.installed import need
 from edge_mnv2.outputs.live import Facts, Live
+from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.decision import Event, is_class, rows_named
 from edge_mnv2.pipeline.result import Result
@@ -23,7 +24,7 @@ _HINT = "PIN=CLASS such as 17=tabby, PIN alone for any class, !PIN for active-lo
 _NO_PINS = "on a Raspberry Pi: sudo apt install python3-lgpio, and your user in the group gpio"
 
 
-class GpioSink:
+class GpioSink(Sink):
     """`17=tabby,!GPIO27`: pin 17 is high while tabby is present, pin 27 is low while anything is.
 
     At the end every pin stays at its idle level, and stays an output: a relay must not switch because we are gone.

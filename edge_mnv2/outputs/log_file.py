@@ -16,6 +16,7 @@ from typing import Any, Optional
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor, append_whole, moved, parse_bytes, write_all
 from edge_mnv2.outputs.records import CSV_COLUMNS, as_csv_line, as_json_line
+from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues, default
 from edge_mnv2.pipeline.result import Result
 
@@ -58,7 +59,7 @@ class Every:
         return (self._count - 1) % self._results == 0
 
 
-class LogFile:
+class LogFile(Sink):
     """Appends one line a result to `path` (`-` is stdout): JSON Lines, or CSV where the name ends in `.csv`.
 
     A line is written whole or taken back, so that a full disk leaves no torn line; a torn last line from a power cut

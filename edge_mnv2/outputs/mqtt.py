@@ -31,8 +31,8 @@ from edge_mnv2.outputs.mqtt_client import (
     subscribe,
 )
 from edge_mnv2.outputs.picture import bgr, jpeg
-from edge_mnv2.outputs.records import as_state
-from edge_mnv2.outputs.sink import Outbox
+from edge_mnv2.outputs.records import Outbox, as_state
+from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.decision import APPEARED, Event
 from edge_mnv2.pipeline.result import Result
@@ -53,7 +53,7 @@ class _Message(NamedTuple):
     retain: bool = True
 
 
-class MqttSink:
+class MqttSink(Sink):
     """Publishes below `address.topic`: `status` ("online", "offline"; retained, also the last will), `state` (JSON,
     retained, the newest only, one in `address.interval_s` and the last), `event` (JSON, in their order), `picture`
     (JPEG, retained, of the last event) and `controls` (JSON, retained). Takes `set/threshold`, `set/smooth`,

@@ -19,6 +19,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.installed import need
 from edge_mnv2.outputs.disk import Floor, append_whole, moved
 from edge_mnv2.outputs.picture import annotated
+from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.result import Result
 
@@ -36,7 +37,7 @@ _CODECS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
-class RecordSink:
+class RecordSink(Sink):
     """Writes results as fragmented MP4 (H.264; MPEG-4 where the library has no encoder for it), each frame at the time
     it was captured, 30 a second at most.
 

@@ -1,12 +1,16 @@
-"""Results and events as plain values: JSON objects, JSON Lines, CSV."""
+"""Results and events as plain values: JSON objects, JSON Lines, CSV; and events that wait for somebody who is away."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import threading
 import time
-from typing import Any
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Optional
 
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.pipeline.result import Result
@@ -110,3 +114,50 @@ def as_csv_line(result: Result) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(["" if row[name] is None else row[name] for name in CSV_COLUMNS])
     return text.getvalue().encode()
+
+
+MOST_WAITING = 1000
+
+
+class Outbox:
+    """A queue of event documents. The oldest is given up when more than `most` wait, and counted in `lost`.
+
+    Every document has an `id` that no other event of any run has, so that a receiver can tell a repetition.
+    """
+
+    def __init__(self, most: int = MOST_WAITING) -> None:
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._most = most
+        self._run = uuid.uuid4().hex[:12]
+        self._count = 0
+        self._lock = threading.Lock()
+        self.lost = 0
+
+    def put(self, events: Iterable[Event]) -> None:
+        """Put events at the end."""
+        with self._lock:
+            for event in events:
+                self._count += 1
+                self._waiting.append({"id": f"{self._run}-{self._count}", **as_event(event)})
+            while len(self._waiting) > self._most:
+                self._waiting.popleft()
+                self.lost += 1
+
+    def put_back(self, document: dict[str, Any]) -> None:
+        """Put what was taken at the beginning again."""
+        with self._lock:
+            self._waiting.appendleft(document)
+
+    def take(self) -> Optional[dict[str, Any]]:
+        """The oldest, removed; None where nothing waits."""
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def give_up(self) -> None:
+        """Count as lost what still waits."""
+        with self._lock:
+            self.lost += len(self._waiting)
+            self._waiting.clear()
+
+    def __len__(self) -> int:
+        return len(self._waiting)

@@ -1,4 +1,4 @@
-"""A sink, what keeps a slow or broken one away from the loop, and events that wait for somebody who is away."""
+"""A sink, and what keeps a slow or broken one away from the loop."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import math
 import queue
 import threading
 import time
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, Union, cast
 
 import numpy as np
 
 from edge_mnv2.entry_points import load, offered
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
-from edge_mnv2.outputs.records import as_event
 from edge_mnv2.outputs.table import OutputValues
-from edge_mnv2.pipeline.decision import Event
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +30,57 @@ _WAIT_S = 10.0
 _END: Any = object()
 
 
-class Sink(Protocol):
-    """Somewhere that results go. `write` may block and may raise OSError; `Isolated` deals with both.
+class Sink:
+    """Somewhere that results go. `write` may block and may raise OSError; `Isolated` deals with both. Nothing is
+    buffered across `write` calls: what was written is there if the power goes.
 
-    Nothing is buffered across `write` calls: what was written is there if the power goes. A sink that uses the pixels
-    says so with `wants_pictures = True`, or "events" where it uses those of results with events alone; without, results
-    come without pixels, so that many can wait in little memory. A sink with a method `wants(result)`, asked in the
-    loop's thread, gets only those results. What `counts` (a dictionary) holds is in the run's summary. A sink that
-    names classes has a method `check(labels)`, which raises UsageError for one that is none of `labels`: it is asked
-    before another model takes over.
+    What a sink does not need it leaves as it is here. One that uses pixels says `wants_pictures = True`, or "events"
+    where it uses those of results with events alone; without, results come without pixels, so that many can wait in
+    little memory.
     """
 
-    name: str
+    name = ""
+    wants_pictures: Union[bool, str] = False
 
-    def write(self, result: Any) -> None: ...
+    @property
+    def lost(self) -> int:
+        """Results and events that the sink has lost by itself."""
+        return 0
 
-    def close(self) -> None: ...
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        """What it has for the run's summary."""
+        return {}
+
+    def check(self, labels: Sequence[str]) -> None:
+        """Raises UsageError where it names a class that is none of `labels`: asked before a model takes over."""
+
+    def begin(self, facts: Any, labels: Sequence[str]) -> None:
+        """What is about to run (`live.Facts`)."""
+
+    def wants(self, _result: Any) -> bool:
+        """Whether to write that result; asked in the loop's thread."""
+        return True
+
+    def write(self, result: Any) -> None:
+        """Write a result."""
+        raise NotImplementedError
+
+    def announce(self, events: Sequence[Any]) -> None:
+        """What is gone when results stop coming (`pipeline.decision.Event`)."""
+
+    def close(self) -> None:
+        """Nothing comes any more."""
+
+
+class _PlugIn:
+    """Another package's sink, with what it leaves out as in `Sink`."""
+
+    def __init__(self, sink: Any) -> None:
+        self._sink, self._rest = sink, Sink()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink if hasattr(self._sink, name) else self._rest, name)
 
 
 class LoopOutput(Protocol):
@@ -62,12 +93,6 @@ class LoopOutput(Protocol):
     def write(self, result: Any) -> None: ...
 
     def close(self) -> None: ...
-
-
-class EventSink(Sink, Protocol):
-    """A sink that is also told what is gone when results stop coming (`loop.decision.Event`)."""
-
-    def announce(self, events: Sequence[Any]) -> None: ...
 
 
 class _Announcement(tuple[Any, ...]):
@@ -89,11 +114,10 @@ class Isolated:
     `skipped` and are no failure; with `lossless`, `write` waits for it instead.
     """
 
-    def __init__(self, sink: Sink, *, lossless: bool = False) -> None:
-        self._sink = sink
-        wanted = getattr(sink, "wants_pictures", False)
-        self.wants_pictures, self._event_pictures = wanted is True, wanted == "events"
-        self._wants: Callable[[Any], bool] = getattr(sink, "wants", lambda _result: True)
+    def __init__(self, sink: Any, *, lossless: bool = False) -> None:
+        self._sink: Sink = sink if isinstance(sink, Sink) else cast(Sink, _PlugIn(sink))
+        self.wants_pictures = self._sink.wants_pictures is True
+        self._event_pictures = self._sink.wants_pictures == "events"
         self._lossless = lossless
         self._queue: queue.Queue[Any] = queue.Queue(_PICTURES if self.wants_pictures else _QUEUE)
         self._lost = 0
@@ -101,8 +125,8 @@ class Isolated:
         self._ended = threading.Event()
         self._on_reader_gone: Optional[Callable[[], None]] = None
         self._failing_since: Optional[float] = None
-        self._outage = _Outage(sink.name)
-        self._thread = threading.Thread(target=self._work, name=f"sink-{sink.name}", daemon=True)
+        self._outage = _Outage(self._sink.name)
+        self._thread = threading.Thread(target=self._work, name=f"sink-{self._sink.name}", daemon=True)
         self._thread.start()
 
     def closed_by_reader_calls(self, action: Callable[[], None]) -> None:
@@ -112,16 +136,16 @@ class Isolated:
     @property
     def errors(self) -> int:
         """Results and events that were lost, here or (its `lost`) in the sink."""
-        return self._lost + int(getattr(self._sink, "lost", 0))
+        return self._lost + self._sink.lost
 
     @property
     def counts(self) -> dict[str, Any]:
         """What the sink has for the summary."""
-        return dict(getattr(self._sink, "counts", {}))
+        return dict(self._sink.counts)
 
     def write(self, result: Any) -> None:
         try:
-            if not self._wants(result):
+            if not self._sink.wants(result):
                 return
         except (Exception, SystemExit, GeneratorExit) as error:
             self._failed(_reason(error))
@@ -131,8 +155,7 @@ class Isolated:
         self._put(result)
 
     def announce(self, events: Sequence[Any]) -> None:
-        if hasattr(self._sink, "announce"):
-            self._put(_Announcement(events))
+        self._put(_Announcement(events))
 
     def _put(self, item: Any) -> None:
         try:
@@ -148,9 +171,7 @@ class Isolated:
 
     def check(self, labels: Sequence[str]) -> None:
         """Raises UsageError where the sink needs a class that is none of `labels`."""
-        check = getattr(self._sink, "check", None)
-        if check is not None:
-            check(labels)
+        self._sink.check(labels)
 
     def changed(self, facts: Any, labels: Sequence[str]) -> None:
         """Another model has taken over: tell the sink between two results, in its own thread."""
@@ -169,11 +190,8 @@ class Isolated:
 
     def begin(self, facts: Any, labels: Sequence[str]) -> None:
         """Tell a sink that wants to know what is about to run."""
-        begin = getattr(self._sink, "begin", None)
-        if begin is None:
-            return
         try:
-            begin(facts, labels)
+            self._sink.begin(facts, labels)
         except (EdgeMnv2Error, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -211,7 +229,7 @@ class Isolated:
                 continue
             try:
                 if isinstance(result, _Announcement):
-                    self._sink.announce(result)  # type: ignore[attr-defined]
+                    self._sink.announce(result)
                 else:
                     self._sink.write(result)
             except BaseException as error:
@@ -278,53 +296,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}" if not isinstance(error, EdgeMnv2Error) else str(error)
-
-
-MOST_WAITING = 1000
-
-
-class Outbox:
-    """A queue of event documents. The oldest is given up when more than `most` wait, and counted in `lost`.
-
-    Every document has an `id` that no other event of any run has, so that a receiver can tell a repetition.
-    """
-
-    def __init__(self, most: int = MOST_WAITING) -> None:
-        self._waiting: deque[dict[str, Any]] = deque()
-        self._most = most
-        self._run = uuid.uuid4().hex[:12]
-        self._count = 0
-        self._lock = threading.Lock()
-        self.lost = 0
-
-    def put(self, events: Iterable[Event]) -> None:
-        """Put events at the end."""
-        with self._lock:
-            for event in events:
-                self._count += 1
-                self._waiting.append({"id": f"{self._run}-{self._count}", **as_event(event)})
-            while len(self._waiting) > self._most:
-                self._waiting.popleft()
-                self.lost += 1
-
-    def put_back(self, document: dict[str, Any]) -> None:
-        """Put what was taken at the beginning again."""
-        with self._lock:
-            self._waiting.appendleft(document)
-
-    def take(self) -> Optional[dict[str, Any]]:
-        """The oldest, removed; None where nothing waits."""
-        with self._lock:
-            return self._waiting.popleft() if self._waiting else None
-
-    def give_up(self) -> None:
-        """Count as lost what still waits."""
-        with self._lock:
-            self.lost += len(self._waiting)
-            self._waiting.clear()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
 
 GROUP = "edge_mnv2.sinks"

@@ -13,6 +13,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.disk import Floor
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import timestamp
+from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues, default
 from edge_mnv2.pipeline.decision import APPEARED
 from edge_mnv2.pipeline.result import Result
@@ -21,7 +22,7 @@ _OURS = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}Z_.*\.jpg")
 _TORN = re.compile(r"\." + _OURS.pattern + r"\..*\.part")
 
 
-class SnapshotSink:
+class SnapshotSink(Sink):
     """Saves the frame of every "appeared" event to `folder` as `TIME_CLASS_SCORE.jpg`, each file whole or not at all.
 
     When they take more than `quota` bytes together, the oldest are deleted; other files there are left alone.

@@ -15,7 +15,8 @@ from edge_mnv2.addresses import StreamUrl
 from edge_mnv2.certificates import failure, trust
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts, Live
-from edge_mnv2.outputs.sink import Outbox
+from edge_mnv2.outputs.records import Outbox
+from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.pipeline.result import Result
@@ -29,7 +30,7 @@ _AGAIN = {408, 425, 429}
 _FAREWELL_S = 1.5
 
 
-class WebhookSink:
+class WebhookSink(Sink):
     """POSTs `{"id","host","model",...event}` to `url`, with the id as `Idempotency-Key` too.
 
     A service that is away, busy (408, 425, 429) or broken (5xx) gets the event again, after 1, 2, 4 ... 60 seconds, and

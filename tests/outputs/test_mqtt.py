@@ -30,7 +30,7 @@ from edge_mnv2.outputs.home_assistant import discovery
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.mqtt import MqttSink
 from edge_mnv2.outputs.mqtt_client import board_identity, connect_options, make_client, parse
-from edge_mnv2.outputs.sink import Outbox
+from edge_mnv2.outputs.records import Outbox
 from edge_mnv2.pipeline.controls import Controls
 from tests.outputs.results import event, result
 from tests.stubs import colour_model
