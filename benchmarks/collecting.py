@@ -5,8 +5,8 @@
 `collect`: frames a second of `run --source bigbuckbunny.mp4 --every-frame --loop` without and with `--collect`, in
 turns; the median of the pairwise ratios, and how many pictures were kept. `memory`: the most that a run with a page has
 needed (VmHWM) without a collection, and with one of 2,000 pictures whose list and 200 thumbnails were asked for.
-`teach`: 60 answered photographs are taught on the page while the run takes frames as fast as it can, on two cores and on
-one; results a second meanwhile over those before, and the largest sum of PSS of the run and the teaching. Reference
+`teach`: 60 answered photographs are taught on the page while the run takes frames as fast as it can, on two cores and
+on one; results a second meanwhile over those before, and the largest sum of PSS of the run and the teaching. Reference
 photographs and the clip are found through EDGE_MNV2_TEST_DATA.
 """
 
@@ -82,7 +82,7 @@ def page(cores: list[int], *options: object) -> Iterator[Page]:
 def collecting(seconds: float, rounds: int) -> None:
     options = (
         "--source",
-        DATA / "clips" / "bigbuckbunny.mp4",
+        DATA / "video" / "bigbuckbunny.mp4",
         "--every-frame",
         "--loop",
         "--duration",
