@@ -143,8 +143,11 @@ def memory(seconds: float, number: int = 2000) -> None:
 
 def pss_mb(pid: int) -> float:
     """Of the process and its children."""
-    total = 0.0
-    for one in [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]:
+    total, children = 0.0, []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            children += (task / "children").read_text().split()
+    for one in [pid, *children]:
         with contextlib.suppress(OSError, IndexError):
             total += int(re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{one}/smaps_rollup").read_text(), re.M)[0])
     return total * 1024 / 1e6
