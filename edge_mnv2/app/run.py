@@ -139,6 +139,7 @@ class Session:
             give_up_s=request.give_up_s,
             hurry=request.every_frame,
             least_side=self._least_side(),
+            network=model.camera_network(),
         )
         source = stack.enter_context(self.chosen.source)
         for note in (*request.notes, *model.classifiers.notes, *self.chosen.notes):

@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.camera.frame import FrameSource
-from edge_mnv2.camera.settings import Roi
+from edge_mnv2.camera.settings import CameraNetwork, Roi
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.pipeline.decision import Decider, is_class, rows_named
@@ -34,7 +34,7 @@ class RunModel:
         self._settings = settings
         self._on_tpu_loss = on_tpu_loss
         self._spare = spare
-        self.classifiers: Classifiers = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True)
+        self.classifiers: Classifiers = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True, camera=True)
         self.swaps = 0
         self._former_losses = 0
 
@@ -59,12 +59,26 @@ class RunModel:
         """How often an accelerator was lost, by former models too."""
         return self._former_losses + self.classifiers.tpu_losses
 
+    def camera_network(self) -> Optional[CameraNetwork]:
+        """What is to run inside the camera, None where nothing is."""
+        path, first = self.classifiers.network, self.first
+        if path is None:
+            return None
+        height, width = first.input_size
+        return CameraNetwork(path, (width, height), first.box)
+
     def open_other(self, model: str) -> Classifiers:
         """Classifiers of another model with the settings of this run; what was said about the first one is left out."""
         runtime = dataclasses.replace(self._settings.runtime, model=model)
         settings = dataclasses.replace(self._settings, runtime=runtime, model=ModelOptions())
         workers = len(self.classifiers.classifiers)
-        return open_classifiers(settings, self._on_tpu_loss, workers=workers, spare=self._spare, fastest=True)
+        opened = open_classifiers(
+            settings, self._on_tpu_loss, workers=workers, spare=self._spare, fastest=True, camera=True
+        )
+        if opened.network != self.classifiers.network:
+            opened.__exit__()
+            raise UsageError(f"{model} has another network file than the one in the camera", hint="start a new run")
+        return opened
 
     def decider(self, classifier: Optional[Classifier] = None, *, forced: bool = False) -> Optional[Decider]:
         """What decides on the classes of `classifier`; None where scores are values and no class can be present.

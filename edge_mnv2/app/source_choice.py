@@ -8,7 +8,7 @@ from typing import Optional
 
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.open import open_source
-from edge_mnv2.camera.settings import CameraSettings
+from edge_mnv2.camera.settings import CameraNetwork, CameraSettings
 from edge_mnv2.errors import DownloadError, SourceError, UsageError
 from edge_mnv2.settings.schema import Camera
 
@@ -32,16 +32,17 @@ def choose_source(
     give_up_s: Optional[float] = None,
     hurry: bool = False,
     least_side: Optional[int] = None,
+    network: Optional[CameraNetwork] = None,
 ) -> ChosenSource:
     """The source that was asked for; else the profile's, the first camera, the demo clip, the test pattern.
 
     `camera` is "first" or a camera's SPEC. With `hurry` the test pattern does not keep its rate. `least_side` is the
-    shorter side, in pixels, that pictures must have (None: as large as they come). Raises UsageError (both given),
-    SourceError (no camera, no such file).
+    shorter side, in pixels, that pictures must have (None: as large as they come), `network` runs inside the camera.
+    Raises UsageError (both given), SourceError (no camera, no such file).
     """
     if source is not None and camera is not None:
         raise UsageError("--camera and --source exclude each other", hint="give one of them")
-    wanted = CameraSettings(**settings.asked(), least_side=least_side)
+    wanted = CameraSettings(**settings.asked(), least_side=least_side, network=network)
 
     def opened(spec: str) -> FrameSource:
         return open_source(spec, wanted, give_up_s=give_up_s, hurry=hurry)

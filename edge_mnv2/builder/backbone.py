@@ -12,9 +12,8 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.errors import ModelError
-from edge_mnv2.tflite.ir import PIXELS, Graph, Operator, Tensor
+from edge_mnv2.tflite.ir import PIXELS, Graph, Operator, Tensor, last_pool
 
-_POOLS = ("MEAN", "AVERAGE_POOL_2D")
 _RESHAPES = ("RESHAPE", "SQUEEZE")
 _LINEAR = ("FULLY_CONNECTED", "CONV_2D")
 _LARGEST_MAP = 40_000
@@ -132,16 +131,6 @@ def keep_only(graph: Graph, outputs: list[Tensor]) -> None:
     graph.subgraphs = [main]
     graph.signatures, graph.archive = [], b""
     graph.metadata = {key: value for key, value in graph.metadata.items() if key in ("min_runtime_version", PIXELS)}
-
-
-def last_pool(operators: list[Operator]) -> Optional[int]:
-    for place in range(len(operators) - 1, -1, -1):
-        operator = operators[place]
-        source = operator.inputs[0] if operator.inputs else None
-        if operator.kind in _POOLS and source is not None and len(source.shape) == 4:
-            shape = operator.outputs[0].shape
-            return place if shape[-1] > 1 and int(np.prod(shape)) == source.shape[3] else None
-    return None
 
 
 def _classes(following: list[Operator], embedding: Tensor) -> Optional[Classes]:

@@ -55,6 +55,7 @@ class CsiCamera(LiveSource):
     """CSI camera number `number`, as `rpicam-hello --list-cameras` counts."""
 
     backoff = (0.3, 1.0)
+    open_s = OPEN_S
 
     def __init__(self, number: int, settings: CameraSettings) -> None:
         geometry = settings.geometry()
@@ -81,11 +82,11 @@ class CsiCamera(LiveSource):
         slot = self._slot = NewestItem(self.description)
         try:
             self._camera = call_within(
-                OPEN_S, f"opening {self.description}", lambda: self._started(picamera2, libcamera, slot), _shut
+                self.open_s, f"opening {self.description}", lambda: self._started(picamera2, libcamera, slot), _shut
             )
             if slot.closed:
                 raise SourceError(f"{self.description} was closed while it was being opened")
-            if not slot.ready(OPEN_S):
+            if not slot.ready(self.open_s):
                 raise NoFrames(
                     f"{self.description} opens but gives no frames", hint="check the ribbon cable at both ends"
                 )
@@ -202,9 +203,14 @@ class CsiCamera(LiveSource):
                 if 0 < width <= across - left and 0 < height <= down - top:
                     self._set_view(View(self._sensor, (left, top, width, height)))
             pixels = request.make_array("main") if self._pixels is None else self._pixels(request.make_buffer("main"))
-            slot.add((pixels, _monotonic(metadata.get("SensorTimestamp"))))
+            captured_at = _monotonic(metadata.get("SensorTimestamp"))
+            self._stamped(captured_at)
+            slot.add((pixels, captured_at))
         except Exception as error:
             slot.finish(SourceLost(f"{self.description}: a frame cannot be read: {error}"))
+
+    def _stamped(self, captured_at: int) -> None:
+        """A frame of this time is about to be handed over."""
 
 
 def make(spec: Spec, settings: CameraSettings) -> CsiCamera:

@@ -16,6 +16,14 @@ MAX_ERRORS = 1000
 
 
 @dataclass(frozen=True)
+class CameraAnswers:
+    """What a network inside the camera answered to a picture: real outputs float32, and what that took."""
+
+    values: tuple[np.ndarray, ...]
+    took_ns: Optional[float] = None
+
+
+@dataclass(frozen=True)
 class Frame:
     """One captured picture.
 
@@ -27,6 +35,7 @@ class Frame:
     `position_ns` is the presentation time inside a clip, None for live sources and stills.
     `name` is the file's name where a frame is one file of a folder.
     `roi` is the region of interest inside `pixels` as (left, top, width, height) in pixels, None for the whole picture.
+    `answers` are those of a network inside the camera.
     Pixels may be shared between frames and read-only: draw on a copy.
     """
 
@@ -37,6 +46,7 @@ class Frame:
     position_ns: Optional[int] = None
     name: Optional[str] = None
     roi: Optional[tuple[int, int, int, int]] = None
+    answers: Optional[CameraAnswers] = None
 
     @property
     def image(self) -> np.ndarray:

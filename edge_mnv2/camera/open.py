@@ -99,6 +99,9 @@ KINDS: dict[str, Kind] = {
 }
 """Every kind of source that a SPEC can name."""
 
+_WITH_NETWORK = Kind((Backend("picamera2", "imx500:make", "missing"),))
+"""A CSI camera that runs the model itself."""
+
 
 def open_source(
     spec: str,
@@ -118,6 +121,12 @@ def open_source(
     if parsed.kind == "auto":
         raise UsageError("'auto' stands for a choice that is made elsewhere", hint="name a source")
     kind = KINDS[parsed.kind]
+    if settings.network is not None:
+        if parsed.kind != "csi":
+            raise UsageError(
+                f"--delegate imx500: the network runs in a CSI camera, not in {parsed.text}", hint="--camera csi"
+            )
+        kind = _WITH_NETWORK
     source = _chosen(parsed, kind, settings)
     if parsed.kind == "test" and loss_every():
         # Only a loss on purpose can take the pattern away.

@@ -9,8 +9,9 @@ for 180).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -124,6 +125,16 @@ def _quarter(pixels: np.ndarray, rotate: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class CameraNetwork:
+    """A network that runs inside the camera: its file, its input (width, height), and `box`, the part (left, top,
+    width, height) of a picture of some size that it shall see."""
+
+    path: Path
+    size: tuple[int, int]
+    box: Callable[[int, int], tuple[int, int, int, int]]
+
+
+@dataclass(frozen=True)
 class CameraSettings:
     """Every field may stay out; None means that the source decides.
 
@@ -154,6 +165,7 @@ class CameraSettings:
     ca: Optional[str] = None
     rtsp_transport: str = "auto"
     hurry: bool = False
+    network: Optional[CameraNetwork] = None
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -132,7 +132,7 @@ COMMAND = Command(
 
 def compile(
     model: Optional[str] = argument("MODEL", "A name from `models list`, or a .tflite file.", required=False),
-    target: str = option("target", "edgetpu, rknn:rk3588 (or another chip).", default="edgetpu"),
+    target: str = option("target", "edgetpu, rknn:rk3588 (or another chip), imx500.", default="edgetpu"),
     weights: Optional[str] = option("weights", "Instead of MODEL: trained weights, as for `build`."),
     labels: Optional[Path] = option("labels", "The classes' names, one a line.", File()),
     out: Optional[Path] = option(
@@ -144,7 +144,8 @@ def compile(
     quantization: Optional[str] = option(
         "quantization", "rknn: normal, kl_divergence, mmse, hybrid or fp16.", default=None
     ),
-    simulator: bool = flag("simulator", "rknn: write what the toolkit's simulator needs, too."),
+    embedding: bool = flag("embedding", "imx500: without the head, which then runs on the CPU."),
+    simulator: bool = flag("simulator", "Write what answers like it without the hardware, too."),
     toolkit_python: Optional[Path] = option(
         "toolkit-python", "The Python, or its environment, that has the maker's toolkit.", File("PYTHON")
     ),
@@ -164,6 +165,7 @@ def compile(
         out=out,
         images=images,
         quantization=quantization,
+        embedding=embedding,
         simulator=simulator,
         toolkit_python=toolkit_python,
         min_runtime_version=min_runtime_version,
@@ -186,7 +188,7 @@ def _compiled_in_words(document: dict[str, Any]) -> str:
     else:
         rows += [
             ["compiler", f"{document['toolkit']}, {document['compile_ms'] / 1e3:.0f} s"],
-            ["quantized", f"{document['quantization']}, by {document['pictures']} pictures"],
+            ["quantized", f"{document['quantization']}, by {document['pictures']} pictures{_agreement(document)}"],
             ["layers", f"the accelerator runs {_known(on_it)} of {_known(operators['total'])}"],
             *([name, value] for name, value in _memory(document["memory"])),
         ]
@@ -200,6 +202,11 @@ def _compiled_in_words(document: dict[str, Any]) -> str:
         lines += ["", "left on the CPU", aligned(cells, right=(0,))]
     lines += ["", document.get("next") or f"edge-mnv2 run --model {document['out']} --delegate {document['delegate']}"]
     return "\n".join(lines)
+
+
+def _agreement(document: dict[str, Any]) -> str:
+    """The share of these pictures with the float network's best class, where the compiler tells."""
+    return f", {document['agreement']:.0%} of them answered as by floats" if "agreement" in document else ""
 
 
 def _memory(memory: dict[str, Any]) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from edge_mnv2.errors import SourceError
 from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls, Pending
 from edge_mnv2.pipeline.decision import Decider, Event
-from edge_mnv2.pipeline.result import FrameClassifier, Result
+from edge_mnv2.pipeline.result import FrameClassifier, Result, classified
 from edge_mnv2.pipeline.stages import SceneGate, Smoother
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import Classified, Prediction
@@ -153,7 +153,7 @@ class FrameLoop:
             frame = self._capture.take(_POLL_S, self.controls.paused)
             if frame is not None:
                 still = self._gate is not None and self._gate.still(frame)
-                self._deliver(classifier, frame, None if still else classifier.classify(frame.region, frame.order))
+                self._deliver(classifier, frame, None if still else classified(classifier, frame))
             elif self._capture.ended:
                 return "eof"
             else:

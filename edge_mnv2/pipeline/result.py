@@ -7,7 +7,7 @@ from typing import Optional, Protocol
 
 import numpy as np
 
-from edge_mnv2.camera.frame import Frame
+from edge_mnv2.camera.frame import CameraAnswers, Frame
 from edge_mnv2.pipeline.decision import Event
 from edge_mnv2.runtime.classifier import Classified, Prediction
 
@@ -60,4 +60,13 @@ class FrameClassifier(Protocol):
 
     def classify(self, pixels: np.ndarray, order: str = "rgb") -> Classified: ...
 
+    def completed(self, pixels: np.ndarray, answers: CameraAnswers) -> Classified: ...
+
     def top(self, scores: np.ndarray, k: Optional[int] = None) -> list[Prediction]: ...
+
+
+def classified(classifier: FrameClassifier, frame: Frame) -> Classified:
+    """What `classifier` makes of a frame, or of the answers that came with it."""
+    if frame.answers is not None:
+        return classifier.completed(frame.region, frame.answers)
+    return classifier.classify(frame.region, frame.order)

@@ -9,7 +9,7 @@ from typing import Optional
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls
-from edge_mnv2.pipeline.result import FrameClassifier
+from edge_mnv2.pipeline.result import FrameClassifier, classified
 from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.runtime.classifier import Classified
 
@@ -114,9 +114,9 @@ class Workers:
                     if self._capture.ended:
                         return
                     continue
-                classified = None if still else classifier.classify(frame.region, frame.order)
+                answer = None if still else classified(classifier, frame)
                 with self._changed:
-                    self._done[number] = (frame, classified, classifier)
+                    self._done[number] = (frame, answer, classifier)
                     self._changed.notify_all()
         except Exception as error:
             with self._changed:

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,8 +39,11 @@ _RACE_S = 0.8
 _BURST_S = 0.02
 
 
-def crops(size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """About 200 pictures RGB uint8 of `size` (height, width): windows of the photographs that ship."""
+def crops(size: tuple[int, int], fractions: Sequence[float] = _FRACTIONS) -> Iterator[np.ndarray]:
+    """Pictures RGB uint8 of `size` (height, width): windows of the photographs that ship, about 200 of them.
+
+    `fractions`: the windows' sides, of the shorter side of a photograph.
+    """
     import cv2
 
     from edge_mnv2.camera.still import read_still
@@ -48,7 +51,7 @@ def crops(size: tuple[int, int]) -> Iterator[np.ndarray]:
     for photograph in sorted(paths.packaged("models", "photographs").glob("*.jpg")):
         pixels = read_still(photograph)
         rows, columns = pixels.shape[:2]
-        for fraction in _FRACTIONS:
+        for fraction in fractions:
             side = round(min(rows, columns) * fraction)
             tops = sorted({0, (rows - side) // 2, rows - side})
             lefts = sorted({0, (columns - side) // 2, columns - side})

@@ -12,7 +12,9 @@ from typing import Optional, Union
 
 import numpy as np
 
+from edge_mnv2.camera.frame import CameraAnswers
 from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.runtime.imx500 import CameraInterpreter
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe
 from edge_mnv2.runtime.preprocess import Preprocessor
@@ -185,6 +187,22 @@ class Classifier:
         device = self.interpreter.engine
         box = self._fit.box(pixels.shape[1], pixels.shape[0])
         return Classified(scores, ready - started, invoked - ready, done - invoked, started, device, box)
+
+    def completed(self, pixels: np.ndarray, answers: CameraAnswers) -> Classified:
+        """Scores of a picture that a network inside the camera has answered. Raises ModelError: another model's."""
+        if not isinstance(self.interpreter, CameraInterpreter):
+            raise ModelError(f"the camera runs a network, and {self.path} does not")
+        started = time.monotonic_ns()
+        scores = self.scores_from(self.interpreter.complete(answers.values, self.io.output.position))
+        done = time.monotonic_ns()
+        took = int(answers.took_ns or 0)
+        return Classified(
+            scores, 0, took, done - started, started, self.interpreter.engine, self.box(*pixels.shape[1::-1])
+        )
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """(left, top, width, height) of the part of a `width` x `height` picture that the model looks at."""
+        return self._fit.box(width, height)
 
     def scores_from(self, raw: np.ndarray) -> np.ndarray:
         """Real scores float32 (one an output row) of the raw output tensor: dequantized, made probabilities.

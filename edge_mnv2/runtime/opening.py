@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from edge_mnv2.board.cpus import resolve_threads
@@ -61,13 +63,15 @@ def model_spec(model: Resolved, options: ModelOptions = ModelOptions(), resize: 
 class Classifiers:
     """The classifiers of a run and what its summary says about them. A context manager that closes them.
 
-    `contest` is to be held beside the run, where it is not known yet which runtime is fastest.
+    `contest` is to be held beside the run, where it is not known yet which runtime is fastest. `network` is the file
+    of the network that a camera is to run.
     """
 
     classifiers: Sequence[Classifier]
     model: str
     notes: list[str] = field(default_factory=list)
     contest: Optional[contest.BesideRun] = None
+    network: Optional[Path] = None
 
     @property
     def runtime(self) -> str:
@@ -152,10 +156,11 @@ def open_classifiers(
     workers: Optional[int] = None,
     spare: int = 0,
     fastest: bool = False,
+    camera: bool = False,
 ) -> Classifiers:
     """The classifiers that the settings ask for. `on_tpu_loss`: "cpu" or "exit"; `workers` overrides the settings;
     `auto` threads leave `spare` CPUs to others. `fastest`: "auto" is the runtime that won the contest here, or one is
-    to be held; for what runs long, as other runtimes take a second to start.
+    to be held; for what runs long, as other runtimes take a second to start. `camera`: frames may bring answers.
 
     Raises as `open_classifier`, and AcceleratorError where an accelerator was asked for by name and cannot be used.
     """
@@ -169,10 +174,15 @@ def open_classifiers(
     request = settings.runtime.model
     own = supervising(settings.runtime.backend, delegate.mode, request)
     if own is not None:
+        if own.in_camera and not camera:
+            raise UsageError(f"{own.name} runs a model in a camera only", hint="edge-mnv2 run --camera csi")
         module = importlib.import_module(own.module)
         plan = module.plan(request, delegate, on_tpu_loss != "exit")
-        opened = _on_tpu(plan, delegate, settings, threads, workers, module.open_supervised)
+        open_own = partial(module.open_supervised, fall_back=on_tpu_loss != "exit")
+        opened = _on_tpu(plan, delegate, settings, threads, workers, open_own)
         opened.notes[:0] = notes
+        if own.in_camera and plan.tpu is not None:
+            opened.network = plan.tpu.path
         return opened
     try_tpu = delegate.mode == "auto" and worth_trying()
     plan = choose(request, delegate, try_tpu, Zoo(), fall_back=on_tpu_loss != "exit")

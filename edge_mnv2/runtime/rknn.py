@@ -219,12 +219,7 @@ class Npu:
         self._answers = answers
 
     def output(self, position: int = 0) -> np.ndarray:
-        spec, real = self.outputs[position], np.asarray(self._answers[position], np.float32)
-        real = real.reshape([max(n, 1) for n in spec.shape])
-        if not spec.quantized:
-            return real
-        limits = np.iinfo(spec.dtype)
-        return np.clip(np.rint(real / spec.scale) + spec.zero_point, limits.min, limits.max).astype(spec.dtype)
+        return self.outputs[position].quantize(np.asarray(self._answers[position], np.float32))
 
     def close(self) -> None:
         self.release()

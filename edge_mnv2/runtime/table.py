@@ -61,6 +61,18 @@ class TensorSpec:
             return values.astype("float32", copy=False)
         return (values.astype("float32") - float(self.zero_point)) * self.scale
 
+    def quantize(self, values: np.ndarray) -> np.ndarray:
+        """Real `values` on the tensor's steps, in its dtype and shape (open dimensions as 1); the rest is cut off."""
+        shape = [max(n, 1) for n in self.shape]
+        if not self.quantized:
+            return values.astype(self.dtype).reshape(shape)
+        low, high = (round(limit / self.scale) + self.zero_point for limit in self.limits)
+        return (values / self.scale + self.zero_point).round().clip(low, high).astype(self.dtype).reshape(shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(max(n, 1) for n in self.shape)
+
 
 class AnyInterpreter(Protocol):
     """A loaded model. `engine` is the device that made the last output ("cpu", "tpu", "gpu"); `runtime` is the package
@@ -114,7 +126,8 @@ class Runtime:
     `extra` is the optional part of this package that brings it, `elsewhere` says where else it comes from. `devices`
     are patterns of device nodes that a service must reach, or systemd's `char-GROUP`; `needs_device`: without one of
     them it cannot work. `supervised`: the module also has `plan` and `open_supervised` (see `runtime.rknn`): an
-    accelerator that may be lost, with a CPU model to go on with. `twins`: it can run a full-integer `.tflite` too,
+    accelerator that may be lost, with a CPU model to go on with; `in_camera`: its answers come with the camera's
+    frames. `twins`: it can run a full-integer `.tflite` too,
     through an ONNX file with the same integers (`runtime.twin`), where that is asked for.
     """
 
@@ -129,6 +142,7 @@ class Runtime:
     needs_device: bool = False
     twins: bool = False
     supervised: bool = False
+    in_camera: bool = False
 
     def opens(self, path: Union[Path, str]) -> bool:
         """Whether the file's name is one of its own; a name without a known ending is taken as `.tflite`."""
@@ -168,6 +182,8 @@ class Runtime:
 
 _TWINS = "edge_mnv2.runtime.twin"
 _OPENVINO = ("edge_mnv2.runtime.openvino", "openvino", ("openvino",), (".onnx",), "openvino")
+_RKNN = ("edge_mnv2.runtime.rknn", "rknnlite", ("rknn-toolkit-lite2",), (".rknn",), None, "librknnrt.so is the board's")
+_IMX500 = ("edge_mnv2.runtime.imx500", "picamera2", ("picamera2",), (".rpk",), None, "sudo apt install imx500-all")
 TABLE = (
     Runtime(
         "litert",
@@ -197,16 +213,8 @@ TABLE = (
     Runtime("openvino", *_OPENVINO, twins=True),
     Runtime("openvino-gpu", *_OPENVINO, devices=("/dev/dri/renderD*",), needs_device=True, twins=True),
     Runtime("openvino-npu", *_OPENVINO, devices=("/dev/accel/accel*",), needs_device=True, twins=True),
-    Runtime(
-        "rknn",
-        "edge_mnv2.runtime.rknn",
-        "rknnlite",
-        ("rknn-toolkit-lite2",),
-        (".rknn",),
-        elsewhere="the board's system has librknnrt.so and the NPU's driver",
-        devices=("/dev/dri/*", "/dev/rknpu"),
-        supervised=True,
-    ),
+    Runtime("rknn", *_RKNN, devices=("/dev/dri/*", "/dev/rknpu"), supervised=True),
+    Runtime("imx500", *_IMX500, devices=("/dev/v4l-subdev*",), needs_device=True, supervised=True, in_camera=True),
 )
 """In the order in which `auto` tries them."""
 

@@ -102,10 +102,11 @@ class Runtime:
     delegate: str = setting(
         "auto",
         Text(
-            "auto, none, edgetpu[:N|:usb[:N]|:pci[:N]], rknn[:0|1|2|auto] or external:PATH[,key=value...]",
-            r"auto|none|edgetpu(:[0-9]{1,3}|:usb(:[0-9]{1,3})?|:pci(:[0-9]{1,3})?)?|rknn(:[012]|:auto)?|external:.+",
+            "auto, none, edgetpu[:N|:usb[:N]|:pci[:N]], rknn[:0|1|2|auto], imx500[:FILE], external:PATH[,key=value...]",
+            r"auto|none|edgetpu(:[0-9]{1,3}|:usb(:[0-9]{1,3})?|:pci(:[0-9]{1,3})?)?|rknn(:[012]|:auto)?|imx500(:.+)?|external:.+",
         ),
-        "What accelerates it: auto, none, edgetpu[:N|:usb[:N]|:pci[:N]], rknn[:CORE], external:PATH[,key=value...].",
+        "What accelerates it: auto, none, edgetpu[:N|:usb[:N]|:pci[:N]], rknn[:CORE], imx500[:FILE], "
+        "external:PATH[,key=value...].",
         "delegate",
     )
     threads: Union[int, str] = setting("auto", Whole(1, 256, ("auto",)), "Threads of one interpreter.", "threads")

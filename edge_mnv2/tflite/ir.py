@@ -227,3 +227,17 @@ class Graph:
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
             pass
         return files
+
+
+_POOLS = ("MEAN", "AVERAGE_POOL_2D")
+
+
+def last_pool(operators: list[Operator]) -> Optional[int]:
+    """The place of the last operator that averages whole maps, None where there is none."""
+    for place in range(len(operators) - 1, -1, -1):
+        operator = operators[place]
+        source = operator.inputs[0] if operator.inputs else None
+        if operator.kind in _POOLS and source is not None and len(source.shape) == 4:
+            shape = operator.outputs[0].shape
+            return place if shape[-1] > 1 and int(np.prod(shape)) == source.shape[3] else None
+    return None

@@ -46,6 +46,10 @@ class Scene:
         self.autofocus = True
         self.grants: Optional[str] = None
         """Another format than the one that is asked for."""
+        self.models: list[str] = [SENSOR] * cameras
+        self.network: Optional[Callable[[np.ndarray], Optional[np.ndarray]]] = None
+        """What the network in an IMX500 answers to the part of the scene that it sees; None: nothing."""
+        self.device: Optional[IMX500] = None
         self.opened = 0
         self.last: Optional[Picamera2] = None
 
@@ -77,14 +81,28 @@ class CompletedRequest:
         return self._picture.reshape(-1).copy()
 
     def get_metadata(self) -> dict[str, Any]:
-        return {"SensorTimestamp": self._stamp, "ExposureTime": 10000, "ScalerCrop": self._config["crop"]}
+        values = {"SensorTimestamp": self._stamp, "ExposureTime": 10000, "ScalerCrop": self._config["crop"]}
+        if _scene.device is not None and _scene.network is not None:
+            answer = _scene.network(_scene.device.seen())
+            if answer is not None:
+                values.update(CnnOutputTensor=answer.reshape(-1).tolist(), CnnKpiInfo=(17_100, 900))
+        return values
 
 
 class Picamera2:
     @staticmethod
     def global_camera_info() -> list[dict[str, Any]]:
         name = "/base/soc/i2c0mux/i2c@1/imx219@10"
-        return [{"Model": SENSOR, "Location": 2, "Rotation": 180, "Id": name, "Num": n} for n in range(_scene.cameras)]
+        return [
+            {
+                "Model": model,
+                "Location": 2,
+                "Rotation": 180,
+                "Id": f"{name[:-9]}{n}/{model}@1a" if n else name,
+                "Num": n,
+            }
+            for n, model in enumerate(_scene.models)
+        ]
 
     def __init__(self, camera_num: int = 0) -> None:
         if camera_num >= _scene.cameras:
@@ -211,6 +229,54 @@ class Picamera2:
         return written(picture, main["format"], main["stride"])
 
 
+class IMX500:
+    """picamera2.devices.IMX500 of 0.3.38: made before the camera is opened, by a camera's id or the first there is.
+
+    A network file of the stand-in is "RPK WIDTHxHEIGHT".
+    """
+
+    def __init__(self, network_file: str, camera_id: str = "", tensor_injection: bool = False) -> None:
+        rows = [one for one in Picamera2.global_camera_info() if one["Model"] == "imx500"]
+        chosen = [one for one in rows if camera_id in one["Id"]]
+        if not chosen:
+            raise RuntimeError("IMX500: Requested camera dev-node not found")
+        self.camera_num = int(chosen[0]["Num"])
+        if self.camera_num in _scene.in_use:
+            raise RuntimeError("the network is set before the camera is opened")
+        with open(network_file, "rb") as content:
+            head = content.read(4)
+            if head != b"RPK ":
+                raise RuntimeError(f"No matching footer found in firmware file {network_file}")
+            width, height = content.read().split(b"x")
+        self._size = int(width), int(height)
+        self.roi = (0, 0, 4056, 3040)
+        _scene.device = self
+
+    def get_input_size(self) -> tuple[int, int]:
+        return self._size
+
+    def set_inference_roi_abs(self, roi: tuple[int, int, int, int]) -> None:
+        self.roi = roi
+
+    def get_outputs(self, metadata: dict[str, Any], add_batch: bool = False) -> Optional[list[np.ndarray]]:
+        values = metadata.get("CnnOutputTensor")
+        return None if not values else [np.array(values, np.float32)]
+
+    @staticmethod
+    def get_kpi_info(metadata: dict[str, Any]) -> Optional[tuple[float, float]]:
+        info = metadata.get("CnnKpiInfo")
+        return None if info is None else (info[0] / 1000, info[1] / 1000)
+
+    def seen(self) -> np.ndarray:
+        """The part of the scene inside the network's region of the sensor."""
+        rows, columns = _scene.rgb.shape[:2]
+        left, top, width, height = self.roi
+        across, down = columns / _scene.array[0], rows / _scene.array[1]
+        return _scene.rgb[
+            int(top * down) : int((top + height) * down), int(left * across) : int((left + width) * across)
+        ]
+
+
 LAYOUTS = {
     **{"BGR888": 3, "RGB888": 3, "XBGR8888": 4, "XRGB8888": 4, "YUV420": 1, "YVU420": 1, "NV12": 1, "NV21": 1},
     **{"YUYV": 2, "YVYU": 2, "UYVY": 2, "R8": 1, "MJPEG": 1},
@@ -263,6 +329,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, rgb: np.ndarray, cameras: int = 1
     libcamera.Transform = Transform  # type: ignore[attr-defined]
     libcamera.controls = ModuleType("controls")  # type: ignore[attr-defined]
     libcamera.controls.AfModeEnum = AfModeEnum  # type: ignore[attr-defined]
+    devices = ModuleType("picamera2.devices")
+    devices.IMX500 = IMX500  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "picamera2", picamera2)
+    monkeypatch.setitem(sys.modules, "picamera2.devices", devices)
     monkeypatch.setitem(sys.modules, "libcamera", libcamera)
     return _scene

@@ -22,13 +22,14 @@ from edge_mnv2.zoo.resolve import Resolved, resolve
 
 _EXTERNAL = "external:"
 _FORM = re.compile(r"edgetpu(?::(usb|pci))?(?::([0-9]{1,3}))?")
+_CAMERA = "imx500"
 _NPU = re.compile(r"rknn(?::(?:auto|([0-2])))?")
 
 
 @dataclass(frozen=True)
 class DelegateSpec:
-    """`mode` is "none", "auto", "edgetpu", "rknn" or "external"; `kind` ("usb", "pci") and `index` narrow the choice
-    among several Edge TPUs, or cores of an NPU; `library` and `options` are those of an external delegate."""
+    """`mode` is "none", "auto", "edgetpu", "rknn", "imx500" or "external"; `kind` ("usb", "pci") and `index` narrow the
+    choice among several Edge TPUs, or cores of an NPU; `library` and `options` are those of an external delegate."""
 
     mode: str
     kind: Optional[str] = None
@@ -39,7 +40,7 @@ class DelegateSpec:
     @property
     def required(self) -> bool:
         """Whether an unusable accelerator is an error."""
-        return self.mode in ("edgetpu", "rknn", "external")
+        return self.mode not in ("none", "auto")
 
     @property
     def option(self) -> str:
@@ -54,10 +55,8 @@ class DelegateSpec:
 
 
 def parse(text: str) -> DelegateSpec:
-    """Read `none`, `auto`, `edgetpu[:N|:usb[:N]|:pci[:N]]`, `rknn[:0|1|2|auto]` or `external:PATH[,key=value...]`.
-
-    Raises UsageError.
-    """
+    """Read `none`, `auto`, `edgetpu[:N|:usb[:N]|:pci[:N]]`, `rknn[:0|1|2|auto]`, `imx500[:FILE.rpk]` or
+    `external:PATH[,key=value...]`. Raises UsageError."""
     if text.strip().lower().startswith(_EXTERNAL):
         return _parse_external(text.strip())
     wanted = text.strip().lower()
@@ -65,12 +64,14 @@ def parse(text: str) -> DelegateSpec:
         return DelegateSpec(wanted)
     if (core := _NPU.fullmatch(wanted)) is not None:
         return DelegateSpec("rknn", index=None if core[1] is None else int(core[1]))
+    if wanted == _CAMERA or wanted.startswith(f"{_CAMERA}:"):
+        return DelegateSpec(_CAMERA, library=text.strip().partition(":")[2] or None)
     match = _FORM.fullmatch(wanted)
     if match is None:
         raise UsageError(
             f"--delegate {text}: no such delegate",
             hint="none, auto, edgetpu, edgetpu:N, edgetpu:usb[:N], edgetpu:pci[:N], rknn[:0|1|2|auto], "
-            "external:PATH[,key=value...]",
+            "imx500[:FILE.rpk], external:PATH[,key=value...]",
         )
     kind, index = match.groups()
     return DelegateSpec("edgetpu", kind, None if index is None else int(index))

@@ -1,0 +1,195 @@
+"""`--camera csi --delegate imx500`: the network runs in the sensor, for which picamera2's stand-in has a class."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import pytest
+
+from edge_mnv2.builder.backbone import cut
+from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.runtime.preprocess import Preprocessor, crop_box
+from edge_mnv2.tflite import graph
+from tests.camera import picamera2_standin
+from tests.camera.picamera2_standin import Scene
+from tests.stubs import colour_model, stub_at
+
+Run = Callable[..., "tuple[int, str, str]"]
+SIZE = (4056, 3040)
+MODES = [{"size": (2028, 1520), "fps": 30.0, "crop_limits": (0, 0, *SIZE), "bit_depth": 10}]
+
+
+def scene(monkeypatch: pytest.MonkeyPatch, cameras: int = 1) -> Scene:
+    """Green, with a red right half; the network answers with logits of the colours that it sees."""
+    rgb = np.zeros((152, 203, 3), np.uint8)
+    rgb[..., 1] = 255
+    rgb[:, 102:] = (255, 0, 0)
+    stage = picamera2_standin.installed(monkeypatch, rgb, cameras)
+    stage.models, stage.modes, stage.array = ["imx500"] * cameras, MODES, SIZE
+    stage.network = lambda seen: 8 * (seen.reshape(-1, 3).mean(0) - 127.5) / 127.5
+    return stage
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = stub_at(tmp_path)
+    path.write_bytes(colour_model(softmax=False))
+    path.with_name("colours_imx500.rpk").write_bytes(b"RPK 8x8")
+    return path
+
+
+def base(model: Path, *more: object, frames: int = 5) -> tuple[object, ...]:
+    return ("run", "--camera", "csi", "--model", model, "--delegate", "imx500", "--max-frames", frames, "--json", *more)
+
+
+def test_answers_come_with_the_frames(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stage = scene(monkeypatch)
+    log = tmp_path / "log.jsonl"
+    code, out, err = run(*base(model, "--roi", "0,0,0.5,1", "--log", log))
+    summary = json.loads(out)
+    assert code == 0 and (summary["frames"], summary["delegate"]) == (5, "imx500"), err
+    assert summary["stages_ms"]["inference"]["p50"] == pytest.approx(18.0, abs=0.1)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {row["engine"] for row in rows} == {"imx500"} and {row["top"][0]["label"] for row in rows} == {"green"}
+    assert "the network answers after" in err and "17.1 ms" in err
+    assert not stage.in_use
+
+
+@pytest.mark.parametrize(
+    ("options", "region"),
+    [
+        ((), (0, 0, *SIZE)),
+        (("--resize", "stretch"), (0, 0, *SIZE)),
+        (("--roi", "0.5,0,0.5,1"), (2028, 0, 2028, 3040)),
+        (("--roi", "0.5,0.25,0.25,0.5", "--resize", "stretch"), (2028, 760, 1014, 1520)),
+    ],
+)
+def test_the_network_sees_what_would_be_cropped_here(
+    options: tuple[str, ...], region: tuple[int, ...], run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = scene(monkeypatch)
+    assert run(*base(model, *options))[0] == 0
+    assert stage.device is not None
+    left, top, width, height = region
+    policy = "stretch" if "stretch" in options else "crop"
+    inner = Preprocessor(8, 8, policy).box(width, height)
+    assert np.abs(np.subtract(stage.device.roi, (left + inner[0], top + inner[1], *inner[2:]))).max() <= 5
+    assert policy == "stretch" or abs(stage.device.roi[2] - crop_box(width, height, 1.0)[2]) <= 5
+
+
+def test_a_lost_network_is_said_and_comes_back(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("edge_mnv2.camera.imx500.LOST_S", 0.4)
+    stage = scene(monkeypatch)
+    answers, seen = stage.network, iter(range(10**6))
+    began: list[float] = []
+
+    def network(part: np.ndarray) -> Optional[np.ndarray]:
+        began.append(time.monotonic())
+        assert answers is not None
+        return None if 0.5 < began[-1] - began[0] < 1.6 else answers(part)
+
+    stage.network = network
+    log = tmp_path / "log.jsonl"
+    code, out, err = run(*base(model, "--duration", 3, "--log", log, frames=10**6))
+    engines = [json.loads(line)["engine"] for line in log.read_text().splitlines()]
+    assert code == 0 and json.loads(out)["tpu_losses"] == 1, err
+    assert "cpu" in engines and engines[0] == engines[-1] == "imx500" and next(seen) == 0
+    assert "gives no answers any more; the CPU goes on" in err and "answers again" in err
+    began.clear()
+    code, out, err = run(*base(model, "--duration", 3, "--on-tpu-loss", "exit", frames=10**6))
+    assert code == 5 and "gives no answers any more" in err
+
+
+def test_a_taught_models_head_runs_on_the_cpu(
+    run: Run, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network in the camera ends at the embedding: a head that was taught since needs no new one."""
+    stage = scene(monkeypatch)
+    backbone = cut(graph.read(colour_model()))
+    extractor = graph.write(backbone.graph)
+
+    def embedding(seen: np.ndarray) -> np.ndarray:
+        fit = Preprocessor(8, 8, "stretch")
+        with open_interpreter(extractor) as interpreter:
+            interpreter.set_input(fit.to_rgb(np.ascontiguousarray(seen))[None])
+            interpreter.invoke()
+            return interpreter.outputs[0].dequantize(interpreter.output()).reshape(-1)
+
+    stage.network = embedding
+    # Four answers, from an embedding of three values.
+    model.write_bytes(colour_model(outputs=4))
+    model.with_suffix(".yaml").write_text("labels: [red, green, blue, nothing]\n")
+    log = tmp_path / "log.jsonl"
+    code, _, err = run(*base(model, "--roi", "0.55,0,0.45,1", "--log", log))
+    assert code == 0, err
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {row["top"][0]["label"] for row in rows} == {"red"} and rows[0]["top"][0]["score"] > 0.9
+
+
+def test_two_cameras_each_by_its_number(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = scene(monkeypatch, cameras=2)
+    stage.models = ["imx219", "imx500"]
+    code, out, err = run(*base(model))
+    assert code == 0 and json.loads(out)["source"].startswith("csi:1 "), err
+    code, _, err = run("run", "--camera", "csi:0", *base(model)[3:])
+    assert code == 4 and "csi:0 is an imx219: no network runs in it" in err
+    stage.models = ["imx500", "imx500"]
+    ends: list[int] = []
+    holder = threading.Thread(target=lambda: ends.append(0))
+    holder.start()
+    holder.join()
+    for number in (0, 1):
+        code, out, _ = run("run", "--camera", f"csi:{number}", *base(model)[3:])
+        assert code == 0 and json.loads(out)["source"].startswith(f"csi:{number} ")
+        assert stage.device is not None and stage.device.camera_num == number
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (b"RPK 9x8", 4, "takes 9x8, and the model 8x8"),
+        (b"PK\x03\x04", 4, "imx500-package -i"),
+        (b"TFL3", 4, "is no network file of the IMX500"),
+        (None, 2, "no such network file"),
+    ],
+)
+def test_a_wrong_network_file_is_one_line(
+    content: Optional[bytes], code: int, said: str, run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = scene(monkeypatch)
+    file = model.with_name("colours_imx500.rpk")
+    file.unlink() if content is None else file.write_bytes(content)
+    ended, _, err = run("-q", *base(model))
+    assert ended == code and said in err and err.count("\n") == 1
+    assert not stage.in_use
+
+
+def test_another_models_network_ends_the_run(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = scene(monkeypatch)
+    stage.network = lambda _: np.zeros(7)
+    code, _, err = run("-q", *base(model))
+    assert code == 3 and "answers with 7 values, which colours.tflite cannot use" in err
+
+
+def test_what_cannot_work_is_refused(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene(monkeypatch)
+    options = base(model)[3:]
+    code, _, err = run("run", "--source", "test", *options)
+    assert code == 2 and "the network runs in a CSI camera, not in test" in err
+    assert "unturned" in run(*base(model, "--rotate", 90))[2]
+    code, _, err = run("classify", model, "--model", model, "--delegate", "imx500")
+    assert code == 2 and "in a camera only" in err
+
+
+def test_no_sensor_of_that_kind(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene(monkeypatch).models = ["imx219"]
+    code, _, err = run("-q", *base(model))
+    assert code == 4 and "is an imx219" in err and err.count("\n") == 1
