@@ -6,7 +6,8 @@
 Accuracy: the taught integer model, `unknown` left out of its answers, beside logistic regression, the nearest class
 mean (cosine) and one nearest neighbour (cosine) on the same embeddings. DATA is the folder of reference data with
 `imagenet-dev`; photographs are lessons of five of its kinds (of four, if no five have enough pictures), the other kinds
-come from a seeded generator with 30 new pictures a class.
+come from a seeded generator with 30 new pictures a class. `--kind values`: errors of read values, in per cent of the
+range, beside ridge regression (see `values.py`).
 
 Costs: time and memory of a lesson on one core, and frames a second of the taught model. PICTURES is a folder with at
 least classes x shots photographs; they are sorted into classes by their order, because only the work counts here. The
@@ -40,9 +41,12 @@ from edge_mnv2.zoo.resolve import resolve
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import values
+
 from tests.teach.made_classes import MADE, write_classes
 
 ROUNDS, FRAMES = 60, 10
+VALUES = "values"
 SIZES = {"photographs": (5, 10), "digits": (5, 10, 20), "textures": (5, 10, 20), "defects": (5, 10, 20)}
 NEW = 30
 
@@ -101,6 +105,11 @@ def made(kind: str, folder: Path, each: int, seed: int) -> list[tuple[Path, str]
 def accuracy(data: Path, kinds: list[str], seeds: int) -> dict:
     report: dict = {}
     for kind in kinds:
+        if kind == VALUES:
+            for name, draw in values.INSTRUMENTS.items():
+                errors = [values.measured(data, draw, DEFAULT_MODEL, 60, seed) for seed in range(seeds)]
+                report[name] = mean(errors)
+            continue
         all_of_kind = []
         for each in SIZES[kind]:
             lessons = []
@@ -176,13 +185,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path, nargs="?")
     parser.add_argument("--accuracy", type=Path, metavar="DATA")
-    parser.add_argument("--kind", action="append", choices=SIZES)
+    parser.add_argument("--kind", action="append", choices=[*SIZES, VALUES])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--shots", type=int, default=20)
     arguments = parser.parse_args()
     if arguments.accuracy is not None:
-        print(json.dumps(accuracy(arguments.accuracy, arguments.kind or list(SIZES), arguments.seeds), indent=2))
+        print(json.dumps(accuracy(arguments.accuracy, arguments.kind or [*SIZES, VALUES], arguments.seeds), indent=2))
         return
     if arguments.pictures is None:
         parser.error("give a folder of PICTURES, or --accuracy DATA")

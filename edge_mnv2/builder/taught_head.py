@@ -12,16 +12,27 @@ familiar than the threshold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from functools import cached_property
 from typing import Any, Optional
 
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
+from edge_mnv2.builder.float_heads import (
+    ClassHead,
+    Familiarity,
+    Linear,
+    Unknown,
+    ValueHead,
+    cell_states,
+    unit_evidence,
+)
 from edge_mnv2.builder.quantization import affine, weight_scale
 from edge_mnv2.tflite.ir import (
     ACTIVATION_NONE,
     ACTIVATION_RELU,
+    PADDING_VALID,
     Graph,
     Operator,
     Quantization,
@@ -36,61 +47,6 @@ _SMALL_SHARE = 0.3
 _DEPTH = 8.0
 """Logits so far below a picture's best add less than e^-8 to a softmax, whose smallest step is 1/256."""
 _MOST_PENALTY = 12.0
-
-
-@dataclass(frozen=True)
-class Linear:
-    """`weights` float64 (rows, size) on the real embedding, `bias` (rows,)."""
-
-    weights: np.ndarray
-    bias: np.ndarray
-
-    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """Real values (pictures, rows) of `embeddings` (pictures, size)."""
-        return embeddings @ self.weights.T + self.bias
-
-
-@dataclass(frozen=True)
-class ClassHead:
-    """Logits of classes: `linear` in the embedding, plus `weights` (rows, size of the evidence) on the rectified
-    `evidence` of length one, if there is any."""
-
-    linear: Linear
-    evidence: Optional[Linear] = None
-    weights: Optional[np.ndarray] = None
-
-    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """Real logits (pictures, rows) of `embeddings` (pictures, size)."""
-        logits = self.linear(embeddings)
-        return logits if self.weights is None else logits + unit_evidence(self.evidence, embeddings) @ self.weights.T
-
-
-def unit_evidence(evidence: Optional[Linear], embeddings: np.ndarray) -> np.ndarray:
-    """Rectified evidence (None: the embedding itself) of length one; zeros stay zeros."""
-    values = np.maximum(embeddings if evidence is None else evidence(embeddings), 0)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-
-
-@dataclass(frozen=True)
-class Familiarity:
-    """How near a picture is to what was taught: `evidence` (None: the embedding itself) rectified and brought to length
-    one, then its largest product with one of `prototypes` (prototypes, size of the evidence)."""
-
-    evidence: Optional[Linear]
-    prototypes: np.ndarray
-
-    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """Familiarity of each picture, 1 at most; below 0 the integer graph says 0."""
-        return (unit_evidence(self.evidence, embeddings) @ self.prototypes.T).max(axis=1)
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """ "Unknown" wins where `familiarity` is below `threshold`, by `slope` logits for each 1.0 that it is below."""
-
-    familiarity: Familiarity
-    threshold: float
-    slope: float
 
 
 def append_classifier(
@@ -124,8 +80,8 @@ def append_classifier(
     chain.finish(chain.add("SOFTMAX", [answer], "scores", answer.shape, shares, "SoftmaxOptions", 2, beta=1.0))
 
 
-def append_value(backbone: Backbone, head: Linear, embeddings: np.ndarray, low: float, high: float) -> None:
-    """Add a linear `head` of one row to the backbone's graph, whose output is a value from `low` to `high` in its unit.
+def append_value(backbone: Backbone, head: ValueHead, embeddings: np.ndarray, low: float, high: float) -> None:
+    """Add `head` to the backbone's graph, whose output is a value from `low` to `high` in its unit.
 
     The integer output divides that range into 255 steps; values beyond it are cut off there.
     """
@@ -138,20 +94,30 @@ def append_value(backbone: Backbone, head: Linear, embeddings: np.ndarray, low: 
     numbers = Quantization.per_tensor(step, -128 if apart else zero)
     lowest = round(low / step) if apart else 0
     name = "value.above" if apart else "value"
-    above = Linear(head.weights, head.bias - lowest * step)
+    source, inputs, linear = chain.embedding, embeddings, head.linear
+    if head.states is not None:
+        source, inputs = chain.cell_states(head.states), cell_states(head.states, embeddings)
+    above = Linear(linear.weights, linear.bias - lowest * step)
     rest = rounded_off(above)
-    center = embeddings.mean(axis=0)
-    missing = (embeddings - center) @ rest.T
+    center = inputs.mean(axis=0)
+    missing = (inputs - center) @ rest.T
     most = float(np.abs(missing).max())
     if most <= _SMALL_SHARE * step:
-        answer = chain.linear(name, chain.embedding, above, numbers, center)
+        answer = chain.linear(name, source, above, numbers, center)
     else:
         # Where rounding the weights costs more than the output's steps, what was rounded off is a second, finer row.
-        coarse = chain.linear("value.coarse", chain.embedding, above, numbers, center)
+        coarse = chain.linear("value.coarse", source, above, numbers, center)
         fine = Linear(rest, -rest @ center)
-        finer = chain.linear("value.fine", chain.embedding, fine, Quantization.per_tensor(1.5 * most / 127), center)
+        finer = chain.linear("value.fine", source, fine, Quantization.per_tensor(1.5 * most / 127), center)
         answer = chain.add("ADD", [coarse, finer], name, (1, 1), numbers, "AddOptions", 2, **_PLAIN)
     chain.finish(chain.lifted("value", answer, lowest + 128) if apart else answer)
+
+
+def _row_scales(rows: Linear, source: Tensor) -> np.ndarray:
+    """The scale of each row's int8 weights (rows,)."""
+    assert source.quantization is not None
+    largest = np.maximum(rows.weights.max(axis=1), -rows.weights.min(axis=1))
+    return weight_scale(largest, rows.bias, float(source.quantization.scale[0])).astype(np.float64)
 
 
 def rounded_off(rows: Linear) -> np.ndarray:
@@ -189,14 +155,33 @@ class _Chain:
             # The same steps, counted from -128: nothing is rounded.
             numbers = Quantization.per_tensor(backbone.scale, backbone.zero_point - 128)
             source = self.add("QUANTIZE", [source], "embedding.int8", source.shape, numbers, "QuantizeOptions", 1)
-        if len(source.shape) != 2:
-            shape = (1, backbone.size)
-            target = Tensor.constant("embedding.shape", np.array(shape, np.int32))
-            numbers = source.quantization or Quantization.per_tensor(1.0)
-            options = {"new_shape": np.array(shape, np.int32)}
-            source = self.add("RESHAPE", [source, target], "embedding", shape, numbers, "ReshapeOptions", 1, **options)
-        self.embedding = source
+        self._source = source
         self._unit: Optional[tuple[Optional[Linear], Tensor]] = None
+
+    @cached_property
+    def embedding(self) -> Tensor:
+        """The embedding as one row."""
+        return self.row("embedding", self._source)
+
+    def row(self, name: str, source: Tensor) -> Tensor:
+        """`source` in the shape (1, size)."""
+        if len(source.shape) == 2:
+            return source
+        shape = (1, math.prod(source.shape))
+        target = Tensor.constant(f"{name}.shape", np.array(shape, np.int32))
+        numbers = source.quantization or Quantization.per_tensor(1.0)
+        options = {"new_shape": np.array(shape, np.int32)}
+        return self.add("RESHAPE", [source, target], name, shape, numbers, "ReshapeOptions", 1, **options)
+
+    def cell_states(self, states: Linear) -> Tensor:
+        """The state of each cell of the backbone's map, one row: int8 saturates at 0 and 1, as they are meant."""
+        kernel = (1, 1, 1, states.weights.shape[1])
+        constants = self._constants("states", self._source, states, states.bias, kernel)
+        shape = (*self._source.shape[:3], 1)
+        numbers = Quantization.per_tensor(1 / 255, -128)
+        options = {"padding": PADDING_VALID, "stride_w": 1, "stride_h": 1, **_PLAIN}
+        cells = self.add("CONV_2D", [self._source, *constants], "states", shape, numbers, "Conv2DOptions", 3, **options)
+        return self.row("states.row", cells)
 
     def add(
         self,
@@ -238,19 +223,12 @@ class _Chain:
         center: Optional[np.ndarray] = None,
         activation: int = ACTIVATION_NONE,
     ) -> Tensor:
-        """A fully connected layer: int8 weights symmetric with one scale a row, int32 bias."""
-        assert source.quantization is not None
-        largest = np.maximum(rows.weights.max(axis=1), -rows.weights.min(axis=1))
-        scale = weight_scale(largest, rows.bias, float(source.quantization.scale[0])).astype(np.float64)
-        exact = rows.weights / scale[:, None]
-        whole = np.rint(exact).astype(np.int8)
-        exact -= whole  # in place: the evidence of a thousand classes is the largest array of a lesson
-        bias = rows.bias if center is None else rows.bias + (exact @ center) * scale
-        steps = float(source.quantization.scale[0]) * scale
-        limit = 2**31 - 1
-        whole_bias = np.clip(np.rint(bias / steps), -limit, limit).astype(np.int32)
-        weights = Tensor.constant(f"{name}.weights", whole, Quantization.per_channel(scale, 0))
-        constant = Tensor.constant(f"{name}.bias", whole_bias, Quantization.per_channel(steps, 0))
+        """A fully connected layer."""
+        scale = _row_scales(rows, source)
+        missing = rows.weights / scale[:, None]
+        missing -= np.rint(missing)  # in place: the evidence of a thousand classes is the largest array of a lesson
+        bias = rows.bias if center is None else rows.bias + (missing @ center) * scale
+        weights, constant = self._constants(name, source, rows, bias, rows.weights.shape)
         return self.add(
             "FULLY_CONNECTED",
             [source, weights, constant],
@@ -261,6 +239,19 @@ class _Chain:
             4,
             fused_activation_function=activation,
         )
+
+    def _constants(
+        self, name: str, source: Tensor, rows: Linear, bias: np.ndarray, shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """int8 weights of that shape, symmetric with one scale a row, and an int32 bias."""
+        assert source.quantization is not None
+        scale = _row_scales(rows, source)
+        whole = np.rint(rows.weights / scale[:, None]).astype(np.int8).reshape(shape)
+        steps = float(source.quantization.scale[0]) * scale
+        limit = 2**31 - 1
+        whole_bias = np.clip(np.rint(bias / steps), -limit, limit).astype(np.int32)
+        weights = Tensor.constant(f"{name}.weights", whole, Quantization.per_channel(scale, 0))
+        return weights, Tensor.constant(f"{name}.bias", whole_bias, Quantization.per_channel(steps, 0))
 
     def maximum(self, name: str, source: Tensor) -> Tensor:
         """The largest value of a row; it keeps the row's quantization, as the kernel demands."""

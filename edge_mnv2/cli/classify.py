@@ -27,6 +27,7 @@ def classify(
     as_json: bool = JSON,
 ) -> None:
     """Classify still pictures."""
+    from edge_mnv2.outputs.records import as_entry
     from edge_mnv2.runtime.opening import open_classifiers
 
     rows: list[dict[str, Any]] = []
@@ -47,7 +48,7 @@ def classify(
                 continue
             classified = classifier.classify(image)
             top = classifier.top(classified.scores)
-            answers = [{"label": one.label, "index": one.index, "score": one.rounded} for one in top]
+            answers = [as_entry(one) for one in top]
             rows.append({"file": file, "top": answers, "inference_ms": round(classified.inference_ns / 1e6, 3)})
             if not as_json:
                 typer.echo(one_line(file))

@@ -305,6 +305,8 @@ def _in_words(outcome: Outcome, *, on_page: bool = False) -> list[str]:
                 rows.append([f"held-out {key.upper()}", f"{metrics[key]:.4g}{unit}"])
         if metrics["mape"] is not None:
             rows.append(["held-out MAPE", f"{metrics['mape']:.1%}"])
+        for part in metrics["expected_errors"]:
+            rows.append([f"from {part['low']:.4g} to {part['high']:.4g}{unit}", f"± {part['rmse']:.2g}{unit}"])
     else:
         rows.append(["classes", ", ".join(f"{one['label']} ({one['pictures']})" for one in facts["classes"])])
         if metrics["top1"] is not None:

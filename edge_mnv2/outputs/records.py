@@ -58,7 +58,9 @@ def as_event(event: Event) -> dict[str, Any]:
 
 def as_entry(one: Prediction) -> dict[str, Any]:
     entry: dict[str, Any] = {"label": one.label, "index": one.index, "score": one.rounded}
-    return entry if one.unit is None else {**entry, "unit": one.unit}
+    if one.unit is None:
+        return entry
+    return {**entry, "unit": one.unit, **({} if one.error is None else {"error": round(one.error, 6)})}
 
 
 def as_record(result: Result) -> dict[str, Any]:

@@ -31,13 +31,16 @@ SIMULATE = "EDGE_MNV2_SIMULATE_INFERENCE_MS"
 class Prediction:
     """One named output: `index` is the model's own output row, `score` a probability.
 
-    In a regression `score` is the measured value and `unit` its unit ("" where none is known); else `unit` is None.
+    In a regression `score` is the measured value and `unit` its unit ("" where none is known), and `error` what it may
+    be off by (root mean square of held-out pictures in that part of the range), if that was measured. Else both are
+    None.
     """
 
     label: str
     index: int
     score: float
     unit: Optional[str] = None
+    error: Optional[float] = None
 
     @property
     def rounded(self) -> float:
@@ -46,8 +49,11 @@ class Prediction:
 
     @property
     def figure(self) -> str:
-        """What a person reads: "93%", or a value with its unit."""
-        return f"{self.score:.0%}" if self.unit is None else f"{self.score:.4g} {self.unit}".rstrip()
+        """What a person reads: "93%", or a value with the error to expect and its unit."""
+        if self.unit is None:
+            return f"{self.score:.0%}"
+        off = "" if self.error is None else f" ± {self.error:.2g}"
+        return f"{self.score:.4g}{off} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,8 @@ class Classifier:
         self.path = path
         self.task = "regression" if io.output.kind == "value" else "classification"
         self.unit = spec.unit or ""
+        self._errors = spec.errors
+        self._scaled_row = spec.scaled_row
         self.top_k = top_k
         self.input: TensorSpec = interpreter.inputs[0]
         self.output: TensorSpec = io.output.tensor
@@ -224,6 +232,10 @@ class Classifier:
             if not np.isfinite(scores).any():
                 raise self._no_numbers()
             scores = np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
+        if self._scaled_row is not None:
+            row, factor = self._scaled_row
+            scores[row] *= np.float32(factor)
+            scores /= scores.sum()
         return np.array([1 - scores[0], scores[0]], np.float32) if kind == "binary" else scores
 
     def _no_numbers(self) -> ModelError:
@@ -239,7 +251,14 @@ class Classifier:
     def top(self, scores: np.ndarray, k: Optional[int] = None) -> list[Prediction]:
         """The `k` (default: `top_k`) best rows with their labels."""
         best = top_predictions(scores, self.labels, k or self.top_k)
-        return best if self.task == "classification" else [replace(one, unit=self.unit) for one in best]
+        if self.task == "classification":
+            return best
+        return [replace(one, unit=self.unit, error=self._expected_error(one.score)) for one in best]
+
+    def _expected_error(self, value: float) -> Optional[float]:
+        """The error of the part of the range in which `value` is."""
+        part = next((one for one in self._errors if value <= one[1]), self._errors[-1] if self._errors else None)
+        return None if part is None else part[2]
 
     def warm_up(self, invocations: int = 1) -> None:
         """Invoke on a grey picture: the first inference packs weights and touches memory."""

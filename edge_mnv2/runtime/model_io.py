@@ -28,6 +28,8 @@ class ModelSpec:
 
     `mean` and `std` are in pixel units, or all below 1 for fractions of 255; `size` is (height, width) where the model
     leaves it open; `output` the name or number of the output to read. `origin`: who said it, by these names.
+    `scaled_row`: an output row and by what its odds are multiplied. `errors`: (lowest value, highest value, error to
+    expect) of a regression.
     """
 
     labels: Optional[Sequence[str]] = None
@@ -41,6 +43,8 @@ class ModelSpec:
     layout: Optional[str] = None
     output: Optional[str] = None
     origin: Mapping[str, str] = field(default_factory=dict)
+    scaled_row: Optional[tuple[int, float]] = None
+    errors: tuple[tuple[float, ...], ...] = ()
 
     def source(self, *keys: str) -> str:
         """Who said the first of `keys` that anybody did."""

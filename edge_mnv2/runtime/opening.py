@@ -56,7 +56,19 @@ def model_spec(model: Resolved, options: ModelOptions = ModelOptions(), resize: 
         said.layout,
         options.output or said.output,
         origin,
+        None if options.known is None else _scaled_row(model, options.known),
+        model.errors,
     )
+
+
+def _scaled_row(model: Resolved, known: float) -> tuple[int, float]:
+    """The row of "unknown", and by what its odds are multiplied for `--known`."""
+    if model.open_set is None:
+        raise UsageError(
+            f"--known {known:g}: {model.name} does not say where its 'unknown' begins",
+            hint="a classifier that `teach` wrote from several pictures a class does; teach an older one again",
+        )
+    return model.open_set.row, model.open_set.factor(known)
 
 
 @dataclass

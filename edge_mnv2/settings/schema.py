@@ -216,6 +216,13 @@ class ModelOptions:
     task: Optional[str] = setting(
         None, Choice("classification", "regression"), "What a model of one output number answers.", "task"
     )
+    known: Optional[float] = setting(
+        None,
+        Number(0.8, 0.995),
+        "The share of pictures of its classes that a taught model shall not call unknown.",
+        "known",
+        "SHARE",
+    )
     output: Optional[str] = setting(
         None, Text("an output's name or number"), "Which of several outputs is read.", "model-output", "NAME|N"
     )

@@ -15,7 +15,7 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.builder.taught_head import Linear
+from edge_mnv2.builder.float_heads import Linear
 from edge_mnv2.runtime.classifier import softmax
 from edge_mnv2.teach.linear_fit import Features, make_optimizer
 

@@ -17,7 +17,7 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.builder.taught_head import ClassHead, Linear, unit_evidence
+from edge_mnv2.builder.float_heads import ClassHead, Linear, unit_evidence
 from edge_mnv2.teach.class_head import stratified_folds
 
 _REPEATS = 8

@@ -10,15 +10,8 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone, compiled_like
-from edge_mnv2.builder.taught_head import (
-    ClassHead,
-    Linear,
-    Unknown,
-    append_classifier,
-    append_value,
-    head_alone,
-    unit_evidence,
-)
+from edge_mnv2.builder.float_heads import ClassHead, Linear, Unknown, ValueHead, unit_evidence
+from edge_mnv2.builder.taught_head import append_classifier, append_value, head_alone
 from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.interpreter import open_interpreter
@@ -34,10 +27,7 @@ _MOST_MEMORY = 8 << 20
 _MARGIN = 0.1
 """A measured value may go so far beyond the taught range, as a share of it."""
 
-Head = Union[Linear, ClassHead]
-
-CURVE_DRAWS = 3
-_CURVE = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200)
+Head = Union[ValueHead, ClassHead]
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,8 @@ class Taught:
     `embeddings` are real, of `layer`, one a picture of the lesson; `answers` are those of the integers to the same.
     `settings` says how the head was fitted; `extendable` whether the file remembers enough for `--add`. `compiled` is
     the same head over a compiled backbone, where one was given. `low` and `high` bound a measured value.
-    `open_set` says what the threshold of `unknown` was set by.
+    `open_set` says what the threshold of `unknown` was set by, `expected_errors` what a measured value may be off by:
+    (lowest value, highest value, error).
     """
 
     lesson: Lesson
@@ -86,6 +77,7 @@ class Taught:
     low: float = 0.0
     high: float = 0.0
     open_set: Optional[Calibrated] = None
+    expected_errors: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def held(self) -> np.ndarray:
@@ -123,6 +115,7 @@ class _Fitted:
     unknown: Optional[Unknown] = None
     open_set: Optional[Calibrated] = None
     bounds: tuple[float, float] = (0.0, 0.0)
+    expected_errors: tuple[tuple[float, float, float], ...] = ()
 
 
 def teach(lesson: Lesson) -> Taught:
@@ -159,6 +152,7 @@ def teach(lesson: Lesson) -> Taught:
         compiled,
         *fitted.bounds,
         fitted.open_set,
+        fitted.expected_errors,
     )
 
 
@@ -177,6 +171,7 @@ def _fit_value(lesson: Lesson) -> _Fitted:
         "weight_decay": choice.decay,
         "smoothing": choice.smoothing,
         "screening": choice.power,
+        "reads": "states of cells" if choice.states else "channels",
         "layer": list(cut.embedding.shape[1:]),
         "left_out_rmse": choice.error,
     }
@@ -186,7 +181,10 @@ def _fit_value(lesson: Lesson) -> _Fitted:
     def append(target: Backbone) -> None:
         append_value(target, head, embeddings[taught], low, high)
 
-    return _Fitted(layer, cut, embeddings, head, settings, append, bounds=(low, high))
+    held = np.flatnonzero(lesson.held_out)
+    errors = np.concatenate([choice.left_out, head(embeddings[held])[:, 0] - lesson.truth[held]])
+    expected = tuple(value_head.expected_errors(lesson.truth[np.concatenate([taught, held])], errors))
+    return _Fitted(layer, cut, embeddings, head, settings, append, bounds=(low, high), expected_errors=expected)
 
 
 def _fit_classes(lesson: Lesson) -> _Fitted:
@@ -286,65 +284,3 @@ def _class_head(
         "factor": choice.factor,
         "left_out_loss": None if np.isnan(choice.loss) else round(choice.loss, 4),
     }
-
-
-def learning_curve(taught: Taught) -> list[tuple[int, float, float]]:
-    """(pictures a class, or in all for a value; held-out accuracy or RMSE; the same on the taught ones), by the float
-    head with the decay that was chosen, as a mean over draws. Empty where nothing is held out."""
-    lesson, held = taught.lesson, taught.held
-    if not len(held):
-        return []
-    regression = lesson.task == REGRESSION
-    truth = lesson.truth if regression else lesson.truth.astype(int)
-    pool = taught.taught
-    most = len(pool) if regression else int(np.bincount(truth[pool]).max())
-    sizes = [size for size in _CURVE if (2 if regression else 1) <= size < most] + [most]
-    points = []
-    for size in sizes:
-        results = []
-        for draw in range(1 if size == most else CURVE_DRAWS):
-            random = np.random.default_rng((lesson.request.seed, size, draw))
-            some = _drawn(pool, truth, size, regression, random)
-            if regression and len(np.unique(truth[some])) < 2:
-                continue
-            head = _refit(taught, some)
-            results.append([_score(head, taught, places, truth, regression) for places in (held, some)])
-        if results:
-            on_held, on_taught = np.mean(results, axis=0)
-            points.append((size, float(on_held), float(on_taught)))
-    return points
-
-
-def _drawn(pool: np.ndarray, truth: np.ndarray, size: int, regression: bool, random: np.random.Generator) -> np.ndarray:
-    if regression:
-        return random.permutation(pool)[:size]
-    members = (random.permutation(pool[truth[pool] == row])[:size] for row in np.unique(truth[pool]))
-    return np.concatenate(list(members))
-
-
-def _refit(taught: Taught, some: np.ndarray) -> Head:
-    lesson, settings = taught.lesson, taught.settings
-    places = lesson.places(some)
-    if not settings.get("mirrored", True):
-        places = places[~lesson.mirrored[places]]
-    embeddings, truth = taught.layer.real(lesson.codes[places]), lesson.truth[lesson.picture[places]]
-    if lesson.task == REGRESSION:
-        value_choice = value_head.Choice(
-            taught.layer, settings["smoothing"], settings["screening"], settings["weight_decay"], 0.0
-        )
-        return value_head.fit(embeddings, truth, value_choice)
-    rows = truth.astype(int)
-    if lesson.head == "imprint":
-        return ClassHead(class_head.imprint(embeddings, rows, lesson.rows, settings["factor"]))
-    assert isinstance(taught.head, ClassHead)
-    read = HeadFeatures.of(taught.layer.real(lesson.codes[lesson.first[some]]), taught.head.evidence)
-    choice = class_head.Choice(settings["weight_decay"], settings["steps"], 0.0, settings["factor"])
-    optimizer, seed = settings["optimizer"], lesson.request.seed
-    return read.unfold(class_head.fit(read(embeddings), rows, lesson.rows, choice, optimizer=optimizer, seed=seed))
-
-
-def _score(head: Head, taught: Taught, places: np.ndarray, truth: np.ndarray, regression: bool) -> float:
-    predicted = head(taught.embeddings[places])
-    if regression:
-        return float(np.sqrt(np.mean((predicted[:, 0] - truth[places]) ** 2)))
-    return float(np.mean(predicted.argmax(axis=1) == truth[places]))

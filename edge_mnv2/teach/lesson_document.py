@@ -21,7 +21,8 @@ from edge_mnv2.errors import SourceError
 from edge_mnv2.evaluate.metrics import regression_errors, wilson
 from edge_mnv2.teach.class_head import left_out_cosines, unit
 from edge_mnv2.teach.embedding import Embedder
-from edge_mnv2.teach.head_fitting import Taught, backbone, learning_curve
+from edge_mnv2.teach.head_fitting import Taught, backbone
+from edge_mnv2.teach.learning_curve import learning_curve
 from edge_mnv2.teach.lesson_request import LEAST_HELD_OUT, UNKNOWN
 from edge_mnv2.teach.open_set import REJECTED, rejected
 
@@ -158,6 +159,9 @@ def _errors(taught: Taught) -> Document:
         "mse": errors.mse if errors else None,
         "rmse_of_range": errors.rmse / spread if errors else None,
         "rmse_of_taught": own.rmse if own else None,
+        "expected_errors": [
+            {"low": low, "high": high, "rmse": round(error, 6)} for low, high, error in taught.expected_errors
+        ],
         "largest_difference_from_float": float(off.max()),
         "largest_difference_of_range": float(off.max()) / spread,
         "values": [

@@ -45,6 +45,13 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
         sections.append(
             section("Predicted against true", chart, "Held-out pictures; a perfect model stays on the line.")
         )
+    if regression:
+        unit = f" {escape(document['unit'])}" if document["unit"] else ""
+        rows = [
+            [f"{part['low']:.4g} to {part['high']:.4g}{unit}", f"± {part['rmse']:.2g}{unit}"]
+            for part in document["metrics"]["expected_errors"]
+        ]
+        sections.append(section("What a reading may be off by", table(["value", "error"], rows, numeric=(1,)), _ERRORS))
     if not regression and document["metrics"]["confusion"]:
         sections.append(
             section("Confusion", _matrix(taught, document), "Held-out pictures. Rows: true; columns: answered.")
@@ -68,6 +75,11 @@ _OPEN_SET = (
     "With another threshold (--known) more new pictures of the taught classes stay known, and fewer strangers are "
     "rejected. Measured on the taught pictures by models without them. A stranger here is a picture of a class that "
     "its model was not taught: it resembles the others more than most strangers do."
+)
+
+_ERRORS = (
+    "Root mean square, of pictures read by heads that were not taught them; two readings in three are nearer. run and "
+    "classify show it beside each reading."
 )
 
 _CURVE = "Where the line of the held-out pictures still rises (for an error: falls), more pictures help."

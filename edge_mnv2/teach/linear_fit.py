@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edge_mnv2.builder.taught_head import Linear
+from edge_mnv2.builder.float_heads import Linear
 from edge_mnv2.errors import UsageError
 
 _EPSILON = 1e-8

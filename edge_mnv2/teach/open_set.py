@@ -14,13 +14,14 @@ what the most similar of these have in common.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
-from edge_mnv2.builder.taught_head import Familiarity, Linear, Unknown, unit_evidence
+from edge_mnv2.builder.float_heads import Familiarity, Linear, Unknown, unit_evidence
 from edge_mnv2.runtime.classifier import softmax
 from edge_mnv2.teach.class_head import class_means, stratified_folds, unit
 
@@ -41,20 +42,21 @@ _UNRELATED = 0.25
 """A published class less similar than this begins to count among those."""
 _STEEPNESS = 6.0
 """Logits by which "unknown" leads at similarity 0."""
-_USUAL = {True: 0.02, False: 0.5}
+_USUAL = {True: 0.12, False: 0.5}
 """Threshold by evidence and by embedding if there are too few pictures to measure it."""
 _LEAST = 0.08
 """Below this lies what shows next to nothing of the taught classes, whatever a few odd pictures would ask for."""
 _ENOUGH = 20
 _LEAST_STRANGERS = 3
 """With fewer classes, one left out leaves too little to be a stranger to."""
-_CURVE = (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+_CURVE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
 _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
-_FOLDS, _REPEATS = 5, 4
-_CAUTION = 1.0
-"""Divided by the root of the number of pictures: how much fewer pictures than meant lie below the threshold, because a
-quantile of few pictures is uncertain."""
+_FOLDS, _REPEATS = 10, 4
+_LEAST_IN_CLASS = 5
+_MOST_LOST, _RISK = 2.0, 0.01
+"""So many times as many new pictures as meant may become unknown, with this probability: the lowest of few pictures say
+little about what lies below them."""
 
 _SIDE = 224
 _GRAINS = (1, 4, 16, 56)
@@ -66,18 +68,21 @@ class Calibrated:
     """The rule for "unknown", and what it was set by.
 
     `known` are similarities of taught pictures to models without them, `strangers` those of every class to models that
-    were never taught this class; both (pictures,), empty if there are too few to leave out.
+    were never taught this class; both (pictures,), empty if there are too few to leave out. `usual` is the threshold
+    without any pictures to measure it, `least` the lowest that is set.
     """
 
     rule: Unknown
     known: np.ndarray
     strangers: np.ndarray
+    usual: float
+    least: float
 
     def curve(self) -> list[tuple[float, float, Optional[float]]]:
         """(share of known pictures that stay known, threshold, share of strangers that are rejected or None)."""
         points = []
         for share in _CURVE if len(self.known) else ():
-            threshold = float(np.quantile(self.known, 1 - share))
+            threshold = _threshold(self.known, share, self.usual, self.least)
             rejected_share = float(np.mean(self.strangers < threshold)) if len(self.strangers) else None
             points.append((share, threshold, rejected_share))
         return points
@@ -126,9 +131,11 @@ def _calibrated(
         # What is like pictures of no class counts less; known pictures lose a little by it too.
         without = _Taught(evidence, embeddings, picture, truth, rows).left_out()
         lower = max(0.0, float(np.mean(without) - np.mean(similarities)))
-    threshold = _threshold(similarities, known, _USUAL[evidence is not None], lower)
+    usual, least = _USUAL[evidence is not None], _LEAST
+    usual, least = max(usual - lower, usual / 2), max(least - lower, least / 4)
+    threshold = _threshold(similarities, known, usual, least)
     rule = Unknown(Familiarity(evidence, taught.prototypes()), threshold, _STEEPNESS / threshold)
-    return Calibrated(rule, similarities, taught.left_out_classes())
+    return Calibrated(rule, similarities, taught.left_out_classes(), usual, least)
 
 
 def rejected(rule: Unknown, embeddings: np.ndarray) -> float:
@@ -204,12 +211,13 @@ class _Taught:
     def left_out(self) -> np.ndarray:
         """Similarities of pictures to models without them, by repeated splits.
 
-        Of classes with several pictures; classes of at least `_FOLDS` alone, if they have most of the pictures: what is
-        left of a smaller one says little about it.
+        Of classes with several pictures; classes of at least `_LEAST_IN_CLASS` alone, if they have most of the
+        pictures: what is left of a smaller one says little about it.
         """
         truth = self._truth[self._own]
         counts = np.bincount(truth)[truth]
-        large = counts >= (_FOLDS if 2 * np.sum(counts >= _FOLDS) >= len(truth) else 0)
+        enough = counts >= _LEAST_IN_CLASS
+        large = enough if 2 * np.sum(enough) >= len(truth) else counts > 0
         parts = []
         for repeat in range(_REPEATS):
             for fold in stratified_folds(truth, np.random.default_rng(repeat), _FOLDS):
@@ -247,20 +255,40 @@ class _Taught:
         return means, _AWAY * unit(unrelated @ self._typical)
 
 
-def _threshold(similarities: np.ndarray, known: float, usual: float, lower: float = 0.0) -> float:
-    """The quantile that leaves `known` above it; the fewer pictures, the more the usual threshold counts.
+def _threshold(similarities: np.ndarray, known: float, usual: float, least: float = _LEAST) -> float:
+    """What `known` of new pictures reach in the mean, and with few pictures so much less that hardly ever more than
+    `_MOST_LOST` times the others do not (a tolerance limit by order statistics; Wilks 1941).
 
-    `lower`: by how much these similarities are lower than usual.
+    If even the lowest picture is too high for that, the threshold lies below it, by its distance to the lower quarter;
+    with next to no pictures the `usual` threshold counts. `least` is its lowest value.
     """
-    usual = max(usual - lower, usual / 2)
-    least = max(_LEAST - lower, _LEAST / 4)
     if len(similarities) == 0:
         return usual
-    pictures = len(similarities) / _REPEATS
-    below = (1 - known) * max(0.0, 1 - _CAUTION / np.sqrt(pictures))
-    measured = max(float(np.quantile(similarities, below)), least)
+    pictures = max(1, round(len(similarities) / _REPEATS))
+    below = _pictures_below(pictures, 1 - known)
+    measured = float(np.quantile(similarities, max(below, 1) / (pictures + 1)))
+    if below < 1:
+        measured -= (1 - below) * max(0.0, float(np.quantile(similarities, 0.25)) - measured)
+    measured = max(measured, least)
     weight = min(1.0, (pictures / _ENOUGH) ** 2)
     return weight * measured + (1 - weight) * min(measured, usual)
+
+
+def _pictures_below(pictures: int, lost: float) -> float:
+    """The number of pictures, out of so many, that the threshold may leave below it, between whole ones by proportion.
+
+    The share of new pictures below the k-th lowest of n exceeds p with the probability that fewer than k of n
+    binomial draws of p fall below.
+    """
+    most = min(1.0, _MOST_LOST * lost)
+    wanted = lost * (pictures + 1)
+    sure = 0.0
+    for count in range(math.ceil(wanted)):
+        chance = math.comb(pictures, count) * most**count * (1 - most) ** (pictures - count)
+        if sure + chance > _RISK:
+            return min(wanted, count + (_RISK - sure) / chance)
+        sure += chance
+    return wanted
 
 
 def negative_pictures(seed: int = 0) -> list[np.ndarray]:

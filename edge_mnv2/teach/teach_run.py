@@ -134,6 +134,13 @@ def write(taught: Taught, out: Path, document: Document, more: Sequence[tuple[Pa
         sidecar.append("labels: [value]")
     if lesson.request.unit:
         sidecar.append(f"unit: {json.dumps(lesson.request.unit, ensure_ascii=False)}")
+    if taught.expected_errors:
+        sidecar.append(f"expected_errors: {json.dumps(taught.expected_errors)}")
+    if document["unknown"] is not None and len(document["unknown"]["curve"]) > 1:
+        unknown = document["unknown"]
+        own = {key: unknown[key] for key in ("row", "slope", "threshold")}
+        own["curve"] = [[point["known"], point["threshold"]] for point in unknown["curve"]]
+        sidecar.append(f"open_set: {json.dumps(own)}")
     preprocess = [f"resize: {lesson.resize}"]
     for key in ("mean", "std"):
         values = getattr(lesson.backbone.preprocess, key)

@@ -3,18 +3,25 @@
 A map has ten thousands of values, most of which show the background and not what is measured. Each is therefore
 weighted by a power of its correlation with the value before the regression (screening; Fan and Lv, 2008), so that it is
 cheap to use what follows the value and dear to use what does not. A pointer or a level looks much the same one cell on:
-the weights may also be smooth over the map. Which layer to read, how smooth, that power and the weight decay are those
-with the least error on pictures left out.
+the weights may also be smooth over the map.
+
+Where a boundary moves over the picture (a level, a bar, a blind), each cell is in one of two states, and what else
+shows there is noise. One direction in the map's channels tells the states apart best (Fisher, 1936: products with the
+value over the spread that the value does not explain); each cell's answer along it is clipped between the two states,
+found as two means, and the regression reads those.
+
+Which layer to read, states or channels, how smooth, that power and the weight decay are those with the least error on
+pictures left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edge_mnv2.builder.taught_head import Linear
+from edge_mnv2.builder.float_heads import Linear, ValueHead, cell_states
 from edge_mnv2.teach.embedding import Layer
 from edge_mnv2.teach.linear_fit import make_optimizer
 
@@ -30,16 +37,27 @@ _MOST_NUMBERS = 12_000_000
 """Layers with more values over all pictures are left out: a small board has little memory."""
 
 
+_FOLLOWING_SHARE = 0.3
+"""Cells whose products with the value are at least this share of the largest say what the two states are."""
+_INSIDE = 0.15
+"""What is so near to a state, as a share of the way to the other one, is that state."""
+_SHRINKAGE = 0.01
+_REGIONS = 4
+
+
 @dataclass(frozen=True)
 class Choice:
     """The layer to read, how often its cells are averaged with their neighbours, the power of the screening, the weight
-    decay, and the RMSE that was measured with them."""
+    decay, whether `states` of cells are read, and the RMSE that was measured with them; `left_out` (pictures,) are the
+    errors of the pictures by heads without them."""
 
     layer: Layer
     smoothing: int
     power: int
     decay: float
     error: float
+    states: bool = False
+    left_out: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 def choose(layers: Sequence[Layer], codes: np.ndarray, values: np.ndarray) -> Choice:
@@ -51,25 +69,100 @@ def choose(layers: Sequence[Layer], codes: np.ndarray, values: np.ndarray) -> Ch
     order = np.argsort(values, kind="stable")
     # Neighbours in value go to different folds, so that each fold covers the range.
     folds = [order[number::_FOLDS] for number in range(min(_FOLDS, len(order)))]
-    choices = []
+    choices: list[Choice] = []
     for layer in fitting:
-        for smoothing in _SMOOTHINGS if _is_map(layer) else (0,):
-            inputs = _smooth(layer.real(codes), layer, smoothing)
-            for power in _POWERS:
-                errors = np.zeros(len(_DECAYS))
-                for left_out in folds:
-                    errors += _left_out_errors(inputs, values, layer, left_out, power)
-                place = int(np.argmin(errors))
-                error = float(np.sqrt(errors[place] / len(values)))
-                choices.append(Choice(layer, smoothing, power, float(_DECAYS[place]), error))
+        for states in (False, True) if _is_map(layer) else (False,):
+            choices += _measured(layer, states, codes, values, folds)
     return min(choices, key=lambda choice: choice.error)
 
 
-def fit(embeddings: np.ndarray, values: np.ndarray, choice: Choice, *, optimizer: str = "closed") -> Linear:
-    """The head of one row that gives `values` (pictures,) for `embeddings` (pictures, size).
+def _measured(
+    layer: Layer, states: bool, codes: np.ndarray, values: np.ndarray, folds: Sequence[np.ndarray]
+) -> Iterator[Choice]:
+    """The best weight decay for each smoothing and power."""
+    real = layer.real(codes)
+    read = _read_layer(layer, states)
+    # The state of a cell is worth nothing where it does not follow the value: there it is always screened.
+    powers = _POWERS[1:] if states else _POWERS
+    for smoothing in _SMOOTHINGS if _is_map(layer) else (0,):
+        smooth = None if states else _smooth(real, read, smoothing)
+        errors = np.zeros((len(powers), len(_DECAYS), len(values)))
+        for left_out in folds:
+            taught = np.setdiff1d(np.arange(len(values)), left_out)
+            inputs = smooth
+            if inputs is None:
+                two = two_states(real[taught], values[taught], layer)
+                inputs = _smooth(cell_states(two, real), read, smoothing)
+            for place, power in enumerate(powers):
+                errors[place][:, left_out] = _left_out_errors(inputs, values, read, left_out, power)
+        squares = np.sqrt(np.mean(errors**2, axis=2))
+        for place, power in enumerate(powers):
+            best = int(np.argmin(squares[place]))
+            decay, error = float(_DECAYS[best]), float(squares[place, best])
+            yield Choice(layer, smoothing, power, decay, error, states, errors[place, best].copy())
 
-    It minimizes mean (f(x) - value)^2 + decay * |w|^2, with smoothed and screened embeddings centred, and scaled to a
-    mean squared length of 1. Pictures that do not differ give the mean of the values.
+
+def _read_layer(layer: Layer, states: bool) -> Layer:
+    """What the regression reads of `layer`: all of it, or one state a cell."""
+    return replace(layer, shape=(*layer.shape[:2], 1)) if states else layer
+
+
+def two_states(maps: np.ndarray, values: np.ndarray, layer: Layer) -> Linear:
+    """One row over the channels of `layer` that is 0 in one state of a cell and 1 in the other.
+
+    `maps` (pictures, size of the layer) are real.
+    """
+    channels = layer.shape[-1]
+    cells = maps.reshape(len(maps), -1, channels)
+    aims = (values - values.mean()) / (float(values.std()) or 1.0)
+    centred = cells - cells.mean(axis=0)
+    products = np.einsum("p,pxc->xc", aims.astype(np.float32), centred) / len(maps)
+    size = np.sum(products**2, axis=1)
+    if not size.any():
+        return Linear(np.zeros((1, channels)), np.zeros(1))
+    rest = (centred - aims.astype(np.float32)[:, None, None] * products) * np.sqrt(size / size.sum())[:, None]
+    spread = rest.reshape(-1, channels).T.astype(np.float64) @ rest.reshape(-1, channels) / len(maps)
+    spread += np.eye(channels) * (_SHRINKAGE * float(np.trace(spread)) / channels + _LEAST_SQUARE)
+    # The largest ratio of what follows the value to what does not, by the factor of the latter.
+    inverse = np.linalg.inv(np.linalg.cholesky(spread))
+    _, vectors = np.linalg.eigh(inverse @ (products.T @ products) @ inverse.T)
+    direction = inverse.T @ vectors[:, -1]
+    seen = (cells[:, size >= _FOLLOWING_SHARE * size.max()] @ direction).reshape(-1)
+    low, high = (float(end) for end in np.quantile(seen, (0.1, 0.9)))
+    for _ in range(10):
+        lower = seen < (low + high) / 2
+        if lower.all() or not lower.any():
+            break
+        low, high = float(seen[lower].mean()), float(seen[~lower].mean())
+    low, high = low + _INSIDE * (high - low), high - _INSIDE * (high - low)
+    width = max(high - low, 1e-9)
+    return Linear(direction[np.newaxis] / width, np.array([-low / width]))
+
+
+def expected_errors(values: np.ndarray, errors: np.ndarray) -> list[tuple[float, float, float]]:
+    """(lowest value, highest value, RMSE) of parts of the range with as many pictures each, lowest first.
+
+    `errors` (pictures,) are those of heads that were not taught the picture.
+    """
+    order = np.argsort(values, kind="stable")
+    parts = np.array_split(order, max(1, min(_REGIONS, len(order) // 5)))
+    between = [float(values[one[-1]] + values[other[0]]) / 2 for one, other in zip(parts, parts[1:])]
+    ends = [float(values.min()), *between, float(values.max())]
+    return [(low, high, float(np.sqrt(np.mean(errors[part] ** 2)))) for low, high, part in zip(ends, ends[1:], parts)]
+
+
+def fit(embeddings: np.ndarray, values: np.ndarray, choice: Choice, *, optimizer: str = "closed") -> ValueHead:
+    """The head that gives `values` (pictures,) for `embeddings` (pictures, size of the layer)."""
+    if not choice.states:
+        return ValueHead(_fit_linear(embeddings, values, choice, optimizer))
+    states = two_states(embeddings, values, choice.layer)
+    read = replace(choice, layer=_read_layer(choice.layer, True))
+    return ValueHead(_fit_linear(cell_states(states, embeddings), values, read, optimizer), states)
+
+
+def _fit_linear(embeddings: np.ndarray, values: np.ndarray, choice: Choice, optimizer: str) -> Linear:
+    """One row; it minimizes mean (f(x) - value)^2 + decay * |w|^2, with smoothed and screened embeddings centred, and
+    scaled to a mean squared length of 1. Pictures that do not differ give the mean of the values.
     """
     inputs = _smooth(embeddings, choice.layer, choice.smoothing)
     weight = _screen(inputs, values, choice.layer, choice.power)
@@ -139,7 +232,7 @@ def _screen(embeddings: np.ndarray, values: np.ndarray, layer: Layer, power: int
 def _left_out_errors(
     inputs: np.ndarray, values: np.ndarray, layer: Layer, left_out: np.ndarray, power: int
 ) -> np.ndarray:
-    """Sum of squared errors on `left_out` for each of `_DECAYS`, taught with the others."""
+    """Errors (decays, pictures) on `left_out` for each of `_DECAYS`, taught with the others."""
     taught = np.setdiff1d(np.arange(len(values)), left_out)
     weighted = inputs * _screen(inputs[taught], values[taught], layer, power)
     weighted = weighted - weighted[taught].mean(axis=0)
@@ -148,20 +241,12 @@ def _left_out_errors(
     own, mean = products[taught], values[taught].mean()
     size = float(np.trace(own))
     if size <= 0:
-        return np.full(len(_DECAYS), np.sum((mean - values[left_out]) ** 2))
+        return np.tile(mean - values[left_out], (len(_DECAYS), 1))
     products = products[left_out] / size
     squares, vectors = np.linalg.eigh(own / size)
     along = vectors.T @ (values[taught] - mean)
-    errors = []
-    for shrunk in _shrunk(squares, along):
-        predicted = mean + products @ (vectors @ shrunk)
-        errors.append(float(np.sum((predicted - values[left_out]) ** 2)))
-    return np.array(errors)
-
-
-def _shrunk(squares: np.ndarray, along: np.ndarray) -> Iterator[np.ndarray]:
-    for decay in _DECAYS:
-        yield along / (np.maximum(squares, 0) + decay)
+    shrunk = along / (np.maximum(squares, 0) + _DECAYS[:, None])
+    return np.asarray(mean + shrunk @ vectors.T @ products.T - values[left_out])
 
 
 def _descend(squares: np.ndarray, slopes: np.ndarray, decay: float, optimizer: str) -> np.ndarray:

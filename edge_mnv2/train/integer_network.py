@@ -72,7 +72,7 @@ class IntegerNetwork:
         source, target = self._scale(step.inputs[0]), self._scale(step.output)
         if step.kind == "mean":
             count = inputs[0].shape[2] * inputs[0].shape[3]
-            factor = quantized_multiplier(np.array([source / (count * target)]))
+            factor = _divided(quantized_multiplier(np.array([source / target])), count)
             return self._clamped(step, requantized(inputs[0].sum((2, 3)), factor))
         weights, bias, factor = self._weights[step.output]
         weights, bias = weights.to(inputs[0].device), bias.to(inputs[0].device)
@@ -84,11 +84,11 @@ class IntegerNetwork:
         one, other = (self._scale(name) for name in step.inputs)
         twice = 2 * max(one, other)
         parts = [
-            requantized(values << _ADD_SHIFT, quantized_multiplier(np.array([scale / twice])))
+            _away_from_zero(values << _ADD_SHIFT, quantized_multiplier(np.array([scale / twice])))
             for values, scale in ((first, one), (second, other))
         ]
         factor = quantized_multiplier(np.array([twice / ((1 << _ADD_SHIFT) * self._scale(step.output))]))
-        return requantized(parts[0] + parts[1], factor)
+        return _away_from_zero(parts[0] + parts[1], factor)
 
     def _scale(self, name: str) -> float:
         return float(np.float32(self._scales[name].scale))
@@ -114,6 +114,15 @@ def quantized_multiplier(real: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
+def _divided(factor: tuple[torch.Tensor, torch.Tensor], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factor of a sum that stands for the mean of `count`, as the kernel makes it: its integer is divided, without
+    being brought to 31 bits again. That leaves one bit less before the second rounding unless `count` is a power of
+    two."""
+    integer, exponent = factor
+    left = min(count.bit_length() - 1, _BITS + int(exponent))
+    return (integer << left) // count, exponent - left
+
+
 def requantized(
     values: torch.Tensor, factor: tuple[torch.Tensor, torch.Tensor], shape: Union[tuple[int, ...], tuple[()]] = ()
 ) -> torch.Tensor:
@@ -125,6 +134,11 @@ def requantized(
     high = ((values << left) * integer + (1 << (_BITS - 1))) >> _BITS
     half = torch.where(right > 0, torch.ones_like(right) << (right - 1).clamp_min(0), torch.zeros_like(right))
     return (high + half) >> right
+
+
+def _away_from_zero(values: torch.Tensor, factor: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """`requantized` with halves away from zero, as the kernel of sums has them."""
+    return requantized(values.abs(), factor) * values.sign()
 
 
 def _product(step: Operation, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

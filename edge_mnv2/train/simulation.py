@@ -39,9 +39,9 @@ _BOUNDS = {"linear": (None, None), "relu": (0.0, None), "relu6": (0.0, 6.0)}
 class Simulation:
     """`module` as its int8 file computes, with activation `ranges` by the names of `build`'s tensors.
 
-    Called like the module. In training it answers with gradients, out of training as the file does, within one step of
-    the output's scale.
-    The ranges stay: ranges that follow what they have cut themselves shrink from batch to batch.
+    Called like the module. In training it answers with gradients, out of training as the file does, by the plain
+    kernels to the last bit. The ranges stay: ranges that follow what they have cut themselves shrink from batch to
+    batch.
     """
 
     def __init__(self, module: NetworkModule, ranges: Mapping[str, tuple[float, float]]) -> None:

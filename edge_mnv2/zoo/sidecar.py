@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,32 @@ from edge_mnv2.zoo.labels import labels_text, read_labels
 
 
 @dataclass(frozen=True)
+class OpenSet:
+    """Where a taught model's "unknown" begins: its output `row` wins below the similarity `threshold`, by `slope`
+    logits for each 1.0; `curve` holds (share of known pictures that stay known, threshold), shares rising."""
+
+    row: int
+    slope: float
+    threshold: float
+    curve: tuple[tuple[float, float], ...]
+
+    def factor(self, known: float) -> float:
+        """By what the odds of "unknown" are multiplied so that the share `known` stays known."""
+        shares, thresholds = zip(*self.curve)
+        place = min(max(bisect.bisect_left(shares, known), 1), len(shares) - 1)
+        low, high = shares[place - 1], shares[place]
+        part = min(max((known - low) / (high - low), 0.0), 1.0)
+        threshold = thresholds[place - 1] + part * (thresholds[place] - thresholds[place - 1])
+        return math.exp(self.slope * (threshold - self.threshold))
+
+
+@dataclass(frozen=True)
 class Sidecar:
     """What the file says; None for what it does not say.
 
-    `unit` belongs to a regression's value; `sha256` are those of the models that it was written
-    for: an ONNX and a .tflite file of one name share it.
+    `unit` belongs to a regression's value, and `errors` too: (lowest value, highest value, error to expect), lowest
+    first. `open_set` belongs to a classifier with the row "unknown". `sha256` are those of the models that it was
+    written for: an ONNX and a .tflite file of one name share it.
     """
 
     path: Path
@@ -31,6 +54,8 @@ class Sidecar:
     preprocess: Preprocess
     unit: Optional[str]
     sha256: tuple[str, ...] = ()
+    open_set: Optional[OpenSet] = None
+    errors: tuple[tuple[float, ...], ...] = ()
 
 
 def sidecar_path(model: Path) -> Path:
@@ -49,9 +74,35 @@ def read_sidecar(model: Path) -> Optional[Sidecar]:
     digests = (digests,) if isinstance(digests, str) else digests or ()
     # Information for people: the graph of a built model does it itself.
     fields.mapping("trained")
+    open_set, errors = _open_set(fields), _rows(fields, "expected_errors", 3)
     fields.end()
     names = read_labels(path.parent / labels) if isinstance(labels, str) else labels
-    return Sidecar(path, list(names) if names is not None else None, task, preprocess, unit, digests)
+    return Sidecar(path, list(names) if names is not None else None, task, preprocess, unit, digests, open_set, errors)
+
+
+def _open_set(fields: Fields) -> Optional[OpenSet]:
+    said = fields.mapping("open_set")
+    if said is None:
+        return None
+    own = Fields(said, f"{fields.place}: open_set", fields.error)
+    row, slope, threshold = own.integer("row"), own.numbers("slope", 1), own.numbers("threshold", 1)
+    curve = _rows(own, "curve", 2)
+    own.end()
+    if row is None or slope is None or threshold is None:
+        raise own.missing("row, slope or threshold")
+    if len(curve) < 2 or any(one[0] >= other[0] for one, other in zip(curve, curve[1:])):
+        raise own.wrong("curve", "at least two pairs of a share and a threshold, shares rising")
+    return OpenSet(row, slope[0], threshold[0], tuple((share, least) for share, least in curve))
+
+
+def _rows(fields: Fields, key: str, count: int) -> tuple[tuple[float, ...], ...]:
+    """A list of lists of `count` numbers each."""
+    rows = fields.sequence(key) or []
+    for row in rows:
+        plain = isinstance(row, list) and len(row) == count
+        if not plain or not all(isinstance(one, (int, float)) and math.isfinite(one) for one in row):
+            raise fields.wrong(key, f"a list of lists of {count} numbers")
+    return tuple(tuple(float(one) for one in row) for row in rows)
 
 
 def companions(

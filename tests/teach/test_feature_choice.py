@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mnv2.builder.taught_head import unit_evidence
+from edge_mnv2.builder.float_heads import unit_evidence
 from edge_mnv2.teach import feature_choice
 from edge_mnv2.teach.feature_choice import LeftOut, choose_features, choose_samples, left_out
 from edge_mnv2.teach.head_fitting import Taught, answers

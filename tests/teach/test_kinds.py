@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.builder.backbone import Backbone
-from edge_mnv2.builder.taught_head import Linear
+from edge_mnv2.builder.float_heads import Linear
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.teach.class_head import choose, fit

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_mnv2.builder.float_heads import cell_states
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.model_io import ModelSpec
@@ -50,6 +51,42 @@ def test_a_level_is_read(data: Path, tmp_path: Path, model: str) -> None:
     metrics = document(one, "level.tflite", "", [])["metrics"]
     assert metrics["rmse"] < (0.06 if "ptq" in model else 0.05) * (HIGH - LOW)
     assert metrics["largest_difference_of_range"] < 0.01
+
+
+@pytest.mark.slow
+def test_a_level_behind_glass_is_read(data: Path, tmp_path: Path) -> None:
+    """Each photograph shines through, colours differ: cells are in one of two states, and the integers say so too."""
+    one = taught(LessonRequest(gauges(data, tmp_path / "tanks", tank), model=OURS))
+    metrics = document(one, "tank.tflite", "", [])["metrics"]
+    assert one.settings["reads"] == "states of cells"
+    assert metrics["rmse"] < 0.04 * (HIGH - LOW) and metrics["largest_difference_of_range"] < 0.01
+
+
+def test_two_states_are_found_by_what_follows_the_value() -> None:
+    """A boundary that moves over the rows of a map, in one of its directions, under other channels' noise."""
+    random = np.random.default_rng(0)
+    values = np.linspace(0, 8, 40)
+    layer = Layer(0, 0, (8, 6, 5), 1.0, 0)
+    below = np.arange(8)[None, :, None] >= 8 - values[:, None, None]
+    maps = random.normal(0, 3, (40, 8, 6, 5))
+    state = np.broadcast_to(below, (40, 8, 6)) * 4.0 + random.normal(0, 0.3, (40, 8, 6))
+    maps[..., 0] = state + maps[..., 1]
+    flat = maps.reshape(40, -1).astype(np.float32)
+    cells = cell_states(value_head.two_states(flat, values, layer), flat).reshape(40, 8, 6)
+    # What the second channel adds to the first is taken off again: each cell is clearly one or the other.
+    seen = np.abs(cells - np.broadcast_to(below, cells.shape))
+    assert min(np.mean(seen < 0.2), np.mean(seen < 0.5)) > 0.95 or np.mean(seen > 0.8) > 0.95
+    # Pictures that do not differ, and values without a cell that follows them, make no noise either.
+    same = np.tile(flat[:1], (40, 1))
+    assert np.isfinite(cell_states(value_head.two_states(same, values, layer), same)).all()
+
+
+def test_errors_by_part_of_the_range() -> None:
+    values, errors = np.arange(20.0), np.repeat([1.0, 2.0, 3.0, 4.0], 5)
+    assert value_head.expected_errors(values, errors) == [
+        (0.0, 4.5, 1.0), (4.5, 9.5, 2.0), (9.5, 14.5, 3.0), (14.5, 19.0, 4.0)
+    ]  # fmt: skip
+    assert value_head.expected_errors(values[:4], errors[:4]) == [(0.0, 3.0, 1.0)]
 
 
 def test_smoothing_is_its_own_transpose() -> None:
@@ -96,6 +133,15 @@ def test_the_command_and_evaluate(run, data: Path, tmp_path: Path) -> None:
     assert json.loads(out.with_suffix(".json").read_text()) == known
     code, said, _ = run("classify", folder, "--model", out)
     assert code == 0 and "%  value" in said and said.count(" %  value") == 24
+    # Each reading says what it may be off by, in its part of the range.
+    parts = known["metrics"]["expected_errors"]
+    assert [parts[0]["low"], parts[-1]["high"]] == [0, 100] and len(parts) == 4
+    assert said.count(" ± ") == 24
+    code, said, _ = run("classify", folder, "--model", out, "--json")
+    for one in json.loads(said)["results"]:
+        (reading,) = one["top"]
+        part = next((part for part in parts if reading["score"] <= part["high"]), parts[-1])
+        assert reading["error"] == pytest.approx(part["rmse"], abs=1e-5)
     log = tmp_path / "values.jsonl"
     code, _, notes = run("run", "--source", folder, "--model", out, "--every-frame", "--log", log)
     values = [json.loads(line)["top"] for line in log.read_text().splitlines()]

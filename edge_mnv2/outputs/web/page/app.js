@@ -5,8 +5,12 @@ import { at, lesson, pairs, post, write } from "./lesson.js";
 import { region } from "./region.js";
 
 const percent = (score) => `${Math.round(score * 100)} %`;
-// A measured value has a unit, which may be empty; a score has none.
-const figure = (score, unit) => (unit === undefined ? percent(score) : `${Number(score.toPrecision(4))} ${unit}`.trim());
+// A measured value has a unit, which may be empty, and maybe an error to expect; a score has neither.
+const figure = (score, unit, error) => {
+  if (unit === undefined) return percent(score);
+  const off = error === undefined ? "" : ` ± ${Number(error.toPrecision(2))}`;
+  return `${Number(score.toPrecision(4))}${off} ${unit}`.trim();
+};
 const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
 const WORDS = {
@@ -129,13 +133,13 @@ function bars(top, threshold) {
   const list = at("bars");
   while (list.children.length > top.length) list.lastElementChild.remove();
   while (list.children.length < top.length) list.append(bar());
-  top.forEach(({ label, score, unit }, index) => {
+  top.forEach(({ label, score, unit, error }, index) => {
     const [name, number, track] = list.children[index].children;
     if (name.textContent !== label) {
       name.textContent = label;
       name.title = label;
     }
-    number.textContent = figure(score, unit);
+    number.textContent = figure(score, unit, error);
     track.firstElementChild.style.transform = `scaleX(${Math.max(0, Math.min(1, score))})`;
     track.lastElementChild.style.left = `${threshold * 100}%`;
     track.lastElementChild.hidden = !threshold;
