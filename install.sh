@@ -92,6 +92,7 @@ run() {
 
 prefix='' bin='' python='' extras='' extras_given='' system_packages=auto wheelhouse='' make_kit='' complete='' arch=''
 models='' glibc='' edgetpu='' service='' dry_run='' uninstall='' verbose='' log='' work=''
+progress=''
 
 absolute() {
     case $1 in
@@ -507,6 +508,7 @@ begin() {
 
 # explain_pip WHAT: the last thing that pip complained of, and what it means.
 explain_pip() {
+    end_progress
     [ -z "$verbose" ] || die 1 "$1 failed"
     code=0
     "$new/bin/python" "$parts/packages.py" explain "$log" "$1" "$wheelhouse" "$machine" "$py_minor" || code=$?
@@ -514,6 +516,28 @@ explain_pip() {
 }
 
 pip() { run "$new/bin/python" -m pip "$@"; }
+
+# While pip is silent for minutes, a person on a terminal sees that something comes.
+show_progress() {
+    [ -t 1 ] && [ -z "$verbose$dry_run" ] || return 0
+    (
+        seconds=0
+        while sleep 2 && kill -0 $$ 2>/dev/null; do
+            seconds=$((seconds + 2))
+            here_mb=$(du -smc "$work" "$new" 2>/dev/null | tail -n 1 | cut -f 1)
+            printf '\r      %s MB here after %s s ' "${here_mb:-0}" "$seconds"
+        done
+    ) &
+    progress=$!
+}
+
+end_progress() {
+    [ -n "$progress" ] || return 0
+    kill "$progress" 2>/dev/null || :
+    wait "$progress" 2>/dev/null || :
+    progress=''
+    printf '\r%40s\r' ''
+}
 
 make_environment() {
     number=1
@@ -567,8 +591,10 @@ install_packages() {
     # never used; what is used is compiled by doctor, below.
     set -- --no-compile --only-binary :all: -c "$work/constraints.txt" -r "$work/requirements.txt"
     if [ -n "$offline" ]; then set -- --no-index --find-links "$wheelhouse" "$@"; fi
+    show_progress
     pip install -q "$@" || explain_pip "installing the packages"
     pip install -q --no-compile --no-deps --no-index "$own_wheel" || explain_pip "installing edge-mnv2"
+    end_progress
     # Came with the environment, served to build, is never needed again.
     if [ "${py_minor#3.}" -lt 12 ] && [ -e "$site_packages/setuptools" ]; then
         run "$new/bin/python" -m pip uninstall -q -y setuptools || :
@@ -639,7 +665,8 @@ finish() {
     *:"$bin":*) ;;
     *)
         shown=$command
-        say "$bin is not on PATH: log in again, or: export PATH=\"$bin:\$PATH\""
+        say "$bin is not on PATH: log in again, or:"
+        say "  export PATH=\"$bin:\$PATH\""
         ;;
     esac
     if [ "$kind" = pi ] && [ -z "$sys_picamera2" ]; then

@@ -167,7 +167,7 @@ def _from_sources(
     reasons, hints = [], []
     for source, attempt in _attempts(entry, part, limits, progress):
         _check_space(target.parent, entry, part)
-        if source != "mirror":
+        if source.startswith(("http", "pip ")):
             size, reason = decimal(entry.bytes or 0), f", {why}" if why else ""
             log.info("fetching %s (%s%s) from %s", entry.name, size, reason, without_credentials(source))
         try:
