@@ -19,7 +19,8 @@ _STYLE = """
 @media(prefers-color-scheme:dark){:root{--ink:#e9ecef;--soft:#adb5bd;--line:#3d4349;--paper:#16191d;--card:#212529;--bar:#748ffc}}
 *{box-sizing:border-box}body{font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;color:var(--ink);background:var(--paper);
 max-width:70rem;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
-p.soft,figcaption{color:var(--soft);margin:.2rem 0}.cards{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2rem 0}
+p.soft,figcaption{color:var(--soft);margin:.2rem 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.8rem;margin:1.2rem 0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem 1rem;min-width:9rem}
 .card b{display:block;font-size:1.45rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left}td.n,th.n{text-align:right;

@@ -75,7 +75,14 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         params = self.get_params(ctx)
         ctx.ignore_unknown_options = self.takes_rest
-        rest = super().parse_args(ctx, _spelled_out(args, self._declared))
+        try:
+            rest = super().parse_args(ctx, _spelled_out(args, self._declared))
+        except Exception as error:
+            # The parser's own kinds, whose module is another one in other versions of typer.
+            if not hasattr(error, "format_message"):
+                raise
+            words = " ".join(error.format_message().split()).rstrip(".")
+            raise UsageError(f"{ctx.command_path}: {words}", hint=f"see `{ctx.command_path} --help`") from None
         if ctx.args and not self.takes_rest:
             word = ctx.args[0]
             raise UsageError(f"{ctx.command_path}: unexpected '{word}'", hint=_hint(word, self._declared))

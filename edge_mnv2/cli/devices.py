@@ -207,12 +207,12 @@ def _plain(value: Any) -> Any:
 
 COMMAND = Commands(
     {
-        "list": Command(list_profiles, "list"),
+        "list": Command(list_profiles, "list", examples=("edge-mnv2 devices list",)),
         "show": Command(show, examples=("edge-mnv2 devices show --resolved", "edge-mnv2 devices show raspberry-pi-4")),
-        "detect": Command(detect),
-        "check": Command(check),
-        "cameras": Command(cameras),
-        "accelerators": Command(accelerators),
+        "detect": Command(detect, examples=("edge-mnv2 devices detect --json",)),
+        "check": Command(check, examples=("edge-mnv2 devices check here.yaml",)),
+        "cameras": Command(cameras, examples=("edge-mnv2 devices cameras",)),
+        "accelerators": Command(accelerators, examples=("edge-mnv2 devices accelerators",)),
     },
     name="devices",
     help="Boards, their profiles, and what is attached.",

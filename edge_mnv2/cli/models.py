@@ -157,10 +157,10 @@ def _own_file(model: str) -> Path:
 COMMAND = Commands(
     {
         "list": Command(list_models, "list", examples=("edge-mnv2 models list",)),
-        "show": Command(show),
-        "verify": Command(verify),
-        "remove": Command(remove),
-        "pin": Command(pin),
+        "show": Command(show, examples=("edge-mnv2 models show mobilenet_v2_1.0_224_int8",)),
+        "verify": Command(verify, examples=("edge-mnv2 models verify",)),
+        "remove": Command(remove, examples=("edge-mnv2 models remove mobilenet_v2_1.0_224_quant",)),
+        "pin": Command(pin, examples=("edge-mnv2 models pin team/registry.yaml",)),
         "versions": Command(list_versions, "versions", examples=("edge-mnv2 models versions kiosk.tflite",)),
         "use": Command(use, examples=("edge-mnv2 models use kiosk.tflite@2",)),
     },

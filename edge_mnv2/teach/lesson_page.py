@@ -24,6 +24,8 @@ from edge_mnv2.teach.lesson_document import Document
 from edge_mnv2.teach.lesson_request import UNKNOWN
 
 _PICTURES = 12
+_SURE = 0.8
+"""A right answer with a score below is an unsure one."""
 
 _STYLE = """
 .plain svg{max-width:27rem;width:100%;font-size:11px;fill:var(--soft)}.point{fill:var(--bar);fill-opacity:.6}
@@ -136,7 +138,8 @@ def _matrix(taught: Taught, document: Document) -> str:
 
 
 def _sheet(taught: Taught, embedder: Embedder) -> str:
-    """The held-out pictures (without any: the taught ones) that the head is least sure of, or furthest off with."""
+    """The held-out pictures (without any: the taught ones) that are answered wrong or unsurely; of values, those that
+    are furthest off."""
     shown: list[report_charts.Figure] = []
     for place, answer in _confusing(taught):
         path = taught.lesson.paths[place]
@@ -149,6 +152,8 @@ def _sheet(taught: Taught, embedder: Embedder) -> str:
     part = "held-out" if len(taught.held) else "taught"
     title = "Furthest off" if taught.lesson.task == REGRESSION else "Most confusing pictures"
     note = f"Of the {part} pictures, as the model saw them; the answer in bold."
+    if not shown:
+        note = f"None: the {part} pictures are answered right, each by {_SURE:.0%} or more."
     return section(title, report_charts.sheet(shown), note)
 
 
@@ -163,7 +168,8 @@ def _confusing(taught: Taught) -> list[tuple[int, str]]:
     sure = softmax(taught.answers.logits[places].astype(float))
     order = np.argsort(sure[np.arange(len(places)), truth.astype(int)], kind="stable")
     names = [*taught.lesson.classes, UNKNOWN]
-    return [(int(places[at]), f"{names[int(scores[at].argmax())]} {scores[at].max():.0%}") for at in order]
+    doubtful = [at for at in order if scores[at].argmax() != truth[at] or scores[at].max() < _SURE]
+    return [(int(places[at]), f"{names[int(scores[at].argmax())]} {scores[at].max():.0%}") for at in doubtful]
 
 
 def _named(taught: Taught, truth: float) -> str:

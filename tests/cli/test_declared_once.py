@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -152,6 +153,27 @@ def test_help_has_an_example_and_fits_80_columns(run: Run, name: str, monkeypatc
     options = out.split("Examples:")[0]
     long = [line for line in options.splitlines() if len(line) > 80 and "|" not in line]
     assert long == []
+
+
+def leaves() -> Iterator[tuple[str, ...]]:
+    """Every command, those below `devices`, `models` and `service` too."""
+    for name, place in COMMANDS.items():
+        module, _, attribute = place.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        below = command.list_commands(None) if hasattr(command, "list_commands") else []
+        yield from ((name, each) for each in below) if below else [(name,)]
+
+
+@pytest.mark.parametrize("words", list(leaves()), ids=" ".join)
+def test_each_command_takes_the_general_options_and_shows_an_example(run: Run, words: tuple[str, ...]) -> None:
+    for option in ("-v", "--verbose", "-q", "--quiet", "--debug"):
+        assert run(*words, option, "--help")[0] == 0, option
+    code, out, _ = run(*words, "--help")
+    example = out.partition("Examples:")[2]
+    assert code == 0 and f"edge-mnv2 {' '.join(words)}" in example
+    assert run("--json", *words, "--help")[0] == 0
+    code, _, said = run(*words, "--jsom")
+    assert code == 2 and said.count("error: ") == 1 and ("--json" in said or "--json" not in out)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -73,6 +73,9 @@ def test_taught_and_run(run: Run, small: Path, pets: Path, tmp_path: Path) -> No
     html = page.read_text()
     assert "Most confusing pictures" in html and "data:image/jpeg" in html and "<script" not in html
     assert not re.search(r'(src|href)="(?!data:|#)', html)
+    # Only what is wrong or unsure confuses.
+    captions = re.findall(r"<b>(\S+) (\d+)%</b>.*?true: (\w+)", html, re.DOTALL)
+    assert captions and all(answer != truth or int(share) < 80 for answer, share, truth in captions)
     code, said, notes = run("run", "--source", pets / "bird", "--model", out, "--json")
     assert code == 0 and json.loads(said)["frames"] == 6, notes
     code, said, _ = run("evaluate", pets, "--model", out, "--json")
