@@ -8,6 +8,7 @@ same weights and ranges give the same integers on every machine and with every n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,6 +76,11 @@ def activation_scales(
                 f"the calibration ranges have no '{step.output}'", hint="they belong to another network; calibrate anew"
             )
         low, high = ranges[step.output]
+        if not -math.inf < low <= high < math.inf:
+            raise ModelError(
+                f"'{step.output}' has values from {low:g} to {high:g}, which no integers can hold",
+                hint="the weights are damaged or their training diverged; where --ranges says so, calibrate anew",
+            )
         if step.output == LOGITS:
             low, high = low * margin, high * margin
         scales[step.output] = affine(low, high)

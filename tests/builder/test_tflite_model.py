@@ -12,6 +12,7 @@ from edge_mnv2.builder.calibration import activation_ranges
 from edge_mnv2.builder.inference import Normalization, operations
 from edge_mnv2.builder.onnx_model import onnx_model
 from edge_mnv2.builder.tflite_model import direct_pixels, float_model, integer_model, numbers
+from edge_mnv2.errors import ModelError
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.network.network import Head
 from edge_mnv2.runtime.classifier import Classifier
@@ -114,3 +115,13 @@ def test_a_channel_that_training_switched_off_keeps_its_bias(layer: str, weight:
         scale, zero = tensor["quantization"]
         values = scale * (interpreter.tensor(tensor["index"])[..., 1].astype(float) - zero)
     np.testing.assert_allclose(values, 0.5, atol=1.01 * scale)
+
+
+@pytest.mark.parametrize("wrong", [(np.nan, 1.0), (0.0, np.inf), (-np.inf, 0.0), (2.0, -1.0)])
+def test_ranges_that_no_integers_can_hold_are_refused(wrong: tuple[float, float]) -> None:
+    # A scale that is no number ends the process that loads the model.
+    network = mobilenet_v2(0.1, 32, 3)
+    steps = operations(network, seeded.tensors(network.state_dict_shapes()))
+    ranges = {step.output: (-1.0, 1.0) for step in steps}
+    with pytest.raises(ModelError, match="which no integers can hold"):
+        numbers(network, steps, {**ranges, steps[-1].output: wrong})
