@@ -338,8 +338,10 @@ def _onnx_values(content: bytes) -> Optional[np.ndarray]:
         return None
     if 9 in fields:
         return np.frombuffer(fields[9][0], f"<{dtype}").reshape(shape).astype(np.float64)
-    packed = b"".join(one for one in fields.get(4, ()) if isinstance(one, bytes))
-    if packed:
-        return np.frombuffer(packed, "<f4").reshape(shape).astype(np.float64)
+    for number, form in ((4, "<f4"), (10, "<f8")):
+        if packed := b"".join(one for one in fields.get(number, ()) if isinstance(one, bytes)):
+            return np.frombuffer(packed, form).reshape(shape).astype(np.float64)
     whole = list(whole_numbers([*fields.get(5, ()), *fields.get(7, ())]))
-    return np.array(whole, float).reshape(shape) if whole else None
+    # Halves stand there by their bits.
+    values = np.array(whole, np.uint16).view(np.float16) if dtype == "f2" else np.array(whole)
+    return values.reshape(shape).astype(np.float64) if whole else None

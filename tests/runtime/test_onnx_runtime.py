@@ -155,6 +155,39 @@ def test_a_measured_value_keeps_its_digits(value: float, tmp_path: Path, run: An
     assert code == 0 and json.loads(log.read_text())["top"][0]["score"] == pytest.approx(value, rel=1e-6), err
 
 
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("kind", ["FLOAT16", "FLOAT", "DOUBLE"])
+def test_scaling_inside_is_read_from_constants_of_every_type(kind: str, raw: bool, tmp_path: Path) -> None:
+    number = getattr(onnx.TensorProto, kind)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(number)
+
+    def constant(name: str, value: float) -> Any:
+        # Converters to half precision leave the bits among the integers.
+        content = np.array([value], dtype).tobytes() if raw else [value]
+        return onnx.helper.make_tensor(name, number, [1], content, raw=raw)
+
+    steps = [("Mul", ["image", "scale"], "a"), ("Sub", ["a", "one"], "b"), ("Mul", ["b", "gain"], "c")]
+    nodes = [onnx.helper.make_node(kind_of, inputs, [output]) for kind_of, inputs, output in steps]
+    nodes.append(onnx.helper.make_node("ReduceMean", ["c"], ["means"], axes=[2, 3], keepdims=0))
+    nodes.append(onnx.helper.make_node("Softmax", ["means"], ["scores"], axis=1))
+    values = {"scale": 1 / 127.5, "one": 1.0, "gain": 4.0}
+    side = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [side("image", number, [1, 3, 8, 8])],
+        [side("scores", number, [1, 3])],
+        [constant(*pair) for pair in values.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with Classifier.open(path) as classifier:
+        assert (classifier.io.input.mean, classifier.io.input.std) == ((0.0,) * 3, (1.0,) * 3) and not classifier.notes
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), brought.scores(), atol=0.01)
+
+
 def test_float_pictures(tmp_path: Path) -> None:
     path = tmp_path / "colours.onnx"
     path.write_bytes(colour_onnx(kind="FLOAT"))
