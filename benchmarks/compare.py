@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py CLIP IMAGE [--photos DIR] [--rounds 5] [--frames 400] [--envs DIR] [--json FILE]
                                  [--chart FILE.svg]
+    python benchmarks/compare.py --show FILE.json...
 
 Every peer lives in a virtual environment of its own below `--envs` (made at the first run, with pip), so that its start
 and its size are those of somebody who installs just that. A round runs each peer once with one thread on one core and
@@ -15,6 +16,9 @@ add in 16 bits, which saturate. So the processor's vector instructions stand abo
 
 "edge-mnv2, chosen" has every runtime installed and takes the one that won the contest on this machine.
 
+Figures belong to a processor: `--json FILE` keeps a report with the processor's name, `--show FILE.json...` prints the
+tables of those that are kept in `benchmarks/results`.
+
 Models: what reads `.tflite` gets edge-mnv2's default model, or, where it cannot (MediaPipe takes no int8 output),
 Google's `mobilenet_v2_1.0_224_quant`, for which edge-mnv2 and LiteRT run a second time; what reads ONNX gets the export
 of the same network (`edge-mnv2 build --format onnx`), int8 (QDQ) and float.
@@ -23,79 +27,18 @@ of the same network (`edge-mnv2 build --format onnx`), int8 (QDQ) and float.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
+from compare_report import accuracy, chart, summary, table
+from compared import CHOSEN, PEERS, TABLE, Peer, files, prepare
 from process import on_cores
-
-PEERS = Path(__file__).resolve().parent / "peers"
-OURS = "edge-mnv2"
-CHOSEN = f"{OURS}, chosen"
-REFERENCE = "LiteRT loop"
-_COMMON = ("numpy", "opencv-python-headless")
-
-
-@dataclass(frozen=True)
-class Peer:
-    """`module` is the adapter in `peers/`, None for ourselves; `model` a key of the files that the run prepares."""
-
-    name: str
-    environment: str
-    requirements: tuple[str, ...]
-    module: Optional[str]
-    model: str
-
-
-ROOT = str(PEERS.parent.parent)
-TABLE = (
-    Peer(OURS, OURS, (ROOT,), None, "ours"),
-    Peer("LiteRT loop", "litert", ("ai-edge-litert", *_COMMON), "litert", "ours"),
-    Peer("tflite-runtime loop", "tflite-runtime", ("tflite-runtime", "numpy<2", "opencv-python-headless<4.12"),
-         "tflite_runtime_loop", "ours"),
-    Peer(CHOSEN, "edge-mnv2-all", (f"{ROOT}[onnx,openvino]",), None, "ours"),
-    Peer("OpenVINO, .tflite", "openvino", ("openvino", *_COMMON), "open_vino", "ours"),
-    Peer("OpenVINO, int8", "openvino", ("openvino", *_COMMON), "open_vino", "onnx int8"),
-    Peer("ONNX Runtime, int8", "onnxruntime", ("onnxruntime", *_COMMON), "onnx_runtime", "onnx int8"),
-    Peer("ONNX Runtime, float", "onnxruntime", ("onnxruntime", *_COMMON), "onnx_runtime", "onnx float"),
-    Peer("OpenVINO, float", "openvino", ("openvino", *_COMMON), "open_vino", "onnx float"),
-    Peer("OpenCV DNN, float", "opencv", _COMMON, "opencv_dnn", "onnx plain"),
-    Peer("ncnn, float", "ncnn", ("ncnn", *_COMMON), "ncnn_net", "ncnn"),
-    Peer(f"{OURS} (quant)", OURS, (ROOT,), None, "quant"),
-    Peer("LiteRT loop (quant)", "litert", ("ai-edge-litert", *_COMMON), "litert", "quant"),
-    Peer("MediaPipe Tasks (quant)", "mediapipe", ("mediapipe", *_COMMON), "mediapipe_tasks", "quant"),
-)  # fmt: skip
-
-
-def prepare(peer: Peer, folder: Path) -> Path:
-    """The peer's interpreter; its environment is made where it is not there yet."""
-    home = folder / peer.environment
-    python = home / "bin" / "python"
-    if not (home / "ready").exists():
-        print(f"installing {peer.environment}: {' '.join(peer.requirements)}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *peer.requirements], check=True)
-        (home / "ready").touch()
-    return python
-
-
-def installed_mb(python: Path) -> float:
-    """What the packages take on the disk, pip itself left out, in megabytes."""
-    total = 0
-    for path in (python.parent.parent / "lib").rglob("*"):
-        outside = not {"pip", "setuptools", "wheel", "__pycache__"} & set(path.parts)
-        if outside and path.is_file() and not path.is_symlink():
-            total += path.stat().st_size
-    return round(total / 1e6, 1)
 
 
 def measured(command: list[str], cores: set[int]) -> tuple[dict[str, Any], float, float, float]:
@@ -189,73 +132,11 @@ def best_rows(peer: Peer, python: Path, model: str, photos: Path, cores: set[int
     return {Path(one["file"]).name: one["top"][0]["index"] for one in results if "top" in one}
 
 
-def accuracy(rows: dict[str, dict[str, int]], peers: list[Peer], photos: Path) -> dict[str, dict[str, float]]:
-    """Of each peer: `top1` of the photos, and `same`, how often it names what LiteRT names."""
-    with (photos / "labels.csv").open(newline="") as handle:
-        truth = {row["file"]: int(row["class_index"]) for row in csv.DictReader(handle)}
-    found = {}
-    for peer in (peer for peer in peers if peer.name in rows):
-        # Google's models have a background row first.
-        shift = 1 if peer.model == "quant" else 0
-        mine = {name: row - shift for name, row in rows[peer.name].items() if name in truth}
-        found[peer.name] = {"top1": sum(row == truth[name] for name, row in mine.items()) / max(1, len(mine))}
-        reference = rows.get(f"{REFERENCE} (quant)" if shift else REFERENCE)
-        if reference:
-            same = sum(row + shift == reference.get(name) for name, row in mine.items())
-            found[peer.name]["same"] = same / max(1, len(mine))
-    return found
-
-
-def files(folder: Path) -> dict[str, str]:
-    """The network in every format that a peer reads; what cannot be had here is left out."""
-    from edge_mnv2.errors import EdgeMnv2Error
-    from edge_mnv2.zoo.pull import fetch
-    from edge_mnv2.zoo.resolve import resolve
-
-    found = {"ours": str(resolve("mobilenet_v2_1.0_224_int8").path)}
-    try:
-        found["quant"] = str(fetch("mobilenet_v2_1.0_224_quant"))
-    except EdgeMnv2Error as error:
-        data = os.environ.get("EDGE_MNV2_TEST_DATA")
-        beside = Path(data, "models", "mobilenet_v2_1.0_224_quant.tflite") if data else None
-        if beside is not None and beside.exists():
-            found["quant"] = str(beside)
-        else:
-            print(f"without Google's quant model: {error}", file=sys.stderr)
-    for name, options in (("onnx int8", []), ("onnx float", ["--float"])):
-        path = folder / f"{name.replace(' ', '_')}.onnx"
-        command = [sys.executable, "-m", "edge_mnv2", "-q", "build", "--format", "onnx", *options, "--out", str(path)]
-        if path.exists() or subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0:
-            found[name] = str(path)
-    if "onnx float" in found:
-        plain(found, folder)
-    return found
-
-
-def plain(found: dict[str, str], folder: Path) -> None:
-    """The float network without the picture's way into it, for what wants normalized channels-first floats."""
-    import onnx.utils
-
-    path = folder / "plain.onnx"
-    if not path.exists():
-        onnx.utils.extract_model(found["onnx float"], str(path), ["input"], ["logits"])
-    found["onnx plain"] = str(path)
-    converter = Peer("pnnx", "pnnx", ("pnnx", "torch==2.13.0"), None, "")
-    if not (folder / "plain.ncnn.bin").exists():
-        try:
-            pnnx = prepare(converter, folder).with_name("pnnx")
-            arguments = [str(pnnx), str(path), "inputshape=[1,3,224,224]"]
-            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
-        except (subprocess.CalledProcessError, OSError) as error:
-            print(f"without ncnn: {error}", file=sys.stderr)
-            return
-    found["ncnn"] = str(folder / "plain.ncnn")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clip")
-    parser.add_argument("image")
+    parser.add_argument("clip", nargs="?")
+    parser.add_argument("image", nargs="?")
+    parser.add_argument("--show", type=Path, nargs="+", help="print the tables of reports that --json has written")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--envs", type=Path, default=Path.home() / ".cache" / "edge-mnv2" / "benchmarks")
@@ -265,6 +146,11 @@ def main() -> None:
     parser.add_argument("--chart", type=Path)
     parser.add_argument("--files", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.show:
+        print("\n\n".join(table(json.loads(path.read_text())) for path in options.show))
+        return
+    if options.image is None:
+        parser.error("CLIP and IMAGE, or --show FILE.json...")
     clip, image = str(Path(options.clip).resolve()), str(Path(options.image).resolve())
     options.envs.mkdir(parents=True, exist_ok=True)
     if options.files:
@@ -323,71 +209,6 @@ def main() -> None:
     if options.chart:
         chart(report, options.chart)
     print(table(report))
-
-
-def summary(peers: list[Peer], rounds: Any, pythons: dict[str, Path], failed: dict[str, str]) -> dict[str, Any]:
-    rows = []
-    for peer in peers:
-        ours = f"{OURS} (quant)" if peer.model == "quant" else OURS
-        for threads, got in rounds[peer.name].items():
-            row: dict[str, Any] = {"peer": peer.name, "model": peer.model, "threads": int(threads)}
-            for key in got[0]:
-                row[key] = round(statistics.median(each[key] for each in got), 3)
-            beside = rounds.get(ours, {}).get(threads, [])
-            for key in ("fps", "start_s"):
-                ratios = [mine[key] / theirs[key] for mine, theirs in zip(beside, got)]
-                row[f"ours_to_theirs_{key}"] = round(statistics.median(ratios), 2) if ratios else None
-            row["installed_mb"] = installed_mb(pythons[peer.name])
-            rows.append(row)
-    return {"machine": machine(), "rows": rows, "failed": failed}
-
-
-def machine() -> dict[str, Any]:
-    from edge_mnv2.board.cpus import processor
-
-    cpu = processor()
-    cores = len(os.sched_getaffinity(0))
-    return {"cpu": cpu.name, "vector": list(cpu.vector), "cores": cores, "python": platform.python_version()}
-
-
-def table(report: dict[str, Any]) -> str:
-    head = ["peer", "threads", "FPS", "ms a frame p50 (p95)", "CPU ms", "peak MB", "start s", "installed MB"]
-    head += ["edge-mnv2's FPS", "top-1", "as LiteRT"]
-    there = report["machine"]
-    lines = [f"{there['cpu']}: {', '.join(there['vector'])}; {there['cores']} cores", ""]
-    lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in report["rows"]:
-        ratio = row["ours_to_theirs_fps"]
-        cells = [
-            row["peer"],
-            str(row["threads"]),
-            f"{row['fps']:.0f}",
-            f"{row['p50_ms']:.2f} ({row['p95_ms']:.2f})",
-            f"{row['cpu_ms']:.2f}",
-            f"{row['peak_mb']:.0f}",
-            f"{row['start_s']:.2f}",
-            f"{row['installed_mb']:.0f}",
-            "" if ratio is None else f"{ratio:.2f}x",
-            *(f"{row[key]:.3f}" if key in row else "" for key in ("top1", "same")),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [f"\n{name} failed: {why}" for name, why in report["failed"].items()]
-    return "\n".join(lines)
-
-
-def chart(report: dict[str, Any], path: Path) -> None:
-    import pygal
-
-    names = list(dict.fromkeys(row["peer"] for row in report["rows"]))
-    drawn = pygal.HorizontalBar(
-        title=f"Frames a second, 720p clip, {report['machine']['cpu']}", print_values=True, legend_at_bottom=True,
-        js=(), height=120 + 50 * len(names), value_formatter=lambda value: f"{value:.0f}",
-    )  # fmt: skip
-    drawn.x_labels = names[::-1]
-    for threads in sorted({row["threads"] for row in report["rows"]}):
-        by_name = {row["peer"]: row["fps"] for row in report["rows"] if row["threads"] == threads}
-        drawn.add(f"{threads} thread{'s' if threads > 1 else ''}", [by_name.get(name) for name in names[::-1]])
-    drawn.render_to_file(str(path))
 
 
 if __name__ == "__main__":
