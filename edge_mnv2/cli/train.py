@@ -15,6 +15,7 @@ from edge_mnv2.cli.terminal import aligned, json_text, note
 from edge_mnv2.errors import PARTIAL
 from edge_mnv2.messages import unfiltered, visible
 from edge_mnv2.settings.kinds import File, Number, Whole
+from edge_mnv2.train.training_request import TrainRequest, require_torch
 
 if TYPE_CHECKING:
     from edge_mnv2.train.training_loop import Position, TrainingPhase
@@ -27,41 +28,57 @@ def train(
     folder: Path = argument(
         "DIR", "Pictures: DIR/train and DIR/val, or DIR itself; one folder a class, or labels.csv.", File()
     ),
-    out: Path = option("out", "The folder to write.", File("DIR"), default=Path("trained")),
-    task: str = option("task", "classification or regression.", default="classification"),
+    out: Path = option("out", "The folder to write.", File("DIR"), default=TrainRequest.out),
+    task: str = option("task", "classification or regression.", default=TrainRequest.task),
     weights: Optional[str] = option(
         "weights", "imagenet (default at width 1.0), none, or a file.", metavar="imagenet|none|FILE"
     ),
     width: Optional[float] = option("width", "Width multiplier; default: the weights', else 1.0.", Number()),
-    resolution: int = option("resolution", "Input size in pixels.", Whole(), default=224),
-    epochs: int = option("epochs", "Times through the pictures.", Whole(), default=30),
-    batch: int = option("batch", "Pictures a step.", Whole(), default=32),
-    optimizer: str = option("optimizer", "sgd, momentum, adagrad, rmsprop or adam.", default="adam"),
+    resolution: int = option("resolution", "Input size in pixels.", Whole(), default=TrainRequest.resolution),
+    epochs: int = option("epochs", "Times through the pictures.", Whole(), default=TrainRequest.epochs),
+    batch: int = option("batch", "Pictures a step.", Whole(), default=TrainRequest.batch),
+    optimizer: str = option("optimizer", "sgd, momentum, adagrad, rmsprop or adam.", default=TrainRequest.optimizer),
     learning_rate: Optional[float] = option("learning-rate", "The highest rate; default: the optimizer's.", Number()),
-    weight_decay: float = option("weight-decay", "Of the kernels.", Number(), default=1e-4),
+    weight_decay: float = option("weight-decay", "Of the kernels.", Number(), default=TrainRequest.weight_decay),
     loss: Optional[str] = option("loss", "cross-entropy, mse, rmse or mape; default: the task's."),
-    schedule: str = option("schedule", "cosine, step or constant.", default="cosine"),
-    label_smoothing: float = option("label-smoothing", "From 0 to below 1.", Number(), default=0.0),
-    class_weights: str = option("class-weights", "none, or balanced.", default="none"),
-    augment: str = option("augment", "Some of crop,flip,colour, or none.", default="crop,flip,colour"),
-    least_area: float = option("least-area", "Least share that a crop keeps.", Number(), default=0.35),
-    freeze_until: int = option("freeze-until", "Keep the first N blocks as they are.", Whole(), default=0),
-    val_share: float = option("val-share", "Share kept where there is no DIR/val.", Number(), default=0.2),
-    patience: int = option("patience", "End after N epochs without progress; 0 never.", Whole(), default=0),
-    qat: int = option("qat", "Epochs of quantization-aware training at the end.", Whole(), default=0),
+    schedule: str = option("schedule", "cosine, step or constant.", default=TrainRequest.schedule),
+    label_smoothing: float = option(
+        "label-smoothing", "From 0 to below 1.", Number(), default=TrainRequest.label_smoothing
+    ),
+    class_weights: str = option("class-weights", "none, or balanced.", default=TrainRequest.class_weights),
+    augment: str = option("augment", "Some of crop,flip,colour, or none.", default=TrainRequest.augment),
+    least_area: float = option(
+        "least-area", "Least share that a crop keeps.", Number(), default=TrainRequest.least_area
+    ),
+    freeze_until: int = option(
+        "freeze-until", "Keep the first N blocks as they are.", Whole(), default=TrainRequest.freeze_until
+    ),
+    val_share: float = option(
+        "val-share", "Share kept where there is no DIR/val.", Number(), default=TrainRequest.val_share
+    ),
+    patience: int = option(
+        "patience", "End after N epochs without progress; 0 never.", Whole(), default=TrainRequest.patience
+    ),
+    qat: int = option("qat", "Epochs of quantization-aware training at the end.", Whole(), default=TrainRequest.qat),
     teacher: Optional[str] = option("teacher", "A model or weights to learn from.", metavar="NAME|PATH"),
     teacher_resolution: Optional[int] = option("teacher-resolution", "Pixels for a teacher's weights.", Whole()),
-    temperature: float = option("temperature", "Softens the teacher's answers.", Number(), default=4.0),
-    teacher_share: float = option("teacher-share", "The teacher's part in the loss.", Number(), default=0.7),
-    seed: int = option("seed", "For weights, order, augmentation, split.", Whole(), default=0),
+    temperature: float = option(
+        "temperature", "Softens the teacher's answers.", Number(), default=TrainRequest.temperature
+    ),
+    teacher_share: float = option(
+        "teacher-share", "The teacher's part in the loss.", Number(), default=TrainRequest.teacher_share
+    ),
+    seed: int = option("seed", "For weights, order, augmentation, split.", Whole(), default=TrainRequest.seed),
     workers: Union[int, str] = option(
         "workers", "Processes that decode; auto: none on a CPU.", Whole(0, _MOST, ("auto",)), default="auto"
     ),
     threads: Union[int, str] = option(
         "threads", "Threads on the CPU; auto: all cores.", Whole(1, _MOST, ("auto",)), default="auto"
     ),
-    accelerator: str = option("accelerator", "auto, cpu or cuda.", default="auto"),
-    checkpoint_every: int = option("checkpoint-every", "Steps between checkpoints.", Whole(), default=100),
+    accelerator: str = option("accelerator", "auto, cpu or cuda.", default=TrainRequest.accelerator),
+    checkpoint_every: int = option(
+        "checkpoint-every", "Steps between checkpoints.", Whole(), default=TrainRequest.checkpoint_every
+    ),
     resume: bool = flag("resume", "Go on with the run in --out."),
     tensorboard: bool = flag("tensorboard", "Write a TensorBoard log too."),
     chosen: frozenset[str] = CHOSEN,
@@ -69,8 +86,6 @@ def train(
 ) -> None:
     """Train or fine-tune the whole network on a workstation."""
     values = {name: value for name, value in locals().items() if name not in ("chosen", "as_json")}
-    from edge_mnv2.train.training_request import TrainRequest, require_torch
-
     values.update(workers=_count(workers), threads=_count(threads))
     request = TrainRequest(**values)
     require_torch()

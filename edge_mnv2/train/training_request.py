@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.builder.request import IMAGENET
 from edge_mnv2.errors import UsageError
 from edge_mnv2.installed import extra_hint
 
@@ -102,6 +101,9 @@ def check(request: TrainRequest) -> None:
         raise UsageError("--teacher is for classes, not for a measured value")
     if request.teacher is None and request.teacher_resolution is not None:
         raise UsageError("--teacher-resolution without --teacher")
+    # Imported here: the command line reads the defaults above, and `--help` shall not wait for numpy.
+    from edge_mnv2.builder.request import IMAGENET
+
     if request.weights == IMAGENET and request.width not in (None, 1.0):
         raise UsageError(
             f"the imagenet weights exist for width 1.0 only, not {request.width:g}",

@@ -205,3 +205,18 @@ def test_bash_completes(typed: str, expected: str) -> None:
     program = "import sys; sys.argv[0] = 'edge-mnv2'; from edge_mnv2.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert expected in done.stdout.split(), done.stdout + done.stderr
+
+
+def test_defaults_of_train_are_those_of_its_request() -> None:
+    """They stand in one place: what the command takes without a word is what the request is made with."""
+    from edge_mnv2.cli.options import declared_by
+    from edge_mnv2.cli.train import train
+    from edge_mnv2.settings.option import Option
+    from edge_mnv2.train.training_request import TrainRequest
+
+    source = (PACKAGE / "cli" / "train.py").read_text()
+    assert not re.findall(r"default=(?!TrainRequest\.|\"auto\")\S+", source)
+    for one in declared_by(train):
+        if isinstance(one, Option) and one.default not in (None, "auto"):
+            name = one.name.replace("-", "_")
+            assert not hasattr(TrainRequest, name) or one.default == getattr(TrainRequest, name), name
