@@ -161,7 +161,7 @@ class Session:
             gate=model.gate(),
             inline=usable_cpus() == 1,
         )
-        self.outputs.attach(self.loop, self._facts(), source, self._describe, model.classifiers, model.first.labels)
+        self.outputs.attach(self.loop, self._facts(), source, self._describe, model, model.first.labels)
         contest = model.classifiers.contest
         if contest is not None:
             # The results of one file come from one runtime.

@@ -37,6 +37,8 @@ class RunModel:
         self.classifiers: Classifiers = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True, camera=True)
         self.swaps = 0
         self._former_losses = 0
+        # The page, a message and the contest of runtimes switch in threads of their own.
+        self._switching = threading.Lock()
 
     def __enter__(self) -> RunModel:
         return self
@@ -66,6 +68,11 @@ class RunModel:
             return None
         height, width = first.input_size
         return CameraNetwork(path, (width, height), first.box)
+
+    @property
+    def seconds(self) -> Optional[dict[str, float]]:
+        """Seconds that each engine of the model in use was in use; None where there was no choice."""
+        return self.classifiers.seconds
 
     def open_other(self, model: str) -> Classifiers:
         """Classifiers of another model with the settings of this run; what was said about the first one is left out."""
@@ -112,9 +119,10 @@ class RunModel:
         count = len(former.classifiers)
         opened = open_classifiers(self._settings, self._on_tpu_loss, workers=count, spare=self._spare, fastest=True)
         try:
-            if self.classifiers is not former:
-                raise UsageError("another model has taken over meanwhile")
-            self._switch(opened, loop, changed, loop.decider)
+            with self._switching:
+                if self.classifiers is not former:
+                    raise UsageError("another model has taken over meanwhile")
+                self._switch(opened, loop, changed, loop.decider)
         except BaseException:
             opened.__exit__()
             raise
@@ -132,7 +140,9 @@ class RunModel:
             self.swaps += 1
             changed()
 
-        self._switch(classifiers, loop, counted, self.decider(classifiers.classifiers[0], forced=forced))
+        decider = self.decider(classifiers.classifiers[0], forced=forced)
+        with self._switching:
+            self._switch(classifiers, loop, counted, decider)
 
     def _switch(
         self, classifiers: Classifiers, loop: FrameLoop, changed: Callable[[], None], decider: Optional[Decider]
@@ -145,9 +155,9 @@ class RunModel:
             changed()
             done.set()
 
-        loop.swap(classifiers.classifiers, decider, self.gate(classifiers.classifiers[0]), taken_over)
+        withdrawn = loop.swap(classifiers.classifiers, decider, self.gate(classifiers.classifiers[0]), taken_over)
         while not done.wait(_SWITCH_S):
-            if loop.withdraw():
+            if withdrawn():
                 raise UsageError("the run has ended, or its model hangs: no other one can take over")
         former.__exit__()
 

@@ -62,6 +62,7 @@ class Pending(Generic[T]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: Optional[T] = None
+        self._taken: Optional[T] = None
         self._begun = self._ended = False
 
     def put(self, one: T) -> None:
@@ -76,15 +77,18 @@ class Pending(Generic[T]):
 
     def take(self) -> Optional[T]:
         with self._lock:
-            waiting, self._waiting = self._waiting, None
-            return waiting
+            self._taken, self._waiting = self._waiting, None
+            return self._taken
 
-    def withdraw(self) -> bool:
-        """Take it back; False where it has been taken, or was begun and there will be an end of it."""
+    def withdraw(self, one: T) -> bool:
+        """Take `one` back, and True where nothing will come of it, now or since another was put in its place; False
+        where it was begun or taken, and there will be an end of it."""
         with self._lock:
-            if self._waiting is None or (self._begun and not self._ended):
+            begun = one is self._taken or (one is self._waiting and self._begun)
+            if begun and not self._ended:
                 return False
-            self._waiting = None
+            if one is self._waiting:
+                self._waiting = None
             return True
 
     def end(self) -> None:

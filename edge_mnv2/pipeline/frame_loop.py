@@ -118,18 +118,18 @@ class FrameLoop:
         decider: Optional[Decider],
         gate: Optional[SceneGate],
         done: Callable[[], None],
-    ) -> None:
+    ) -> Callable[[], bool]:
         """Classify with `classifiers`, as many as before, from one of the next frames on; no frame is lost.
 
         Any thread may call it. `done` is called in the loop's thread once no frame needs the former classifiers, unless
-        another swap comes first. With the `decider` in use what is present stays present."""
+        another swap comes first. With the `decider` in use what is present stays present.
+
+        What is returned takes it back, and gives False where it is under way or done and cannot be taken back."""
         if len(classifiers) != len(self._classifiers):
             raise ValueError(f"{len(classifiers)} classifiers for {len(self._classifiers)} workers")
-        self._pending.put((list(classifiers), decider, gate, done))
-
-    def withdraw(self) -> bool:
-        """Take back a swap that has not begun, or cannot: the run has ended. False where it is under way, or done."""
-        return self._pending.withdraw()
+        swap = (list(classifiers), decider, gate, done)
+        self._pending.put(swap)
+        return lambda: self._pending.withdraw(swap)
 
     def run(self) -> str:
         """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
@@ -179,7 +179,7 @@ class FrameLoop:
                 elif workers.ended:
                     return "eof"
                 else:
-                    if workers.idle:
+                    if swap is not None and workers.idle:
                         self._take_over()
                     self._idle()
 

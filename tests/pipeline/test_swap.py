@@ -10,9 +10,11 @@ import pytest
 
 from edge_mnv2.app.run_model import RunModel
 from edge_mnv2.errors import UsageError
+from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.stages import SceneGate
+from edge_mnv2.pipeline.workers import Workers
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.settings.profile import resolve
 from tests.pipeline.conftest import Collected
@@ -140,3 +142,75 @@ def test_a_swap_that_was_given_up_never_happens(tmp_path: Path, monkeypatch: pyt
         # After its end nothing can take over, whatever was tried.
         with pytest.raises(UsageError, match="the run has ended"):
             model.switch(model.open_other(str(path)), loop, lambda: None)
+
+
+def test_several_who_switch_at_once_leave_one_model_open(tmp_path: Path) -> None:
+    """A page, a message and the contest of runtimes: each from a thread of its own."""
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    settings = resolve("generic", {"runtime.model": (str(path), "command line")})
+    with RunModel(settings, "cpu", 0) as model, Scripted(10**9, fps=200) as source:
+        loop = FrameLoop(source, model.classifiers.classifiers)
+        live = Live()
+        live.attach(loop, Facts(), engines=model)
+        running = threading.Thread(target=loop.run)
+        running.start()
+        opened, failed = [model.classifiers], []
+
+        def switch() -> None:
+            for _ in range(6):
+                other = model.open_other(str(path))
+                other.classifiers[0].interpreter.losses = 1
+                opened.append(other)
+                try:
+                    model.switch(other, loop, lambda: None)
+                except Exception as error:
+                    failed.append(error)
+
+        threads = [threading.Thread(target=switch) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert running.is_alive() and failed == [] and model.swaps == 18
+        assert [one for one in opened if one.classifiers[0].interpreter._native is not None] == [model.classifiers]
+        # Those of former models count too.
+        assert live.tpu_losses == model.tpu_losses == 18
+        loop.stop()
+        running.join(10)
+    assert not running.is_alive()
+
+
+def test_a_swap_that_comes_while_no_frame_does_reaches_every_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    old, new = ([Classifier.open(path, names) for _ in range(2)] for names in NAMES)
+    source, sink, asked, swapped = Scripted(10**9, fps=100), Collected(), [], threading.Event()
+    next_in_order = Workers.next_in_order
+
+    def waiting(self: Workers, timeout: float) -> object:
+        done = next_in_order(self, timeout)
+        if done is None and not asked:
+            asked.append(loop.swap(new, None, None, swapped.set))
+        return done
+
+    monkeypatch.setattr(Workers, "next_in_order", waiting)
+    with source:
+        loop = FrameLoop(source, old, [sink])
+        loop.controls.change(paused=True)
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        assert swapped.wait(5)
+        for one in old:
+            one.close()
+        loop.controls.change(paused=False)
+        deadline = time.monotonic() + 10
+        while len(sink.results) < 10 and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        loop.stop()
+        thread.join(5)
+    assert len(sink.results) >= 10 and {result.top[0].label for result in sink.results} <= set(NAMES[1])
+    for one in new:
+        one.close()
