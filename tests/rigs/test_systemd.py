@@ -252,3 +252,20 @@ def test_a_unit_of_the_user(booted: Booted) -> None:
     assert booted.edge("service", "status", **mine).returncode == 0
     assert booted.edge("service", "remove", **mine).returncode == 0
     assert not booted.status(**mine)["installed"]
+
+
+def test_pins_inside_the_sandbox(booted: Booted) -> None:
+    """The real lgpio, with no chip to open: what is said is its own reason, and not that it may not write its pipes."""
+    if booted.call(PYTHON, "-c", "import lgpio, gpiozero").returncode != 0:
+        pytest.skip("no lgpio and gpiozero in there (pip install lgpio gpiozero)")
+    booted.edge("service", "install", "--source", "test:64x48@5", "--gpio", "!17")
+
+    def said() -> str:
+        return booted.call("journalctl", "--unit=edge-mnv2", "--no-pager", "--output=cat").stdout
+
+    booted.until(lambda: "--gpio 17: " in said(), "pins are refused")
+    lines = [line for line in said().splitlines() if "--gpio 17: " in line]
+    assert all("--gpio 17: lgpio: " in line for line in lines), lines
+    assert "xCreatePipe" not in said() and "Traceback" not in said()
+    unit = booted.call("systemctl", "cat", "edge-mnv2").stdout
+    assert "DeviceAllow=char-gpiochip" in unit and "SupplementaryGroups=" in unit
