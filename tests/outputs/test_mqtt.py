@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -550,7 +551,9 @@ HA_KEYS = {
     "number": {"state_topic", "command_topic", "min", "max", "step", "mode"},
     "switch": {"state_topic", "command_topic", "payload_on", "payload_off", "state_on", "state_off"},
 }
-"""The documented variables of each platform (home-assistant.io/integrations/PLATFORM.mqtt) that are used here."""
+"""The documented variables of each platform (home-assistant.io/integrations/PLATFORM.mqtt) that are used here. Home
+Assistant's own schemas (DISCOVERY_SCHEMA of homeassistant/components/mqtt/PLATFORM.py) took them in 2024.3.3, see
+`test_home_assistant_s_own_schemas_take_every_configuration`."""
 HA_REQUIRED = {
     "sensor": {"state_topic"},
     "binary_sensor": {"state_topic"},
@@ -656,3 +659,40 @@ def test_home_assistant_knows_every_class_by_its_own_name() -> None:
         for present in labels:
             state = jinja2.Template(template).render(value_json={"present": [present]})
             assert state == ("ON" if present == name else "OFF")
+
+
+_HOME_ASSISTANT = os.environ.get("EDGE_MNV2_HOME_ASSISTANT")
+_ITS_SCHEMAS = """
+import importlib, json, sys
+import homeassistant.const
+for topic, config in json.load(sys.stdin):
+    platform = importlib.import_module(f"homeassistant.components.mqtt.{topic.split('/')[1]}")
+    left_out = set(config) - set(map(str, platform.DISCOVERY_SCHEMA(config)))
+    assert not left_out, (topic, left_out)
+    for wrong in ({**config, "unique_id": None}, {**config, "availability_topic": "a/#/b"}):
+        try:
+            platform.DISCOVERY_SCHEMA(wrong)
+        except Exception as error:
+            assert type(error).__name__ in ("MultipleInvalid", "Invalid"), error
+        else:
+            raise AssertionError("nothing is checked")
+print(homeassistant.const.__version__)
+"""
+
+
+@pytest.mark.skipif(_HOME_ASSISTANT is None, reason="EDGE_MNV2_HOME_ASSISTANT names no Python with homeassistant in it")
+@pytest.mark.slow
+def test_home_assistant_s_own_schemas_take_every_configuration() -> None:
+    """`EDGE_MNV2_HOME_ASSISTANT=VENV/bin/python`, after `pip install homeassistant "paho-mqtt<2"` in there."""
+    labels = ["cup", 'the "big" one', "unknown", "}} {% x", "ß" * 300]
+    entities = discovery(parse("mqtt://h/lab/cam"), "board", "mobilenet_v2", labels, "http://192.168.1.7:8080/")
+    done = subprocess.run(
+        [str(_HOME_ASSISTANT), "-c", _ITS_SCHEMAS],
+        input=json.dumps(entities),
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    print("Home Assistant", done.stdout)
