@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 NAME = "rknn"
 SIMULATOR = ".simulator.npz"
 _FACTS = re.compile(rb'\{"edge-mnv2": [^}]{1,8000}\]\]\]\}')
-_LIMITS_S = {"open": 600.0, "invoke": 120.0}
-"""The simulator quantizes the model first."""
+_LIMITS_S = {"open": 60.0, "invoke": 30.0}
+_SIMULATED_S = {"open": 900.0, "invoke": 120.0, "use": 60.0}
+"""The simulator quantizes the model first, and is slow on a busy PC."""
 
 TOOLKIT = Toolkit(
     "rknn",
@@ -64,7 +65,7 @@ def open_model(
     if not accelerate:
         raise UsageError(f"{path} runs on a Rockchip NPU only, and --delegate none keeps to the CPU")
     target = _target(asked, Path(path), None, threads, input_size)
-    return TpuInterpreter(target, _LIMITS_S)
+    return TpuInterpreter(target, _limits_s(target))
 
 
 def plan(request: Optional[str], spec: DelegateSpec, fall_back: bool) -> Plan:
@@ -117,7 +118,7 @@ def open_supervised(
     from edge_mnv2.runtime.edgetpu.opening import Device, Shared, supervised
 
     target = _target(row(NAME), compiled, spec.index, threads, input_size)
-    contact = partial(TpuInterpreter, limits=_LIMITS_S)
+    contact = partial(TpuInterpreter, limits=_limits_s(target))
     opened: list[SupervisedInterpreter] = []
     try:
         for _number in range(count):
@@ -130,6 +131,10 @@ def open_supervised(
     if dict(target.options)["recipe"]:
         opened[0].notes.append(f"there is no NPU here: {target.library.title} simulates it, far slower than it is")
     return opened
+
+
+def _limits_s(target: Target) -> dict[str, float]:
+    return _SIMULATED_S if dict(target.options)["recipe"] else _LIMITS_S
 
 
 def _target(

@@ -284,9 +284,9 @@ class TpuInterpreter:
         self.inputs_set = arrays[: len(self.inputs)]
         self._results = arrays[len(self.inputs) :]
         # The worker's own first inference uploaded the weights; the second tells what is normal for this model.
-        started = time.monotonic()
-        self._worker.invoke(_STALL_FACTOR * STALL_S)
-        self._limit_s = max(STALL_S, _STALL_FACTOR * (time.monotonic() - started))
+        started, stall_s = time.monotonic(), (limits or {}).get("use", STALL_S)
+        self._worker.invoke(_STALL_FACTOR * stall_s)
+        self._limit_s = max(stall_s, _STALL_FACTOR * (time.monotonic() - started))
 
     def set_input(self, values: np.ndarray, position: int = 0) -> None:
         """Copy `values` into input number `position`. Raises ValueError for another shape or dtype."""
