@@ -105,8 +105,8 @@ class OnnxInterpreter:
         if len(self.inputs) == 1:
             shape = sized_shape(path, self.inputs[0].shape, size)
             self.inputs = [TensorSpec(self.inputs[0].name, 0, shape, self.inputs[0].dtype, 0.0, 0)]
-        # Outputs that are no tensors (lists of dictionaries) cannot be scores.
-        listed = [(index, one) for index, one in enumerate(session.get_outputs()) if one.type.startswith("tensor(")]
+        # Outputs that are no tensors of numbers (lists of dictionaries, the best class's name) cannot be scores.
+        listed = [(index, one) for index, one in enumerate(session.get_outputs()) if _dtype(one) is not None]
         self.outputs = [_spec(argument, index) for index, argument in listed]
         self._names = [spec.name for spec in self.outputs]
         self._fed: dict[str, np.ndarray] = {}
@@ -170,8 +170,13 @@ def _reason(error: Exception) -> str:
     return text.split(" : ", 2)[-1] if text.startswith("[ONNXRuntimeError]") else text
 
 
+def _dtype(argument: Any) -> Optional[str]:
+    """The type of an input's or output's numbers; None where it has none."""
+    return _NUMBERS.get(argument.type[len("tensor(") : -1]) if argument.type.startswith("tensor(") else None
+
+
 def _spec(argument: Any, index: int) -> TensorSpec:
-    dtype = _NUMBERS.get(argument.type[len("tensor(") : -1])
+    dtype = _dtype(argument)
     if dtype is None:
         raise ModelError(f"the model's '{argument.name}' is {argument.type}", hint="uint8, int8 and floats can be fed")
     shape = tuple(n if isinstance(n, int) and n > 0 else -1 for n in argument.shape)

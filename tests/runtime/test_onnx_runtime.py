@@ -188,6 +188,35 @@ def test_scaling_inside_is_read_from_constants_of_every_type(kind: str, raw: boo
         np.testing.assert_allclose(classifier.scores(solid(COLOUR)), brought.scores(), atol=0.01)
 
 
+@pytest.mark.parametrize("scores", [True, False])
+def test_the_name_of_the_best_class_beside_its_scores(scores: bool, tmp_path: Path, run: Any) -> None:
+    # Azure Custom Vision and scikit-learn's converter export such a text.
+    node, side = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("GlobalAveragePool", ["image"], ["means"]),
+        node("Flatten", ["means"], ["flat"]),
+        node("Softmax", ["flat"], ["scores"], axis=1),
+        node("ArgMax", ["scores"], ["row"], axis=1, keepdims=0),
+        node(
+            "LabelEncoder", ["row"], ["classLabel"], domain="ai.onnx.ml", keys_int64s=[0, 1, 2], values_strings=LABELS
+        ),
+    ]
+    outputs = [side("classLabel", onnx.TensorProto.STRING, [1])]
+    outputs += [side("scores", onnx.TensorProto.FLOAT, [1, 3])] if scores else []
+    graph = onnx.helper.make_graph(nodes, "g", [side("image", onnx.TensorProto.FLOAT, [1, 3, 8, 8])], outputs)
+    versions = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid("ai.onnx.ml", 2)]
+    model = onnx.helper.make_model(graph, opset_imports=versions)
+    model.ir_version = 8
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    Image.new("RGB", (20, 20), (10, 200, 10)).save(tmp_path / "p.png")
+    code, out, err = run("classify", tmp_path / "p.png", "--model", path, "--input-range", "0,1", "--json")
+    if scores:
+        assert code == 0 and json.loads(out)["results"][0]["top"][0]["index"] == 1, err
+    else:
+        assert code == 3 and "no output that holds numbers" in err
+
+
 def test_float_pictures(tmp_path: Path) -> None:
     path = tmp_path / "colours.onnx"
     path.write_bytes(colour_onnx(kind="FLOAT"))
