@@ -20,7 +20,7 @@ from edge_mnv2.addresses import redact
 from edge_mnv2.camera.frame import Frame, Source
 from edge_mnv2.camera.handover import NewestItem, Silence
 from edge_mnv2.camera.settings import Geometry
-from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
+from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost, UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -181,6 +181,8 @@ class LiveSource(Source):
 
     live = True
     keeps_newest: bool = True
+    _fitted = False
+    """The region of interest was inside a picture once."""
 
     @property
     def closed(self) -> bool:
@@ -201,7 +203,15 @@ class LiveSource(Source):
         if taken is None:
             return None
         (pixels, captured_at), index = taken
-        return self._frame(pixels, order, captured_at, index)
+        try:
+            frame = self._frame(pixels, order, captured_at, index)
+        except UsageError as error:
+            if not self._fitted:
+                raise
+            # A camera that was set to another size meanwhile, and may be set back.
+            raise SourceLost(f"{self.description}: {error.message}") from None
+        self._fitted = True
+        return frame
 
 
 class ThreadedSource(LiveSource):

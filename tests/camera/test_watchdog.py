@@ -6,17 +6,18 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import pytest
 
 from edge_mnv2.camera.frame import Frame, Source
 from edge_mnv2.camera.handover import Handover
-from edge_mnv2.camera.live import NoFrames, ReaderThread, call_within
+from edge_mnv2.camera.live import NoFrames, ReaderThread, ThreadedSource, call_within
 from edge_mnv2.camera.open import open_source
+from edge_mnv2.camera.settings import Geometry, Roi
 from edge_mnv2.camera.watchdog import PROOF_FRAMES, Watchdog, fingerprint
-from edge_mnv2.errors import SourceError, SourceLost
+from edge_mnv2.errors import SourceError, SourceLost, UsageError
 
 
 class Script(Source):
@@ -53,6 +54,45 @@ class Script(Source):
 
     def close(self) -> None:
         self.closed += 1
+
+
+class Sizes:
+    """A device whose pictures have one of `sizes` (height, width) after the other, ten of each, and then the last."""
+
+    def __init__(self, *sizes: tuple[int, int]) -> None:
+        self._left = [size for size in sizes for _ in range(10)]
+
+    def read(self) -> Any:
+        time.sleep(0.01)
+        size = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        return np.random.default_rng().integers(0, 256, (*size, 3), np.uint8), time.monotonic_ns()
+
+    def release(self) -> None: ...
+
+    def interrupt(self) -> None: ...
+
+
+class Changing(ThreadedSource):
+    backoff = (0.01, 0.02)
+
+    def __init__(self, *sizes: tuple[int, int]) -> None:
+        super().__init__("changing", Geometry(roi=Roi(30, 10, 20, 20)), 2.0)
+        self._device = Sizes(*sizes)
+
+    def open(self) -> None:
+        self.close()
+        self._start("changing", lambda: self._device, 2.0)
+
+
+def test_a_region_that_a_camera_loses_for_a_while_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    with Watchdog(Changing((60, 80), (20, 20), (60, 80))) as source:
+        for _ in range(30):
+            frame = source.take()
+            assert frame is not None and frame.pixels.shape == (60, 80, 3) and frame.roi == (30, 10, 20, 20)
+        assert source.reconnects == 1
+    assert "region 30,10,20,20 lies outside the 20x20 picture: no results until it returns" in caplog.text
+    with pytest.raises(UsageError, match="lies outside"), Watchdog(Changing((20, 20))) as source:
+        source.take()
 
 
 LOST = SourceLost("script was lost")
