@@ -21,7 +21,8 @@ from edge_mnv2.runtime.table import Runtime, RuntimeMissing, TensorSpec
 log = logging.getLogger(__name__)
 
 _DEVICES = {"openvino": "CPU", "openvino-gpu": "GPU", "openvino-npu": "NPU"}
-_NUMBERS = ("uint8", "int8", "float32", "float16", "float64", "int32", "int64")
+_NUMBERS = {"u8": "uint8", "i8": "int8", "f16": "float16", "f32": "float32", "f64": "float64"}
+_NUMBERS.update({"i32": "int32", "i64": "int64"})
 
 
 def import_openvino(asked: Runtime) -> ModuleType:
@@ -133,8 +134,10 @@ def _reason(error: Exception) -> str:
 
 
 def _spec(path: str, port: Any, index: int) -> TensorSpec:
-    dtype = np.dtype(port.get_element_type().to_dtype())
-    if dtype.name not in _NUMBERS:
-        raise ModelError(f"{path}: '{port.get_any_name()}' is {dtype.name}", hint="uint8, int8 and floats can be fed")
+    # By name: OpenVINO's own way to numpy gives another type of the same size for what numpy does not have.
+    kind = port.get_element_type().get_type_name()
+    if kind not in _NUMBERS:
+        raise ModelError(f"{path}: '{port.get_any_name()}' is {kind}", hint="uint8, int8 and floats can be fed")
+    dtype = np.dtype(_NUMBERS[kind])
     shape = tuple(-1 if one.is_dynamic else one.get_length() for one in port.get_partial_shape())
     return TensorSpec(port.get_any_name(), index, shape, dtype, 0.0, 0)

@@ -18,6 +18,7 @@ from edge_mnv2.runtime import onnx_runtime
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.model_io import ModelSpec
+from edge_mnv2.runtime.table import row
 from edge_mnv2.tflite.wire_formats import OnnxFile
 from tests.builder.conftest import imagenet_weights
 from tests.runtime import brought
@@ -215,6 +216,26 @@ def test_the_name_of_the_best_class_beside_its_scores(scores: bool, tmp_path: Pa
         assert code == 0 and json.loads(out)["results"][0]["top"][0]["index"] == 1, err
     else:
         assert code == 3 and "no output that holds numbers" in err
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_input_of_a_type_that_numpy_lacks_is_refused(runtime: str, tmp_path: Path) -> None:
+    if row(runtime).version() is None:
+        pytest.skip(f"{runtime} is not installed")
+    node, side = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        node("Cast", ["image"], ["real"], to=onnx.TensorProto.FLOAT),
+        node("GlobalAveragePool", ["real"], ["means"]),
+        node("Flatten", ["means"], ["scores"]),
+    ]
+    ends = [side("image", onnx.TensorProto.BFLOAT16, [1, 3, 8, 8])], [side("scores", onnx.TensorProto.FLOAT, [1, 3])]
+    graph = onnx.helper.make_graph(nodes, "g", *ends)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"bf(loat)?16"):
+        Classifier.open(path, runtime=runtime)
 
 
 def test_float_pictures(tmp_path: Path) -> None:
