@@ -11,6 +11,7 @@ Structure and markers are those of ITU-T T.81, annex B.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -65,18 +66,25 @@ class JpegDecoder:
         """The picture, None where it cannot be decoded."""
         cv2 = self._cv2
         data = jpeg.reshape(-1) if isinstance(jpeg, np.ndarray) else np.frombuffer(jpeg, np.uint8)
-        pixels = cv2.imdecode(data, self._flags)
+        pixels = self._decoded(data, self._flags)
         if pixels is None or self._as_before(pixels):
             return pixels
         # The first one, or a camera that was set to another size meanwhile.
         if self._by > 1:
-            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            pixels = self._decoded(data, cv2.IMREAD_COLOR)
         if pixels is not None:
             height, width = pixels.shape[:2]
             self.full_size = width, height
             self._by = reduction(width, height, self._least_side)
             self._flags = cv2.IMREAD_COLOR if self._by == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{self._by}")
         return pixels
+
+    def _decoded(self, data: np.ndarray, flags: int) -> Optional[np.ndarray]:
+        # OpenCV raises for nothing at all, and for a header that asks for more than it makes.
+        with contextlib.suppress(self._cv2.error):
+            decoded: Optional[np.ndarray] = self._cv2.imdecode(data, flags)
+            return decoded
+        return None
 
     def _as_before(self, pixels: np.ndarray) -> bool:
         """Whether `pixels` are of a picture of `full_size`; a reduced side is rounded up or down."""

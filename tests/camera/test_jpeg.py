@@ -59,6 +59,15 @@ def test_a_camera_that_is_set_to_another_size_gives_enough_pixels() -> None:
             assert pixels.shape[1::-1] == expected or (number == 0 and min(pixels.shape[:2]) >= 256)
 
 
+def test_what_cannot_be_decoded_is_none() -> None:
+    whole = jpeg(1, size=(64, 48))
+    at = whole.index(b"\xff\xc0") + 5
+    huge = whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :]
+    for picture in (b"", b"\xff\xd8", b"text", huge):
+        decoder = JpegDecoder(256)
+        assert decoder(picture) is None and decoder(whole) is not None and decoder(picture) is None
+
+
 def test_a_stream_is_decoded_smaller_and_says_its_real_size() -> None:
     server = MjpegServer(lambda connection: (jpeg(number, size=(1280, 720)) for number in itertools.count()))
     try:
