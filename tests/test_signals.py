@@ -158,3 +158,20 @@ def test_sixty_signals(stub: Path, data: Path, tmp_path: Path) -> None:
         # Not in the very moment in which the handlers are put in place.
         delay = 0.02 + 5 * ((count * 37) % 60) / 60
         _ended_by(COMMANDS[count % 5], SIGNALS[count // 5 % 3], delay, stub, data, folder)
+
+
+def test_a_signal_meets_a_broken_profile(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no summary then: the run could not have begun."""
+    from edge_mnv2.cli import app
+
+    folder = isolated / ".config" / "edge-mnv2" / "devices"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("nonsense: [")
+    monkeypatch.setattr("edge_mnv2.cli.app.signals.ignore", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["edge-mnv2", "run", "--json"])
+    with pytest.raises(SystemExit) as end:
+        app.interrupted()
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (6, "") and "mine.yaml" in err and len(err.splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 from pathlib import Path
@@ -72,6 +73,7 @@ class ModelWorkbench:
         self._options = options
         self._teaching = Reteaching()
         self._lock = threading.Lock()
+        self._fetching = threading.Lock()
         self._trial: tuple[Optional[str], Optional[Classifier]] = (None, None)
         self.in_use = in_use or model
         self._home = self._find_home(model)
@@ -127,8 +129,13 @@ class ModelWorkbench:
         `{"taken": False, "why": ...}` where it is not taken.
         Raises EdgeMnv2Error where it cannot be opened; the run then goes on with what it has.
         """
-        # Before anybody has to wait: it may take a while to come.
         name = latest.name_of(model)
+        # What was fetched is tried and taken before anything is fetched in its place.
+        with contextlib.nullcontext() if name is None else self._fetching:
+            return self._swap(model, name, force)
+
+    def _swap(self, model: str, name: Optional[str], force: bool) -> dict[str, Any]:
+        # Before anybody has to wait: it may take a while to come.
         newest = None if name is None else latest.fetch(name)
         with self._lock:
             if name is None:

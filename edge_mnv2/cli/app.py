@@ -136,7 +136,11 @@ def _empty_summary() -> dict[str, Any]:
     from edge_mnv2.app.run import RunRequest, Session
     from edge_mnv2.settings.profile import resolve
 
-    return Session(RunRequest(resolve(None, {}))).outcome().summary
+    try:
+        return Session(RunRequest(resolve(None, {}))).outcome().summary
+    except EdgeMnv2Error as error:
+        # A profile that is broken: the run would have ended with it.
+        fail(error)
 
 
 def _main() -> None:

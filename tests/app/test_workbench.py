@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -292,3 +293,27 @@ def teach_in_background(run: Served) -> None:
         "        pass\n"
     )
     subprocess.Popen([sys.executable, "-c", script, run.url], stderr=subprocess.DEVNULL)
+
+
+def test_one_newest_model_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each is fetched to the same place: what is there is taken before it is another one."""
+    steps: list[str] = []
+
+    def fetch(name: str) -> Path:
+        steps.append("fetch")
+        time.sleep(0.1)
+        return tmp_path / f"{len(steps)}.tflite"
+
+    def take(name: str) -> Path:
+        steps.append("take")
+        return tmp_path / "cup.tflite"
+
+    monkeypatch.setattr("edge_mnv2.app.workbench.latest.fetch", fetch)
+    monkeypatch.setattr("edge_mnv2.app.workbench.latest.take", take)
+    bench = ModelWorkbench(None, OURS)
+    threads = [threading.Thread(target=bench.swap, args=("cup@latest", True)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert steps == ["fetch", "take"] * 3
