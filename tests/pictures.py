@@ -22,7 +22,7 @@ from PIL import Image
 from tests.outputs.web.browser import tab
 
 DOCS = Path(__file__).parent.parent / "docs"
-COLUMNS, LINES = 100, 14
+COLUMNS, LINES = 100, 26
 _ANSI = {"1": "font-weight:bold", "31": "color:#ff7b72", "32": "color:#7ee787", "33": "color:#e3b341",
          "36": "color:#76e3ea"}  # fmt: skip
 _STYLE = (
@@ -81,6 +81,10 @@ async def take(folder: Path, url: str, target: Path, width: int, height: int, re
         await page.until(ready)
         await asyncio.sleep(1)
         shot = await page.screenshot()
+    keep(shot, target)
+
+
+def keep(shot: bytes, target: Path) -> None:
     Image.open(io.BytesIO(shot)).convert("RGB").quantize(128).save(target, optimize=True)
     print(f"{target}: {target.stat().st_size} bytes")
 
@@ -105,10 +109,46 @@ async def pictures(folder: Path) -> None:
         run.terminate()
         run.wait(20)
 
+    await lesson(folder, environment)
+
     report = folder / "report.html"
     command = ["edge-mnv2", "profile", "--sweep", "--duration", "20", "--report", str(report)]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     await take(folder, report.as_uri(), DOCS / "profile-report.png", 1100, 1000)
+
+
+async def lesson(folder: Path, environment: dict[str, str]) -> None:
+    """The page of `teach` on a phone, with the answers of the new model."""
+    classes = ["--class", "cup", "--class", "cat", "--shots", "7"]
+    command = ["edge-mnv2", "teach", "--camera", "demo", *classes, "--web", "8088"]
+    teach = subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # fmt: skip
+    go, label = "document.getElementById('lesson-go')", "document.getElementById('lesson-label').textContent"
+    try:
+        async with tab(folder / "profile-lesson") as page:
+            await asyncio.sleep(6)
+            await page.open("http://127.0.0.1:8088/", 390, 844, phone=True)
+            for name in classes[1:4:2]:
+                await page.until(f"{label} === '{name}'")
+                await page.run(f"{go}.click()")
+            trying = f"{label} === 'Try it' && document.querySelector('#bars .name')?.textContent === 'cat'"
+            await page.until(trying, timeout=90)
+            # The last picture of the cup shows the cat already.
+            await page.run("document.querySelector('#lesson-taken li:last-child button').click()")
+            await page.until("document.querySelectorAll('#lesson-taken img').length === 13")
+            await page.until("document.getElementById('lesson-again').checkVisibility()")
+            await page.run("document.getElementById('lesson-again').click()")
+            await page.until(f"{label} !== 'Try it'")
+            await page.until(trying, timeout=90)
+            height = await page.run("document.documentElement.scrollHeight")
+            size = {"width": 390, "height": height, "deviceScaleFactor": 1, "mobile": True}
+            await page.call("Emulation.setDeviceMetricsOverride", **size)
+            await asyncio.sleep(1)
+            keep(await page.screenshot(), DOCS / "teach-phone.png")
+    finally:
+        teach.terminate()
+        teach.wait(20)
 
 
 def main() -> None:

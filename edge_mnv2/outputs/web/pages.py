@@ -118,7 +118,10 @@ class Pages:
             refusal = None if request.path in _OPEN else self._access.refuse(request)
             if self._access.knows(request):
                 _guard(request).trusted = True
-            if refusal is None:
+            response: web.StreamResponse
+            if refusal is None and request.path == "/review" and "token" in request.query:
+                response = self._let_in(request, "review")
+            elif refusal is None:
                 response = await handler(request)
             else:
                 response = await self._refused(request, refusal)
@@ -143,7 +146,7 @@ class Pages:
 
     async def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
         await asyncio.sleep(refusal.delay_s)
-        if request.path in ("/", "/login") and refusal.status in (401, 429):
+        if request.path in ("/", "/login", "/review") and refusal.status in (401, 429):
             why = refusal.why if request.path == "/login" or "token" in request.query else ""
             login = self._login.replace("<!--why-->", f"{why[:1].upper()}{why[1:]}.") if why else self._login
             response = web.Response(status=refusal.status, text=login, content_type="text/html")
@@ -155,9 +158,9 @@ class Pages:
             response.headers["Retry-After"] = "60"
         return response
 
-    def _let_in(self, request: web.Request) -> web.Response:
-        """To the page, without the token in its address; relative, because a proxy may have put it below a path."""
-        response = web.Response(status=303, headers={"Location": "./"})
+    def _let_in(self, request: web.Request, place: str = "./") -> web.Response:
+        """To `place`, without the token in its address; relative, because a proxy may have put it below a path."""
+        response = web.Response(status=303, headers={"Location": place})
         self._access.remember(request, response)
         return response
 

@@ -274,6 +274,11 @@ PRIVATE = ("/", "/api/state", "/api/stream", "/metrics", "/snapshot.jpg", "/stre
 @pytest.mark.slow
 def test_a_token_is_asked_for_and_no_guessing(stub: Path) -> None:
     with serving(stub, "--source", "test", "--web", "0.0.0.0:0", "--web-token", "s3same &?+") as served:
+        # The page of review is entered as the live page is: a link with the token, or the login.
+        code, given, _ = ask(served, "/review?token=s3same%20%26%3F%2B")
+        assert (code, given["Location"]) == (303, "review") and "edge_mnv2_" in given["Set-Cookie"]
+        code, _, content = ask(served, "/review")
+        assert code == 401 and b"<form" in content
         assert "whoever has the token" in served.said and "s3same" not in served.said
         for path in PRIVATE:
             status, headers, body = ask(served, path)

@@ -36,9 +36,15 @@ export function lesson(given) {
   at("lesson-finish").hidden = !open;
   at("lesson-again").hidden = !(open && given.changed);
   at("lesson-lines").hidden = !lines.length;
-  write(at("lesson-lines"), lines.join("\n"));
+  pairs(at("lesson-lines"), lines.filter(Boolean).map(inTwo));
   classes(given, open);
   pictures(given.revision);
+}
+
+// A line of the terminal's table: what it is about, and the rest.
+function inTwo(line) {
+  const [name, ...rest] = line.split(/ {2,}/);
+  return [name, rest.join(" ")];
 }
 
 // One row a class: how many pictures, a button for more after the lesson, and the pictures themselves.

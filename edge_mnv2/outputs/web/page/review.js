@@ -185,6 +185,7 @@ function drawBench() {
       made("p", `${teaching.report.changed} collected pictures get another answer.`, { class: "quiet" }),
     );
   }
+  at("versions").previousElementSibling.hidden = versions.length === 0;
   at("versions").replaceChildren(...versions.map((version) => {
     const about = [`version ${version.number}`, version.date.slice(0, 16).replace("T", " "), percent(version.accuracy)];
     return usable(about.filter((part) => part !== "–").join(" · "), version.model, version.current);
