@@ -235,7 +235,7 @@ def test_the_demo_is_fetched_and_called_demo(tmp_path: Path, monkeypatch: pytest
     from edge_mnv2.zoo import pull
 
     mp4.write_clip(tmp_path / "bikes.mp4", pictures(5), "mp4v")
-    monkeypatch.setattr(pull, "fetch", lambda name, **more: tmp_path / "bikes.mp4")
+    monkeypatch.setattr(pull, "fetch", lambda name, why="", **more: tmp_path / "bikes.mp4")
     with open_source("demo") as source:
         assert source.description == "demo" and len(read_all(source)) == 5
 
