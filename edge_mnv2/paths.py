@@ -31,17 +31,23 @@ def packaged(*parts: str) -> Path:
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """Runs a module of ours in a process of its own, as `python -m` does, but for what lies in the current folder.
+    """Runs a module of ours in a process of its own, as `python -m` does; see `program_command`."""
+    return program_command(
+        f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)", *arguments
+    )
 
-    There a file of the user's may be called like one of the standard library.
-    """
+
+def program_command(program: str, *arguments: str) -> list[str]:
+    """Runs `program` as `python -c` does, but for what lies in the current folder: there a file of the user's may be
+    called like one of the standard library."""
     # Our package comes last: its folder may be site-packages, which must not stand before the standard library.
     package = str(Path(__file__).resolve().parent.parent)
-    program = (
-        f"import sys; sys.path[:] = [*filter(None, sys.path), {package!r}]; import runpy; "
-        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
-    )
-    return [sys.executable, "-c", program, *arguments]
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:] = [*filter(None, sys.path), {package!r}]\n{program}",
+        *arguments,
+    ]
 
 
 def _xdg(override: str, variable: str, fallback: str) -> Path:

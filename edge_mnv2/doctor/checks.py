@@ -243,7 +243,7 @@ def run_python(code: str, *arguments: str, timeout: float = 120.0) -> Attempt:
     """Run `code` in this Python, in a process of its own."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=timeout, errors="replace"
+            paths.program_command(code, *arguments), capture_output=True, text=True, timeout=timeout, errors="replace"
         )
     except subprocess.TimeoutExpired:
         return Attempt(False, f"no answer after {timeout:.0f} s", "look at `dmesg` and the load of the machine")

@@ -354,6 +354,7 @@ def test_what_lies_in_the_current_folder_is_not_taken_for_a_library(
     row, one = stand_ins("crashes"), Contest(small)
     assert one.equal(row) == "it crashed (SIGSEGV)"
     assert delegation.find(small).runtime is not None
+    assert Path(checks.run_python("import random; print(random.__file__)").output).parent == Path(os.__file__).parent
     weights = tmp_path / "empty.h5"
     weights.write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(ModelError) as error:
