@@ -13,6 +13,7 @@ from edge_mnv2.board.detect import Board
 from edge_mnv2.settings.store import may_match, packaged_places, read
 
 HEAVY = {"numpy", "cv2", "ai_edge_litert", "tflite_runtime", "yaml", "requests", "PIL", "urllib.request", "tflite"}
+ACCELERATORS = {"rknn", "rknnlite", "picamera2", "torch", "onnxruntime", "openvino", "edge_mnv2.runtime.toolkit"}
 
 
 def imported_by(*arguments: str) -> set[str]:
@@ -47,9 +48,15 @@ def test_help_costs_little_more_than_typer() -> None:
     assert statistics.median(rounds) <= 3, rounds
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "--help"), ("devices", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("run", "--help"), ("compile", "--help"), ("devices", "--help")]
+)
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    assert not HEAVY & imported_by(*arguments)
+    assert not (HEAVY | ACCELERATORS) & imported_by(*arguments)
+
+
+def test_a_run_without_them_imports_no_accelerator() -> None:
+    assert not ACCELERATORS & imported_by("-q", "run", "--source", "test", "--max-frames", "1", "--runtime", "litert")
 
 
 def test_a_command_imports_its_own_module_only() -> None:
