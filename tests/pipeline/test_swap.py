@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
 from edge_mnv2.app.run_model import RunModel
+from edge_mnv2.camera.frame import Frame
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.pipeline.decision import Decider, Event
@@ -35,6 +37,23 @@ class Announced(Collected):
         self.events += events
 
 
+class Patient(Scripted):
+    """A camera whose next frame comes when the last one has become a result: a busy machine drops none.
+
+    It goes on until `ending` is set.
+    """
+
+    def __init__(self, sink: Announced) -> None:
+        super().__init__(10**9, fps=200)
+        self._sink = sink
+        self.ending = threading.Event()
+
+    def read(self) -> Optional[Frame]:
+        while len(self._sink.results) < self._next and not self.ending.is_set():
+            time.sleep(0.0005)
+        return None if self.ending.is_set() else super().read()
+
+
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_swaps_lose_no_frame_and_mix_no_names(tmp_path: Path, workers: int, gated: bool) -> None:
@@ -47,7 +66,8 @@ def test_swaps_lose_no_frame_and_mix_no_names(tmp_path: Path, workers: int, gate
     def gate() -> SceneGate:
         return SceneGate(refresh_s=60)
 
-    source, sink = Scripted(400, fps=200), Announced()
+    sink = Announced()
+    source = Patient(sink)
     current = classifiers(0)
     decider = Decider(NAMES[0], on=0.3, off=0.2, results=1)
     with source:
@@ -65,11 +85,15 @@ def test_swaps_lose_no_frame_and_mix_no_names(tmp_path: Path, workers: int, gate
             assert swapped.wait(10)
             for one in former:
                 one.close()
+        seen = len(sink.results)
+        while len(sink.results) == seen:
+            time.sleep(0.002)
+        source.ending.set()
         thread.join(20)
         assert not thread.is_alive()
-    assert len(sink.results) + loop.dropped == 400
-    indices = [result.frame.index for result in sink.results]
-    assert indices == sorted(set(indices))
+    # Whatever else the machine does: no swap drops a frame, and each has one result.
+    assert loop.dropped == 0
+    assert [result.frame.index for result in sink.results] == list(range(len(sink.results)))
     turns = [int(result.top[0].label in NAMES[1]) for result in sink.results]
     assert sum(a != b for a, b in zip(turns, turns[1:])) == 20
     for result, turn in zip(sink.results, turns):

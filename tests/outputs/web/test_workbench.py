@@ -26,7 +26,10 @@ from edge_mnv2.app.board_models import remember_in_use
 from edge_mnv2.app.workbench import ModelWorkbench
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.outputs.live import Live
+from edge_mnv2.outputs.web.access import Access
 from edge_mnv2.outputs.web.address import Address
+from edge_mnv2.outputs.web.pages import _OPEN as OPEN
+from edge_mnv2.outputs.web.pages import Pages
 from edge_mnv2.outputs.web.server import WebServer
 from edge_mnv2.outputs.web.workbench import WorkbenchPages
 from tests.outputs.web.browser import Tab, tab
@@ -105,6 +108,56 @@ def ask(
 def test_without_the_token_nothing_is_shown_or_changed(served: Served, path: str, document: Any) -> None:
     assert ask(served, path, document, token=None)[0] == 401
     assert len(ask(served, "/api/collected")[1]["items"]) >= 5
+
+
+def _routes() -> list[tuple[str, str]]:
+    """Every (method, path) of the page that shows or changes something of the run; new ones too."""
+    pages = Pages(Live(), Access(TOKEN, 80))
+    try:
+        resources = pages.application().router.routes()
+        routes = {(route.method, route.resource.canonical) for route in resources if route.resource is not None}
+    finally:
+        pages.close()
+    return sorted(route for route in routes if route[1] not in OPEN)
+
+
+def test_no_route_at_all_answers_without_the_token(served: Served, collected: Path) -> None:
+    """Nor with the session of somebody who was led here by another site."""
+
+    def everything() -> Any:
+        kept = [(item.id, item.answer) for item in Collection(collected).items()]
+        bench, state = ask(served, "/api/workbench")[1], ask(served, "/api/state")[1]
+        return kept, bench["model"], bench["teaching"]["state"], state["roi"], state["controls"]
+
+    routes, identity = _routes(), Collection(collected).items()[0].id
+    assert len(routes) >= 25 and ("POST", "/api/roi") in routes and ("GET", "/api/collected/{id}.jpg") in routes
+    document = json.dumps({"ids": [identity], "class": "x", "all": True, "roi": [0, 0, 0.5, 0.5], "model": "original"})
+    before = everything()
+    cookie = _session(served)
+    for method, path in routes:
+        place = path.replace("{id}", identity)
+        headers = {"Content-Type": "application/json"} if method == "POST" else {}
+        assert _status(served, method, place, document, headers) == 401, path
+        if method == "POST":
+            forged = {**headers, "Cookie": cookie, "Origin": "http://elsewhere.example"}
+            assert _status(served, method, place, document, forged) == 403, path
+    assert everything() == before
+
+
+def _session(run: Served) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", run.port)
+    connection.request("GET", f"/?token={TOKEN}")
+    return str(connection.getresponse().headers["Set-Cookie"]).partition(";")[0]
+
+
+def _status(run: Served, method: str, path: str, document: str, headers: dict[str, str]) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=20)
+    connection.request(method, path, document if method == "POST" else None, headers)
+    answer = connection.getresponse()
+    if method != "HEAD":
+        assert b"items" not in answer.read()
+    connection.close()
+    return answer.status
 
 
 def test_pictures_are_had_by_their_names_alone(served: Served, collected: Path) -> None:
