@@ -3,8 +3,9 @@
     python -m benchmarks.collecting [--seconds 10] [--rounds 5] [--only collect|memory|teach]
 
 `collect`: frames a second of `run --source bigbuckbunny.mp4 --every-frame --loop` without and with `--collect`, in
-turns; the median of the pairwise ratios, and how many pictures were kept. `memory`: the most that a run with a page has
-needed (VmHWM) without a collection, and with one of 2,000 pictures whose list and 200 thumbnails were asked for.
+turns; the median of the pairwise ratios, and how many pictures were kept. `memory`: resident memory, and the most that
+it was, of a run with a page: without a collection, with an empty one, and with one of 2,000 pictures whose list and 200
+thumbnails were asked for.
 `teach`: 60 answered photographs are taught on the page while the run takes frames as fast as it can, on two cores and
 on one; results a second meanwhile over those before, and the largest sum of PSS of the run and the teaching. Reference
 photographs and the clip are found through EDGE_MNV2_TEST_DATA.
@@ -118,9 +119,11 @@ def filled(folder: Path, number: int) -> Collection:
     return collection
 
 
-def highest_mb(pid: int) -> float:
+def memory_mb(pid: int) -> tuple[float, float]:
+    """Resident now, and at most until now."""
     text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.findall(r"VmHWM:\s+(\d+)", text)[0]) * 1024 / 1e6
+    now, most = (int(re.findall(rf"{name}:\s+(\d+)", text)[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM"))
+    return now, most
 
 
 def memory(seconds: float, number: int = 2000) -> None:
@@ -128,17 +131,17 @@ def memory(seconds: float, number: int = 2000) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "collected"
         identities = [item.id for item in filled(folder, number).items()]
-        most = []
-        for options in ((), ("--collect", folder)):
+        kinds = {"without": (), "empty": ("--collect", Path(name) / "empty"), f"{number}": ("--collect", folder)}
+        first = 0.0
+        for kind, options in kinds.items():
             with page(cores, "--source", "test:640x480@30", *options) as run:
-                if options:
-                    for _ in range(3):
-                        run.ask("api/collected")
-                    for identity in identities[:200]:
-                        run.ask(f"api/collected/{identity}.jpg?small")
+                for identity in identities[:200] if str(folder) in map(str, options) else ():
+                    run.ask("api/collected")
+                    run.ask(f"api/collected/{identity}.jpg?small")
                 time.sleep(seconds)
-                most.append(highest_mb(run.process.pid))
-    print(f"memory: {most[0]:.1f} MB without, {most[1]:.1f} MB with {number} pictures: {most[1] - most[0]:+.1f} MB")
+                now, most = memory_mb(run.process.pid)
+                first = first or now
+                print(f"memory, {kind:7} {now:6.1f} MB ({now - first:+5.1f}), at most {most:6.1f} MB", flush=True)
 
 
 def pss_mb(pid: int) -> float:

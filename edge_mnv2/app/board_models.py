@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.pipeline.statistics import give_back_memory
 from edge_mnv2.runtime.opening import open_classifier
 from edge_mnv2.zoo import latest, registry
 from edge_mnv2.zoo.digest import sha256_of
@@ -95,4 +96,5 @@ def embedder_of(model: str, threads: int = 1) -> Optional[Callable[[Any], Any]]:
         embedder = Embedder(resolve(model), threads=threads)
     except EdgeMnv2Error:
         return None
+    give_back_memory()
     return lambda pixels: embedder.layers[0].real(embedder.codes(pixels))

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -160,9 +161,7 @@ class Collection:
         return item
 
     def answer(self, identities: Iterable[str], answer: Optional[Answer]) -> list[str]:
-        """Note `answer` for these pictures (None takes answers back). Returns those that are there.
-
-        Raises OSError."""
+        """Note `answer` for these pictures (None takes answers back); those that are there. Raises OSError."""
         with self._lock, self._exclusive():
             self._refresh()
             there = [identity for identity in identities if identity in self._items]
@@ -250,20 +249,18 @@ class Collection:
         with self._index.open("rb") as handle:
             status = os.fstat(handle.fileno())
             handle.seek(self._read_to - len(self._tail))
-            data = handle.read()
-            if status.st_ino != self._inode or not data.startswith(self._tail):
+            if status.st_ino != self._inode or handle.read(len(self._tail)) != self._tail:
                 # Another file. It may have the number of the one before, which is free again.
                 self._items, self._lines, self._read_to, self._tail, self._inode = {}, 0, 0, b"", status.st_ino
                 handle.seek(0)
-                data = handle.read()
-        data = data[len(self._tail) :]
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read_to += len(whole)
-        self._tail = (self._tail + whole)[-_TAIL:]
-        for line in whole.splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-                self._apply(json.loads(line))
-                self._lines += 1
+            for line in handle:
+                if not line.endswith(b"\n"):
+                    break
+                self._read_to += len(line)
+                self._tail = (self._tail + line)[-_TAIL:]
+                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+                    self._apply(json.loads(line, object_pairs_hook=_shared))
+                    self._lines += 1
 
     def _apply(self, line: dict[str, Any]) -> None:
         identity = line["id"]
@@ -323,6 +320,10 @@ class Collections:
 
 
 AnyCollection = Union[Collection, Collections]
+
+
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Labels are in memory once for all pictures.
+    return {key: sys.intern(value) if type(value) is str else value for key, value in pairs}
 
 
 def _line(item: Item) -> dict[str, Any]:

@@ -88,8 +88,7 @@ class Embedder:
 
         Raises ModelError where the model has no embedding.
         """
-        whole = _read(model)
-        places = list(operators or (layers(whole) if maps else [_POOL]))
+        places = list(operators or (layers(_read(model)) if maps else [_POOL]))
         backbones = [cut(_read(model), model.name, None if place == _POOL else place) for place in places]
         self.layers: list[Layer] = []
         for place, backbone in zip(places, backbones):
@@ -99,6 +98,7 @@ class Embedder:
         if len(backbones) == 1:
             whole = backbones[0].graph
         else:
+            whole = _read(model)
             keep_only(whole, [whole.main.operators[place].outputs[0] for place in places])
         self._interpreter = open_interpreter(graph.write(whole), runtime=runtime, threads=threads)
         path, tensor = model.path, self._interpreter.inputs[0]

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
 from aiohttp import web
@@ -33,6 +34,7 @@ _IDLE_S = 30.0
 _AT_ONCE, _WAITING = 8, 128
 _STOP_S = 3.0
 _NEXT_PORTS = 20
+_THREADS = 3
 
 
 class WebServer:
@@ -60,6 +62,8 @@ class WebServer:
         self._pages: Optional[Pages] = None
         self._connections = Connections(affordable_connections(), self._access.is_proxy)
         self._loop = asyncio.new_event_loop()
+        # Each thread has memory of its own: few of them, so that what is freed is used again.
+        self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="web-work"))
         self._ended: Optional[asyncio.Event] = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._work, name="web", daemon=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import io
 import json
 import logging
 import operator
@@ -20,6 +19,8 @@ from aiohttp import BodyPartReader, web
 
 from edge_mnv2.datasets.collection import Answer, AnyCollection, Item, side_by_side
 from edge_mnv2.errors import EdgeMnv2Error, SourceError
+from edge_mnv2.outputs.picture import jpeg
+from edge_mnv2.pipeline.statistics import give_back_memory
 
 if TYPE_CHECKING:
     from edge_mnv2.outputs.live import Workbench
@@ -104,6 +105,8 @@ class WorkbenchPages:
             rows = [{**item.as_dict(), "group": number} for number, group in enumerate(groups) for item in group]
             document = {"items": rows, "bytes": collection.size}
             self._listed = items, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+            del rows, document
+            give_back_memory()
         return self._listed[1]
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
@@ -279,14 +282,24 @@ def _class_name(name: Any) -> Optional[str]:
 
 
 def thumbnail(path: Path) -> bytes:
-    from PIL import Image
+    """A small JPEG of a picture. Raises OSError for what is none."""
+    import cv2
+    import numpy as np
 
-    with Image.open(path) as image:
-        image.draft("RGB", (_THUMBNAIL, _THUMBNAIL))
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        data = io.BytesIO()
-        image.convert("RGB").save(data, "JPEG", quality=75)
-    return data.getvalue()
+    data = path.read_bytes()
+    # Large ones are decoded at a part of their size.
+    sizes = ((2_000_000, cv2.IMREAD_REDUCED_COLOR_8), (500_000, cv2.IMREAD_REDUCED_COLOR_4))
+    most = cv2.IMREAD_REDUCED_COLOR_2 if len(data) > 50_000 else cv2.IMREAD_COLOR
+    how = next((reduced for least, reduced in sizes if len(data) > least), most)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
+    if pixels is None:
+        raise OSError(f"{path} is no picture")
+    height, width = pixels.shape[:2]
+    scale = _THUMBNAIL / max(height, width)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return jpeg(pixels, 75)
 
 
 def _in_words(answer: Optional[Answer]) -> str:
