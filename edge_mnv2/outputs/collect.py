@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +37,7 @@ _LEAST_GAP_S = 0.5
 _COST = 40
 """After a picture that took t seconds of work, none is looked at for so many times t: 2.5 % of the time at most."""
 _LONGER_SIDE = 640
+_NICE = 10
 _QUALITY = 90
 _NOVELTY_SHARE = 0.3
 
@@ -130,6 +134,9 @@ class CollectSink(Sink):
     def write(self, result: Result) -> None:
         # Another model may take over while this one's embedder is being opened.
         if (opener := self._open_embedder) is not self._opened_by:
+            # Inference goes before this thread where they want the same core.
+            with contextlib.suppress(OSError, AttributeError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             self._embed, self._opened_by = opener() or _no_embedding, opener
         began = time.monotonic()
         why, doubt = self._chosen.pop(result.frame.index)
