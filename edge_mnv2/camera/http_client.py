@@ -296,6 +296,8 @@ def why_unreachable(error: BaseException, url: StreamUrl) -> Optional[str]:
     for one in causes(error):
         if isinstance(one, socket.gaierror) or "resolve" in type(one).__name__.lower() or "NameResolution" in str(one):
             return f"no computer is called {host}"
+        if isinstance(one, UnicodeError):
+            return f"{host} cannot be a computer's name"
         if isinstance(one, ConnectionRefusedError):
             return f"it refuses connections to port {port(url)}"
         if isinstance(one, (TimeoutError, socket.timeout)) or "Timeout" in type(one).__name__:

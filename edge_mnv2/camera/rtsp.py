@@ -108,7 +108,7 @@ class _Conversation:
             if url.scheme == "rtsps":
                 checked = context(ca) if ca is not None else ssl._create_unverified_context()
                 self._socket = checked.wrap_socket(self._socket, server_hostname=host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             certificate = refusal(error)
             if certificate is not None:
                 raise SourceError(f"{name}: {certificate[0]}", hint=certificate[1]) from None

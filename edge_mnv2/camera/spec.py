@@ -97,6 +97,8 @@ def _address(text: str) -> Spec:
     url = StreamUrl.parse(text)
     if url.scheme not in SCHEMES:
         raise UsageError(f"{url.shown}: {url.scheme}:// is not supported", hint="rtsp://, http:// or gst:PIPELINE")
+    if url.port == 0:
+        raise UsageError(f"{url.shown}: this is no port", hint="ports go from 1 to 65535")
     return Spec("rtsp" if url.scheme.startswith("rtsp") else "http", url.shown, url=url)
 
 

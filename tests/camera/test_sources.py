@@ -238,6 +238,16 @@ def test_a_folder_goes_on_over_bad_files(tmp_path: Path, caplog: pytest.LogCaptu
     assert caplog.text.count("3.jpg") == 1
 
 
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_ports_and_names_that_cannot_be_are_said(scheme: str) -> None:
+    for port in ("0", "65536", "99999"):
+        with pytest.raises(UsageError, match="this is no port"):
+            open_source(f"{scheme}://user:secret@127.0.0.1:{port}/x")
+    for host in ("camera..local", "c" * 64 + ".local"):
+        with pytest.raises(SourceError, match="cannot be a computer's name"):
+            open_source(f"{scheme}://{host}/x").open()
+
+
 def test_a_folder_goes_on_where_the_region_misses_a_picture(tmp_path: Path) -> None:
     for name, size in (("1.png", (60, 40)), ("2.png", (20, 20)), ("3.png", (60, 40))):
         Image.new("RGB", size).save(tmp_path / name)
