@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -212,3 +212,14 @@ def test_messages_without_secrets_stay_as_they_are() -> None:
         "mqtt://broker:1883/lab/cam: connected",
     ):
         assert redact(text) == text
+
+
+@pytest.mark.parametrize("options", [[], ["--resolved"], ["--json"], ["--resolved", "--json"]], ids=" ".join)
+def test_no_secret_of_a_profile_is_shown(
+    options: list[str], run: Callable[..., tuple[int, str, str]], isolated: Path
+) -> None:
+    folder = isolated / ".config/edge-mnv2/devices"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("extends: base\ncamera: {source: 'rtsp://me:s3cr3t@cam/1'}\n")
+    code, out, err = run("devices", "show", "mine", *options)
+    assert code == 0 and "cam/1" in out and "s3cr3t" not in out + err

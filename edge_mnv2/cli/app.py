@@ -48,6 +48,10 @@ _HELP = """MobileNetV2 on small boards: from trained weights to a real-time came
 Every option has a variable: --log-every is EDGE_MNV2_LOG_EVERY."""
 
 
+_OUT_OF_MEMORY = re.compile("failed to map segment|cannot allocate memory|bad_alloc", re.IGNORECASE)
+"""What loader, kernel and native libraries say of it."""
+
+
 def fail(error: EdgeMnv2Error) -> NoReturn:
     """One line on stderr and the error's exit code."""
     words = " ".join(str(error).split())
@@ -184,6 +188,10 @@ def _main() -> None:
             _results_lost(problem)
         if command.debug:
             raise
+        if isinstance(error, MemoryError) or re.search(
+            "failed to map segment|cannot allocate memory|bad_alloc", str(error), re.I
+        ):
+            fail(EdgeMnv2Error("there is too little memory", hint="end other programs, or raise `ulimit -v`"))
         name = type(error).__name__
         _say(f"edge-mnv2: unexpected {name}: {' '.join(str(error).split())} (see --debug)")
         raise SystemExit(1) from None

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import typer
 
+from edge_mnv2.addresses import redact
 from edge_mnv2.cli.command import Command, Commands
 from edge_mnv2.cli.options import DEVICE, JSON, ROOT, argument, check_root, flag, hidden_settings
 from edge_mnv2.cli.terminal import aligned, json_text
@@ -66,7 +67,7 @@ def show(
             typer.echo(json_text(report.own(read_profile(settings.path))))
         else:
             typer.echo(f"# {settings.path}", err=True)
-            typer.echo(settings.path.read_text(encoding="utf-8-sig"), nl=False)
+            typer.echo(redact(settings.path.read_text(encoding="utf-8-sig")), nl=False)
         return
     threads, note = resolve_threads(settings.runtime.threads)
     if as_json:

@@ -230,6 +230,9 @@ def open_interpreter(
     except EdgeMnv2Error:
         raise
     except (RuntimeError, ValueError) as error:
+        if "failed to create XNNPACK runtime" in str(error):
+            # It takes every operator of the model before; what it lacks now is memory.
+            raise ModelError(f"{name} needs more memory than there is", hint=first_line(error)) from error
         raise _explained(name, error) from error
     except MemoryError as error:
         raise ModelError(f"{name} needs more memory than there is") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Optional
 
+from edge_mnv2.addresses import redact
 from edge_mnv2.board.cpus import AUTO_THREADS, limits
 from edge_mnv2.board.detect import Board
 from edge_mnv2.errors import ProfileError
@@ -60,7 +61,10 @@ def own(profile: ProfileFile) -> dict[str, Any]:
         "match": {name: list(patterns) for name, patterns in profile.match.items()},
         "board": dict(profile.board),
         "saved": dict(profile.saved),
-        "values": {key: item.value for key, item in profile.values.items()},
+        "values": {
+            key: redact(item.value) if isinstance(item.value, str) else item.value
+            for key, item in profile.values.items()
+        },
     }
 
 
@@ -70,7 +74,7 @@ def resolved(settings: Settings) -> dict[str, Any]:
     for key, value in settings.values().items():
         origin = settings.origin(key)
         values[key] = {
-            "value": value,
+            "value": redact(value) if isinstance(value, str) else value,
             "from": origin.kind,
             "file": str(origin.path) if origin.path else None,
             "line": origin.line,
@@ -89,7 +93,7 @@ def resolved_rows(settings: Settings, usable: int) -> list[tuple[str, str, str]]
     """(key, value, origin) of every setting, in words."""
     rows = []
     for key, value in settings.values().items():
-        text = shown_value(key, value)
+        text = redact(shown_value(key, value))
         if key == "runtime.threads" and value == "auto":
             text = f"auto ({min(usable, AUTO_THREADS)} here)"
         elif key == "runtime.threads" and isinstance(value, int) and value > usable:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,8 +99,16 @@ def check_out(out: Path) -> None:
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise UsageError(f"--out {out} cannot be written", hint="name a file in a folder that exists")
     for companion in companions(out):
-        if companion.exists() and not out.exists():
+        if companion.exists() and not out.exists() and not _is_stdout(companion):
             raise UsageError(f"{companion} is there, and no {out.name}", hint="give another --out, or move it away")
+
+
+def _is_stdout(path: Path) -> bool:
+    """Whether it is what a shell made of `teach --out x.tflite --json > x.json`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
 
 
 def check_report(report: Path, out: Path) -> None:

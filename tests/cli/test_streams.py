@@ -121,3 +121,21 @@ def test_a_reader_that_went_away_is_no_error_to_tell(arguments: tuple[str, ...])
     done = subprocess.run([sys.executable, "-m", "edge_mnv2", *arguments], stdout=begin, stderr=subprocess.PIPE)
     os.close(begin)
     assert done.returncode == 0 and done.stderr == b""
+
+
+@pytest.mark.parametrize("megabytes", [150, 200, 250])
+def test_little_memory_is_one_sentence(megabytes: int) -> None:
+    command = f"ulimit -v {megabytes * 1024}; exec {sys.executable} -m edge_mnv2 run --source test --max-frames 2"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0 or "memory" in done.stderr, done.stderr
+    assert "unexpected" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_file_that_stdout_goes_to_may_be_the_lesson_s_own(tmp_path: Path) -> None:
+    """`teach --out x.tflite --json > x.json`: the shell has made x.json already."""
+    code = "import pathlib, edge_mnv2.teach.teach_run as t; t.check_out(pathlib.Path('x.tflite'))"
+    for redirected, expected in (("x.json", 0), ("y.json", 1)):
+        (tmp_path / "x.json").touch()
+        with (tmp_path / redirected).open("w") as out:
+            done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stdout=out, stderr=subprocess.DEVNULL)
+        assert done.returncode == expected
