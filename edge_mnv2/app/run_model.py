@@ -34,7 +34,8 @@ class RunModel:
         self._settings = settings
         self._on_tpu_loss = on_tpu_loss
         self._spare = spare
-        self.classifiers: Classifiers = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True, camera=True)
+        self._asked_for = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True, camera=True)
+        self.classifiers: Classifiers = self._asked_for
         self.swaps = 0
         self._former_losses = 0
         # The page, a message and the contest of runtimes switch in threads of their own.
@@ -114,13 +115,13 @@ class RunModel:
         return SceneGate(output.gate_change, output.gate_refresh_s, (classifier or self.first).seen)
 
     def take_winner(self, loop: FrameLoop, changed: Callable[[], None]) -> None:
-        """Let the runtime that has won the contest take over, with the model in use. Raises as `switch` does."""
-        former = self.classifiers
-        count = len(former.classifiers)
+        """Let the runtime that has won the contest take over, with the model that was asked for. Raises as `switch`
+        does, also where another model is in use."""
+        count = len(self._asked_for.classifiers)
         opened = open_classifiers(self._settings, self._on_tpu_loss, workers=count, spare=self._spare, fastest=True)
         try:
             with self._switching:
-                if self.classifiers is not former:
+                if self.classifiers is not self._asked_for:
                     raise UsageError("another model has taken over meanwhile")
                 self._switch(opened, loop, changed, loop.decider)
         except BaseException:

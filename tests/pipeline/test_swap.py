@@ -238,3 +238,27 @@ def test_a_swap_that_comes_while_no_frame_does_reaches_every_worker(
     assert len(sink.results) >= 10 and {result.top[0].label for result in sink.results} <= set(NAMES[1])
     for one in new:
         one.close()
+
+
+def test_the_winner_of_the_contest_takes_over_from_the_model_that_was_asked_for_alone(tmp_path: Path) -> None:
+    """What is present stays present then; a model that took over meanwhile stays."""
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    settings = resolve("generic", {"runtime.model": (str(path), "command line")})
+    with RunModel(settings, "cpu", 0) as model, Scripted(10**9, fps=200) as source:
+        told: list[str] = []
+        decider = model.decider()
+        loop = FrameLoop(source, model.classifiers.classifiers, decider=decider)
+        running = threading.Thread(target=loop.run)
+        running.start()
+        first = model.classifiers
+        model.take_winner(loop, lambda: told.append("winner"))
+        assert told == ["winner"] and model.classifiers is not first and model.swaps == 0 and loop.decider is decider
+        other = model.open_other(str(path))
+        model.switch(other, loop, lambda: told.append("other"))
+        with pytest.raises(UsageError, match="another model has taken over"):
+            model.take_winner(loop, lambda: told.append("again"))
+        assert told == ["winner", "other"] and model.classifiers is other and loop.decider is not decider
+        loop.stop()
+        running.join(10)
+    assert not running.is_alive()
