@@ -64,6 +64,14 @@ def shell_lines(page: Path) -> Iterator[str]:
                 yield text
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_commands_is_marked_as_shell(page: Path) -> None:
+    """What is not marked would not be looked at."""
+    blocks = re.findall(r"^```(\S*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    commands = re.compile(r"^(\$ |sudo |sh |\./|(\S*/)?edge-mnv2 |pip |python\S* |git |curl )", re.MULTILINE)
+    assert [text for mark, text in blocks if mark not in ("sh", "python") and commands.search(text)] == []
+
+
 LINES = [pytest.param(page, line, id=f"{page.stem}: {line[:60]}") for page in PAGES for line in shell_lines(page)]
 
 
