@@ -141,7 +141,7 @@ class Wrapped(logging.Formatter):
 
 def note(text: str) -> None:
     """A line on stderr; above a bar that is drawn there (click's own stream would write into it)."""
-    print(text, file=sys.stderr, flush=True)
+    print(broken(text, 2, _columns(sys.stderr)), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -56,3 +65,37 @@ def test_a_row_keeps_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     terminal.print_row("ok    ", "x", "32")
     assert stream.getvalue().endswith("ok    x\n")
+
+
+_BAR = """
+import logging, time
+from edge_mnv2.cli import command, terminal
+terminal.prepare()
+command.log_to_stderr(logging.INFO)
+with terminal.bar() as draw:
+    draw("looking", 1, 2)
+    time.sleep(0.3)
+    terminal.note("a line that is said " + "and goes on " * 8)
+    logging.info("a line that is logged")
+    draw("learning", 2, 2)
+    time.sleep(0.3)
+"""
+
+
+def test_what_is_said_and_logged_stands_above_a_bar() -> None:
+    """Not behind it: `36/36 0:00:00learning from 30 of them`."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    done = subprocess.run([sys.executable, "-c", _BAR], stdout=slave, stderr=slave, env=environment, check=False)
+    os.close(slave)
+    drawn = b""
+    with contextlib.suppress(OSError):
+        while data := os.read(master, 65536):
+            drawn += data
+    os.close(master)
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode()))
+    assert done.returncode == 0 and any("looking" in line and "1/2" in line for line in lines)
+    assert "a line that is logged" in [line.strip() for line in lines]
+    said = [line for line in lines if "goes on" in line]
+    assert len(said) == 2 and said[0].startswith("a line that is said") and max(map(len, lines)) <= 80
