@@ -134,10 +134,11 @@ class CollectSink(Sink):
     def write(self, result: Result) -> None:
         # Another model may take over while this one's embedder is being opened.
         if (opener := self._open_embedder) is not self._opened_by:
-            # Inference goes before this thread where they want the same core.
+            self._embed, self._opened_by = opener() or _no_embedding, opener
+            # From now on inference goes before this thread where they want the same core. Not before: a short run ends
+            # with what it has collected.
             with contextlib.suppress(OSError, AttributeError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-            self._embed, self._opened_by = opener() or _no_embedding, opener
         began = time.monotonic()
         why, doubt = self._chosen.pop(result.frame.index)
         # Frames that waited in vain for this thread leave their reasons behind.
