@@ -12,6 +12,8 @@ from edge_mnv2.builder.float_heads import Linear
 from edge_mnv2.errors import UsageError
 
 _EPSILON = 1e-8
+_PART = 512
+"""Columns that are worked on at a time where memory counts."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,14 @@ class Features:
         few = len(centred) < centred.shape[1]
         squares, vectors = np.linalg.eigh(centred @ centred.T if few else centred.T @ centred)
         used = squares > squares[-1] * 1e-10
-        basis = centred.T @ (vectors[:, used] / np.sqrt(squares[used])) if few else vectors[:, used]
-        return cls(centred @ basis, center, scale, basis)
+        vectors, lengths = vectors[:, used], np.sqrt(squares[used])
+        if not few:
+            return cls(centred @ vectors, center, scale, vectors)
+        # The basis takes the place of the pictures, part by part: both together would be a lesson's largest arrays.
+        for start in range(0, centred.shape[1], _PART):
+            part = slice(start, start + _PART)
+            centred[: len(lengths), part] = (vectors / lengths).T @ centred[:, part]
+        return cls(vectors * lengths, center, scale, centred[: len(lengths)].T)
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
         """Other `embeddings` in the same terms."""
