@@ -42,8 +42,8 @@ _UNRELATED = 0.25
 """A published class less similar than this begins to count among those."""
 _STEEPNESS = 6.0
 """Logits by which "unknown" leads at similarity 0."""
-_USUAL = {True: 0.12, False: 0.5}
-"""Threshold by evidence and by embedding if there are too few pictures to measure it."""
+_FIRST, _USUAL, _SOME = {True: 0.02, False: 0.5}, {True: 0.12, False: 0.5}, 8
+"""Threshold by evidence and by embedding with next to no pictures to measure it, and with at least so many."""
 _LEAST = 0.08
 """Below this lies what shows next to nothing of the taught classes, whatever a few odd pictures would ask for."""
 _ENOUGH = 20
@@ -131,7 +131,8 @@ def _calibrated(
         # What is like pictures of no class counts less; known pictures lose a little by it too.
         without = _Taught(evidence, embeddings, picture, truth, rows).left_out()
         lower = max(0.0, float(np.mean(without) - np.mean(similarities)))
-    usual, least = _USUAL[evidence is not None], _LEAST
+    some = len(similarities) >= _SOME * _REPEATS
+    usual, least = (_USUAL if some else _FIRST)[evidence is not None], _LEAST
     usual, least = max(usual - lower, usual / 2), max(least - lower, least / 4)
     threshold = _threshold(similarities, known, usual, least)
     rule = Unknown(Familiarity(evidence, taught.prototypes()), threshold, _STEEPNESS / threshold)
