@@ -44,7 +44,7 @@ _STEEPNESS = 6.0
 """Logits by which "unknown" leads at similarity 0."""
 _FIRST, _USUAL, _SOME = {True: 0.02, False: 0.5}, {True: 0.12, False: 0.5}, 8
 """Threshold by evidence and by embedding with next to no pictures to measure it, and with at least so many."""
-_LEAST = 0.08
+_LEAST = 0.12
 """Below this lies what shows next to nothing of the taught classes, whatever a few odd pictures would ask for."""
 _ENOUGH = 20
 _LEAST_STRANGERS = 3
