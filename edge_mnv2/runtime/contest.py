@@ -59,7 +59,9 @@ def rivals(path: Path, accelerate: bool = True) -> list[table.Runtime]:
     reference = table.reference()
     if reference.version() is None or not reference.opens(path):
         return []
-    return [row for row in table.installed() if row.twins and (accelerate or not row.needs_device) and has_device(row)]
+    # Only those that could run it are looked for: others cost every start a search.
+    twins = (row for row in table.rows() if row.twins and row.version() is not None)
+    return [row for row in twins if (accelerate or not row.needs_device) and has_device(row)]
 
 
 def has_device(row: table.Runtime) -> bool:
