@@ -9,11 +9,12 @@ from typing import Any, Optional
 import typer
 
 from edge_mnv2.cli.command import Command
-from edge_mnv2.cli.options import JSON, argument, flag, option
+from edge_mnv2.cli.options import JSON, argument, flag, option, with_origin
 from edge_mnv2.cli.terminal import aligned, bar, json_text
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import File, Number, Whole
 from edge_mnv2.settings.more_kinds import Numbers
+from edge_mnv2.settings.option import COMMAND_LINE, Value
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ COMMAND = Command(
 def compile(
     model: Optional[str] = argument("MODEL", "A name from `models list`, or a .tflite file.", required=False),
     target: str = option("target", "edgetpu, rknn:rk3588 (or another chip), imx500.", default="edgetpu"),
-    weights: Optional[str] = option("weights", "Instead of MODEL: trained weights, as for `build`."),
+    weights: Value = with_origin(option("weights", "Instead of MODEL: trained weights, as for `build`.")),
     labels: Optional[Path] = option("labels", "The classes' names, one a line.", File()),
     out: Optional[Path] = option(
         "out", "The file to write; default: MODEL_TARGET beside the file, or here for a name.", File()
@@ -160,7 +161,8 @@ def compile(
     request = CompileRequest(
         target,
         model,
-        weights=weights,
+        # The command line goes before the environment.
+        weights=weights.value if model is None or weights.origin == COMMAND_LINE else None,
         labels=labels,
         out=out,
         images=images,
