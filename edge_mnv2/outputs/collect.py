@@ -99,6 +99,8 @@ class CollectSink(Sink):
     """
 
     wants_pictures = True
+    patience_s = 6.0
+    """The embedder takes seconds to open on a slow board, and a short run ends meanwhile."""
 
     def __init__(self, folder: str, quota: Optional[int] = None) -> None:
         self.collection = Collection(Path(folder))

@@ -41,6 +41,8 @@ class Sink:
 
     name = ""
     wants_pictures: Union[bool, str] = False
+    patience_s = 0.0
+    """Seconds that the end of a run waits for it longer than for others."""
 
     @property
     def lost(self) -> int:
@@ -208,7 +210,7 @@ class Isolated:
         if deadline is None:
             self.end()
             deadline = time.monotonic() + DRAIN_S
-        self._thread.join(max(0.1, deadline - time.monotonic()))
+        self._thread.join(max(0.1, deadline + self._sink.patience_s - time.monotonic()))
         if self._thread.is_alive():
             # With what waits, what it is at: nobody knows whether that comes to an end.
             self._lost += self._queue.qsize() + 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 
 from edge_mnv2.outputs.collect import CollectSink
+from edge_mnv2.outputs.sink import DRAIN_S, Isolated
 from edge_mnv2.runtime.classifier import Prediction
 from tests.outputs.results import result
 
@@ -31,3 +33,17 @@ def test_a_model_that_takes_over_while_the_embedder_opens_gets_its_own(tmp_path:
         assert sink.wants(unsure)
         sink.write(unsure)
     assert used == ["a", "b", "b"]
+
+
+def test_a_run_that_ends_while_the_embedder_opens_loses_no_picture(tmp_path: Path) -> None:
+    sink = CollectSink(str(tmp_path))
+
+    def slowly() -> object:
+        time.sleep(DRAIN_S + 1)
+        return lambda pixels: np.ones(8, np.float32)
+
+    sink.use("a", slowly)
+    output = Isolated(sink)
+    output.write(result(0, ranked=(Prediction("cup", 1, 0.3), Prediction("lynx", 2, 0.29))))
+    output.close()
+    assert output.errors == 0 and len(sink.collection.items()) == 1
