@@ -185,5 +185,6 @@ def test_values_in_file_names(run, data: Path, tmp_path: Path) -> None:
     assert code == 0, notes
     assert json.loads(said)["pictures"] == 12 and "few for a measured value" in notes
     (folder / "empty_one.png").write_bytes(next(folder.glob("*.png")).read_bytes())
-    code, _, notes = run("teach", folder, "--task", "regression", "--model", OURS, "--out", out)
+    other = tmp_path / "other.tflite"
+    code, _, notes = run("teach", folder, "--task", "regression", "--model", OURS, "--out", other)
     assert code == 2 and "empty_one.png does not begin with its value" in notes
