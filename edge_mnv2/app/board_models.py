@@ -73,18 +73,19 @@ def newest(name: str) -> Path:
     Raises EdgeMnv2Error where nothing is here and nothing can be fetched.
     """
     home = latest.home_of(name)
-    paths.finish_writing(home)
-    try:
-        candidate = latest.fetch(name, again=False)
-        if candidate is not None:
-            with open_classifier(str(candidate))[0] as classifier:
-                classifier.warm_up()
-            latest.take(name)
-            log.info("%s@latest: a new version, sha256 %s, is taken", name, sha256_of(home)[:12])
-    except EdgeMnv2Error as error:
-        if not home.is_file():
-            raise
-        log.warning("%s@latest: %s; the version that is here goes on", name, error.message)
+    with latest.alone(name):
+        paths.finish_writing(home)
+        try:
+            candidate = latest.fetch(name, again=False)
+            if candidate is not None:
+                with open_classifier(str(candidate))[0] as classifier:
+                    classifier.warm_up()
+                latest.take(name)
+                log.info("%s@latest: a new version, sha256 %s, is taken", name, sha256_of(home)[:12])
+        except EdgeMnv2Error as error:
+            if not home.is_file():
+                raise
+            log.warning("%s@latest: %s; the version that is here goes on", name, error.message)
     return home
 
 

@@ -75,10 +75,10 @@ class RunModel:
         """Seconds that each engine of the model in use was in use; None where there was no choice."""
         return self.classifiers.seconds
 
-    def open_other(self, model: str) -> Classifiers:
-        """Classifiers of another model with the settings of this run; what was said about the first one is left out."""
+    def open_other(self, model: str, options: ModelOptions = ModelOptions()) -> Classifiers:
+        """Classifiers of another model with the settings of this run, but for `options`: what is said about it."""
         runtime = dataclasses.replace(self._settings.runtime, model=model)
-        settings = dataclasses.replace(self._settings, runtime=runtime, model=ModelOptions())
+        settings = dataclasses.replace(self._settings, runtime=runtime, model=options)
         workers = len(self.classifiers.classifiers)
         opened = open_classifiers(
             settings, self._on_tpu_loss, workers=workers, spare=self._spare, fastest=True, camera=True
@@ -196,8 +196,8 @@ class WorkbenchRun:
         rate = granted.fps if granted is not None and self._source.live else None
         return 1000 / rate * len(self._model.classifiers.classifiers) if rate else None
 
-    def open(self, model: str) -> Classifiers:
-        return self._model.open_other(model)
+    def open(self, model: str, options: ModelOptions) -> Classifiers:
+        return self._model.open_other(model, options)
 
     def region(self) -> Optional[np.ndarray]:
         result = self._live.latest

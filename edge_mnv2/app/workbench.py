@@ -13,6 +13,7 @@ from edge_mnv2.app.reteach import TAUGHT, Job, Reteaching
 from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import AnyCollection
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.outputs.records import as_entry
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
@@ -34,7 +35,7 @@ class Running(Protocol):
     def frame_ms(self) -> Optional[float]:
         """Milliseconds between two frames, None where no frame rate is known."""
 
-    def open(self, model: str) -> Classifiers: ...
+    def open(self, model: str, options: ModelOptions) -> Classifiers: ...
 
     def region(self) -> Any:
         """The newest picture that was classified, RGB uint8 HxWx3, or None."""
@@ -73,7 +74,6 @@ class ModelWorkbench:
         self._options = options
         self._teaching = Reteaching()
         self._lock = threading.Lock()
-        self._fetching = threading.Lock()
         self._trial: tuple[Optional[str], Optional[Classifier]] = (None, None)
         self.in_use = in_use or model
         self._home = self._find_home(model)
@@ -131,7 +131,7 @@ class ModelWorkbench:
         """
         name = latest.name_of(model)
         # What was fetched is tried and taken before anything is fetched in its place.
-        with contextlib.nullcontext() if name is None else self._fetching:
+        with contextlib.nullcontext() if name is None else latest.alone(name):
             return self._swap(model, name, force)
 
     def _swap(self, model: str, name: Optional[str], force: bool) -> dict[str, Any]:
@@ -144,9 +144,13 @@ class ModelWorkbench:
                 path, better = str(newest or latest.home_of(name)), None
                 if path == self.in_use:
                     return {"taken": False, "why": f"The newest {name} is in use"}
+            # What the command line says of the model that the run began with is true of no other one.
+            options = self._options if model == "original" else ModelOptions()
             if self._run is None:
+                if newest is not None:
+                    open_classifier(path)[0].close()
                 return self._taken(self._made_current(model, newest is not None) or path)
-            classifiers = self._run.open(path)
+            classifiers = self._run.open(path, options)
             try:
                 why = "" if force else self._why_not(classifiers, better)
                 if why:
@@ -156,7 +160,7 @@ class ModelWorkbench:
                 if settled is not None and settled != path:
                     classifiers.__exit__()
                     path = settled
-                    classifiers = self._run.open(path)
+                    classifiers = self._run.open(path, options)
                 self._run.switch(classifiers, path, force)
             except BaseException:
                 classifiers.__exit__()
@@ -210,7 +214,7 @@ class ModelWorkbench:
             top = classifier.top(result.scores)
         return {
             "file": name,
-            "top": [{"label": one.label, "index": one.index, "score": one.rounded} for one in top],
+            "top": [as_entry(one) for one in top],
             "inference_ms": round(result.inference_ns / 1e6, 3),
         }
 

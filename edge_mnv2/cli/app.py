@@ -188,9 +188,7 @@ def _main() -> None:
             _results_lost(problem)
         if command.debug:
             raise
-        if isinstance(error, MemoryError) or re.search(
-            "failed to map segment|cannot allocate memory|bad_alloc", str(error), re.I
-        ):
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             fail(EdgeMnv2Error("there is too little memory", hint="end other programs, or raise `ulimit -v`"))
         name = type(error).__name__
         _say(f"edge-mnv2: unexpected {name}: {' '.join(str(error).split())} (see --debug)")

@@ -322,8 +322,10 @@ class Collections:
 AnyCollection = Union[Collection, Collections]
 
 
-def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Labels are in memory once for all pictures.
-    return {key: sys.intern(value) if type(value) is str else value for key, value in pairs}
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Labels once. Python 3.12 never frees what is interned.
+    return {
+        key: sys.intern(value) if key in ("label", "model") and type(value) is str else value for key, value in pairs
+    }
 
 
 def _line(item: Item) -> dict[str, Any]:

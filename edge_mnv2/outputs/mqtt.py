@@ -31,7 +31,7 @@ from edge_mnv2.outputs.mqtt_client import (
     subscribe,
 )
 from edge_mnv2.outputs.picture import bgr, jpeg
-from edge_mnv2.outputs.records import Outbox, as_state
+from edge_mnv2.outputs.records import Outbox, as_json, as_state
 from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.decision import APPEARED, Event
@@ -75,6 +75,8 @@ class MqttSink(Sink):
         self._identity = identity or board_identity()
         self._facts, self._labels = Facts(), tuple[str, ...]()
         self._outbox = Outbox()
+        self._orders = mqtt_orders.Orders(self._live, str(address), self._answer)
+        self._answered: list[_Message] = []
         self._wake = threading.Condition()
         self._newest: Optional[Result] = None
         self._last: Optional[Result] = None
@@ -130,6 +132,7 @@ class MqttSink(Sink):
 
     def close(self) -> None:
         deadline = time.monotonic() + _FAREWELL_S
+        self._orders.close()
         with self._wake:
             self._ending = True
             self._wake.notify_all()
@@ -166,6 +169,8 @@ class MqttSink(Sink):
             self._published_controls = None
             self._first.clear()
             self._first.append(_Message(f"{self._address.topic}/status", b"online"))
+            # What came of the last order, maybe while the broker was away.
+            self._first.extend(self._answered)
             self._introduce()
             self._wake.notify_all()
 
@@ -229,16 +234,15 @@ class MqttSink(Sink):
 
     def _obey(self, control: str, payload: bytes) -> None:
         if control == mqtt_orders.MODEL:
-            # It takes its time: it may be downloaded, and is tried.
-            threading.Thread(target=self._switch, args=(payload,), name="mqtt-model", daemon=True).start()
-            return
-        mqtt_orders.change(self._live, control, payload, str(self._address))
-        with self._wake:
-            self._wake.notify_all()
+            self._orders.put(payload)
+        else:
+            mqtt_orders.change(self._live, control, payload, str(self._address))
+            with self._wake:
+                self._wake.notify_all()
 
-    def _switch(self, payload: bytes) -> None:
-        answer = mqtt_orders.switch(self._live, payload, str(self._address))
-        self._send_first(_Message(f"{self._address.topic}/model", _json(answer)))
+    def _answer(self, answer: dict[str, Any]) -> None:
+        self._answered = [_Message(f"{self._address.topic}/model", as_json(answer))]
+        self._send_first(*self._answered)
 
     def _warn_shared(self) -> None:
         if not self._is_shared:
@@ -265,7 +269,7 @@ class MqttSink(Sink):
             configured = {topic for topic, _ in entities}
             self._first.extend(_Message(topic, b"") for topic in sorted(self._configured - configured))
             self._configured = configured
-            self._first.extend(_Message(topic, _json(config)) for topic, config in entities)
+            self._first.extend(_Message(topic, as_json(config)) for topic, config in entities)
 
     def _work(self) -> None:
         while True:
@@ -312,7 +316,7 @@ class MqttSink(Sink):
             return self._first.popleft()
         event = self._outbox.take()
         if event is not None:
-            return _Message(f"{topic}/event", _json(event), self._address.qos, False)
+            return _Message(f"{topic}/event", as_json(event), self._address.qos, False)
         if self._pictured is not None and self._address.picture:
             pictured, self._pictured = self._pictured, None
             if pictured.frame.pixels.size:
@@ -321,7 +325,7 @@ class MqttSink(Sink):
             newest, self._newest = self._newest, None
             self._published_state = time.monotonic()
             who = {"model": self._facts.model, "source": self._facts.source, "client": self._client_id}
-            return _Message(f"{topic}/state", _json({**as_state(newest), **who}), min(self._address.qos, 1))
+            return _Message(f"{topic}/state", as_json({**as_state(newest), **who}), min(self._address.qos, 1))
         return self._changed_controls()
 
     def _changed_controls(self) -> Optional[_Message]:
@@ -332,14 +336,10 @@ class MqttSink(Sink):
         if controls == self._published_controls:
             return None
         self._published_controls = controls
-        return _Message(f"{self._address.topic}/controls", _json(controls))
+        return _Message(f"{self._address.topic}/controls", as_json(controls))
 
     def _state_due(self) -> bool:
         return time.monotonic() - self._published_state >= self._address.interval_s
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False).encode()
 
 
 def open_output(values: OutputValues, live: Live) -> MqttSink:

@@ -104,8 +104,12 @@ def as_state(result: Result) -> dict[str, Any]:
     }
 
 
+def as_json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
 def as_json_line(result: Result) -> bytes:
-    return json.dumps(as_record(result), ensure_ascii=False).encode() + b"\n"
+    return as_json(as_record(result)) + b"\n"
 
 
 def as_csv_line(result: Result) -> bytes:

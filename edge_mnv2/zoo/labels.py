@@ -172,8 +172,8 @@ def fit_labels(
             place = "first"
         if place is not None:
             row = 0 if place == "first" else outputs - 1
-            fitted = [BACKGROUND, *names] if place == "first" else [*names, BACKGROUND]
-            return fitted, f"{len(names)} labels for {outputs} outputs: row {row} is taken as background"
+            said = f"{len(names)} labels for {outputs} outputs: row {row} is taken as background"
+            return with_background(names, place), said
     if len(names) == outputs + 1 and len(has_background) == 1:
         fitted = names[1:] if has_background == ["first"] else names[:-1]
         return fitted, f"{len(names)} labels for {outputs} outputs: the label '{BACKGROUND}' is dropped"
@@ -181,6 +181,14 @@ def fit_labels(
         f"the labels do not fit the model: {len(names)} names for {outputs} outputs",
         hint="give the label file that belongs to this model with --labels",
     )
+
+
+def with_background(names: Sequence[str], place: Optional[str]) -> list[str]:
+    """`names` with that of the background row where `place` says ("first", "last"), if it is not among them."""
+    named = any(is_background(name) for name in (*names[:1], *names[-1:]))
+    if named or place not in ("first", "last"):
+        return list(names)
+    return [BACKGROUND, *names] if place == "first" else [*names, BACKGROUND]
 
 
 def is_background(name: str) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Optional
@@ -19,6 +20,7 @@ from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.zoo import cache, registry, versions
 from edge_mnv2.zoo.digest import sha256_of
+from edge_mnv2.zoo.labels import with_background
 from edge_mnv2.zoo.sidecar import companions
 
 _MARK = "@latest"
@@ -41,11 +43,24 @@ def is_home(path: Path) -> bool:
     return path.parent == _folder() and path.is_file()
 
 
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Nobody else on this board fetches, tries or takes `NAME@latest` meanwhile: there is one place for what comes."""
+    from edge_mnv2.zoo.pull import removal_lock
+
+    with contextlib.ExitStack() as stack:
+        # What cannot be written cannot be taken either.
+        with contextlib.suppress(OSError):
+            _folder().mkdir(parents=True, exist_ok=True)
+            stack.enter_context(removal_lock(home_of(name)))
+        yield
+
+
 def fetch(name: str, *, again: bool = True) -> Optional[Path]:
     """What the registry has under `name` now, fetched, verified and made ready to be tried; not in use yet.
 
-    None where the board has it already; without `again` also where it was taken once and stepped back from. Raises
-    ModelError for an unknown name, DownloadError, LabelsError.
+    Call it inside of `alone`, as what is done with the file. None where the board has it already; without `again` also
+    where it was taken once and stepped back from. Raises ModelError for an unknown name, DownloadError, LabelsError.
     """
     from edge_mnv2.zoo.pull import pull
 
@@ -62,13 +77,15 @@ def fetch(name: str, *, again: bool = True) -> Optional[Path]:
         shutil.rmtree(candidate.parent, ignore_errors=True)
         candidate.parent.mkdir(parents=True)
         shutil.copyfile(pulled.path, candidate)
+        labels = cache.entry_labels(entry)
         origin = f"{name} of {entry.registry or 'edge-mnv2'}"
         files = companions(
             candidate,
             candidate.read_bytes(),
             origin,
             task=entry.task or "classification",
-            labels=cache.entry_labels(entry),
+            # A sidecar has no place for it, and a former version is no entry of the registry any more.
+            labels=None if labels is None else with_background(labels, entry.background),
             unit=entry.unit,
             preprocess=entry.preprocess,
         )

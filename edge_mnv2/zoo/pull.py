@@ -143,7 +143,7 @@ def _present(entry: Entry) -> Optional[Pulled]:
             continue
         if wrong is None:
             return _pulled(entry, copy.path, copy.place, True)
-        log.warning("%s is damaged: %s", copy.path, wrong)
+        log.warning("%s is damaged, or the registry has another version now: %s", copy.path, wrong)
     return None
 
 
@@ -296,7 +296,7 @@ def _locked(target: Path, name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def removal_lock(target: Path) -> Iterator[None]:
-    """Hold the lock of `target` while its files are removed."""
+    """Hold the lock of `target` while its files are removed, or others take their place."""
     with _locked(target, target.name):
         yield
 

@@ -127,7 +127,8 @@ def _by_path(path: Path, known: registry.Registry, *, again: bool = False) -> Re
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     entry = known.by_sha256(digest) if digest else None
-    if entry is None:
+    # A version that was stepped back to is known to be another one.
+    if entry is None and not latest.is_home(path):
         _compare_with_namesake(path, size, known)
     sidecar = read_sidecar(path)
     if sidecar is not None and sidecar.sha256 and (digest or sha256_of(path)) not in sidecar.sha256:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from edge_mnv2.app.workbench import ModelWorkbench
+from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.zoo import latest
 from tests.outputs.test_mqtt import Broker, Listener, readable, until
 from tests.outputs.web.conftest import serving
@@ -33,12 +35,12 @@ class Team:
         assert self.process.stdout is not None
         self.url = re.findall(r"http://\S+?/", self.process.stdout.readline())[0] + "registry.yaml"
 
-    def publish(self, content: bytes, labels: list[str], sha256: str = "") -> None:
+    def publish(self, content: bytes, labels: list[str], sha256: str = "", more: str = "") -> None:
         digest = sha256 or hashlib.sha256(content).hexdigest()
         (self.folder / "screws.tflite").write_bytes(content)
         (self.folder / "registry.yaml").write_text(
             f"models:\n  screws:\n    sha256: '{digest}'\n    bytes: {len(content)}\n"
-            f"    labels: [{', '.join(labels)}]\n    task: classification\n    licence: ours\n"
+            f"    labels: [{', '.join(labels)}]\n    task: classification\n    licence: ours\n{more}"
         )
 
     def close(self) -> None:
@@ -147,3 +149,41 @@ def test_a_message_takes_a_new_version_and_goes_back(
     assert "asked for the model 'screws@latest', which is taken" in said
     assert "which is not taken: --gpio: class 'red' is not a class of the model" in said
     assert "secret" not in said
+
+
+@pytest.mark.slow
+def test_runs_that_start_at_one_time_take_one_version(team: Team, tmp_path: Path) -> None:
+    for content, labels in ((FIRST, NAMES[0]), (SECOND, NAMES[1])):
+        team.publish(content, labels)
+        command = [sys.executable, "-m", "edge_mnv2", "run", "--model", "screws@latest", "--source", "test"]
+        logs = [tmp_path / f"{number}.jsonl" for number in range(3)]
+        runs = [
+            subprocess.Popen([*command, "--max-frames", "1", "--log", str(log)], stderr=subprocess.PIPE, text=True)
+            for log in logs
+        ]
+        said = [one.communicate()[1] for one in runs]
+        assert [one.returncode for one in runs] == [0, 0, 0], said
+        assert sum("a new version" in text for text in said) == 1, said
+        assert not any("goes on" in text for text in said), said
+        last = [json.loads(log.read_text().splitlines()[-1])["top"] for log in logs]
+        assert all(sorted(one["label"] for one in top) == sorted(labels) for top in last)
+
+
+def test_a_former_version_keeps_what_the_registry_said_of_it(run: Any, team: Team, tmp_path: Path) -> None:
+    log, background = tmp_path / "log.jsonl", "    background: last\n"
+    for content, labels in ((FIRST, NAMES[0][:2]), (SECOND, NAMES[1][:2])):
+        team.publish(content, labels, more=background)
+        assert begins_with(run, log)[0] == sorted([*labels, "background"])
+    assert run("models", "use", "screws@latest@1")[0] == 0
+    labels, err = begins_with(run, log)
+    assert labels == sorted([*NAMES[0][:2], "background"]) and "not the registry's screws" not in err
+
+
+def test_review_alone_tries_a_new_version_too(team: Team) -> None:
+    bench = ModelWorkbench(None, None)
+    team.publish(FIRST, NAMES[0])
+    assert bench.swap("screws@latest", force=False)["taken"]
+    team.publish(b"\0\0\0\0TFL3 that is no model" * 9, NAMES[0])
+    with pytest.raises(EdgeMnv2Error):
+        bench.swap("screws@latest", force=False)
+    assert latest.home_of("screws").read_bytes() == FIRST

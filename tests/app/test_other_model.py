@@ -33,8 +33,10 @@ def test_a_model_without_a_class_that_an_option_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], sentence: str
 ) -> None:
     monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "mock")
-    stub = stub_at(tmp_path)
-    with serving(stub, "--source", "test:320x240@30", "--web", 0, *options) as run:
+    # What the command line says of the first model is said again when it comes back.
+    stub, labels = stub_at(tmp_path, "[a, b, c]"), tmp_path / "labels.txt"
+    labels.write_text("red\ngreen\nblue\n")
+    with serving(stub, "--source", "test:320x240@30", "--web", 0, "--labels", labels, *options) as run:
         assert switch(run, OURS) == (200, {"taken": False, "why": sentence})
         assert ask(run, "/api/state", token=None)[1]["model"] == stub.name
         assert switch(run, OURS, force=True) == (200, {"taken": True, "model": OURS})

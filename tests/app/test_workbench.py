@@ -24,8 +24,10 @@ from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.datasets.looks import projected
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
+from edge_mnv2.settings.schema import ModelOptions
 from tests.outputs.web.conftest import Served, serving
 from tests.outputs.web.test_workbench import add, ask, photographs
+from tests.stubs import stub_at
 
 KINDS = ("dog", "bird", "food")
 OURS = "mobilenet_v2_1.0_224_int8"
@@ -56,8 +58,8 @@ class FakeRun:
         self.roi: Any = None
         self._usual_ms = usual_ms
 
-    def open(self, model: str) -> Classifiers:
-        classifier, resolved, notes = open_classifier(model)
+    def open(self, model: str, options: ModelOptions) -> Classifiers:
+        classifier, resolved, notes = open_classifier(model, options)
         return Classifiers([classifier], resolved.name, notes)
 
     def region(self) -> np.ndarray:
@@ -200,6 +202,15 @@ def test_a_picture_is_tried_as_classify_does(collected: Collection, data: Path) 
     bench.close()
 
 
+def test_a_measured_value_is_tried_as_classify_does(data: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    model, picture = Path(__file__).parents[1] / "teach" / "older" / "value.tflite", data / "images" / "cat_720p.jpg"
+    code, out, _ = run("classify", "--model", model, picture, "--json")
+    bench = ModelWorkbench(None, str(model))
+    top = bench.classify("cat.jpg", picture.read_bytes())["top"]
+    bench.close()
+    assert code == 0 and top == json.loads(out)["results"][0]["top"] and "unit" in top[0]
+
+
 def test_a_region_is_checked(collected: Collection) -> None:
     run = FakeRun()
     bench = ModelWorkbench(collected, None, run)
@@ -319,7 +330,7 @@ def test_one_newest_model_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     def fetch(name: str) -> Path:
         steps.append("fetch")
         time.sleep(0.1)
-        return tmp_path / f"{len(steps)}.tflite"
+        return stub_at(tmp_path)
 
     def take(name: str) -> Path:
         steps.append("take")

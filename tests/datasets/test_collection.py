@@ -27,6 +27,17 @@ def added(collection: Collection, number: int, value: float = 0.5, **more: objec
     return collection.add(jpeg, value=value, **fields)  # type: ignore[arg-type]
 
 
+def test_only_what_repeats_is_interned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 never frees an interned text, and a board collects for months."""
+    collection, interned = Collection(tmp_path / "c"), set[str]()
+    for number in range(3):
+        added(collection, number, top=[{"label": "cup", "index": 3, "score": 0.4}], look=look(number))
+    monkeypatch.setattr("edge_mnv2.datasets.collection.sys.intern", lambda text: interned.add(text) or text)
+    assert len(Collection(tmp_path / "c").items()) == 3
+    # The standard library's paths intern their parts.
+    assert {"cup", "ab" * 8} <= interned and not any(text.startswith("2026") or len(text) > 100 for text in interned)
+
+
 def test_what_is_added_is_there_again_private_and_whole(tmp_path: Path) -> None:
     collection = Collection(tmp_path / "c")
     item = added(collection, 1, top=[{"label": "cup", "index": 3, "score": 0.4}], look=look(1))

@@ -213,6 +213,38 @@ def test_an_outage_loses_no_order_and_repeats_nothing(tmp_path: Path, version: i
 
 
 @pytest.mark.slow
+def test_orders_for_models_are_done_in_turn_and_answered_after_an_outage(broker: Broker) -> None:
+    done, go = list[str](), threading.Event()
+
+    def swap(model: str, _force: bool) -> dict[str, Any]:
+        go.wait(20)
+        done.append(model)
+        return {"taken": True, "model": model}
+
+    live = Live()
+    live.workbench = SimpleNamespace(swap=swap)  # type: ignore[assignment]
+    listener = Listener(broker.port, "cam/#")
+    sink = MqttSink(parse(f"mqtt://127.0.0.1:{broker.port}/cam?discovery=no"), live)
+    until(lambda: listener.of("cam/status"))
+    threads = threading.active_count()
+    orders = [f"model{number}" for number in range(10)]
+    for order in orders:
+        listener.publish("cam/set/model", order)
+    until(lambda: sink._orders._waiting.qsize() == len(orders) - 1)
+    assert threading.active_count() <= threads + 1
+    broker.kill()
+    until(lambda: not sink._connected)
+    go.set()
+    until(lambda: len(done) == len(orders))
+    broker.start()
+    until(lambda: [one["asked"] for one in listener.of("cam/model")][-1:] == orders[-1:])
+    sink.close()
+    listener.close()
+    # One that the broker had not confirmed when it died is sent again.
+    assert done[: len(orders)] == orders
+    until(lambda: not sink._orders._thread.is_alive())
+
+
 def test_events_do_not_hurry_the_state(broker: Broker) -> None:
     """Fifty results a second with an event each: states keep their interval, and the last one comes all the same."""
     listener = Listener(broker.port)

@@ -2,6 +2,8 @@
 
 const at = (id) => document.getElementById(id);
 const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(share * 100)} %`);
+// A measured value has a unit, which may be empty; a score has none.
+const figure = ({ score, unit }) => (unit === undefined ? percent(score) : `${Number(score.toPrecision(4))} ${unit}`.trim());
 
 const made = (tag, text = "", attributes = {}) => {
   const element = document.createElement(tag);
@@ -50,7 +52,7 @@ const visible = (item) => shown === "all" || (shown === "open") === (item.answer
 function tile(item) {
   const button = made("button", "", { type: "button", class: "tile", "aria-pressed": chosen.has(item.id) });
   const best = item.top[0];
-  const guess = best ? `${best.label.split(",")[0]} ${percent(best.score)}` : "";
+  const guess = best ? `${best.label.split(",")[0]} ${figure(best)}` : "";
   button.append(made("img", "", { src: `api/collected/${item.id}.jpg?small`, loading: "lazy", alt: "" }));
   if (item.answer) button.append(made("span", answerText(item.answer), { class: "answer" }));
   button.append(made("span", guess, { title: `${guess} · ${item.why.join(", ")} · ${item.t}` }));
@@ -282,7 +284,7 @@ at("try").addEventListener("change", async () => {
     if (!answer.ok) throw new Error(said.error);
     return said;
   });
-  at("tried").replaceChildren(...(result?.top ?? []).map((one) => made("li", `${one.label}: ${percent(one.score)}`)));
+  at("tried").replaceChildren(...(result?.top ?? []).map((one) => made("li", `${one.label}: ${figure(one)}`)));
 });
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
