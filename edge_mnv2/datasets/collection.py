@@ -323,9 +323,7 @@ AnyCollection = Union[Collection, Collections]
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Labels once. Python 3.12 never frees what is interned.
-    return {
-        key: sys.intern(value) if key in ("label", "model") and type(value) is str else value for key, value in pairs
-    }
+    return {key: sys.intern(value) if key in ("label", "model") else value for key, value in pairs}
 
 
 def _line(item: Item) -> dict[str, Any]:
