@@ -81,7 +81,7 @@ def compile_model(request: CompileRequest, say: Say = lambda _: None) -> dict[st
     Raises UsageError, ModelError for a model that cannot be compiled, AcceleratorError where the compiler cannot run.
     """
     module = TARGETS.get(request.target.partition(":")[0])
-    if module is None:
+    if module is None or (":" in request.target and not request.target.startswith("rknn:")):
         raise UsageError(f"--target {request.target}", hint="edgetpu, rknn:rk3588, rknn:rk3566, imx500")
     if (request.model is None) == (request.weights is None):
         raise UsageError("compile takes MODEL or --weights", hint="give one of them")

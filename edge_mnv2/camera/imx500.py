@@ -50,7 +50,11 @@ class Imx500Camera(CsiCamera):
         frame = super().take(limit_s)
         if frame is None:
             return None
-        return replace(frame, answers=next((each for at, each in self._answers if at == frame.captured_at), None))
+        return replace(frame, answers=self._answer_at(frame.captured_at))
+
+    def _answer_at(self, captured_at: int) -> Optional[CameraAnswers]:
+        # A copy: the camera's thread adds to them.
+        return dict(tuple(self._answers)).get(captured_at)
 
     def set_roi(self, roi: Optional[Roi]) -> None:
         super().set_roi(roi)

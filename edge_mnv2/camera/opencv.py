@@ -172,6 +172,7 @@ class CaptureReader:
 
 _KEY_FRAMES_NS = 10_000_000_000
 """Cameras and encoders write a key frame at least so often, nearly always."""
+_MOST_BREAKS = 250
 
 
 class ConcealingCapture:
@@ -197,8 +198,17 @@ class ConcealingCapture:
         self._pictures = self._decoded(av)
         self._now_ns = last_ns
 
+    def _packets(self, av: Any) -> Iterator[Any]:
+        """Packets, behind damage of the file's structure too; another stream that such damage looks like is none."""
+        for _ in range(_MOST_BREAKS):
+            try:
+                yield from self._container.demux(video=0)
+                return
+            except (av.FFmpegError, IndexError):
+                continue
+
     def _decoded(self, av: Any) -> Iterator[Optional[np.ndarray]]:
-        for packet in self._container.demux(video=0):
+        for packet in self._packets(av):
             try:
                 frames = packet.decode()
             except av.FFmpegError:

@@ -93,7 +93,12 @@ class CameraInterpreter:
         self.delegate, self.engine = NAME, "cpu"
         self.losses = 0
         self.notes: list[str] = []
-        self.seconds = {NAME: 0.0, "cpu": 0.0}
+        self._seconds = {NAME: 0.0, "cpu": 0.0}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds that the camera and "cpu" have been in use."""
+        return {**self._seconds, self.engine: self._seconds[self.engine] + time.monotonic() - self._since}
 
     def complete(self, answers: Sequence[np.ndarray], position: int = 0) -> np.ndarray:
         """Output number `position` in its own dtype, of what the network answered. Raises ModelError."""
@@ -137,9 +142,8 @@ class CameraInterpreter:
                 one.close()
 
     def _switch(self, engine: str) -> None:
-        now = time.monotonic()
-        self.seconds[self.engine] += now - self._since
-        self._since, self.engine = now, engine
+        self._seconds = self.seconds
+        self._since, self.engine = time.monotonic(), engine
 
     def _opened_head(self) -> Optional[Interpreter]:
         if self._head is None:

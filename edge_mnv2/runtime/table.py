@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Protocol, Union
 
 from edge_mnv2.entry_points import rows_of_packages
-from edge_mnv2.errors import EdgeMnv2Error, UsageError
+from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 
 if TYPE_CHECKING:
     # `run --help` lists the rows: nothing heavy is imported for that.
@@ -62,10 +62,15 @@ class TensorSpec:
         return (values.astype("float32") - float(self.zero_point)) * self.scale
 
     def quantize(self, values: np.ndarray) -> np.ndarray:
-        """Real `values` on the tensor's steps, in its dtype and shape (open dimensions as 1); the rest is cut off."""
+        """Real `values` on the tensor's steps, in its dtype and shape (open dimensions as 1); the rest is cut off.
+
+        Raises ModelError for NaN, which no step stands for.
+        """
         shape = [max(n, 1) for n in self.shape]
         if not self.quantized:
             return values.astype(self.dtype).reshape(shape)
+        if (values != values).any():
+            raise ModelError("the accelerator answers with NaN")
         low, high = (round(limit / self.scale) + self.zero_point for limit in self.limits)
         return (values / self.scale + self.zero_point).round().clip(low, high).astype(self.dtype).reshape(shape)
 

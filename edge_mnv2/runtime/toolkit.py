@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,13 +26,17 @@ VARIABLE = "EDGE_MNV2_TOOLKIT_PYTHON"
 FOLDER = "toolkits"
 _TIMEOUT_S = 3600
 _PACKAGE = Path(__file__).resolve().parents[1]
-BOOT = f"""
-import importlib.util as util, sys
+_SAFE = """
+import sys
+sys.path[:] = filter(None, sys.path)
+"""
+"""Nothing is imported that lies in the current folder: it may be called as a module of the standard library is."""
+BOOT = f"""{_SAFE}
+import importlib.util as util
 spec = util.spec_from_file_location("edge_mnv2", {str(_PACKAGE / "__init__.py")!r},
                                     submodule_search_locations=[{str(_PACKAGE)!r}])
 sys.modules["edge_mnv2"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
-sys.path.remove("")
 """
 """Makes this package importable, and nothing that lies beside it: that may be another Python's site-packages."""
 _RUN = """
@@ -40,15 +45,15 @@ module, function = sys.argv[1].split(":")
 answer = getattr(importlib.import_module(module), function)(json.load(open(sys.argv[2])))
 json.dump(answer, open(sys.argv[3], "w"))
 """
-_LOOK = """
-import importlib.util, json, platform, sys
+_LOOK = f"""{_SAFE}
+import importlib.util, json, platform
 from importlib import metadata
 have = [name for name in sys.argv[1].split(",") if importlib.util.find_spec(name.strip())]
 try:
     version = metadata.version(sys.argv[2])
 except metadata.PackageNotFoundError:
     version = None
-print(json.dumps({"python": sys.version_info[:2], "machine": platform.machine(), "have": have, "version": version}))
+print(json.dumps(dict(python=sys.version_info[:2], machine=platform.machine(), have=have, version=version)))
 """
 
 
@@ -90,8 +95,11 @@ class Toolkit:
         python = self._python(asked)
         facts = self._facts(python)
         oldest, newest = self.pythons
-        if not oldest <= tuple(facts["python"]) <= newest and facts["version"] is None:
-            shown, wanted = (".".join(map(str, one)) for one in (facts["python"], newest))
+        shown, wanted = (".".join(map(str, one)) for one in (facts["python"], newest))
+        if tuple(facts["python"]) < oldest:
+            # Our own files do not run there either.
+            raise AcceleratorError(f"{python} is Python {shown}, too old", hint=self.install_hint())
+        if tuple(facts["python"]) > newest and facts["version"] is None:
             raise AcceleratorError(
                 f"{self.title} has no release for Python {shown} ({python})",
                 hint=f"give it Python {wanted}: {self.install_hint()}",
@@ -117,17 +125,24 @@ class Toolkit:
             asked.write_text(json.dumps(order), encoding="utf-8")
             command = [str(python), "-c", BOOT + _RUN, function, str(asked), str(answer)]
             try:
-                with log.open("wb") as sink:
-                    code = subprocess.run(
+                with (
+                    log.open("wb") as sink,
+                    subprocess.Popen(
                         command,
                         stdin=subprocess.DEVNULL,
                         stdout=sink,
                         stderr=subprocess.STDOUT,
                         cwd=folder,
                         env=environment(python),
-                        timeout=_TIMEOUT_S,
-                        check=False,
-                    ).returncode
+                        start_new_session=True,
+                    ) as process,
+                ):
+                    try:
+                        code = process.wait(_TIMEOUT_S)
+                    except BaseException:
+                        # With the compilers that it has started.
+                        os.killpg(process.pid, signal.SIGKILL)
+                        raise
             except subprocess.TimeoutExpired:
                 raise AcceleratorError(f"{self.title} has not finished within {_TIMEOUT_S} s") from None
             if code != 0 or not answer.is_file():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,10 +64,13 @@ def test_what_is_missing_is_one_line_with_the_command(
     code, out, err = run(*base, "--toolkit-python", tmp_path / "nowhere")
     assert code == 5 and not out and "no Python there" in err and err.count("\n") == 1
     code, _, err = run(*base, "--toolkit-python", sys.executable)
-    assert code == 5 and "rknn is missing" in err and "pip install rknn-toolkit2" in err and err.count("\n") == 1
+    missing = "rknn is missing" if sys.version_info[:2] <= TOOLKIT.pythons[1] else "has no release for Python"
+    assert code == 5 and missing in err and "pip install rknn-toolkit2" in err and err.count("\n") == 1
     too_new = toolkit_python(tmp_path / "new", python="[3, 15]")
     code, _, err = run(*base, "--toolkit-python", too_new.parents[1])
     assert code == 5 and "no release for Python 3.15" in err and "python3.12 -m venv" in err
+    too_old = toolkit_python(tmp_path / "old", python="[3, 8]", version='"2.3"', have='["rknn", "onnx"]')
+    assert "Python 3.8, too old" in run(*base, "--toolkit-python", too_old)[2]
     # The documented place, and the variable.
     home = toolkit_python(paths.cache_dir() / toolkit.FOLDER / "rknn", python="[3, 16]")
     assert "3.16" in run(*base)[2] and str(home) in run(*base)[2]
@@ -85,7 +90,8 @@ def test_another_machine_and_a_missing_program(tmp_path: Path, monkeypatch: pyte
 
 
 def test_wrong_options_are_refused(run: Run, tmp_path: Path) -> None:
-    assert run("compile", DEFAULT, "--target", "hailo")[0] == 2
+    for target in ("hailo", "edgetpu:1", "imx500:rk3588"):
+        assert run("compile", DEFAULT, "--target", target)[0] == 2
     assert "one of rk3562" in run("compile", DEFAULT, "--target", "rknn:rk1")[2]
     assert "--quantization" in run("compile", DEFAULT, "--target", "rknn:rk3588", "--quantization", "int2")[2]
     assert "--images is not for --target edgetpu" in run("compile", DEFAULT, "--images", tmp_path)[2]
@@ -97,6 +103,32 @@ def test_a_function_runs_in_another_python_and_its_failure_is_one_line(tmp_path:
     assert maker.run(Path(sys.executable), "copy:copy", {"n": 4}, tmp_path / "log") == {"n": 4}
     with pytest.raises(toolkit.AcceleratorError, match="tool fails: TypeError"):
         maker.run(Path(sys.executable), "operator:neg", {"n": 4}, tmp_path / "log")
+
+
+def test_what_lies_in_the_current_folder_is_no_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of results called like the toolkit's modules, and files like those of the standard library."""
+    maker = toolkit.Toolkit("x", "tool", ("no_such_toolkit",), ("tool",), ((3, 9), (3, 99)), (platform.machine(),))
+    (tmp_path / "no_such_toolkit").mkdir()
+    for name in ("json", "platform", "importlib", "copy", "typing"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the user's own')\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(toolkit.AcceleratorError, match="no_such_toolkit is missing"):
+        maker.find(Path(sys.executable))
+    assert maker.run(Path(sys.executable), "copy:copy", {"n": 4}, tmp_path / "log") == {"n": 4}
+
+
+def test_a_toolkit_that_is_stopped_leaves_no_program_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker, said = toolkit.Toolkit("x", "tool", (), ("tool",), ((3, 9), (3, 99))), tmp_path / "child"
+    monkeypatch.setattr(toolkit, "_TIMEOUT_S", 1.5)
+    order: Any = f"sleep 60 & echo $! > {said}; wait"
+    with pytest.raises(toolkit.AcceleratorError, match="has not finished"):
+        maker.run(Path(sys.executable), "os:system", order, tmp_path / "log")
+    state = Path("/proc", said.read_text().strip(), "stat")
+    ends = time.monotonic() + 10
+    # Whoever takes in orphans may leave it as a zombie.
+    while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < ends, "the toolkit's own child goes on"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "float32"])

@@ -331,6 +331,17 @@ def test_a_second_decoder_is_closed_too(tmp_path: Path, encoded: Callable[[str, 
         assert len(read_all(source)) == len(frames)
 
 
+def test_a_hole_in_the_file_ends_nothing(tmp_path: Path, encoded: Callable[[str, str], bytes]) -> None:
+    """FFmpeg looks for the next packet of a transport stream in 64 kB and gives up; it goes on when asked again."""
+    whole = bytearray(encoded("ts", "libx265"))
+    whole[len(whole) // 4 : len(whole) // 4 + 200] = random.Random(1).randbytes(200)
+    whole[len(whole) // 2 : len(whole) // 2] = bytes(150_000)
+    (tmp_path / "b.ts").write_bytes(whole)
+    with open_source(str(tmp_path / "b.ts")) as source:
+        frames = read_all(source)
+        assert len(frames) > 100 and "frames could be read" in source.errors[0]
+
+
 @pytest.mark.slow
 def test_a_frame_of_nonsense_is_counted_and_passed(tmp_path: Path) -> None:
     whole = bytearray(mp4.write_clip(tmp_path / "a.avi", pictures(60, 640, 480), "MJPG"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
 
@@ -13,6 +15,9 @@ import numpy as np
 import pytest
 
 from edge_mnv2.builder.backbone import cut
+from edge_mnv2.camera.frame import CameraAnswers
+from edge_mnv2.camera.imx500 import Imx500Camera
+from edge_mnv2.camera.settings import CameraNetwork, CameraSettings
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import Preprocessor, crop_box
 from edge_mnv2.tflite import graph
@@ -58,6 +63,9 @@ def test_answers_come_with_the_frames(run: Run, model: Path, monkeypatch: pytest
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert {row["engine"] for row in rows} == {"imx500"} and {row["top"][0]["label"] for row in rows} == {"green"}
     assert "the network answers after" in err and "17.1 ms" in err
+    code, out, err = run(*base(model, "--duration", 1.5, frames=10**6))
+    seconds = json.loads(out)["engine_seconds"]
+    assert code == 0 and seconds["imx500"] > 0.5 and seconds["cpu"] < 1.5, seconds
     assert not stage.in_use
 
 
@@ -132,6 +140,32 @@ def test_a_taught_models_head_runs_on_the_cpu(
     assert code == 0, err
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert {row["top"][0]["label"] for row in rows} == {"red"} and rows[0]["top"][0]["score"] > 0.9
+
+
+def test_an_answer_that_is_no_number_ends_the_run(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene(monkeypatch).network = lambda _seen: np.array([np.nan, 0, 1], np.float32)
+    code, _, err = run(*base(model))
+    assert code == 3 and "answers with NaN" in err
+
+
+def test_answers_are_looked_up_while_others_come() -> None:
+    camera = Imx500Camera(0, CameraSettings(network=CameraNetwork(Path("n.rpk"), (8, 8), lambda *_: (0, 0, 8, 8))))
+    ended, before = threading.Event(), sys.getswitchinterval()
+
+    def answered() -> None:
+        camera._pending = CameraAnswers(())
+        while not ended.is_set():
+            camera._stamped(time.monotonic_ns())
+            time.sleep(0)
+
+    with ThreadPoolExecutor(1) as pool:
+        sys.setswitchinterval(1e-6)
+        pool.submit(answered)
+        try:
+            assert not any(camera._answer_at(-1) for _ in range(30_000))
+        finally:
+            ended.set()
+            sys.setswitchinterval(before)
 
 
 def test_two_cameras_each_by_its_number(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

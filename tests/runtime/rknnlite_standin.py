@@ -2,7 +2,7 @@
 
 Its models are `.tflite` files behind the head of an `.rknn` file, answered in real numbers as the package does.
 `installed(FOLDER)` puts it on the path of worker processes. The file FOLDER/fault makes it misbehave: dies, refuses,
-silent, missing. FOLDER/calls has a line for each context: the mask of its cores.
+silent, nan, missing. FOLDER/calls has a line for each context: the mask of its cores.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ class RKNNLite:
         picture = inputs[0] if spec.dtype == np.uint8 else (inputs[0].astype(np.int16) - 128).astype(np.int8)
         self._model.set_input(picture)
         self._model.invoke()
+        factor = np.float32("nan" if _fault() == "nan" else 1)
         return [
-            output.dequantize(self._model.output(number)).reshape(output.shape)
+            factor * output.dequantize(self._model.output(number)).reshape(output.shape)
             for number, output in enumerate(self._model.outputs)
         ]
 

@@ -71,6 +71,19 @@ def test_a_run_says_what_ran_it_and_on_which_core(run: Run, model: Path) -> None
     assert masks == ["0", "4", "0", "0"]
 
 
+def test_a_careful_python_starts_it_too(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    code, _, err = run("classify", model.with_name("green.png"), "--model", model)
+    assert code == 0, err
+
+
+def test_an_answer_that_is_no_number_is_none(run: Run, model: Path) -> None:
+    """Float16 inside an NPU overflows; the integers of the model have nothing for that."""
+    model.with_name("fault").write_text("nan")
+    code, _, err = run("classify", model.with_name("green.png"), "--model", model, "-q")
+    assert code == 5 and "answers with NaN" in err and err.count("\n") == 1
+
+
 def test_a_lost_npu_costs_no_frame_and_comes_back(model: Path) -> None:
     overrides = {"runtime.model": (str(model), "test"), "runtime.delegate": ("rknn", "test")}
     with open_classifiers(resolve(None, overrides)) as opened:
