@@ -76,7 +76,8 @@ class ModelWorkbench:
         self._lock = threading.Lock()
         self._trial: tuple[Optional[str], Optional[Classifier]] = (None, None)
         self.in_use = in_use or model
-        self._home = self._find_home(model)
+        # Where a taught model goes, and the model whose versions are listed: another one may have come by NAME@latest.
+        self._home = self._listed = self._find_home(model)
 
     def close(self) -> None:
         """End what is under way."""
@@ -244,6 +245,7 @@ class ModelWorkbench:
         assert self._home is not None
         versions.keep(self._home)
         versions.put(self._candidate, self._home)
+        self._listed = self._home
         return str(self._home)
 
     def _made_current(self, model: str, candidate: bool = True) -> Optional[str]:
@@ -251,12 +253,12 @@ class ModelWorkbench:
         if model == "candidate":
             return self._settle()
         if model.startswith("version:"):
-            assert self._home is not None
-            versions.use(self._home, int(model.partition(":")[2]))
-            return str(self._home)
+            assert self._listed is not None
+            versions.use(self._listed, int(model.partition(":")[2]))
+            return str(self._listed)
         if (name := latest.name_of(model)) is not None:
-            self._home = latest.take(name) if candidate else latest.home_of(name)
-            return str(self._home)
+            self._listed = latest.take(name) if candidate else latest.home_of(name)
+            return str(self._listed)
         return None
 
     def _path_of(self, model: str) -> tuple[str, Optional[bool]]:
@@ -299,12 +301,12 @@ class ModelWorkbench:
             return []
 
     def _versions(self) -> list[versions.Version]:
-        if self._home is None or not self._home.is_file():
+        if self._listed is None or not self._listed.is_file():
             return []
-        return versions.versions(self._home)
+        return versions.versions(self._listed)
 
     def _row(self, version: versions.Version) -> dict[str, Any]:
-        current = version.current and self.in_use == str(self._home)
+        current = version.current and self.in_use == str(self._listed)
         return {**version.as_dict(), "current": current, "model": f"version:{version.number}", "path": None}
 
     def _models(self) -> list[dict[str, Any]]:

@@ -69,6 +69,10 @@ class Roi:
         left, top = round(self.x * across), round(self.y * down)
         right, bottom = round((self.x + self.width) * across), round((self.y + self.height) * down)
         right, bottom = min(right, width), min(bottom, height)
+        if self.fractional and self.x < 1 and self.y < 1:
+            # However small, it is a part of every picture.
+            left, top = min(left, width - 1), min(top, height - 1)
+            right, bottom = max(right, left + 1), max(bottom, top + 1)
         if right <= left or bottom <= top:
             raise UsageError(f"region {self} lies outside the {width}x{height} picture")
         return left, top, right - left, bottom - top

@@ -27,7 +27,7 @@ from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
 from tests.outputs.web.conftest import Served, serving
 from tests.outputs.web.test_workbench import add, ask, photographs
-from tests.stubs import stub_at
+from tests.stubs import colour_model, stub_at
 
 KINDS = ("dog", "bird", "food")
 OURS = "mobilenet_v2_1.0_224_int8"
@@ -321,6 +321,30 @@ def teach_in_background(run: Served) -> None:
         "        pass\n"
     )
     subprocess.Popen([sys.executable, "-c", script, run.url], stderr=subprocess.DEVNULL)
+
+
+def test_what_is_taught_does_not_take_the_place_of_a_team_s_model(
+    collected: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that came by NAME@latest meanwhile: its versions are listed, and it stays what it is."""
+    team = tmp_path / "cup.tflite"
+    team.write_bytes(colour_model())
+    monkeypatch.setattr("edge_mnv2.app.workbench.latest.fetch", lambda name: None)
+    monkeypatch.setattr("edge_mnv2.app.workbench.latest.home_of", lambda name: team)
+    bench, own = ModelWorkbench(collected, OURS), collected.folder / "taught" / "taught.tflite"
+    candidate = collected.folder / "taught" / "next" / "taught.tflite"
+    candidate.parent.mkdir(parents=True)
+    candidate.write_bytes(colour_model(height=16, width=16))
+    bench._teaching.report = {"before": None, "after": None}
+    assert bench.swap("candidate", False)["model"] == "taught.tflite"
+    assert taught_in_place_of(OURS, collected.folder) == str(own)
+    assert bench.swap("cup@latest", False)["model"] == "cup.tflite"
+    # The next run asks for the model that it always did.
+    assert taught_in_place_of(OURS, collected.folder) is None
+    assert len(bench.document()["versions"]) == 1 and bench.document()["versions"][0]["current"]
+    assert bench.swap("candidate", False)["model"] == "taught.tflite" and bench.in_use == str(own)
+    assert team.read_bytes() == colour_model() and taught_in_place_of(OURS, collected.folder) == str(own)
+    bench.close()
 
 
 def test_one_newest_model_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -91,6 +91,13 @@ def test_a_qr_code_carries_the_token_and_no_line_is_broken(columns: int, where: 
     assert max(len(line.rstrip()) for line in lines) < columns
 
 
+@pytest.mark.slow
+def test_a_terminal_that_has_no_blocks_gets_the_address_alone(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    drawn = on_a_terminal(80, "--model", stub, "--web", "127.0.0.1:0", until="FPS")
+    assert "web page: http://127.0.0.1" in drawn and "\\u2588" not in drawn
+
+
 def test_a_qr_code_is_that_of_the_text() -> None:
     cv2 = pytest.importorskip("cv2")
     numpy = pytest.importorskip("numpy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 
@@ -136,8 +136,16 @@ def test_a_swap_happens_while_the_loop_is_paused(tmp_path: Path, workers: int) -
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_swap_that_was_given_up_never_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     """A model that takes longer for one picture than whoever waits: what was refused and closed is not used later."""
-    monkeypatch.setattr("edge_mnv2.app.run_model._SWITCH_S", 0.1)
-    monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "600")
+    # Several workers are asked every tenth of a second whether another model waits.
+    monkeypatch.setattr("edge_mnv2.app.run_model._SWITCH_S", 0.1 if workers == 1 else 0.4)
+    classify, inferring = Classifier.classify, threading.Event()
+
+    def slowly(self: Classifier, *arguments: Any) -> Any:
+        inferring.set()
+        time.sleep(0.6)
+        return classify(self, *arguments)
+
+    monkeypatch.setattr(Classifier, "classify", slowly)
     path = tmp_path / "stub.tflite"
     path.write_bytes(colour_model())
     settings = resolve(
@@ -148,8 +156,10 @@ def test_a_swap_that_was_given_up_never_happens(tmp_path: Path, monkeypatch: pyt
         loop = FrameLoop(source, model.classifiers.classifiers, [sink])
         thread = threading.Thread(target=loop.run)
         thread.start()
-        time.sleep(0.2)
         other = model.open_other(str(path))
+        inferring.clear()
+        # At the beginning of a picture, so that its end is far, however busy the machine.
+        assert inferring.wait(10)
         try:
             model.switch(other, loop, lambda: None)
         except UsageError as error:

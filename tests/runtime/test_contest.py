@@ -306,7 +306,8 @@ def test_a_stop_ends_a_child_that_is_being_started(
     began = time.monotonic()
     with pytest.raises(contest.Stopped):
         one.equal(stand_ins("hangs"))
-    assert time.monotonic() - began < 4
+    # The child, and who waits for it, would have five minutes.
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

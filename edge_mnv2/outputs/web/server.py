@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -160,7 +161,10 @@ def open_output(values: OutputValues, live: Live) -> WebServer:
     page = f"{server.url}?token={token}" if made else server.url
     log.info("web page: %s", page)
     if terminal and log.isEnabledFor(logging.INFO):
-        unfiltered(sys.stderr).write(qr_code(page))
+        # Not where its blocks would be written as \u2588, and it is no reason to end where the terminal is gone.
+        with contextlib.suppress(OSError, UnicodeError, LookupError):
+            "█▀▄".encode(sys.stderr.encoding or "ascii")
+            unfiltered(sys.stderr).write(qr_code(page))
     if not exposed and terminal:
         log.info("for this machine only; --web 0.0.0.0 lets a phone in, with a token in the code")
     if made:
