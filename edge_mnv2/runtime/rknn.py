@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 NAME = "rknn"
 SIMULATOR = ".simulator.npz"
+_CHIPS = Path("/proc/device-tree/compatible")
 _FACTS = re.compile(rb'\{"edge-mnv2": [^}]{1,8000}\]\]\]\}')
 _LIMITS_S = {"open": 60.0, "invoke": 30.0}
 _SIMULATED_S = {"open": 900.0, "invoke": 120.0, "use": 60.0}
@@ -73,6 +74,7 @@ def plan(request: Optional[str], spec: DelegateSpec, fall_back: bool) -> Plan:
     from edge_mnv2.runtime.edgetpu.choice import Plan
     from edge_mnv2.zoo.registry import DEFAULT_MODEL
     from edge_mnv2.zoo.resolve import resolve
+    from edge_mnv2.zoo.sidecar import outdated
 
     model = resolve(request or DEFAULT_MODEL)
     if spec.mode == "none":
@@ -83,22 +85,33 @@ def plan(request: Optional[str], spec: DelegateSpec, fall_back: bool) -> Plan:
         cpu = resolve(str(twin)) if twin.is_file() else None
         if cpu is None and stem == Path(resolve(DEFAULT_MODEL).path).stem:
             cpu = resolve(DEFAULT_MODEL)
-        compiled = model
-    else:
-        compiled, cpu = _compiled(model), model
-    notes = () if cpu is not None else (f"no CPU model to go on with when the NPU is lost: {stem}.tflite beside it",)
-    return Plan(cpu if fall_back else None, compiled, notes)
+        older = ""
+        if cpu is not None and outdated(model.path, cpu.path, cpu.sha256):
+            cpu, older = None, " is another one by now"
+        notes = () if cpu else (f"no CPU model to go on with when the NPU is lost: {stem}.tflite beside it{older}",)
+        return Plan(cpu if fall_back else None, model, notes)
+    return Plan(model if fall_back else None, _compiled(model))
 
 
 def _compiled(model: Resolved) -> Resolved:
     """What `compile` made of `model`: beside it, or in the working folder."""
     from edge_mnv2.zoo.resolve import resolve
+    from edge_mnv2.zoo.sidecar import outdated
 
+    try:
+        chips = _CHIPS.read_text("utf-8", "replace")
+    except OSError:
+        chips = ""
+    problem = "is not compiled for a Rockchip NPU"
     for folder in (model.path.parent, Path()):
-        for path in sorted(folder.glob(f"{model.path.stem}_rk*.rknn")):
-            return resolve(str(path.absolute()))
+        files = sorted(folder.glob(f"{model.path.stem}_rk*.rknn"))
+        # Those for this board's chip come first.
+        for path in sorted(files, key=lambda one: one.stem.rpartition("_")[2] not in chips):
+            if not outdated(path, model.path, model.sha256):
+                return resolve(str(path.absolute()))
+            problem = f"has changed since {path.name} was compiled from it"
     raise AcceleratorError(
-        f"{model.name} is not compiled for a Rockchip NPU",
+        f"{model.name} {problem}",
         hint=f"edge-mnv2 compile --target rknn:rk3588 {model.path.name}, on a PC; the .rknn belongs beside the model",
     )
 
@@ -267,17 +280,15 @@ def _simulated(recipe: str) -> _Opened:
     import os
     import tempfile
 
-    folder = tempfile.TemporaryDirectory(prefix="edge-mnv2-simulator-")
-    os.chdir(folder.name)
-    simulator = built(Path(recipe))
-    if simulator.init_runtime() != 0:
+    # Not to the end: a worker may be killed.
+    with tempfile.TemporaryDirectory(prefix="edge-mnv2-simulator-") as folder:
+        os.chdir(folder)
+        simulator = built(Path(recipe))
+        ready = simulator.init_runtime() == 0
+        os.chdir("/")
+    if not ready:
         raise RuntimeError("the simulator does not start")
-
-    def release() -> None:
-        simulator.release()
-        folder.cleanup()
-
-    return lambda picture: simulator.inference(inputs=[picture], data_format=["nhwc"]), release
+    return lambda picture: simulator.inference(inputs=[picture], data_format=["nhwc"]), simulator.release
 
 
 def build_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:

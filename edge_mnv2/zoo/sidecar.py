@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from edge_mnv2.strict_yaml import Fields, read_plain
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import TASKS, Preprocess, parse_preprocess
 from edge_mnv2.zoo.labels import labels_text, read_labels
+
+_COMPILED = re.compile(r"# compiled .*? from (.+), sha256 ([0-9a-f]{64})$")
+"""The first line of a compiled model's sidecar, as compilers give it to `companions`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,17 @@ def read_sidecar(model: Path) -> Optional[Sidecar]:
     fields.end()
     names = read_labels(path.parent / labels) if isinstance(labels, str) else labels
     return Sidecar(path, list(names) if names is not None else None, task, preprocess, unit, digests, open_set, errors)
+
+
+def outdated(compiled: Path, model: Path, sha256: str) -> bool:
+    """Whether the sidecar of `compiled` says that it was made of another content of `model`, whose digest is `sha256`
+    now: taught anew, say, under the same name."""
+    try:
+        with sidecar_path(compiled).open(encoding="utf-8") as lines:
+            origin = _COMPILED.match(lines.readline())
+    except (OSError, ValueError):
+        return False
+    return origin is not None and origin[1] == model.name and origin[2] != sha256
 
 
 def _open_set(fields: Fields) -> Optional[OpenSet]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +70,39 @@ def test_a_run_says_what_ran_it_and_on_which_core(run: Run, model: Path) -> None
         assert summary["runtime"] == "rknn-toolkit-lite2 2.3.2" and summary["engine_seconds"]["npu"] >= 0
     masks = (model.parent / "calls").read_text().split()
     assert masks == ["0", "4", "0", "0"]
+
+
+def of(model: Path, tflite: Path) -> None:
+    """The first line that `compile` gives the sidecar."""
+    digest = hashlib.sha256(tflite.read_bytes()).hexdigest()
+    sidecar = model.with_suffix(".yaml")
+    sidecar.write_text(
+        f"# compiled by rknn-toolkit2 2.3 from {tflite.name}, sha256 {digest}\nlabels: [red, green, blue]\n"
+    )
+
+
+def test_a_model_that_was_taught_anew_is_not_answered_by_what_it_was(run: Run, model: Path) -> None:
+    tflite, picture = model.with_name("colours.tflite"), model.with_name("green.png")
+    of(model, tflite)
+    assert run("classify", picture, "--model", tflite, "--runtime", "rknn")[0] == 0
+    tflite.write_bytes(colour_model("int8"))
+    code, _, err = run("classify", picture, "--model", tflite, "--runtime", "rknn")
+    assert code == 5 and "has changed since colours_rk3588.rknn was compiled from it" in err
+    # What was compiled can be asked for itself; the new one is not what goes on when the NPU is lost.
+    code, _, err = run("run", "--source", "test", "--max-frames", 2, "--model", model)
+    assert code == 0 and "colours.tflite beside it is another one by now" in err
+
+
+def test_the_file_for_this_boards_chip_comes_first(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.with_name("colours_rk3566.rknn").write_bytes(model.read_bytes()[:400])
+    (tmp_path / "compatible").write_bytes(b"xunlong,orangepi-5\0rockchip,rk3588s\0")
+    monkeypatch.setattr("edge_mnv2.runtime.rknn._CHIPS", tmp_path / "compatible")
+    code, out, err = run(
+        "classify", model.with_name("green.png"), "--model", model.with_name("colours.tflite"), "--runtime", "rknn"
+    )
+    assert code == 0 and "green" in out, err
 
 
 def test_a_careful_python_starts_it_too(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from edge_mnv2.runtime.table import own_format
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
+from edge_mnv2.zoo.sidecar import outdated
 
 _EXTERNAL = "external:"
 _FORM = re.compile(r"edgetpu(?::(usb|pci))?(?::([0-9]{1,3}))?")
@@ -208,6 +209,11 @@ class Zoo:
         if other == stem or (is_compiled and not stem.endswith(_SUFFIX)) or not path.is_file():
             return Twin(name)
         model_here = self._here(str(Path(path).absolute()))
+        if model_here is not None:
+            compiled, cpu = (model, model_here) if is_compiled else (model_here, model)
+            if outdated(compiled.path, cpu.path, cpu.sha256):
+                log.warning("%s has changed since %s was compiled from it", cpu.path.name, compiled.path.name)
+                return Twin(name)
         try:
             return (
                 Twin(name, model_here)

@@ -156,6 +156,12 @@ def test_files_beside_each_other_are_twins(data: Path, tmp_path: Path) -> None:
     for one, other in ((cpu, compiled), (compiled, cpu)):
         found = zoo.twin(one).model
         assert found is not None and found.path == other.path.absolute()
+    sidecar = tmp_path / "mine_edgetpu.yaml"
+    for digest in (cpu.sha256, "0" * 64):
+        sidecar.write_text(f"# compiled for the Edge TPU from mine.tflite, sha256 {digest}\ntask: classification\n")
+        found_ones = [zoo.twin(one).model for one in (cpu, compiled)]
+        assert all(found_ones) if digest == cpu.sha256 else found_ones == [None, None], "taught anew since"
+    sidecar.unlink()
     (tmp_path / "mine.tflite").unlink()
     assert zoo.twin(compiled).model is None
     shutil.copy(tmp_path / "mine_edgetpu.tflite", tmp_path / "mine.tflite")
