@@ -106,9 +106,9 @@ def atomic_write(target: Path, mode: str = "wb", *, private: bool = False) -> It
 def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
     """Write files that belong together: all are on the disk before the first one takes its name.
 
-    A kill leaves all old ones or all new ones: what is still to be renamed is noted beside the last file of `contents`,
-    and `finish_writing`, which readers of that file call first, renames it. Raises OSError, whose `filename` is the
-    file that could not be written; then none has changed.
+    A kill or a signal leaves all old ones or all new ones: what is still to be renamed is noted beside the last file of
+    `contents`, and `finish_writing`, which readers of that file call first, renames it. Raises OSError, whose
+    `filename` is the file that could not be written; then none has changed.
     """
     finish_writing(contents[-1][0])
     with contextlib.ExitStack() as unnamed:
@@ -139,6 +139,12 @@ def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
                     if not target.is_file() or target.read_bytes() != content:
                         raise
             sync_folder(note.parent)
+        except Exception:
+            raise
+        except BaseException:
+            # A signal: as after a kill, what was begun is completed.
+            finish_writing(contents[-1][0])
+            raise
         finally:
             note.unlink(missing_ok=True)
 

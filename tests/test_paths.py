@@ -169,3 +169,24 @@ def test_a_reader_that_completes_the_writing_meanwhile_is_no_error(
     write_together([(tmp_path / name, f"new {name}".encode()) for name in NAMES])
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted(NAMES)
     assert all((tmp_path / name).read_text() == f"new {name}" for name in NAMES)
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_signal_between_the_files_leaves_old_or_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """It raises what ends the command: what has been begun is completed on the way."""
+    write_together([(tmp_path / name, f"old {name}".encode()) for name in NAMES])
+    replace, left = Path.replace, [renames]
+
+    def interrupted(self: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] == -1:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_together([(tmp_path / name, f"new {name}".encode()) for name in NAMES])
+    assert contents(tmp_path) == ({"old"} if renames == 0 else {"new"})
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(NAMES)
