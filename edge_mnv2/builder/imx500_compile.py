@@ -168,9 +168,15 @@ def _module(model: Any, mean: np.ndarray, std: np.ndarray) -> Any:
         layer.weight.data, layer.bias.data = torch.from_numpy(weights), torch.from_numpy(bias)
         return layer if even else nn.Sequential(nn.ZeroPad2d((pads[1], pads[3], pads[0], pads[2])), layer)
 
+    def clip(node: Any, _options: dict[str, Any]) -> Any:
+        limits = tuple(float(values[name]) for name in node.input[1:3])
+        if limits != (0.0, 6.0):
+            raise ValueError(f"cutting off at {limits} has no form for the IMX500 here: try --embedding")
+        return nn.ReLU6()
+
     makers = {
         "Conv": convolution,
-        "Clip": lambda *_: nn.ReLU6(),
+        "Clip": clip,
         "Relu": lambda *_: nn.ReLU(),
         "GlobalAveragePool": lambda *_: nn.AdaptiveAvgPool2d(1),
         "Softmax": lambda *_: nn.Softmax(1),

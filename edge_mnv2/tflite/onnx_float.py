@@ -13,6 +13,8 @@ from edge_mnv2.tflite.ir import Graph, Operator, Tensor
 from edge_mnv2.tflite.onnx_twin import NoTwin, TwinInput, TwinWriter, affine, operand
 
 _CUT = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL")
+_MEANT = (1.0, 6.0)
+"""Ends of a range from 0 that cut off on purpose, not because nothing larger was seen."""
 
 
 def onnx_float(graph: Graph) -> bytes:
@@ -35,10 +37,10 @@ class _FloatWriter(TwinWriter):
         fused = operator.options.get("fused_activation_function", ir.ACTIVATION_NONE)
         if operator.kind not in _CUT or fused != ir.ACTIVATION_NONE or not output.quantized:
             return result
-        # A converter may leave it to the range of the integers to be the activation function.
+        # A converter may leave it to the range of the integers to be the activation function; a taught value's head does.
         scale, zero = affine(output)
-        highest = (255 - zero) * scale
-        return self._clipped(result, 0.0, 6.0 if abs(highest - 6.0) <= 2 * scale else np.inf) if zero == 0 else result
+        highest = next((one for one in _MEANT if abs(255 * scale - one) <= 2 * scale), np.inf)
+        return self._clipped(result, 0.0, highest) if zero == 0 else result
 
     def _cut_off(self, operator: Operator, result: str, low: float, high: float) -> str:  # noqa: ARG002
         return self._clipped(result, low, high)

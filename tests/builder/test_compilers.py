@@ -18,7 +18,8 @@ from edge_mnv2.builder.rknn_compile import parse_log
 from edge_mnv2.runtime import toolkit
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.rknn import TOOLKIT
-from edge_mnv2.tflite.graph import read
+from edge_mnv2.tflite.graph import read, write
+from edge_mnv2.tflite.ir import Quantization
 from edge_mnv2.tflite.onnx_float import onnx_float
 from tests.stubs import colour_model
 
@@ -144,6 +145,23 @@ def test_the_float_form_answers_as_the_model(dtype: str) -> None:
         wanted = interpreter.outputs[0].dequantize(interpreter.output())
     real = ((picture - 128) / 127.5 if dtype != "float32" else (picture - 127.5) / 127.5).astype(np.float32)
     assert np.abs(session.run(None, {"image": real.transpose(0, 3, 1, 2)})[0] - wanted).max() < 0.02
+
+
+@pytest.mark.parametrize("highest", [1.0, 6.0])
+def test_the_float_form_is_cut_off_where_the_integers_stand_for_that(highest: float) -> None:
+    """Cells of a taught value are in states from 0 to 1, and ReLU6 may be left to the range of the integers."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="no onnxruntime wheel for this system")
+    graph = read(colour_model("int8", softmax=False))
+    graph.outputs[0].quantization = Quantization.per_tensor(highest / 255, -128)
+    session = onnxruntime.InferenceSession(onnx_float(graph))
+    picture = np.tile(np.array([250, 5, 127], np.uint8), (1, 8, 8, 1))
+    with open_interpreter(write(graph)) as interpreter:
+        interpreter.set_input((picture ^ 128).view(np.int8))
+        interpreter.invoke()
+        wanted = interpreter.outputs[0].dequantize(interpreter.output())
+    real = ((picture - 128.0) / 127.5).astype(np.float32)
+    answer = session.run(None, {"image": real.transpose(0, 3, 1, 2)})[0]
+    assert np.abs(answer - wanted).max() < 0.05 and wanted.max() == pytest.approx(highest)
 
 
 def test_the_float_form_of_the_default_model() -> None:
