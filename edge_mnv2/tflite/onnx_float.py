@@ -37,7 +37,7 @@ class _FloatWriter(TwinWriter):
         fused = operator.options.get("fused_activation_function", ir.ACTIVATION_NONE)
         if operator.kind not in _CUT or fused != ir.ACTIVATION_NONE or not output.quantized:
             return result
-        # A converter may leave it to the range of the integers to be the activation function; a taught value's head does.
+        # A converter, and a taught head, may leave it to the range of the integers to be the activation function.
         scale, zero = affine(output)
         highest = next((one for one in _MEANT if abs(255 * scale - one) <= 2 * scale), np.inf)
         return self._clipped(result, 0.0, highest) if zero == 0 else result
