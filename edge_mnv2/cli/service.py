@@ -134,7 +134,7 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
                 hint=f"at least twice {longest}",
             )
         source = _source(request)
-        texts = [str(call.value(each).value) for each in call.options]
+        texts = [model, *(str(call.value(each).value) for each in call.options)]
         requirements = needs(
             request.outputs,
             texts,

@@ -25,6 +25,7 @@ from edge_mnv2.service.account import Account
 from edge_mnv2.service.command import absolute, keep_secrets, variables
 from edge_mnv2.service.systemd import exposure, faults, version
 from edge_mnv2.settings.option import Option
+from tests.stubs import colour_model
 
 Run = Callable[..., "tuple[int, str, str]"]
 needs_systemd = pytest.mark.skipif(
@@ -116,6 +117,17 @@ def test_what_it_may_touch_follows_from_the_command(run: Run, isolated: Path) ->
     assert lines(text, "CapabilityBoundingSet") == ["CAP_NET_BIND_SERVICE"]
     assert lines(text, "After") == ["network-online.target"]
     assert lines(unit(run, "--source", "gst:a ! b"), "DevicePolicy") == []
+
+
+def test_the_newest_model_needs_the_network_wherever_it_is_asked_for(run: Run, isolated: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("units of the system are made by root")
+    home, profile = isolated / ".cache/edge-mnv2/latest/screws.tflite", isolated / "ours.yaml"
+    home.parent.mkdir(parents=True)
+    home.write_bytes(colour_model())
+    profile.write_text("extends: base\nruntime: {model: screws@latest}\n")
+    for options in (("--model", "screws@latest"), ("--device", profile)):
+        assert lines(unit(run, "--source", "test", *options), "After") == ["network-online.target"]
 
 
 def test_variables_count_as_given(run: Run, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
