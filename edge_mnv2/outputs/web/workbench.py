@@ -60,6 +60,7 @@ class WorkbenchPages:
         self._room = float(_AT_ONCE)
         self._filled_at = time.monotonic()
         self._uploads = 0
+        self._switching: Optional[asyncio.Lock] = None
         self._listed: tuple[list[Item], bytes] = ([], b"")
 
     def add_to(self, application: web.Application) -> None:
@@ -163,7 +164,10 @@ class WorkbenchPages:
         model, force = document.get("model"), document.get("force") is True
         if not isinstance(model, str) or not model:
             raise Refused(400, '"model" is the name of one of the models listed by /api/workbench')
-        result = await in_thread(self._bench.swap, model, force)
+        # It may be downloaded first: whoever waits for that leaves the threads to the pictures.
+        self._switching = self._switching or asyncio.Lock()
+        async with self._switching:
+            result = await in_thread(self._bench.swap, model, force)
         taken = "switched to" if result["taken"] else "asked in vain for"
         _audit(request, f"{taken} the model {model[:_MOST_NAME]!r}")
         return web.json_response(result)

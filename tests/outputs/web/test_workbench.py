@@ -11,11 +11,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import cv2
@@ -401,6 +403,41 @@ def test_many_pictures_at_once_do_not_fill_the_memory(served: Served) -> None:
     while ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")[0] == 429:
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_the_page_answers_while_several_wait_for_a_model() -> None:
+    go, begun, asked = threading.Event(), threading.Event(), list[str]()
+
+    def swap(model: str, _force: bool) -> dict[str, object]:
+        asked.append(model)
+        begun.set()
+        go.wait(60)
+        return {"taken": True, "model": model}
+
+    live = Live()
+    live.workbench = SimpleNamespace(swap=swap, document=lambda: {"model": "here"})  # type: ignore[assignment]
+    server = WebServer(live, Address("127.0.0.1", 0))
+    run: Any = SimpleNamespace(url=server.url)
+    answers: list[tuple[int, Any]] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(ask(run, "/api/model", {"model": "x@latest"}, token=None)))
+        for _ in range(5)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        assert begun.wait(20)
+        for _ in range(3):
+            assert ask(run, "/api/workbench", token=None)[1] == {"model": "here"}
+            time.sleep(0.2)
+        assert asked == ["x@latest"]
+        go.set()
+        for thread in threads:
+            thread.join(20)
+        assert [status for status, _ in answers] == [200] * 5 and len(asked) == 5
+    finally:
+        go.set()
+        server.close()
 
 
 def test_a_key_answers_what_its_button_says(tmp_path: Path) -> None:
