@@ -64,8 +64,7 @@ def test_answers_come_with_the_frames(run: Run, model: Path, monkeypatch: pytest
     assert {row["engine"] for row in rows} == {"imx500"} and {row["top"][0]["label"] for row in rows} == {"green"}
     assert "the network answers after" in err and "17.1 ms" in err
     code, out, err = run(*base(model, "--duration", 1.5, frames=10**6))
-    seconds = json.loads(out)["engine_seconds"]
-    assert code == 0 and seconds["imx500"] > 0.5 and seconds["cpu"] < 1.5, seconds
+    assert code == 0 and json.loads(out)["engine_seconds"]["imx500"] > 0.5, out
     assert not stage.in_use
 
 
