@@ -36,6 +36,9 @@ from edge_mnv2.pipeline.controls import Controls
 from tests.outputs.results import event, result
 from tests.stubs import colour_model
 
+SAME = f"same {os.getpid()}"
+"""A board that is this run's alone: the names of its programs belong to the whole machine."""
+
 
 class Broker:
     """A Mosquitto that can be killed and started again on its port."""
@@ -493,7 +496,7 @@ def test_two_programs_on_one_board(broker: Broker, version: int, caplog: pytest.
     """
     listener = Listener(broker.port, "cam/event")
     address = parse(f"mqtt://127.0.0.1:{broker.port}/cam?discovery=no&version={version}")
-    programs = [MqttSink(address, identity="same") for _ in range(3)]
+    programs = [MqttSink(address, identity=SAME) for _ in range(3)]
     for frame in range(60):
         for program in programs:
             program.write(result(frame, events=(event(frame=frame),)))
@@ -506,7 +509,7 @@ def test_two_programs_on_one_board(broker: Broker, version: int, caplog: pytest.
         program.close()
     assert names == [names[0], f"{names[0]}-2", f"{names[0]}-3"]
     # The name is free again, so that the broker keeps no session for each run.
-    again = MqttSink(address, identity="same")
+    again = MqttSink(address, identity=SAME)
     assert again._client_id == names[0]
     again.close()
     listener.close()
@@ -518,7 +521,7 @@ def test_a_name_that_is_taken_over(broker: Broker, version: int, caplog: pytest.
     """Whoever uses our name, from wherever: we say so and go on under another, and no event is lost."""
     listener = Listener(broker.port, "cam/event")
     address = parse(f"mqtt://127.0.0.1:{broker.port}/cam?discovery=no&version={version}")
-    sink = MqttSink(address, identity="same")
+    sink = MqttSink(address, identity=SAME)
     name = sink._client_id
     until(lambda: sink._connected)
     other = make_client(address, name)
