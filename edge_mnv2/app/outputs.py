@@ -41,6 +41,8 @@ class Outputs:
         self._notice = ServiceNotice.from_environment()
         self.live = Live() if page is None else page.live
         self.live.ca = ca
+        self.hurry = False
+        """A signal ends the run: nobody waits for outputs longer than has to be."""
 
     @property
     def want_pictures(self) -> bool:
@@ -99,7 +101,7 @@ class Outputs:
             output.end()
         deadline = time.monotonic() + DRAIN_S
         for output in self._isolated:
-            output.close(deadline)
+            output.close(deadline, hurry=self.hurry)
         for shown in reversed(self._in_loop):
             if shown is not self._page:
                 shown.close()

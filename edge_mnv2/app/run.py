@@ -263,6 +263,7 @@ class Session:
         gc.enable()
         try:
             self.ended = self.loop.run()
+            self.outputs.hurry = self.ended == "signal"
         except AcceleratorError as error:
             self.failed, self.ended = error, "tpu_lost"
 

@@ -42,7 +42,7 @@ class Sink:
     name = ""
     wants_pictures: Union[bool, str] = False
     patience_s = 0.0
-    """Seconds that the end of a run waits for it longer than for others."""
+    """Seconds that the end of a run waits for it longer than for others, unless it is a signal that ends it."""
 
     @property
     def lost(self) -> int:
@@ -205,15 +205,21 @@ class Isolated:
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(_END)
 
-    def close(self, deadline: Optional[float] = None) -> None:
-        """`end`, and wait for it until `deadline` (`time.monotonic`), two seconds where none is given."""
+    def close(self, deadline: Optional[float] = None, *, hurry: bool = False) -> None:
+        """`end`, and wait for it until `deadline` (`time.monotonic`), two seconds where none is given; with `hurry` no
+        longer for any, and what one has no time for then is `skipped`."""
         if deadline is None:
             self.end()
             deadline = time.monotonic() + DRAIN_S
-        self._thread.join(max(0.1, deadline + self._sink.patience_s - time.monotonic()))
+        patience = self._sink.patience_s
+        self._thread.join(max(0.1, deadline + (0.0 if hurry else patience) - time.monotonic()))
         if self._thread.is_alive():
             # With what waits, what it is at: nobody knows whether that comes to an end.
-            self._lost += self._queue.qsize() + 1
+            left = self._queue.qsize() + 1
+            if hurry and patience:
+                self.skipped += left
+            else:
+                self._lost += left
 
     def _work(self) -> None:
         while True:

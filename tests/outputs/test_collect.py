@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edge_mnv2.outputs.collect import CollectSink
 from edge_mnv2.outputs.sink import DRAIN_S, Isolated
@@ -47,3 +53,28 @@ def test_a_run_that_ends_while_the_embedder_opens_loses_no_picture(tmp_path: Pat
     output.write(result(0, ranked=(Prediction("cup", 1, 0.3), Prediction("lynx", 2, 0.29))))
     output.close()
     assert output.errors == 0 and len(sink.collection.items()) == 1
+
+
+def test_a_signal_does_not_wait_for_the_embedder(
+    run: Callable[..., tuple[int, str, str]], stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop takes five seconds at most; a picture for which there is no time is none that an output has lost."""
+    opening, ended = threading.Event(), threading.Event()
+
+    def slowly(_model: str) -> None:
+        opening.set()
+        ended.wait(60)
+
+    def stop() -> None:
+        if opening.wait(60):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("edge_mnv2.app.board_models.embedder_of", slowly)
+    monkeypatch.setattr(CollectSink, "patience_s", 40.0)
+    threading.Thread(target=stop, daemon=True).start()
+    began = time.monotonic()
+    code, out, _ = run("run", "--model", stub, "--source", "test:64x48@30", "--collect", tmp_path / "c", "--json")
+    ended.set()
+    summary = json.loads(out)
+    assert time.monotonic() - began < 30
+    assert (code, summary["ended"], summary["write_errors"], summary["collected"]) == (0, "signal", 0, 0)
