@@ -157,7 +157,9 @@ class Isolated:
         self._put(result)
 
     def announce(self, events: Sequence[Any]) -> None:
-        self._put(_Announcement(events))
+        # What a sink would not write cannot be lost either.
+        if getattr(self._sink.announce, "__func__", None) is not Sink.announce:
+            self._put(_Announcement(events))
 
     def _put(self, item: Any) -> None:
         try:
