@@ -15,8 +15,8 @@ import numpy as np
 
 from edge_mnv2.builder.compilers import CompileRequest, Say, read_source
 from edge_mnv2.errors import UsageError
-from edge_mnv2.runtime.rknn import TOOLKIT, build_in_toolkit
-from edge_mnv2.zoo.sidecar import check_target
+from edge_mnv2.runtime.rknn import SIMULATOR, TOOLKIT, build_in_toolkit
+from edge_mnv2.zoo.sidecar import check_target, write_files
 
 CHIPS = ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")
 QUANTIZATIONS = ("normal", "kl_divergence", "mmse", "hybrid", "fp16")
@@ -55,11 +55,12 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
         TOOLKIT.run(python, f"{build_in_toolkit.__module__}:{build_in_toolkit.__name__}", order, log)
         took = round((time.monotonic() - began) * 1e3)
         report = parse_log(log.read_text("utf-8", "replace"))
+        beside = target.with_suffix(SIMULATOR)
+        # An older one would answer for the new file where there is no NPU.
+        beside.unlink(missing_ok=True)
         document = source.finish(target, (folder / "model.rknn").read_bytes(), tool)
         if request.simulator:
-            beside = target.with_suffix(".simulator.npz")
-            beside.write_bytes(recipe.read_bytes())
-            document["written"].append(str(beside))
+            document["written"] += map(str, write_files([(beside, recipe.read_bytes())]))
     return {**document, "quantization": quantization, "compile_ms": took, **report}
 
 

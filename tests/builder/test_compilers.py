@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
 
 from edge_mnv2 import paths
+from edge_mnv2.builder import rknn_compile
 from edge_mnv2.builder.rknn_compile import parse_log
 from edge_mnv2.runtime import toolkit
 from edge_mnv2.runtime.interpreter import open_interpreter
@@ -91,6 +92,25 @@ def test_another_machine_and_a_missing_program(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(toolkit.AcceleratorError, match="this machine is riscv64"):
         maker.find(here)
+
+
+def test_a_recipe_of_an_older_model_does_not_stay(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Compiler(toolkit.Toolkit):
+        def find(self, asked: Optional[Path] = None) -> tuple[Path, str]:
+            return asked or Path(sys.executable), "rknn-toolkit2 2.3"
+
+        def run(self, python: Path, function: str, order: dict[str, Any], log: Path) -> dict[str, Any]:
+            log.write_text(LOG)
+            Path(order["out"]).write_bytes(b"RKNN")
+            return {}
+
+    monkeypatch.setattr(rknn_compile, "TOOLKIT", Compiler("rknn", "tool", (), ("tool",), ((3, 9), (3, 99))))
+    model, recipe = tmp_path / "m.tflite", tmp_path / "m_rk3588.simulator.npz"
+    model.write_bytes(colour_model())
+    code, out, err = run("compile", model, "--target", "rknn:rk3588", "--simulator", "--json")
+    assert code == 0 and str(recipe) in json.loads(out)["written"] and recipe.is_file(), err
+    code, out, err = run("compile", model, "--target", "rknn:rk3588", "--json")
+    assert code == 0 and str(recipe) not in json.loads(out)["written"] and not recipe.exists(), err
 
 
 def test_wrong_options_are_refused(run: Run, tmp_path: Path) -> None:
