@@ -112,7 +112,7 @@ class CollectSink(Sink):
         self.collected = 0
         self._quota = quota
         self._reasons = Reasons()
-        self._chosen: dict[int, tuple[tuple[str, ...], float]] = {}
+        self._chosen: dict[int, tuple[tuple[str, ...], float, str]] = {}
         self.next_at = 0.0
 
     def use(self, model: str, open_embedder: Callable[[], Optional[Embed]]) -> None:
@@ -130,7 +130,8 @@ class CollectSink(Sink):
         if not why or time.monotonic() < self.next_at:
             return False
         self.next_at = time.monotonic() + _LEAST_GAP_S
-        self._chosen[result.frame.index] = (why, doubt)
+        # The model that gave this answer: when it is written, another one may be in use.
+        self._chosen[result.frame.index] = (why, doubt, self.model)
         return True
 
     def write(self, result: Result) -> None:
@@ -142,17 +143,17 @@ class CollectSink(Sink):
             with contextlib.suppress(OSError, AttributeError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         began = time.monotonic()
-        why, doubt = self._chosen.pop(result.frame.index)
+        why, doubt, model = self._chosen.pop(result.frame.index)
         # Frames that waited in vain for this thread leave their reasons behind.
         for index in [one for one in list(self._chosen) if one < result.frame.index]:
             del self._chosen[index]
-        self._keep(result, why, doubt)
+        self._keep(result, why, doubt, model)
         self.next_at = max(self.next_at, time.monotonic() + _COST * (time.monotonic() - began))
 
     def close(self) -> None:
         pass
 
-    def _keep(self, result: Result, why: tuple[str, ...], doubt: float) -> None:
+    def _keep(self, result: Result, why: tuple[str, ...], doubt: float, model: str) -> None:
         import cv2
 
         region = result.frame.region
@@ -172,7 +173,7 @@ class CollectSink(Sink):
             why=why,
             value=(1 - _NOVELTY_SHARE) * doubt + _NOVELTY_SHARE * min(1.0, novelty),
             top=[as_entry(one) for one in result.ranked],
-            model=self.model,
+            model=model,
             look=look,
             quota=self._quota,
         )

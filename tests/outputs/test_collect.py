@@ -41,6 +41,16 @@ def test_a_model_that_takes_over_while_the_embedder_opens_gets_its_own(tmp_path:
     assert used == ["a", "b", "b"]
 
 
+def test_a_picture_is_of_the_model_that_was_unsure_of_it(tmp_path: Path) -> None:
+    sink = CollectSink(str(tmp_path))
+    unsure = result(0, ranked=(Prediction("cup", 1, 0.3), Prediction("lynx", 2, 0.29)))
+    sink.use("a", lambda: None)
+    assert sink.wants(unsure)
+    sink.use("b", lambda: None)
+    sink.write(unsure)
+    assert [item.model for item in sink.collection.items()] == ["a"]
+
+
 def test_a_run_that_ends_while_the_embedder_opens_loses_no_picture(tmp_path: Path) -> None:
     sink = CollectSink(str(tmp_path))
 
