@@ -78,7 +78,9 @@ class Guide:
 
     def learn(self, done: int, total: int) -> None:
         """`done` of `total` pictures are learned from."""
-        self._changed = False
+        if self._step.phase != "learning":
+            # What goes from here on may have been learned from already.
+            self._changed = False
         self._step = Step("learning", done=done, total=total)
 
     def offer(self, lines: Sequence[str], *, failed: bool = False) -> None:

@@ -11,6 +11,7 @@ from edge_mnv2.builder.backbone import cut, layers
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.evaluate.metrics import wilson
 from edge_mnv2.teach.class_head import imprint, left_out_cosines, unit
+from edge_mnv2.teach.guide import Guide
 from edge_mnv2.teach.lesson_document import near_duplicates
 from edge_mnv2.teach.lesson_request import hold_out, hold_out_values
 from edge_mnv2.teach.linear_fit import OPTIMIZERS, make_optimizer
@@ -109,3 +110,21 @@ def test_models_without_an_embedding() -> None:
     model.main.operators = model.main.operators[1:]
     with pytest.raises(ModelError, match="no global average pool"):
         cut(model)
+
+
+def test_a_picture_that_goes_while_it_is_learned_from_can_be_taught_anew(tmp_path: Path) -> None:
+    (tmp_path / "ok").mkdir()
+    guide = Guide(["ok"], 2, tmp_path)
+    for number in range(2):
+        (tmp_path / "ok" / f"{number}.jpg").touch()
+        guide.add("ok", f"{number}.jpg")
+    guide.learn(0, 2)
+    assert guide.document()["changed"] is False
+    assert guide.delete("ok", "1.jpg")
+    guide.learn(2, 2)
+    guide.offer(["done"])
+    assert guide.document()["changed"] is True and guide.taken == {"ok": 1}
+    assert guide.press("again") and guide.choice == ("again", None)
+    guide.learn(0, 1)
+    guide.offer(["done"])
+    assert guide.document()["changed"] is False
