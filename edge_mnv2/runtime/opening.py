@@ -186,6 +186,12 @@ def open_classifiers(
     request = settings.runtime.model
     own = supervising(settings.runtime.backend, delegate.mode, request)
     if own is not None:
+        if delegate.mode not in ("auto", "none", own.name):
+            with settings.blamed("runtime.delegate"):
+                raise UsageError(f"--delegate {delegate.mode} and {own.name} exclude each other", hint="leave one out")
+        if settings.runtime.backend != "auto" and request is not None and own.opens(request):
+            with settings.blamed("runtime.backend"):
+                candidates(request, settings.runtime.backend)
         if own.in_camera and not camera:
             raise UsageError(f"{own.name} runs a model in a camera only", hint="edge-mnv2 run --camera csi")
         module = importlib.import_module(own.module)

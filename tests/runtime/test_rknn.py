@@ -168,6 +168,18 @@ def test_what_is_missing_says_how_to_get_it(run: Run, model: Path, tmp_path: Pat
     assert "rknn[:0|1|2|auto]" in run("classify", picture, "--delegate", "rknn:3")[2]
 
 
+def test_what_is_asked_for_by_name_is_not_another(run: Run, model: Path) -> None:
+    base = ("run", "--source", "test", "--max-frames", 2, "--model", model)
+    for options, said in (
+        (("--delegate", "edgetpu"), "--delegate edgetpu and rknn exclude each other"),
+        (("--runtime", "rknn", "--delegate", "imx500"), "--delegate imx500 and rknn exclude each other"),
+        (("--runtime", "litert"), "litert runs .tflite models only"),
+    ):
+        code, _, err = run(*base, *options)
+        assert code == 2 and said in err, err
+    assert run(*base, "--runtime", "rknn", "--delegate", "rknn:0")[0] == 0
+
+
 def test_a_board_without_the_package(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "colours_rk3588.rknn"
     model.write_bytes(rknnlite_standin.compiled(colour_model()))
