@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -83,3 +84,27 @@ def test_shellcheck_of_the_installer() -> None:
         pytest.skip("shellcheck is not installed")
     done = subprocess.run(["shellcheck", str(ROOT / "install.sh")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_every_file_is_python_3_9() -> None:
+    """The oldest that is supported; ruff and newer parsers, told of it, take what came later all the same."""
+    wrong = []
+    for path in (
+        one for room in ("edge_mnv2", "tests", "benchmarks", "examples") for one in (ROOT / room).rglob("*.py")
+    ):
+        source = path.read_bytes()
+        lines = source.splitlines()
+        for node in ast.walk(ast.parse(source, str(path), feature_version=(3, 9))):
+            parts: list[ast.expr] = []
+            if isinstance(node, ast.Subscript):
+                parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+                wrong += [f"{path}:{one.lineno}: *" for one in parts if isinstance(one, ast.Starred)]
+            elif isinstance(node, ast.Set):
+                parts = node.elts
+            elif isinstance(node, ast.SetComp):
+                parts = [node.elt]
+            for one in parts:
+                # Since 3.10 it may stand there without parentheses.
+                if isinstance(one, ast.NamedExpr) and lines[one.lineno - 1][: one.col_offset].rstrip()[-1:] != b"(":
+                    wrong.append(f"{path}:{one.lineno}: :=")
+    assert wrong == []

@@ -197,7 +197,8 @@ def _fit_classes(lesson: Lesson) -> _Fitted:
     head, settings = _class_head(lesson, real, taught, evidence)
     open_set = unknown = None
     if lesson.request.unknown:
-        picture = lesson.picture[places := lesson.places(taught)]
+        places = lesson.places(taught)
+        picture = lesson.picture[places]
         truth = lesson.truth[picture].astype(int)
         negatives, known = layer.real(lesson.negatives), lesson.request.known or KNOWN
         others = layer.real(np.stack(list(lesson.others.values()))) if lesson.others else None
