@@ -141,7 +141,8 @@ class Live:
         write_errors: Callable[[], int] = lambda: 0,
         engines: Optional[DeviceUse] = None,
     ) -> None:
-        """The loop is about to run."""
+        """The loop is about to run; what came before it, such as a lesson or a slow load, is no stall of it."""
+        self.began = time.monotonic()
         self._engines = engines
         self._source_state, self.reconnects, self.write_errors = source_state, reconnects, write_errors
         self.facts = facts

@@ -74,6 +74,13 @@ def test_what_was_present_is_gone_when_no_frame_comes(model: Classifier, monkeyp
     assert [event.kind for event in told.announced] == ["gone"]
 
 
+def test_what_came_before_the_loop_is_no_stall_of_it(model: Classifier) -> None:
+    live = Live()
+    live.began -= 60
+    live.attach(FrameLoop(Scripted(1, fps=4.0), [model]), Facts())
+    assert live.state == "starting"
+
+
 @pytest.mark.parametrize(("granted", "seen"), [(Granted(fps=4.0), (2,)), (None, (2, 3))])
 def test_a_source_may_be_slow_without_losing_what_is_present(
     model: Classifier, monkeypatch: pytest.MonkeyPatch, granted: Optional[Granted], seen: tuple[int, ...]
