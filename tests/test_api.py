@@ -26,6 +26,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", BLOCKS)
 def test_the_lines_of_the_docs(code: str, data: Path, tmp_path: Path) -> None:
     """Each as a program of its own; any camera is the test pattern."""

@@ -106,6 +106,7 @@ def test_json_keeps_a_hostile_name(stub: Path, data: Path, tmp_path: Path) -> No
     assert json.loads(done.stdout)["results"][0]["file"] == str(picture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirect", ["2>/dev/full", "2>&-", "2> >(exec true)"])
 @pytest.mark.parametrize(
     "command",

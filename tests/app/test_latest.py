@@ -102,6 +102,7 @@ def test_names_lead_nowhere_else() -> None:
     assert latest.name_of("screws-2026@latest") == "screws-2026"
 
 
+@pytest.mark.slow
 def test_a_message_takes_a_new_version_and_goes_back(
     team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def test_the_network_sees_what_would_be_cropped_here(
     assert policy == "stretch" or abs(stage.device.roi[2] - crop_box(width, height, 1.0)[2]) <= 5
 
 
+@pytest.mark.slow
 def test_a_lost_network_is_said_and_comes_back(
     run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

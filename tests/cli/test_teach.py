@@ -503,6 +503,7 @@ def test_extending_keeps_to_what_was_taught(run: Run, small: Path, tmp_path: Pat
     assert code == 2 and "'four'" in notes and "'one'" in notes
 
 
+@pytest.mark.slow
 def test_a_value_is_not_extended_with_class_folders(run: Run, small: Path, tmp_path: Path) -> None:
     values, out = tmp_path / "v", tmp_path / "v.tflite"
     for number in range(6):

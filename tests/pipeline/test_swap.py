@@ -54,6 +54,7 @@ class Patient(Scripted):
         return None if self.ending.is_set() else super().read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_swaps_lose_no_frame_and_mix_no_names(tmp_path: Path, workers: int, gated: bool) -> None:

@@ -136,6 +136,7 @@ def test_values_are_compared_by_their_range(shift: float, equal: bool) -> None:
     assert (compare(values, values + shift, one_class=False) == "") == equal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_twin_answers_as_the_model(small: Path, runtime: str) -> None:
     if table.row(runtime).version() is None:

@@ -108,6 +108,7 @@ def test_300_hostile_connections_for_a_minute(addresses: int, address: str, toke
     _besieged("mobilenet_v2_1.0_224_int8", addresses, address, token, 60)
 
 
+@pytest.mark.slow
 def test_a_visitor_that_takes_nothing_is_dropped(stub: Path) -> None:
     """A deadline for every write, not for streams alone."""
     with serving(stub, "--source", "test:1920x1080@5", "--web", "0") as served:
@@ -132,6 +133,7 @@ def test_a_visitor_that_takes_nothing_is_dropped(stub: Path) -> None:
     assert set(ended) == set(deaf), ended
 
 
+@pytest.mark.slow
 def test_viewers_that_are_stuck_make_room(stub: Path) -> None:
     """64 who never read have every place; the next one sees the picture all the same."""
     with serving(stub, "--source", "test:1920x1080@15", "--web", "0") as served:
@@ -154,6 +156,7 @@ def test_viewers_that_are_stuck_make_room(stub: Path) -> None:
             connection.close()
 
 
+@pytest.mark.slow
 def test_few_file_descriptors(stub: Path, tmp_path: Path) -> None:
     """64 of them and 300 visitors: said once, no traceback, and every result is there."""
     log = tmp_path / "results.jsonl"

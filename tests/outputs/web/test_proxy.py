@@ -172,6 +172,7 @@ def test_whose_word_counts(stub: Path) -> None:
             assert _ask(served, "api/state", Host=host) in (400, 403), host
 
 
+@pytest.mark.slow
 def test_wrong_tokens_are_each_visitor_s_own(stub: Path) -> None:
     """Behind a proxy, by IPv6 network, from another site, and all together."""
     with serving(

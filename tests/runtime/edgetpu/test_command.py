@@ -66,6 +66,7 @@ def test_two_hundred_frames_on_the_device(tpu: pytest.MonkeyPatch, tmp_path: Pat
     assert events[-1] == "put down after 202"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "says"),
     [

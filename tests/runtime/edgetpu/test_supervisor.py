@@ -242,6 +242,7 @@ def test_a_stick_that_is_pulled_is_not_asked_for_until_it_shows_again(
     opened.close()
 
 
+@pytest.mark.slow
 def test_one_worker_a_device(tpu: pytest.MonkeyPatch, data: Path, tmp_path: Path) -> None:
     tpu.setenv("STANDIN_LOG", str(tmp_path / "events"))
     trees.stick(tmp_path, "2-1", number=3)
