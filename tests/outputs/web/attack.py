@@ -74,6 +74,7 @@ class Hostile:
 def attack(port: int, connections: int, addresses: int, seconds: float) -> int:
     """How often connections were dropped and came back."""
     hostile = [Hostile(number, addresses, port) for number in range(connections)]
+    print(f"{len(hostile)} connections", flush=True)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         began = time.monotonic()

@@ -88,7 +88,7 @@ class Tab:
                 if value := await self.run(script):
                     return value
             assert time.monotonic() < deadline, f"never true: {script}"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
 
     async def press(self, key: str, code: int) -> None:
         """A key by its DOM name and Windows key code."""
@@ -140,7 +140,7 @@ async def tab(profile: Path, *flags: str) -> AsyncIterator[Tab]:
         deadline = time.monotonic() + 30
         while not (port_file.is_file() and len(port_file.read_text().splitlines()) == 2):
             assert time.monotonic() < deadline and process.poll() is None, "Chromium did not start"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
         port = port_file.read_text().splitlines()[0]
         async with aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -28,10 +32,35 @@ class Served:
         return self.process.communicate(timeout=20)
 
 
+# The command line in a process of its own, with some of its deadlines (`module.NAME`, seconds) set to others.
+_WITH_DEADLINES = """
+import importlib, json, sys
+for name, seconds in json.loads(sys.argv.pop(1)).items():
+    module, _, name = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), name), name
+    setattr(importlib.import_module(module), name, seconds)
+from edge_mnv2.__main__ import main
+main()
+"""
+
+
 @contextlib.contextmanager
-def serving(model: object, *options: object, command: str = "run", ready: str = "FPS") -> Iterator[Served]:
-    """`edge-mnv2 COMMAND` until a line with `ready` comes, and to the end of the block."""
-    arguments = [sys.executable, "-m", "edge_mnv2", command, "--model", model, "--json", *options]
+def serving(
+    model: object,
+    *options: object,
+    command: str = "run",
+    ready: str = " | ",
+    deadlines: Optional[dict[str, float]] = None,
+) -> Iterator[Served]:
+    """`edge-mnv2 COMMAND` until a line with `ready` and, of a run, the first frame come, and to the end of the block.
+
+    `deadlines` of the page's modules (`guard.WRITE_S`: seconds) are others than a user's, where a test waits for them.
+    """
+    program = ["-m", "edge_mnv2"]
+    if deadlines is not None:
+        named = {f"edge_mnv2.outputs.web.{name}": seconds for name, seconds in deadlines.items()}
+        program = ["-c", _WITH_DEADLINES, json.dumps(named)]
+    arguments = [sys.executable, *program, command, "--model", model, "--json", *options]
     process = subprocess.Popen(
         [str(one) for one in arguments],
         stdout=subprocess.PIPE,
@@ -49,10 +78,23 @@ def serving(model: object, *options: object, command: str = "run", ready: str = 
             if ready in line:
                 break
         assert url, said
-        yield Served(process, url, said)
+        served = Served(process, url, said)
+        if command == "run":
+            _first_frame(served)
+        yield served
     finally:
         process.kill()
         process.communicate()
+
+
+def _first_frame(served: Served) -> None:
+    """Wait for it as a health check does."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{served.port}/healthz", timeout=10):
+            return
+        assert served.process.poll() is None and time.monotonic() < deadline, served.said
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
