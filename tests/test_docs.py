@@ -196,17 +196,20 @@ def test_what_the_pages_say_works(page: Path, desk: Path, data: Path, tmp_path: 
         "EDGE_MNV2_CAMERA_BACKEND": "test",
         "EDGE_MNV2_MIRROR": str(data),
         "EDGE_MNV2_MAX_FRAMES": "5",
-        "EDGE_MNV2_DURATION": "1",
-        "EDGE_MNV2_COUNTDOWN": "1",
+        "EDGE_MNV2_DURATION": "0.2",
+        "EDGE_MNV2_COUNTDOWN": "0",
     }
     work = tmp_path / "work"
     shutil.copytree(desk / "photos", work / "photos")
-    measured = subprocess.run(
-        ["edge-mnv2", "profile", "--json"], env=environment, capture_output=True, check=True, timeout=240
-    ).stdout
-    for board in ("pi4.json", "pi5.json"):
-        (work / board).write_bytes(measured)
-    for line in (line.values[1] for line in RUN if line.values[0] == page):
+    lines = [str(line.values[1]) for line in RUN if line.values[0] == page]
+    boards = {board for line in lines for board in ("pi4.json", "pi5.json") if board in line}
+    if boards:
+        measured = subprocess.run(
+            ["edge-mnv2", "profile", "--json"], env=environment, capture_output=True, check=True, timeout=240
+        ).stdout
+        for board in boards:
+            (work / board).write_bytes(measured)
+    for line in lines:
         short = line.replace("0.0.0.0:8080", "127.0.0.1:0").replace("--shots 20", "--shots 4")
         short = re.sub(r"--camera(?= --|$)", "--camera 0", short)
         done = subprocess.run(

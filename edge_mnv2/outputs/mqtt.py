@@ -138,12 +138,16 @@ class MqttSink(Sink):
             self._wake.notify_all()
         self._thread.join(_FAREWELL_S)
         self._outbox.give_up()
-        if self._connected:
+        connected = self._connected
+        if connected:
             # A farewell that we say ourselves: the last will comes only when we die.
             farewell = self._client.publish(f"{self._address.topic}/status", b"offline", qos=1, retain=True)
             farewell.wait_for_publish(max(0.1, deadline - time.monotonic()))
         self._client.disconnect()
-        self._client.loop_stop()
+        # Without a broker its thread sleeps, or waits for a connection, for seconds: the end of a run does not.
+        stop = threading.Thread(target=self._client.loop_stop, name="mqtt-stop", daemon=True)
+        stop.start()
+        stop.join(_FAREWELL_S if connected else 0.0)
         self._name_taken.close()
 
     def _open_client(self) -> Any:

@@ -88,7 +88,7 @@ class Listener:
         self.connected = threading.Event()
         self._topics = topics
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-        self._client.reconnect_delay_set(1, 1)
+        self._client.reconnect_delay_set(0.1, 0.1)
         if user is not None:
             self._client.username_pw_set(user, password)
         self._client.on_connect = self._on_connect

@@ -91,7 +91,10 @@ def _first_frame(served: Served) -> None:
     """Wait for it as a health check does."""
     deadline = time.monotonic() + 60
     while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{served.port}/healthz", timeout=10):
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{served.port}/healthz", timeout=10),
+        ):
             return
         assert served.process.poll() is None and time.monotonic() < deadline, served.said
         time.sleep(0.02)
