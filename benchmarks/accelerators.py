@@ -20,7 +20,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.builder.compilers import CompileRequest, compile_model, read_source
+from edge_mnv2.builder.compile_source import read_source
+from edge_mnv2.builder.compilers import CompileRequest, compile_model
 from edge_mnv2.builder.imx500_compile import TOOLKIT, quantize_in_toolkit
 from edge_mnv2.camera.still import list_stills, read_still
 from edge_mnv2.runtime.classifier import Classifier

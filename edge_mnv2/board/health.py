@@ -26,7 +26,7 @@ class HealthSample:
     `temp_c` is the SoC's, degrees Celsius; `cpu_mhz` the fastest core's clock; `throttled` and `throttled_since_boot`
     are words of `throttling.WORDS`, empty where all is well, None where the board cannot tell. `power_w` is what the
     whole board draws where a rail stands for it. Memory is MiB, `memory_pressure` percent of the last ten seconds.
-    `npu_load` is percent of each core of a Rockchip NPU, which its driver tells root alone.
+    `npu_load` is percent of each core of an NPU whose driver tells (`NPU_LOADS`), which may be root alone.
     """
 
     taken_at: int = 0
@@ -103,7 +103,7 @@ class Health:
             swap_used_mb=memory.swap_used,
             memory_pressure=memory.pressure,
             npu_temp_c=_celsius(self._tree.read_int(self._npu_zone)) if self._npu_zone else None,
-            npu_load=[int(share) for share in re.findall(r"Core\d: *(\d+)%", self._tree.read(_NPU_LOAD) or "")] or None,
+            npu_load=_npu_load(self._tree),
         )
 
     def _temp_c(self) -> Optional[float]:
@@ -124,13 +124,20 @@ class Health:
         return max(known) if known else None
 
 
-_NPU_LOAD = "sys/kernel/debug/rknpu/load"
-"""The frequency driver's own figure, below devfreq, says 100 at all times."""
+NPU_LOADS = ("sys/kernel/debug/rknpu/load",)
+"""Files of NPU drivers with percents, one a core: `NPU load:  Core0:  0%, Core1:  7%,`, or `NPU load:  7%` of the only
+one. The frequency driver's own figure, below devfreq, says 100 at all times."""
+
+
+def _npu_load(tree: Sysroot) -> Optional[list[int]]:
+    texts = filter(None, (tree.read(path) for path in NPU_LOADS))
+    return [int(share) for share in re.findall(r"(\d+) *%", next(texts, ""))] or None
 
 
 def _npu_zone(tree: Sysroot) -> Optional[str]:
     for zone in tree.names("sys/class/thermal", "thermal_zone"):
-        if "npu" in (tree.read(f"sys/class/thermal/{zone}/type") or "").lower():
+        # Not "input".
+        if re.search(r"(?<![a-z])npu", (tree.read(f"sys/class/thermal/{zone}/type") or "").lower()):
             return f"sys/class/thermal/{zone}/temp"
     return None
 

@@ -189,7 +189,6 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
     Gives the JSON document of `compile`. Raises ModelError for a model that is compiled already or
     that the compiler refuses, AcceleratorError where the compiler cannot run, UsageError for an output that cannot be.
     """
-    request.only(min_runtime_version=1)
     model, out = request.model or "", request.out
     resolved = resolve(model)
     facts = model_file.check(resolved.path)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,37 +38,27 @@ _CONVERTER = "imxconv-pt"
 
 def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
     """The JSON document of `compile`. Raises UsageError, ModelError, AcceleratorError."""
-    from edge_mnv2.builder.compilers import read_source
-    from edge_mnv2.zoo.sidecar import check_target
+    from edge_mnv2.builder.compile_source import compilation
 
-    request.only(weights=1, labels=1, images=1, embedding=1, simulator=1)
-    python, tool = TOOLKIT.find(request.toolkit_python)
-    source = read_source(request, say)
-    target = request.out or source.stem.with_name(f"{source.stem.name}_imx500.zip")
-    check_target("--out", target, ".zip")
-    say(f"{tool} quantizes with {len(source.pictures)} pictures and converts; that takes some minutes")
-    with tempfile.TemporaryDirectory(prefix="edge-mnv2-compile-") as name:
-        folder = Path(name)
-        (folder / "float.onnx").write_bytes(source.onnx)
-        np.save(folder / "pictures.npy", source.pictures)
-        order = {"folder": name, "mean": source.mean, "std": source.std}
-        began = time.monotonic()
-        answer = TOOLKIT.run(python, f"{__name__}:compile_in_toolkit", order, folder / "log.txt")
-        took = round((time.monotonic() - began) * 1e3)
+    with compilation(request, say, TOOLKIT, "_imx500.zip") as at:
+        source = at.source
+        (at.folder / "float.onnx").write_bytes(source.onnx)
+        np.save(at.folder / "pictures.npy", source.pictures)
+        order = {"folder": str(at.folder), "mean": source.mean, "std": source.std}
+        answer = at.run(f"{__name__}:compile_in_toolkit", order)
         memory = json.loads(Path(answer["report"]).read_text("utf-8"))["Memory Report"]
         if not memory["Fit In Chip"]:
             raise ModelError(
                 f"{source.model.name} needs {memory['Memory Usage']} and the IMX500 has 8 MB",
                 hint="a smaller width or resolution",
             )
-        document = source.finish(target, Path(answer["packed"]).read_bytes(), tool)
+        document = at.finish(Path(answer["packed"]).read_bytes())
         if request.simulator:
-            beside = target.with_suffix(".onnx")
-            beside.write_bytes((folder / "quantized.onnx").read_bytes())
+            beside = at.target.with_suffix(".onnx")
+            beside.write_bytes((at.folder / "quantized.onnx").read_bytes())
             document["written"].append(str(beside))
     return {
         **document,
-        "compile_ms": took,
         "quantization": "8 bit, by model-compression-toolkit",
         "agreement": answer["agreement"],
         "operators": {"total": answer["operators"], "accelerator": answer["operators"], "cpu": 0},
@@ -80,9 +68,9 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
             "available_bytes": _bytes(memory["Total Memory Available On Chip"]),
         },
         "table": [],
-        "next": f"on the Raspberry Pi: imx500-package -i {target} -o {target.stem}, then\n"
+        "next": f"on the Raspberry Pi: imx500-package -i {at.target} -o {at.target.stem}, then\n"
         f"edge-mnv2 run --camera csi --model {request.model or 'MODEL.tflite'} "
-        f"--delegate imx500:{target.stem}/network.rpk",
+        f"--delegate imx500:{at.target.stem}/network.rpk",
     }
 
 

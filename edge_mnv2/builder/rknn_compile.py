@@ -6,21 +6,15 @@ What it did is in its log alone: a table of layers with the processor, and total
 from __future__ import annotations
 
 import re
-import tempfile
-import time
-from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.builder.compilers import CompileRequest, Say, read_source
-from edge_mnv2.errors import UsageError
+from edge_mnv2.builder.compile_source import compilation
+from edge_mnv2.builder.compilers import CompileRequest, Say
 from edge_mnv2.runtime.rknn import SIMULATOR, TOOLKIT, build_in_toolkit
-from edge_mnv2.zoo.sidecar import check_target, write_files
+from edge_mnv2.zoo.sidecar import write_files
 
-CHIPS = ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")
-QUANTIZATIONS = ("normal", "kl_divergence", "mmse", "hybrid", "fp16")
-"""w8a8 by three rules for the ranges; w8a8 where it is near enough and float16 elsewhere; float16 throughout."""
 _LAYER = re.compile(
     r"\] +\d+ +(?P<operator>\S+) +(?P<dtype>\S+) +(?P<device>NPU|CPU|GPU) +\S+ +\S+ +"
     r"\d+/\d+/(?P<cycles>\d+) +\S+ +(?P<name>\S.*)?"
@@ -31,37 +25,22 @@ _CLOCK_HZ = 1e9
 
 def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
     """The JSON document of `compile`. Raises UsageError, ModelError, AcceleratorError."""
-    request.only(weights=1, labels=1, images=1, quantization=1, simulator=1)
-    quantization = request.quantization or QUANTIZATIONS[0]
-    for option, word, words in (
-        ("--target rknn", request.chip, CHIPS),
-        ("--quantization", quantization, QUANTIZATIONS),
-    ):
-        if word not in words:
-            raise UsageError(f"{option}: '{word}'", hint=f"one of {', '.join(words)}")
-    python, tool = TOOLKIT.find(request.toolkit_python)
-    source = read_source(request, say)
-    target = request.out or source.stem.with_name(f"{source.stem.name}_{request.chip}.rknn")
-    check_target("--out", target, ".rknn")
-    say(f"{tool} quantizes with {len(source.pictures)} pictures and compiles; that takes a minute")
-    with tempfile.TemporaryDirectory(prefix="edge-mnv2-compile-") as name:
-        folder = Path(name)
-        recipe, log = folder / "recipe.npz", folder / "log.txt"
+    quantization = request.quantization or request.row.quantizations[0]
+    with compilation(request, say, TOOLKIT, f"_{request.chip}.rknn") as at:
+        source, recipe, result = at.source, at.folder / "recipe.npz", at.folder / "model.rknn"
         content: dict[str, Any] = {"chip": request.chip, "quantization": quantization, "facts": source.facts()}
         content.update(mean=source.mean, std=source.std, pictures=source.pictures)
         np.savez_compressed(recipe, onnx=np.frombuffer(source.onnx, np.uint8), **content)
-        order = {"recipe": str(recipe), "out": str(folder / "model.rknn")}
-        began = time.monotonic()
-        TOOLKIT.run(python, f"{build_in_toolkit.__module__}:{build_in_toolkit.__name__}", order, log)
-        took = round((time.monotonic() - began) * 1e3)
-        report = parse_log(log.read_text("utf-8", "replace"))
-        beside = target.with_suffix(SIMULATOR)
+        order = {"recipe": str(recipe), "out": str(result)}
+        at.run(f"{build_in_toolkit.__module__}:{build_in_toolkit.__name__}", order)
+        report = parse_log(at.log.read_text("utf-8", "replace"))
+        beside = at.target.with_suffix(SIMULATOR)
         # An older one would answer for the new file where there is no NPU.
         beside.unlink(missing_ok=True)
-        document = source.finish(target, (folder / "model.rknn").read_bytes(), tool)
+        document = at.finish(result.read_bytes())
         if request.simulator:
             document["written"] += map(str, write_files([(beside, recipe.read_bytes())]))
-    return {**document, "quantization": quantization, "compile_ms": took, **report}
+    return {**document, "quantization": quantization, **report}
 
 
 def parse_log(text: str) -> dict[str, Any]:

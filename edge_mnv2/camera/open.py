@@ -124,7 +124,7 @@ def open_source(
     if settings.network is not None:
         if parsed.kind != "csi":
             raise UsageError(
-                f"--delegate imx500: the network runs in a CSI camera, not in {parsed.text}", hint="--camera csi"
+                f"{settings.network.path}: the network runs in a CSI camera, not in {parsed.text}", hint="--camera csi"
             )
         kind = _WITH_NETWORK
     source = _chosen(parsed, kind, settings)

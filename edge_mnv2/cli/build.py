@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import typer
 
+from edge_mnv2.builder.compilers import FORMS, QUANTIZATIONS, TARGETS, CompileRequest, compile_model, takers
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, flag, option, with_origin
 from edge_mnv2.cli.terminal import aligned, bar, json_text
@@ -133,7 +134,7 @@ COMMAND = Command(
 
 def compile(
     model: Optional[str] = argument("MODEL", "A name from `models list`, or a .tflite file.", required=False),
-    target: str = option("target", "edgetpu, rknn:rk3588 (or another chip), imx500.", default="edgetpu"),
+    target: str = option("target", f"{FORMS}.", default="edgetpu"),
     weights: Value = with_origin(option("weights", "Instead of MODEL: trained weights, as for `build`.")),
     labels: Optional[Path] = option("labels", "The classes' names, one a line.", File()),
     out: Optional[Path] = option(
@@ -142,22 +143,20 @@ def compile(
     images: Optional[Path] = option(
         "images", "Pictures to choose the integers by; default: those that ship.", File("DIR")
     ),
-    quantization: Optional[str] = option(
-        "quantization", "rknn: normal, kl_divergence, mmse, hybrid or fp16.", default=None
-    ),
-    embedding: bool = flag("embedding", "imx500: without the head, which then runs on the CPU."),
+    quantization: Optional[str] = option("quantization", f"{QUANTIZATIONS}.", default=None),
+    embedding: bool = flag("embedding", f"{takers('embedding')}: without the head, which then runs on the CPU."),
     simulator: bool = flag("simulator", "Write what answers like it without the hardware, too."),
     toolkit_python: Optional[Path] = option(
         "toolkit-python", "The Python, or its environment, that has the maker's toolkit.", File("PYTHON")
     ),
     min_runtime_version: Optional[int] = option(
-        "min-runtime-version", "edgetpu: for an older library, as the compiler numbers them.", Whole(10)
+        "min-runtime-version",
+        f"{takers('min_runtime_version')}: for an older library, as the compiler numbers them.",
+        Whole(10),
     ),
     as_json: bool = JSON,
 ) -> None:
     """Compile a model for an accelerator, with its maker's own compiler."""
-    from edge_mnv2.builder.compilers import CompileRequest, compile_model
-
     request = CompileRequest(
         target,
         model,
@@ -223,6 +222,4 @@ def _megabytes(number: Optional[int]) -> str:
     return "unknown" if number is None else f"{number / 1e6:.2f} MB"
 
 
-COMPILE = Command(
-    compile, examples=("edge-mnv2 compile model.tflite", "edge-mnv2 compile --target rknn:rk3588 model.tflite")
-)
+COMPILE = Command(compile, examples=tuple(one.example for one in TARGETS))

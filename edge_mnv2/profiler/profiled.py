@@ -45,12 +45,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Looks:
-    """The board before and after measuring, the highest temperature and every word of throttling in between."""
+    """The board before and after measuring; in between the highest temperatures and load, every word of throttling."""
 
     before: HealthSample
     after: HealthSample
     max_temp_c: Optional[float]
     throttled: Optional[tuple[str, ...]]
+    npu_max_temp_c: Optional[float]
+    npu_load: Optional[list[int]]
 
     def document(self) -> dict[str, Any]:
         after = self.after
@@ -58,6 +60,8 @@ class Looks:
             "temp_c": after.temp_c,
             "temp_before_c": self.before.temp_c,
             "max_temp_c": self.max_temp_c,
+            "npu_max_temp_c": self.npu_max_temp_c,
+            "npu_load": self.npu_load,
             "cpu_mhz": after.cpu_mhz,
             "governor": after.governor,
             "power_mode": after.power_mode,

@@ -187,7 +187,7 @@ class _Session:
         classifiers = opened.get(setting)
         log.info("measuring %s for %.2g s", setting.words, seconds)
         measurement = measure(classifiers, self.feed, watch, seconds=seconds, load_ms=opened.load_ms(setting))
-        looks = Looks(watch.before, watch.latest, *watch.worst())
+        looks = Looks(watch.before, watch.latest, *watch.worst(), watch.npu_max_temp_c, watch.npu_load)
         if measurement.others is not None and measurement.others > _BUSY_CPUS:
             better = "can do better than this" + (", and may then want other settings" if swept else "")
             self.notes.append(f"other programs kept {measurement.others:.1f} CPUs busy meanwhile: the board {better}")

@@ -105,7 +105,8 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     A number of threads or workers, or a delegate, from the command line or the environment is kept. What cannot take
     part is said in `notes`. Raises ModelError for a model that neither can run, AcceleratorError where nothing is left.
     """
-    from edge_mnv2.runtime.edgetpu.choice import Zoo, parse, worth_trying
+    from edge_mnv2.runtime.delegate import parse
+    from edge_mnv2.runtime.edgetpu.choice import Zoo, worth_trying
     from edge_mnv2.runtime.edgetpu.choice import choose as choose_models
 
     asked = settings.runtime.delegate

@@ -30,6 +30,10 @@ class Watch:
         self.before = health.sample()
         self.measures_power = self.before.power_w is not None
         self._listener = listener
+        self.npu_max_temp_c: Optional[float] = None
+        """The highest so far; None where no sensor tells, as for the load."""
+        self.npu_load: Optional[list[int]] = None
+        """The highest so far of each core, percent."""
         self._drawn: deque[tuple[int, float]] = deque(maxlen=_MOST_READINGS)
         interval = _POWER_INTERVAL_S if self.measures_power else _INTERVAL_S
         self._monitor = HealthMonitor(health, interval, self._take)
@@ -55,6 +59,10 @@ class Watch:
     def _take(self, sample: HealthSample) -> None:
         if sample.power_w is not None:
             self._drawn.append((sample.taken_at, sample.power_w))
+        if sample.npu_temp_c is not None:
+            self.npu_max_temp_c = max(sample.npu_temp_c, self.npu_max_temp_c or sample.npu_temp_c)
+        if sample.npu_load is not None:
+            self.npu_load = [max(pair) for pair in zip(sample.npu_load, self.npu_load or sample.npu_load)]
         if self._listener is not None:
             self._listener(sample)
 

@@ -14,11 +14,10 @@ import numpy as np
 
 from edge_mnv2.camera.frame import CameraAnswers
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.runtime.imx500 import CameraInterpreter
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe
 from edge_mnv2.runtime.preprocess import Preprocessor
-from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec, open_model, own_format
+from edge_mnv2.runtime.table import AnyInterpreter, InCamera, TensorSpec, open_model, own_format
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.labels import fit_labels
 
@@ -198,7 +197,7 @@ class Classifier:
 
     def completed(self, pixels: np.ndarray, answers: CameraAnswers) -> Classified:
         """Scores of a picture that a network inside the camera has answered. Raises ModelError: another model's."""
-        if not isinstance(self.interpreter, CameraInterpreter):
+        if not isinstance(self.interpreter, InCamera):
             raise ModelError(f"the camera runs a network, and {self.path} does not")
         started = time.monotonic_ns()
         scores = self.scores_from(self.interpreter.complete(answers.values, self.io.output.position))

@@ -22,7 +22,7 @@ from edge_mnv2.tflite import graph
 from edge_mnv2.tflite.ir import Graph, Subgraph, last_pool
 
 if TYPE_CHECKING:
-    from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, Plan
+    from edge_mnv2.runtime.delegate import DelegateSpec, Plan
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ NAME = "imx500"
 
 def plan(request: Optional[str], spec: DelegateSpec, _fall_back: bool) -> Plan:
     """The network file for the camera, and the model that it was compiled from. Raises ModelError, UsageError."""
-    from edge_mnv2.runtime.edgetpu.choice import Plan
+    from edge_mnv2.runtime.delegate import Plan
     from edge_mnv2.zoo.registry import DEFAULT_MODEL
     from edge_mnv2.zoo.resolve import Resolved, resolve
 

@@ -15,7 +15,7 @@ from edge_mnv2.runtime import contest
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelSpec, describe
-from edge_mnv2.runtime.table import NamedRuntimeMissing, candidates, supervising
+from edge_mnv2.runtime.table import NamedRuntimeMissing, candidates
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.zoo.entry import range_as_mean_and_std
@@ -24,7 +24,7 @@ from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
-    from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, Plan
+    from edge_mnv2.runtime.delegate import DelegateSpec, Plan
     from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 
 
@@ -176,7 +176,8 @@ def open_classifiers(
 
     Raises as `open_classifier`, and AcceleratorError where an accelerator was asked for by name and cannot be used.
     """
-    from edge_mnv2.runtime.edgetpu.choice import Zoo, choose, parse, worth_trying
+    from edge_mnv2.runtime.delegate import parse, supervising
+    from edge_mnv2.runtime.edgetpu.choice import Zoo, choose, worth_trying
 
     threads, note = resolve_threads(settings.runtime.threads, spare=spare)
     notes = [note] if note else []

@@ -2,7 +2,7 @@
 
 The NPU is used from a worker process under the same supervision as an Edge TPU: a crash, a hang or a lost driver costs
 no frame where the model's `.tflite` lies beside it. What goes in and comes out are that model's own integers: a file
-says which (`builder.compilers.Source.facts`). Without an NPU, the recipe that `compile --simulator` wrote is
+says which (`builder.compile_source.Source.facts`). Without an NPU, the recipe that `compile --simulator` wrote is
 compiled again by rknn-toolkit2, and simulated.
 """
 
@@ -24,7 +24,7 @@ from edge_mnv2.runtime.table import AnyInterpreter, Runtime, RuntimeMissing, Ten
 from edge_mnv2.runtime.toolkit import Toolkit
 
 if TYPE_CHECKING:
-    from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, Plan
+    from edge_mnv2.runtime.delegate import DelegateSpec, Plan
     from edge_mnv2.runtime.edgetpu.contact import Target
     from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
     from edge_mnv2.zoo.resolve import Resolved
@@ -71,7 +71,7 @@ def open_model(
 
 def plan(request: Optional[str], spec: DelegateSpec, fall_back: bool) -> Plan:
     """The `.rknn` to run and its CPU twin: `request` may be either. Raises ModelError, AcceleratorError."""
-    from edge_mnv2.runtime.edgetpu.choice import Plan
+    from edge_mnv2.runtime.delegate import Plan
     from edge_mnv2.zoo.registry import DEFAULT_MODEL
     from edge_mnv2.zoo.resolve import resolve
     from edge_mnv2.zoo.sidecar import outdated

@@ -15,9 +15,10 @@ import importlib
 import importlib.util
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Optional, Protocol, Union, runtime_checkable
 
 from edge_mnv2.entry_points import rows_of_packages
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
@@ -110,6 +111,13 @@ class AnyInterpreter(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class InCamera(Protocol):
+    """What an interpreter has besides, where a camera runs the network: output number `position` of its answers."""
+
+    def complete(self, answers: Sequence[np.ndarray], position: int = 0) -> np.ndarray: ...
+
+
 class RuntimeMissing(EdgeMnv2Error, ImportError):
     """No usable interpreter package in this environment."""
 
@@ -130,9 +138,9 @@ class Runtime:
 
     `extra` is the optional part of this package that brings it, `elsewhere` says where else it comes from. `devices`
     are patterns of device nodes that a service must reach, or systemd's `char-GROUP`; `needs_device`: without one of
-    them it cannot work. `supervised`: the module also has `plan` and `open_supervised` (see `runtime.rknn`): an
-    accelerator that may be lost, with a CPU model to go on with; `in_camera`: its answers come with the camera's
-    frames. `twins`: it can run a full-integer `.tflite` too,
+    them it cannot work. `supervised`: the module also has what `runtime.delegate` says: an accelerator that may be
+    lost, with a CPU model to go on with; `in_camera`: its answers come with the camera's frames, and `open_supervised`
+    gives interpreters that are `InCamera`. `twins`: it can run a full-integer `.tflite` too,
     through an ONNX file with the same integers (`runtime.twin`), where that is asked for.
     """
 
@@ -292,12 +300,6 @@ def service_devices(path: Union[Path, str], runtime: str) -> list[str]:
         [str(node) for node in Path("/").glob(one[1:])] if "*" in one and one[0] == "/" else [one] for one in patterns
     ]
     return [node for listed in nodes for node in sorted(listed)]
-
-
-def supervising(backend: str, delegate: str, path: Optional[str]) -> Optional[Runtime]:
-    """The row with a supervision of its own that `--runtime`, `--delegate` or the model's name asks for, or None."""
-    asked = (one for one in TABLE if one.supervised)
-    return next((one for one in asked if one.name in (backend, delegate) or (path and one.opens(path))), None)
 
 
 def candidates(path: Union[Path, str], name: str = "auto") -> list[Runtime]:

@@ -2,7 +2,7 @@
 
 A toolkit's Python runs one function of ours, which needs numpy and the toolkit there and nothing of ours but this
 package's source. That Python is the one that is asked for, else the environment at `TOOLKITS/NAME` below our cache
-folder (`~/.cache/edge-mnv2/toolkits/rknn`), else the Python that runs this.
+folder (`~/.cache/edge-mnv2/toolkits/NAME`), else the Python that runs this.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -214,6 +214,25 @@ class Text(Kind):
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
             raise ValueError
         return value
+
+
+class Forms(Text):
+    """Words of several forms: as people see one → its pattern."""
+
+    def __init__(self, patterns: Mapping[str, str]) -> None:
+        super().__init__(", ".join(patterns))
+        self._patterns = patterns.values()
+
+    def accept(self, value: Any) -> str:
+        if not isinstance(value, str) or self.groups(value) is None:
+            raise ValueError
+        return value
+
+    def groups(self, text: str, flags: int = 0) -> Optional[dict[str, str]]:
+        """Named groups of the first pattern that matches, those that are absent left out; None where none does."""
+        matches = (re.fullmatch(pattern, text, flags) for pattern in self._patterns)
+        match = next(filter(None, matches), None)
+        return None if match is None else {name: value for name, value in match.groupdict().items() if value}
 
 
 class File(Kind):

@@ -11,13 +11,25 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.settings.kinds import Choice, Flag, Kind, Number, Offered, Or, Text, Whole
+from edge_mnv2.settings.kinds import Choice, Flag, Forms, Kind, Number, Offered, Or, Text, Whole
 from edge_mnv2.settings.more_kinds import Channels, Control, Names, Numbers, Region, Size, Source
 from edge_mnv2.settings.option import Option, has_password
 
 RUNTIMES = Offered()
 CAMERA_BACKENDS = Offered()
 """Names from the tables of those rooms, handed in by whoever knows both."""
+
+DELEGATES = Forms(
+    {
+        "auto": "auto",
+        "none": "none",
+        "edgetpu[:N|:usb[:N]|:pci[:N]]": "edgetpu(:(?P<kind>usb|pci))?(:(?P<index>[0-9]{1,3}))?",
+        "rknn[:0|1|2|auto]": "rknn(:(auto|(?P<index>[0-2])))?",
+        "imx500[:FILE.rpk]": "imx500(:(?P<library>.+))?",
+        "external:PATH[,key=value...]": "external:(?P<library>.+)",
+    }
+)
+"""What accelerates a runtime: as people see it → pattern. Its groups are fields of `runtime.delegate.DelegateSpec`."""
 
 
 SHOWN_FROM = 0.35
@@ -101,12 +113,8 @@ class Runtime:
     backend: str = setting("auto", RUNTIMES, "The interpreter package that runs the model.", "runtime")
     delegate: str = setting(
         "auto",
-        Text(
-            "auto, none, edgetpu[:N|:usb[:N]|:pci[:N]], rknn[:0|1|2|auto], imx500[:FILE], external:PATH[,key=value...]",
-            r"auto|none|edgetpu(:[0-9]{1,3}|:usb(:[0-9]{1,3})?|:pci(:[0-9]{1,3})?)?|rknn(:[012]|:auto)?|imx500(:.+)?|external:.+",
-        ),
-        "What accelerates it: auto, none, edgetpu[:N|:usb[:N]|:pci[:N]], rknn[:CORE], imx500[:FILE], "
-        "external:PATH[,key=value...].",
+        DELEGATES,
+        f"What accelerates it: {DELEGATES.expects}.",
         "delegate",
     )
     threads: Union[int, str] = setting("auto", Whole(1, 256, ("auto",)), "Threads of one interpreter.", "threads")

@@ -278,6 +278,17 @@ def test_power_mode_from_nvpmodel(tmp_path: Path) -> None:
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
+def test_temperature_and_load_of_the_npu(tmp_path: Path) -> None:
+    sample = Health(trees.orange_pi_5(tmp_path / "a").root).sample()
+    assert (sample.npu_temp_c, sample.npu_load, sample.temp_c) == (47.2, [68, 7, 0], 45.3)
+    # One core, without a number; without a zone of its own no temperature is its own.
+    board = trees.zero_3w(tmp_path / "b").zone(1, "charger-input", 30_000)
+    sample = Health(board.write("sys/kernel/debug/rknpu/load", "NPU load:  9%").root).sample()
+    assert (sample.npu_temp_c, sample.npu_load) == (None, [9])
+    sample = Health(trees.pi_4(tmp_path / "c").root).sample()
+    assert (sample.npu_temp_c, sample.npu_load) == (None, None)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     sample = Health(tmp_path).sample()
     assert all(value is None for value in sample.as_dict().values())

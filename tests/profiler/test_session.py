@@ -71,6 +71,14 @@ def test_saved_again_and_again_it_extends_the_packaged_one(stub: Path, tmp_path:
     assert later.runtime.model == str(stub.absolute()) and later.runtime.threads == found.measured.setting.threads
 
 
+def test_heat_and_load_of_an_npu_are_the_boards_own(stub: Path, tmp_path: Path) -> None:
+    settings = resolve(None, {"runtime.model": (str(stub), "command line")})
+    for build, heat, busy in ((trees.orange_pi_5, 47.2, [68, 7, 0]), (trees.zero_3w, None, None)):
+        root = build(tmp_path / build.__name__).root
+        health = profile(Request(settings, seconds=0.2, root=root)).document()["health"]
+        assert (health["npu_max_temp_c"], health["npu_load"]) == (heat, busy)
+
+
 @pytest.mark.parametrize("where", ["report", "save"])
 def test_files_are_tried_before_anything_is_measured(stub: Path, tmp_path: Path, where: str) -> None:
     blocked = tmp_path / "file"

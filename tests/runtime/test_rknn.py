@@ -13,12 +13,10 @@ import pytest
 from PIL import Image
 
 from edge_mnv2 import paths
-from edge_mnv2.board.health import Health
 from edge_mnv2.runtime import table, toolkit
 from edge_mnv2.runtime.opening import open_classifiers
 from edge_mnv2.runtime.rknn import TOOLKIT, facts_of
 from edge_mnv2.settings.profile import resolve
-from tests.board import trees
 from tests.runtime import rknnlite_standin
 from tests.stubs import colour_model
 
@@ -70,6 +68,11 @@ def test_a_run_says_what_ran_it_and_on_which_core(run: Run, model: Path) -> None
         assert summary["runtime"] == "rknn-toolkit-lite2 2.3.2" and summary["engine_seconds"]["npu"] >= 0
     masks = (model.parent / "calls").read_text().split()
     assert masks == ["0", "4", "0", "0"]
+
+
+def test_a_core_that_there_is_not_is_refused(run: Run, model: Path) -> None:
+    code, _, err = run("run", "--source", "test", "--max-frames", 1, "--model", model, "--delegate", "rknn:3")
+    assert code == 2 and "rknn[:0|1|2|auto]" in err and err.count("\n") == 1
 
 
 def of(model: Path, tflite: Path) -> None:
@@ -196,13 +199,6 @@ def test_a_file_of_others_asks_for_its_size(run: Run, model: Path) -> None:
     model.with_name("colours.tflite").unlink()
     code, out, err = run(*base, "--input-size", "8x8")
     assert code == 0 and json.loads(out)["results"][0]["top"][0]["label"] == "green", err
-
-
-def test_temperature_and_load_of_the_npu(tmp_path: Path) -> None:
-    sample = Health(trees.orange_pi_5(tmp_path / "a").root).sample()
-    assert (sample.npu_temp_c, sample.npu_load, sample.temp_c) == (47.2, [68, 7, 0], 45.3)
-    sample = Health(trees.zero_3w(tmp_path / "b").root).sample()
-    assert (sample.npu_temp_c, sample.npu_load) == (None, None)
 
 
 @pytest.mark.soak

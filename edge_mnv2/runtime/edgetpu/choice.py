@@ -1,4 +1,4 @@
-"""What `--delegate` asks for, what is attached at a quick look, and which model runs where.
+"""Which Edge TPUs are attached at a quick look, and which model runs where.
 
 Every start pays for this module, so it imports little.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Optional, Protocol, Union
 
 from edge_mnv2.board.sysroot import Sysroot
-from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
+from edge_mnv2.runtime.delegate import DelegateSpec, Plan
 from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE
 from edge_mnv2.runtime.table import own_format
 from edge_mnv2.tflite import model_file
@@ -21,76 +22,10 @@ from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 from edge_mnv2.zoo.sidecar import outdated
 
-_EXTERNAL = "external:"
-_FORM = re.compile(r"edgetpu(?::(usb|pci))?(?::([0-9]{1,3}))?")
-_CAMERA = "imx500"
-_NPU = re.compile(r"rknn(?::(?:auto|([0-2])))?")
-
-
-@dataclass(frozen=True)
-class DelegateSpec:
-    """`mode` is "none", "auto", "edgetpu", "rknn", "imx500" or "external"; `kind` ("usb", "pci") and `index` narrow the
-    choice among several Edge TPUs, or cores of an NPU; `library` and `options` are those of an external delegate."""
-
-    mode: str
-    kind: Optional[str] = None
-    index: Optional[int] = None
-    library: Optional[str] = None
-    options: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def required(self) -> bool:
-        """Whether an unusable accelerator is an error."""
-        return self.mode not in ("none", "auto")
-
-    @property
-    def option(self) -> str:
-        """The library's own `device` option: "", ":N", "usb", "usb:N", "pci", "pci:N"."""
-        return (self.kind or "") + ("" if self.index is None else f":{self.index}")
-
-    def __str__(self) -> str:
-        if self.library is not None:
-            return ",".join([f"{self.mode}:{self.library}", *(f"{key}={value}" for key, value in self.options)])
-        parts = [self.mode, self.kind, None if self.index is None else str(self.index)]
-        return ":".join(part for part in parts if part is not None)
-
-
-def parse(text: str) -> DelegateSpec:
-    """Read `none`, `auto`, `edgetpu[:N|:usb[:N]|:pci[:N]]`, `rknn[:0|1|2|auto]`, `imx500[:FILE.rpk]` or
-    `external:PATH[,key=value...]`. Raises UsageError."""
-    if text.strip().lower().startswith(_EXTERNAL):
-        return _parse_external(text.strip())
-    wanted = text.strip().lower()
-    if wanted in ("none", "auto"):
-        return DelegateSpec(wanted)
-    if (core := _NPU.fullmatch(wanted)) is not None:
-        return DelegateSpec("rknn", index=None if core[1] is None else int(core[1]))
-    if wanted == _CAMERA or wanted.startswith(f"{_CAMERA}:"):
-        return DelegateSpec(_CAMERA, library=text.strip().partition(":")[2] or None)
-    match = _FORM.fullmatch(wanted)
-    if match is None:
-        raise UsageError(
-            f"--delegate {text}: no such delegate",
-            hint="none, auto, edgetpu, edgetpu:N, edgetpu:usb[:N], edgetpu:pci[:N], rknn[:0|1|2|auto], "
-            "imx500[:FILE.rpk], external:PATH[,key=value...]",
-        )
-    kind, index = match.groups()
-    return DelegateSpec("edgetpu", kind, None if index is None else int(index))
-
-
 USB_BEFORE_FIRMWARE = ("1a6e", "089a")
 USB_READY = ("18d1", "9302")
 
 _USB = "sys/bus/usb/devices"
-
-
-def _parse_external(text: str) -> DelegateSpec:
-    path, *rest = text[len(_EXTERNAL) :].split(",")
-    pairs = [part.partition("=") for part in rest]
-    if not path or not all(key and equals for key, equals, _ in pairs):
-        raise UsageError(f"--delegate {text}", hint="external:PATH[,key=value...]")
-    options = tuple((key.strip(), value.strip()) for key, _, value in pairs)
-    return DelegateSpec("external", library=str(Path(path).expanduser()), options=options)
 
 
 def present(root: Union[Path, str] = "/") -> list[str]:
@@ -117,23 +52,6 @@ DEFAULT_COMPILED = "mobilenet_v2_1.0_224_quant_edgetpu"
 """What a TPU runs where no model was named: our default has no compiled twin of the same weights."""
 
 _SUFFIX = "_edgetpu"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`tpu` is the compiled model to run on the accelerator (None: the CPU alone), `cpu` the model for the CPU (None: a
-    TPU without a twin to fall back on). `notes` are to be said once."""
-
-    cpu: Optional[Resolved]
-    tpu: Optional[Resolved] = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def model(self) -> Resolved:
-        """The model that results are named after."""
-        model = self.tpu or self.cpu
-        assert model is not None
-        return model
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Optional, TypeVar, Union
 
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError
+from edge_mnv2.runtime.delegate import DelegateSpec, parse
 from edge_mnv2.runtime.edgetpu import DeviceHeld, DeviceRefused, checks, discovery, library
-from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, parse, present, share_text
+from edge_mnv2.runtime.edgetpu.choice import present, share_text
 from edge_mnv2.runtime.edgetpu.contact import Target, TpuInterpreter, probe
 from edge_mnv2.runtime.edgetpu.discovery import Accelerator, command_of, holders_of
 from edge_mnv2.runtime.edgetpu.library import Library

@@ -10,8 +10,9 @@ from typing import Optional
 import pytest
 
 from edge_mnv2.errors import AcceleratorError, DownloadError, EdgeMnv2Error, ModelError
+from edge_mnv2.runtime.delegate import parse
 from edge_mnv2.runtime.edgetpu import choice
-from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED, Twin, Zoo, choose, parse, worth_trying
+from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED, Twin, Zoo, choose, worth_trying
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved
 from tests.runtime.edgetpu import trees

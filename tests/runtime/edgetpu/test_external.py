@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, parse
+from edge_mnv2.runtime.delegate import DelegateSpec, parse
 from tests.runtime.edgetpu.conftest import standin
 
 __all__ = ["standin"]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge_mnv2.errors import AcceleratorError, ModelError
+from edge_mnv2.runtime.delegate import parse
 from edge_mnv2.runtime.edgetpu import DeviceHeld, opening, supervisor
-from edge_mnv2.runtime.edgetpu.choice import parse
 from edge_mnv2.runtime.edgetpu.opening import DeviceLock
 from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
 from edge_mnv2.runtime.interpreter import open_interpreter

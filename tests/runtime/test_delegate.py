@@ -1,7 +1,7 @@
 import pytest
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.runtime.edgetpu.choice import DelegateSpec, parse
+from edge_mnv2.runtime.delegate import DelegateSpec, parse
 
 
 @pytest.mark.parametrize(
