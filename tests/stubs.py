@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import socket
 from pathlib import Path
 from typing import Optional
 
@@ -93,3 +96,15 @@ def stub_at(folder: Path, labels: str = "[red, green, blue]") -> Path:
     path.write_bytes(colour_model())
     path.with_suffix(".yaml").write_text(f"labels: {labels}\n")
     return path
+
+
+def free_port() -> int:
+    """A port that nobody uses and that the kernel gives to nobody by itself, until a server binds it, and between two.
+
+    Whoever asks for any port, or connects from one, may be given one that was free a moment ago.
+    """
+    given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.SystemRandom().sample(range(min(given_out, 32768) // 2, min(given_out, 32768)), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")

@@ -228,8 +228,13 @@ class MqttSink(Sink):
             if not message.retain and message.payload == b"offline" and not self._ending:
                 # Another's farewell or last will is no word about us.
                 self._send_first(_Message(message.topic, b"online"))
-        elif message.payload and self._facts.model and message.topic not in self._configured:
-            self._send_first(_Message(message.topic, b""))
+        elif message.payload:
+            with self._wake:
+                if not self._facts.model:
+                    # Of a former run: which of them are ours is known when this one begins.
+                    self._configured.add(message.topic)
+                elif message.topic not in self._configured:
+                    self._send_first(_Message(message.topic, b""))
 
     def _send_first(self, message: _Message) -> None:
         with self._wake:

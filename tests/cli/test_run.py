@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -372,16 +371,15 @@ def test_pages_of_a_source_whose_name_is_not_utf8(stub: Path, clip: Path) -> Non
     pytest.importorskip("prometheus_client")
     odd = clip.rename(clip.with_name(os.fsdecode(b"b\xe9.avi")))
     model = stub.rename(stub.with_name(os.fsdecode(b"m\xe9.tflite")))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with process("run", "--model", model, "--source", odd, "--loop", "--web", port) as running:
+    with process("run", "--model", model, "--source", odd, "--loop", "--web", 0) as running:
         assert running.stderr is not None
+        page = ""
         for line in running.stderr:
+            page = line.partition("web page: ")[2].strip() or page
             if "FPS" in line:
                 break
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(f"{page}metrics", timeout=10) as answer:
                 assert "b\\\\udce9.avi" in answer.read().decode("utf-8")
         finally:
             running.terminate()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.outputs.test_rotation import small_disk
+from tests.outputs.test_rotation import small_disk, unmount
 
 
 def until(holds: Callable[[], object], what: str, timeout: float = 30) -> None:
@@ -54,7 +54,7 @@ def test_inference_never_stops(stub: Path, tmp_path: Path) -> None:
             subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", card], check=True)
             until(lambda: "Read-only" in (tmp_path / "said").read_text(), "it is read-only")
             assert process.poll() is None
-            subprocess.run(["umount", card], check=True)
+            unmount(card)
             before = last_frame(log)
             until(lambda: last_frame(log) > before, "the log goes on again")
         finally:

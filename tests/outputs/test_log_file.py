@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -127,11 +128,13 @@ def test_writing_resumes_when_it_can(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.slow
 def test_a_stuck_sink_does_not_hold_the_loop() -> None:
+    go = threading.Event()
+
     class Stuck:
         name = "stuck"
 
         def write(self, one: Result) -> None:
-            time.sleep(60)
+            go.wait(60)
 
         def close(self) -> None:
             pass
@@ -144,6 +147,9 @@ def test_a_stuck_sink_does_not_hold_the_loop() -> None:
     sink.close()
     assert time.monotonic() - began < 10
     assert sink.errors >= 1900
+    go.set()
+    sink._thread.join(20)
+    assert not sink._thread.is_alive()
 
 
 def test_log_every_keeps_its_distance_from_the_first_on_and_after_a_pause() -> None:

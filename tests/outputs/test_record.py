@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -199,7 +200,8 @@ def test_what_is_left_out_is_counted(run: Run, stub: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_no_video_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A board so busy that the first frame is never done."""
-    monkeypatch.setattr("edge_mnv2.outputs.record.annotated", lambda *_: time.sleep(60))
+    go = threading.Event()
+    monkeypatch.setattr("edge_mnv2.outputs.record.annotated", lambda *_: go.wait(60))
     sink = Isolated(RecordSink(str(tmp_path / "out.mp4")))
     for index in range(50):
         sink.write(frame_at(index / 10, index))
@@ -207,6 +209,10 @@ def test_no_video_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     sink.close()
     assert sink.errors > 0 and sink.counts == {"recorded": 0, "skipped": 50}
     assert not list(tmp_path.iterdir())
+    # What it says then is not to be heard in another test.
+    go.set()
+    sink._thread.join(20)
+    assert not sink._thread.is_alive()
 
 
 def test_frames_and_no_video_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

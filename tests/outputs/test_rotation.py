@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from edge_mnv2.outputs.log_file import LogFile, Rotation, began
 from edge_mnv2.outputs.records import CSV_COLUMNS
 from edge_mnv2.outputs.sink import Isolated
 from tests.outputs.results import NOON, result
+from tests.outputs.test_mqtt import until
 from tests.stubs import colour_model
 
 
@@ -139,7 +141,12 @@ def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+        unmount(folder)
+
+
+def unmount(folder: Path) -> None:
+    """What lies over `folder`, though a run may be looking into it just now."""
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_rotated_logs_make_room_before_the_floor_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,16 +167,14 @@ def test_a_card_that_fills_and_is_emptied_again(tmp_path: Path, caplog: pytest.L
         ballast = card / "ballast"
         sink = Isolated(LogFile(str(card / "log.jsonl")))
         sink.write(result(0))
-        time.sleep(0.2)
+        until(lambda: (card / "log.jsonl").exists() and lines_of(card / "log.jsonl") == [0])
         with contextlib.suppress(OSError):
             ballast.write_bytes(b"x" * 2_000_000)
         for index in range(1, 400):
             sink.write(result(index))
+        until(lambda: sink.errors > 0)
         time.sleep(1.2)
         sink.write(result(400))
-        time.sleep(0.2)
-        lost = sink.errors
-        assert lost > 0
         ballast.unlink()
         deadline = time.monotonic() + 10
         index = 400
@@ -190,14 +195,16 @@ def test_a_card_that_becomes_read_only_and_writable_again(tmp_path: Path, caplog
     with small_disk(tmp_path / "card") as card:
         sink = Isolated(LogFile(str(card / "log.jsonl"), rotation=Rotation.parse("100kB")))
         sink.write(result(0))
+        until(lambda: (card / "log.jsonl").exists() and lines_of(card / "log.jsonl") == [0])
         time.sleep(1.2)
         # A file system with open files cannot be made read-only from outside; one that lies over it can be.
         subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", card], check=True)
         for index in range(1, 10):
             sink.write(result(index))
+        until(lambda: sink.errors == 9)
         time.sleep(1.2)
-        assert sink.errors > 0 and "Read-only" in caplog.text
-        subprocess.run(["umount", card], check=True)
+        assert "Read-only" in caplog.text
+        unmount(card)
         sink.write(result(10))
         sink.close()
         assert lines_of(card / "log.jsonl") == [0, 10]
@@ -244,6 +251,8 @@ def test_a_sink_that_raises_anything_is_isolated(caplog: pytest.LogCaptureFixtur
 
 
 def test_only_sinks_that_want_pictures_hold_pixels() -> None:
+    go = threading.Event()
+
     class Slow:
         name = "slow"
         wants_pictures = False
@@ -252,7 +261,7 @@ def test_only_sinks_that_want_pictures_hold_pixels() -> None:
             self.sizes: list[int] = []
 
         def write(self, one: object) -> None:
-            time.sleep(0.01)
+            go.wait(20)
             self.sizes.append(one.frame.pixels.nbytes)  # type: ignore[attr-defined]
 
         def close(self) -> None:
@@ -264,6 +273,7 @@ def test_only_sinks_that_want_pictures_hold_pixels() -> None:
     for index in range(30):
         for sink in sinks:
             sink.write(result(index))
+    go.set()
     for sink in sinks:
         sink.close()
     assert set(plain.sizes) == {0} and len(plain.sizes) == 30

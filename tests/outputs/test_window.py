@@ -81,10 +81,13 @@ def test_the_window_shows_the_picture_and_moves(display: tuple[str, Path], stub:
     model: Any = "mobilenet_v2_1.0_224_int8" if _SHOTS else stub
     run = started(stub, *(["--model", model] if _SHOTS else []), "--roi", "100,60,400,360", **environment)
     until(lambda: screen(picture)[:500].max() > 200)
-    time.sleep(0.5)
+
+    def colours() -> set[tuple[int, ...]]:
+        return {tuple(int(part) // 64 for part in pixel) for pixel in screen(picture)[200:400:10, ::10].reshape(-1, 3)}
+
+    # The test pattern has many.
+    until(lambda: len(colours()) > 6)
     first = screen(picture)
-    colours = {tuple(int(part) // 64 for part in pixel) for pixel in first[200:400:10, ::10].reshape(-1, 3)}
-    assert len(colours) > 6, "the test pattern has many colours"
     until(lambda: (screen(picture) != first).mean() > 0.02)
     if _SHOTS:
         cv2.imwrite(str(Path(_SHOTS) / "window.png"), screen(picture)[30:570, 32:992])

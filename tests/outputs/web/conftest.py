@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 
@@ -23,13 +23,18 @@ from tests.stubs import stub_at
 class Served:
     """A run that serves a page at `url`; `said` is what it wrote to stderr before that was ready."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, said: str) -> None:
+    def __init__(self, process: subprocess.Popen[Any], url: str, said: str) -> None:
         self.process, self.url, self.said = process, url, said
         self.port = int(re.findall(r":(\d+)/", url)[0])
 
     def stop(self) -> tuple[str, str]:
         self.process.send_signal(signal.SIGINT)
-        return self.process.communicate(timeout=20)
+        return self.end(20)
+
+    def end(self, timeout: float) -> tuple[str, str]:
+        """What it wrote to stdout, and to stderr since it was ready."""
+        out, said = self.process.communicate(timeout=timeout)
+        return out.decode(), said.decode()
 
 
 # The command line in a process of its own, with some of its deadlines (`module.NAME`, seconds) set to others.
@@ -61,17 +66,18 @@ def serving(
         named = {f"edge_mnv2.outputs.web.{name}": seconds for name, seconds in deadlines.items()}
         program = ["-c", _WITH_DEADLINES, json.dumps(named)]
     arguments = [sys.executable, *program, command, "--model", model, "--json", *options]
+    # Without a buffer, where lines that come together with the one that is waited for would be lost.
     process = subprocess.Popen(
         [str(one) for one in arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,
         env={**os.environ, "NO_COLOR": "1"},
     )
     try:
         said, url = "", ""
         assert process.stderr is not None
-        for line in process.stderr:
+        for line in map(bytes.decode, process.stderr):
             said += line
             if found := re.search(r"web page: (\S+)", line):
                 url = found[1]

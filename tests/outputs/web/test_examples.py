@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -18,6 +17,7 @@ import pytest
 
 from tests.outputs.web.conftest import Served, serving
 from tests.outputs.web.test_workbench import DEFAULT, TOKEN, ask
+from tests.stubs import free_port
 
 ROOT = Path(__file__).parents[3]
 FLOW: list[dict[str, Any]] = json.loads((ROOT / "examples" / "node-red-flow.json").read_text())
@@ -77,8 +77,7 @@ def test_the_flow_runs_in_node_red(environment: dict[str, str], tmp_path: Path) 
     program = os.environ.get("NODE_RED") or shutil.which("node-red")
     if program is None:
         pytest.skip("no Node-RED here (npm install node-red, or NODE_RED=.../red.js)")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (tmp_path / "flows.json").write_text(json.dumps(FLOW))
     (tmp_path / "settings.js").write_text("module.exports = { uiHost: '127.0.0.1', flowFile: 'flows.json' };")
     command = [program, "--userDir", str(tmp_path), "--settings", str(tmp_path / "settings.js"), "--port", str(port)]

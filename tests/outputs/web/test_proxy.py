@@ -26,16 +26,12 @@ import trustme
 from tests.outputs.web.browser import chromium, tab
 from tests.outputs.web.conftest import Served, serving
 from tests.outputs.web.test_page import _SHOWN, _moves, _pause_acts, _threshold_acts
+from tests.stubs import free_port
 
 CONTRIB = Path(__file__).parents[3] / "contrib"
 EXAMPLES = {"nginx": CONTRIB / "nginx/edge-mnv2.conf", "caddy": CONTRIB / "caddy/Caddyfile"}
 TOKEN = "open sesame"
 _SHOTS = os.environ.get("EDGE_MNV2_SCREENSHOTS")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -44,7 +40,7 @@ def proxied(proxy: str, served: Served, folder: Path, *, path: str, tls: bool) -
     program = shutil.which(proxy) or shutil.which(proxy, path="/usr/sbin:/usr/local/sbin")
     if program is None:
         pytest.skip(f"no {proxy} here (apt-get install {proxy})")
-    port = _free_port()
+    port = free_port()
     if tls:
         cert = trustme.CA().issue_cert("localhost")
         cert.private_key_pem.write_to_path(folder / "key.pem")

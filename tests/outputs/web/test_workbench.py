@@ -323,8 +323,7 @@ def test_from_an_unknown_object_to_a_model_that_knows_it_and_back(data: Path, tm
                 await page.run("document.getElementById('use').click()")
                 await page.until("document.getElementById('model').textContent === 'taught.tflite'", 30)
                 await page.until("[...document.querySelectorAll('#versions strong')].length === 1", 20)
-                state = ask(served, "/api/state", token=None)[1]
-                assert state["model"].startswith("taught")
+                await page.until("fetch('api/state').then(a => a.json()).then(s => s.model.startsWith('taught'))")
                 await page.run(
                     "fetch('api/model', {method: 'POST', headers: {'Content-Type': 'application/json'},"
                     " body: JSON.stringify({model: 'original'})})"

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED
 from edge_mnv2.runtime.edgetpu.opening import DeviceLock
 from tests.runtime.edgetpu import trees
+from tests.stubs import free_port
 
 EXTRACTOR = "models/mobilenet_v1_1.0_224_quant_embedding_extractor_edgetpu.tflite"
 
@@ -141,9 +141,7 @@ def test_the_figures_tell_of_losses_and_of_time_on_each_engine(tpu: pytest.Monke
     pytest.importorskip("aiohttp")
     pytest.importorskip("prometheus_client")
     tpu.setenv("STANDIN", "error@20")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     figures: dict[str, float] = {}
     with _process("run", "--delegate", "edgetpu", "--source", "test", "--web", address) as process:
         for _ in range(300):
