@@ -296,6 +296,19 @@ def test_without_a_broker_little_is_kept_and_the_rest_counted(caplog: pytest.Log
     assert len([one for one in caplog.records if "cannot be reached" in one.message]) == 1
 
 
+def test_the_end_of_a_run_does_not_wait_for_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's thread sleeps between its attempts, or waits for a connection, for seconds."""
+    go, stopped = threading.Event(), threading.Event()
+    monkeypatch.setattr(paho.Client, "loop_stop", lambda _client: (go.wait(20), stopped.set()))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    sink = MqttSink(parse(f"mqtt://127.0.0.1:{port}/cam"))
+    sink.close()
+    assert not stopped.is_set()
+    go.set()
+    assert stopped.wait(20)
+
+
 @pytest.mark.slow
 def test_a_broker_that_comes_later_gets_what_waited(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
