@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.addresses import StreamUrl, redact
-from edge_mnv2.camera import stream
+from edge_mnv2.camera import http_camera, stream
 from edge_mnv2.camera.http_camera import HttpCamera
 from edge_mnv2.camera.jpeg import JpegFinder
 from edge_mnv2.camera.open import open_source
@@ -233,12 +233,16 @@ def test_rtsp_that_stops_is_reconnected_over_tcp() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rtsp", "http"])
-def test_a_silent_server_costs_less_than_ten_seconds(kind: str) -> None:
+def test_a_silent_server_costs_less_than_ten_seconds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as `OPEN_S` at most, which is five seconds, and one here."""
+    assert http_camera.OPEN_S == stream.OPEN_S == 5
+    for module in (http_camera, stream):
+        monkeypatch.setattr(module, "OPEN_S", 1.0)
     with Server() as server:
         began = time.monotonic()
         with pytest.raises(SourceError, match=r"127\.0\.0\.1"):
             open_source(f"{kind}://127.0.0.1:{server.port}/x").open()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize("kind", ["rtsp", "http"])
@@ -396,8 +400,9 @@ def test_a_thousand_damaged_streams() -> None:
 
 
 @pytest.mark.slow
-def test_damaged_streams_through_a_socket() -> None:
+def test_damaged_streams_through_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """A camera whose every connection breaks the format in other ways: frames go on, and nothing else happens."""
+    monkeypatch.setattr(HttpCamera, "backoff", (0.05, 0.1))
     parts = [jpeg(number, size=(64, 48)) for number in range(8)]
 
     class Breaking(Server):
