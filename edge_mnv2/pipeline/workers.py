@@ -34,12 +34,12 @@ class Workers:
     ) -> None:
         self._capture = capture
         self._controls = controls
-        self._gate = gate
+        # One pair, so that it is always read whole.
+        self._set = (list(classifiers), gate)
         self._poll_s = poll_s
         self._take_lock = threading.Lock()
         self._changed = threading.Condition()
         self._done: dict[int, Done] = {}
-        self.classifiers = list(classifiers)
         self._taken = 0
         self._delivered = 0
         self._most_ahead = 2 * len(classifiers)
@@ -62,6 +62,11 @@ class Workers:
         for thread in self._threads:
             thread.join(5.0)
         self._capture.give_back(self._taken - self._delivered)
+
+    @property
+    def classifiers(self) -> list[FrameClassifier]:
+        """Those that classify what is taken from now on."""
+        return self._set[0]
 
     @property
     def ended(self) -> bool:
@@ -91,8 +96,9 @@ class Workers:
 
     def swap(self, classifiers: list[FrameClassifier], gate: Optional[SceneGate]) -> None:
         """Frames that are taken from now on are classified by these; those taken before come out before."""
-        with self._take_lock:
-            self.classifiers, self._gate = classifiers, gate
+        # Not under the lock of those who take: one of them nearly always has it, and waits for a frame.
+        with self._changed:
+            self._set = (classifiers, gate)
 
     def _work(self, worker: int) -> None:
         try:
@@ -104,16 +110,20 @@ class Workers:
                         return
                 with self._take_lock:
                     frame = self._capture.take(self._poll_s, self._controls.paused)
-                    classifier = self.classifiers[worker]
-                    if frame is not None:
-                        still = self._gate is not None and self._gate.still(frame)
+                    number = None
+                    while frame is not None and number is None:
+                        chosen = self._set
+                        still = chosen[1] is not None and chosen[1].still(frame)
                         with self._changed:
-                            number = self._taken
-                            self._taken += 1
-                if frame is None:
+                            # Others may have taken over meanwhile: then they look at this frame.
+                            if chosen is self._set:
+                                number = self._taken
+                                self._taken += 1
+                if frame is None or number is None:
                     if self._capture.ended:
                         return
                     continue
+                classifier = chosen[0][worker]
                 answer = None if still else classified(classifier, frame)
                 with self._changed:
                     self._done[number] = (frame, answer, classifier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
@@ -13,6 +14,7 @@ from edge_mnv2.app.run_model import RunModel
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts, Live
+from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.stages import SceneGate
@@ -103,6 +105,28 @@ def test_swaps_lose_no_frame_and_mix_no_names(tmp_path: Path, workers: int, gate
     assert any(event.kind == "gone" for event in sink.events)
     for one in current:
         one.close()
+
+
+def test_a_swap_does_not_wait_for_a_frame(tmp_path: Path) -> None:
+    """Of several workers one is nearly always waiting for it."""
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    waiting, go = threading.Event(), threading.Event()
+
+    def take(_timeout: float, _paused: bool) -> None:
+        waiting.set()
+        go.wait(20)
+
+    capture: Any = SimpleNamespace(take=take, ended=False, give_back=lambda _number: None)
+    with Classifier.open(path, NAMES[0]) as one, Classifier.open(path, NAMES[1]) as other:
+        with Workers([one, one], capture, Controls(), 0.1) as workers:
+            assert waiting.wait(10)
+            swap = threading.Thread(target=workers.swap, args=([other, other], None))
+            swap.start()
+            swap.join(10)
+            swapped = not swap.is_alive()
+            go.set()
+        assert swapped and workers.classifiers == [other, other]
 
 
 def test_a_swap_keeps_the_number_of_workers(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -243,6 +245,27 @@ def test_a_damaged_memory_is_forgotten(small: Path, stand_ins: Callable[[str], t
         assert known(small, 1) is None
 
 
+@contextlib.contextmanager
+def ending_after(words: str) -> Iterator[None]:
+    """The run of the block ends as by Ctrl-C, four seconds after it has said `words`."""
+    timers: list[threading.Timer] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if words in record.getMessage() and not timers:
+                timers.append(threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT)))
+                timers[0].start()
+
+    ear, product = Ear(), logging.getLogger("edge_mnv2")
+    product.addHandler(ear)
+    try:
+        yield
+    finally:
+        product.removeHandler(ear)
+        for timer in timers:
+            timer.cancel()
+
+
 @pytest.mark.slow
 def test_a_contest_beside_a_run(
     small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch, run: Run
@@ -250,7 +273,8 @@ def test_a_contest_beside_a_run(
     stand_ins("quick")
     monkeypatch.setattr(contest, "_DELAY_S", 0.0)
     arguments = ("run", "--source", "test", "--model", str(small), "--threads", "1", "--json")
-    code, out, err = run(*arguments, "--duration", "12")
+    with ending_after("used from now on"):
+        code, out, err = run(*arguments, "--duration", "60")
     first = json.loads(out)
     assert code == 0 and first["runtime"] == "quick 1.0" and first["frames"] > 100 and first["swaps"] == 0
     assert err.count("used from now on") == 1
@@ -274,7 +298,9 @@ def test_a_file_is_classified_by_one_runtime_to_its_end(
     monkeypatch.setattr(contest, "_DELAY_S", 0.0)
     clip = data / "video" / "bikes.mp4"
     arguments = ("run", "--source", str(clip), "--model", str(small), "--threads", "1", "--json")
-    code, out, err = run(*arguments, "--loop", "--duration", "10" if name == "quick" else "4")
+    said = "used from the next start on" if name == "quick" else "is left out for this model"
+    with ending_after(said):
+        code, out, err = run(*arguments, "--loop", "--duration", "60")
     assert code == 0 and json.loads(out)["runtime"].startswith("ai-edge-litert") and json.loads(out)["frames"] > 50
     if name == "quick":
         assert err.count("used from the next start on") == 1
