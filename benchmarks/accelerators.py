@@ -75,7 +75,7 @@ def imx500(model: Path, photos: list[Path], images: Optional[Path]) -> None:
         np.save(folder / "photos.npy", pictures)
         np.save(folder / "pictures.npy", source.pictures)
         (folder / "float.onnx").write_bytes(source.onnx)
-        order = {"folder": name, "mean": source.mean, "std": source.std}
+        order = {"folder": name, "mean": source.mean, "std": source.std, "embedding": False}
         python, tool = TOOLKIT.find()
         TOOLKIT.run(python, f"{quantize_in_toolkit.__module__}:{quantize_in_toolkit.__name__}", order, folder / "log")
         quantized = np.load(folder / "answers.npy").argmax(1)

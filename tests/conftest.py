@@ -8,8 +8,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from edge_mnv2.runtime.toolkit import Toolkit
 
 # What is ignored in the background of a script, or under nohup, would be ignored by the commands that tests start too.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -17,6 +21,8 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _handler)
 
 _DATA = os.environ.get("EDGE_MNV2_TEST_DATA")
+# Tests have a home of their own.
+_TOOLKITS = os.environ.get("EDGE_MNV2_TEST_TOOLKITS") or Path("~/.cache/edge-mnv2/toolkits").expanduser()
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +65,22 @@ def _own_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def makers_own(monkeypatch: pytest.MonkeyPatch) -> Callable[[Toolkit], None]:
+    """Use a maker's toolkit where the docs put it, or in the folder that `EDGE_MNV2_TEST_TOOLKITS` names; else skip."""
+
+    def use(maker: Toolkit) -> None:
+        from edge_mnv2.errors import AcceleratorError
+
+        monkeypatch.setattr(type(maker), "home", property(lambda self: Path(_TOOLKITS, self.name)))
+        try:
+            maker.find()
+        except AcceleratorError as error:
+            pytest.skip(str(error))
+
+    return use
 
 
 @pytest.fixture

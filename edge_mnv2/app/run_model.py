@@ -68,7 +68,7 @@ class RunModel:
         if path is None:
             return None
         height, width = first.input_size
-        return CameraNetwork(path, (width, height), first.box)
+        return CameraNetwork(path, (width, height), first.box, first.resize)
 
     @property
     def seconds(self) -> Optional[dict[str, float]]:

@@ -34,6 +34,8 @@ from edge_mnv2.zoo.sidecar import check_target, companions, write_files
 _WHOLE = (1.0,)
 """Windows as large as a photograph: smaller ones, enlarged, lead to coarser integers (agreement 0.87, not 0.94)."""
 
+_PLAIN = {"FULLY_CONNECTED", "SOFTMAX", "RESHAPE", "QUANTIZE", "DEQUANTIZE"}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -41,6 +43,7 @@ class Source:
     integers q from 0 to 255; `pictures` uint8 (n, rows, columns, 3) of such integers, to choose others by.
 
     `inputs` and `outputs` are the tensors that take its place at run time: integers as those of the `.tflite`.
+    `embedding`: it ends at the last average pool.
     """
 
     model: Resolved
@@ -51,6 +54,7 @@ class Source:
     pictures: np.ndarray
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
+    embedding: bool
 
     def facts(self) -> str:
         """`inputs` and `outputs` as a line of JSON, for the compiled file."""
@@ -85,13 +89,15 @@ class Compilation:
         self._took_ms = round((time.monotonic() - began) * 1e3)
         return answer
 
-    def finish(self, content: bytes) -> dict[str, Any]:
-        """Write the compiled `content` with labels and sidecar; the part of the JSON document that says so."""
+    def finish(self, content: bytes, *, packed: bool = False) -> dict[str, Any]:
+        """Write the compiled `content` with labels and sidecar; the part of the JSON document that says so. `packed`:
+        what is loaded in the end is made of it, and has another digest."""
         model = self.source.model
+        part = "the embedding of " if self.source.embedding else ""
         files = companions(
             self.target,
-            content,
-            f"compiled by {self._tool} from {model.path.name}, sha256 {model.sha256}",
+            None if packed else content,
+            f"compiled by {self._tool} from {part}{model.path.name}, sha256 {model.sha256}",
             task=model.task or "classification",
             labels=model.labels,
             unit=model.unit,
@@ -111,13 +117,16 @@ class Compilation:
 
 
 @contextlib.contextmanager
-def compilation(request: CompileRequest, say: Say, toolkit: Toolkit, ending: str) -> Iterator[Compilation]:
-    """Where and from what `toolkit` is to compile. `ending` follows the model's name in the file's.
+def compilation(
+    request: CompileRequest, say: Say, toolkit: Toolkit, ending: str, *, plain_heads: bool = False
+) -> Iterator[Compilation]:
+    """Where and from what `toolkit` is to compile. `ending` follows the model's name in the file's. `plain_heads`: a
+    head of more than one layer is left to the CPU, as if `request` had said `embedding`.
 
     Raises UsageError, ModelError, LabelsError, AcceleratorError where the toolkit is not here.
     """
     python, tool = toolkit.find(request.toolkit_python)
-    source = read_source(request, say)
+    source = read_source(request, say, plain_heads=plain_heads)
     target = request.out or source.stem.with_name(source.stem.name + ending)
     check_target("--out", target, Path(ending).suffix)
     say(f"{tool} quantizes with {len(source.pictures)} pictures and compiles; that takes some minutes")
@@ -125,8 +134,8 @@ def compilation(request: CompileRequest, say: Say, toolkit: Toolkit, ending: str
         yield Compilation(source, target, Path(folder), toolkit, python, tool)
 
 
-def read_source(request: CompileRequest, say: Say) -> Source:
-    """The model that is asked for. Raises ModelError, UsageError, LabelsError."""
+def read_source(request: CompileRequest, say: Say, *, plain_heads: bool = False) -> Source:
+    """The model that is asked for; `plain_heads` as for `compilation`. Raises ModelError, UsageError, LabelsError."""
     if request.weights is not None:
         return _from_weights(request, say)
     assert request.model is not None
@@ -150,6 +159,9 @@ def read_source(request: CompileRequest, say: Say) -> Source:
     by_name = model.entry is not None and request.model == model.entry.name
     stem = (Path() if by_name else model.path.parent) / model.path.stem
     graph = tflite.read(model.path.read_bytes(), str(model.path))
+    if plain_heads and not request.embedding and not _plain_head(graph):
+        say(f"the head of {model.name} is more than one layer: it is left to the CPU, as with --embedding")
+        request = replace(request, embedding=True)
     return _source(request, model, stem, graph, (mean, std), values, inputs, outputs)
 
 
@@ -172,7 +184,14 @@ def _source(
     if not inputs[0].quantized:
         # Whoever runs it feeds pixels; the compiler is told how they are scaled.
         inputs = [TensorSpec("image", 0, inputs[0].shape, np.dtype(np.uint8), 0.0, 0)]
-    return Source(model, stem, content, *scaling, pictures, inputs, outputs)
+    return Source(model, stem, content, *scaling, pictures, inputs, outputs, request.embedding)
+
+
+def _plain_head(graph: Graph) -> bool:
+    """Whether one layer, and at most a softmax, follows the last average pool, or there is none to cut at."""
+    place = last_pool(graph.main.operators)
+    head = [] if place is None else [one.kind for one in graph.main.operators[place + 1 :]]
+    return head.count("FULLY_CONNECTED") <= 1 and set(head) <= _PLAIN
 
 
 def _cut(graph: Graph, name: str) -> TensorSpec:

@@ -40,11 +40,11 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
     """The JSON document of `compile`. Raises UsageError, ModelError, AcceleratorError."""
     from edge_mnv2.builder.compile_source import compilation
 
-    with compilation(request, say, TOOLKIT, "_imx500.zip") as at:
+    with compilation(request, say, TOOLKIT, "_imx500.zip", plain_heads=True) as at:
         source = at.source
         (at.folder / "float.onnx").write_bytes(source.onnx)
         np.save(at.folder / "pictures.npy", source.pictures)
-        order = {"folder": str(at.folder), "mean": source.mean, "std": source.std}
+        order = {"folder": str(at.folder), "mean": source.mean, "std": source.std, "embedding": source.embedding}
         answer = at.run(f"{__name__}:compile_in_toolkit", order)
         memory = json.loads(Path(answer["report"]).read_text("utf-8"))["Memory Report"]
         if not memory["Fit In Chip"]:
@@ -52,7 +52,7 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
                 f"{source.model.name} needs {memory['Memory Usage']} and the IMX500 has 8 MB",
                 hint="a smaller width or resolution",
             )
-        document = at.finish(Path(answer["packed"]).read_bytes())
+        document = at.finish(Path(answer["packed"]).read_bytes(), packed=True)
         if request.simulator:
             beside = at.target.with_suffix(".onnx")
             beside.write_bytes((at.folder / "quantized.onnx").read_bytes())
@@ -61,6 +61,8 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
         **document,
         "quantization": "8 bit, by model-compression-toolkit",
         "agreement": answer["agreement"],
+        "cosine": answer["cosine"],
+        "embedding": source.embedding,
         "operators": {"total": answer["operators"], "accelerator": answer["operators"], "cpu": 0},
         "memory": {
             "weights_bytes": _bytes(memory["Model Memory Physical Size"]),
@@ -93,8 +95,9 @@ def compile_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:
 def quantize_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:
     """In the toolkit's Python: `float.onnx` of the `folder` as `quantized.onnx`, by its `pictures.npy`.
 
-    `agreement` compares the best values of the quantized network and of the float one on these pictures. With
-    `photos.npy` there, `answers.npy` are the quantized network's real outputs on them.
+    The quantized network is compared with the float one on these pictures: `agreement` is the share with the same best
+    class, None for an `embedding`, which has no classes; `cosine` the mean similarity of the answers. With `photos.npy`
+    there, `answers.npy` are the quantized network's real outputs on them.
     """
     import model_compression_toolkit as mct  # type: ignore[import-not-found, unused-ignore]
     import onnx  # type: ignore[import-not-found, unused-ignore]
@@ -117,7 +120,10 @@ def quantize_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:
     quantized, _ = mct.ptq.pytorch_post_training_quantization(
         network, lambda: batches(pictures), target_platform_capabilities=capabilities
     )
-    same = answers(quantized, pictures).argmax(1) == answers(network, pictures).argmax(1)
+    ours, real = answers(quantized, pictures), answers(network, pictures)
+    agreement = None if order["embedding"] else round(float((ours.argmax(1) == real.argmax(1)).mean()), 4)
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(real, axis=1)
+    cosine = round(float(((ours * real).sum(1) / np.maximum(lengths, 1e-12)).mean()), 4)
     mct.exporter.pytorch_export_model(
         model=quantized,
         save_model_path=str(folder / "quantized.onnx"),
@@ -125,7 +131,7 @@ def quantize_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:
     )
     if (folder / "photos.npy").exists():
         np.save(folder / "answers.npy", answers(quantized, np.load(folder / "photos.npy")))
-    return {"agreement": round(float(same.mean()), 4), "operators": len(network.steps)}
+    return {"agreement": agreement, "cosine": cosine, "operators": len(network.steps)}
 
 
 def _module(model: Any, mean: np.ndarray, std: np.ndarray) -> Any:

@@ -165,6 +165,19 @@ def make(spec: Spec, settings: CameraSettings) -> Imx500Camera:
         raise UsageError(
             f"--rotate {settings.rotate}: the network in the camera sees the picture unturned", hint="mount it upright"
         )
+    assert settings.network is not None
+    if settings.network.resize == "letterbox":
+        raise UsageError(
+            "--resize letterbox: the network in the camera sees no bars around the picture",
+            hint="--resize crop, or stretch for the whole picture, distorted",
+        )
+    if any(settings.geometry().mirrored):
+        # By the register for the sensor's readout; nothing public says whether the network's input comes after it.
+        log.warning(
+            "%s: the sensor mirrors the picture; whether its network sees it mirrored is not documented: compare the "
+            "labels with those of --delegate none, or mount it upright",
+            spec.text,
+        )
     number = spec.number
     if spec.text == "csi":
         import_picamera2()

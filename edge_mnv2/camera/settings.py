@@ -130,12 +130,13 @@ def _quarter(pixels: np.ndarray, rotate: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CameraNetwork:
-    """A network that runs inside the camera: its file, its input (width, height), and `box`, the part (left, top,
-    width, height) of a picture of some size that it shall see."""
+    """A network that runs inside the camera: its file, its input (width, height), `box`, the part (left, top, width,
+    height) of a picture of some size that it shall see, and the policy (`--resize`) that is behind it."""
 
     path: Path
     size: tuple[int, int]
     box: Callable[[int, int], tuple[int, int, int, int]]
+    resize: str = "crop"
 
 
 @dataclass(frozen=True)

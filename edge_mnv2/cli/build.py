@@ -206,8 +206,10 @@ def _compiled_in_words(document: dict[str, Any]) -> str:
 
 
 def _agreement(document: dict[str, Any]) -> str:
-    """The share of these pictures with the float network's best class, where the compiler tells."""
-    return f", {document['agreement']:.0%} of them answered as by floats" if "agreement" in document else ""
+    """How near the answers to these pictures are to the float network's, where the compiler tells."""
+    if document.get("agreement") is not None:
+        return f", {document['agreement']:.0%} of them answered as by floats"
+    return f", cosine to floats {document['cosine']:.3f}" if "cosine" in document else ""
 
 
 def _memory(memory: dict[str, Any]) -> list[tuple[str, str]]:

@@ -100,6 +100,7 @@ def teach(
             )
         page = page.without()
     from edge_mnv2.board.cpus import resolve_threads
+    from edge_mnv2.runtime import table
     from edge_mnv2.teach.guide import Guide
     from edge_mnv2.teach.lesson import LessonRequest
     from edge_mnv2.teach.teach_run import ready
@@ -107,6 +108,9 @@ def teach(
     count, said = resolve_threads(resolved.runtime.threads)
     if said:
         note(said)
+    backend = resolved.runtime.backend
+    if backend != "auto" and not table.row(backend).opens("model.tflite"):
+        note(f"{backend} takes no part in teaching: {table.reference().name} sees the pictures, on the CPU")
     folder = folder or (collected[0] if collected else Path("taught"))
     filling({"model": None, "folder": str(folder)})
     request = LessonRequest(
@@ -125,7 +129,7 @@ def teach(
         unit,
         compiled,
         resolved.chosen("preprocess.resize"),
-        resolved.runtime.backend,
+        backend,
         count,
         collected or (),
         scaling=resolved.model,

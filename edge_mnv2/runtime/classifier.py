@@ -174,6 +174,11 @@ class Classifier:
         """The shorter side, in pixels, of the smallest picture that preprocessing need not enlarge."""
         return self._fit.least_side
 
+    @property
+    def resize(self) -> str:
+        """How pictures are fitted: a policy of `preprocess.RESIZE`."""
+        return self._fit.resize
+
     def seen(self, pixels: np.ndarray) -> np.ndarray:
         """The part of a picture (HxWx3) that the model looks at, a view."""
         return self._fit.seen(pixels)

@@ -34,6 +34,7 @@ def plan(request: Optional[str], spec: DelegateSpec, _fall_back: bool) -> Plan:
     from edge_mnv2.runtime.delegate import Plan
     from edge_mnv2.zoo.registry import DEFAULT_MODEL
     from edge_mnv2.zoo.resolve import Resolved, resolve
+    from edge_mnv2.zoo.sidecar import outdated
 
     if spec.mode == "none":
         raise UsageError(f"{request} runs in a camera only, and --delegate none keeps to the CPU")
@@ -51,7 +52,14 @@ def plan(request: Optional[str], spec: DelegateSpec, _fall_back: bool) -> Plan:
             f"{path or places[0].name}: no such network file",
             hint=f"--delegate {NAME}:FILE.rpk; `edge-mnv2 compile --target {NAME}` makes what becomes one",
         )
-    return Plan(model, Resolved(model.name, path, "", None, None))
+    # `imx500-package` writes `network.rpk` into a folder, which is called as the packed file is.
+    if any(outdated(one, model.path, model.sha256) for one in (path, Path(f"{path.absolute().parent}.rpk"))):
+        raise UsageError(
+            f"{model.name} has changed since {path} was compiled from it",
+            hint=f"`edge-mnv2 compile --target {NAME} {model.path.name}` again",
+        )
+    # A sidecar beside it may say which file it has to be.
+    return Plan(model, Resolved(model.name, path, resolve(str(path)).sha256, None, None))
 
 
 def open_model(_row: Runtime, path: Union[Path, str], **_: Any) -> AnyInterpreter:

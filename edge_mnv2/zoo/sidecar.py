@@ -122,7 +122,7 @@ def _rows(fields: Fields, key: str, count: int) -> tuple[tuple[float, ...], ...]
 
 def companions(
     model: Path,
-    content: bytes,
+    content: Optional[bytes],
     origin: str,
     *,
     task: str,
@@ -131,12 +131,15 @@ def companions(
     preprocess: Preprocess = Preprocess(),
     trained: Optional[Mapping[str, Sequence[float]]] = None,
 ) -> list[tuple[Path, bytes]]:
-    """Name and content of the label list and the sidecar of `model`, whose bytes are `content`.
+    """Name and content of the label list and the sidecar of `model`, whose bytes are `content` (None: not known
+    yet, and no digest pins them).
 
     `origin` is the sidecar's first line; `trained` the normalization of the weights, which the graph does itself.
     """
     files: list[tuple[Path, bytes]] = []
-    lines = [f"# {' '.join(origin.split())}", f"task: {task}", f"sha256: {_digests(model, content)}"]
+    lines = [f"# {' '.join(origin.split())}", f"task: {task}"]
+    if content is not None:
+        lines.append(f"sha256: {_digests(model, content)}")
     if labels is not None:
         path = model.with_suffix(".labels.txt")
         files.append((path, labels_text(labels).encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import threading
@@ -49,8 +50,8 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def base(model: Path, *more: object, frames: int = 5) -> tuple[object, ...]:
-    return ("run", "--camera", "csi", "--model", model, "--delegate", "imx500", "--max-frames", frames, "--json", *more)
+def base(model: Path, *more: object, frames: int = 5, delegate: str = "imx500") -> tuple[object, ...]:
+    return ("run", "--camera", "csi", "--model", model, "--delegate", delegate, "--max-frames", frames, "--json", *more)
 
 
 def test_answers_come_with_the_frames(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -75,6 +76,10 @@ def test_answers_come_with_the_frames(run: Run, model: Path, monkeypatch: pytest
         (("--resize", "stretch"), (0, 0, *SIZE)),
         (("--roi", "0.5,0,0.5,1"), (2028, 0, 2028, 3040)),
         (("--roi", "0.5,0.25,0.25,0.5", "--resize", "stretch"), (2028, 760, 1014, 1520)),
+        # A region of the turned picture is another one of the sensor.
+        (("--roi", "0.5,0,0.5,1", "--rotate", "180"), (0, 0, 2028, 3040)),
+        (("--roi", "0.5,0,0.5,0.5", "--flip", "v", "--resize", "stretch"), (2028, 1520, 2028, 1520)),
+        (("--roi", "0.5,0,0.5,0.5", "--flip", "h", "--resize", "stretch"), (0, 0, 2028, 1520)),
     ],
 )
 def test_the_network_sees_what_would_be_cropped_here(
@@ -88,6 +93,24 @@ def test_the_network_sees_what_would_be_cropped_here(
     inner = Preprocessor(8, 8, policy).box(width, height)
     assert np.abs(np.subtract(stage.device.roi, (left + inner[0], top + inner[1], *inner[2:]))).max() <= 5
     assert policy == "stretch" or abs(stage.device.roi[2] - crop_box(width, height, 1.0)[2]) <= 5
+
+
+def test_what_is_not_known_of_a_turned_camera_is_said(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scene(monkeypatch)
+    log = tmp_path / "log.jsonl"
+    for options, label, said in (
+        # Both halves change places, and the network's with them.
+        (("--rotate", 180, "--roi", "0.55,0,0.45,1"), "green", 1),
+        (("--flip", "h", "--roi", "0,0,0.45,1"), "red", 1),
+        (("--rotate", 180, "--flip", "hv", "--roi", "0,0,0.45,1"), "green", 0),
+        (("--roi", "0,0,0.45,1"), "green", 0),
+    ):
+        code, _, err = run(*base(model, *options, "--log", log, frames=2))
+        assert code == 0 and err.count("is not documented") == said, err
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        assert (rows[-1]["top"][0]["label"], rows[-1]["engine"]) == (label, "imx500")
 
 
 @pytest.mark.slow
@@ -206,6 +229,38 @@ def test_a_wrong_network_file_is_one_line(
     assert not stage.in_use
 
 
+def test_a_network_file_can_be_pinned(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scene(monkeypatch)
+    folder = tmp_path / "new_imx500"
+    folder.mkdir()
+    network, sidecar = folder / "network.rpk", folder / "network.yaml"
+    model.with_name("colours_imx500.rpk").rename(network)
+    options = ("-q", *base(model, frames=1, delegate=f"imx500:{network}"))
+    for content, code in ((network.read_bytes(), 0), (b"another", 3)):
+        sidecar.write_text(f"sha256: {hashlib.sha256(content).hexdigest()}\n")
+        ended, _, err = run(*options)
+        assert ended == code and ("its sha256 is another" in err) == bool(code), err
+
+
+def test_a_network_of_an_older_model_is_refused(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what `compile` says beside it, or beside the folder that it was unpacked into."""
+    scene(monkeypatch)
+    beside = model.with_name("colours_imx500.yaml")
+    unpacked = model.with_name("colours_imx500") / "network.rpk"
+    unpacked.parent.mkdir()
+    unpacked.write_bytes(b"RPK 8x8")
+    for what, digest, code in (
+        ("", hashlib.sha256(model.read_bytes()).hexdigest(), 0),
+        ("", "0" * 64, 2),
+        # The backbone's part is that of every model that was taught on it.
+        ("the embedding of ", "0" * 64, 0),
+    ):
+        beside.write_text(f"# compiled by imx500-converter 3.19 from {what}{model.name}, sha256 {digest}\n")
+        for delegate in ("imx500", f"imx500:{unpacked}"):
+            ended, _, err = run("-q", *base(model, frames=1, delegate=delegate))
+            assert ended == code and ("has changed since" in err) == bool(code), err
+
+
 def test_another_models_network_ends_the_run(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = scene(monkeypatch)
     stage.network = lambda _: np.zeros(7)
@@ -219,6 +274,11 @@ def test_what_cannot_work_is_refused(run: Run, model: Path, monkeypatch: pytest.
     code, _, err = run("run", "--source", "test", *options)
     assert code == 2 and "the network runs in a CSI camera, not in test" in err
     assert "unturned" in run(*base(model, "--rotate", 90))[2]
+    code, _, err = run("-q", *base(model, "--resize", "letterbox"))
+    assert code == 2 and "sees no bars around the picture" in err and err.count("\n") == 1
+    # As the model's own file says.
+    model.with_suffix(".yaml").write_text("labels: [red, green, blue]\npreprocess: {resize: letterbox}\n")
+    assert run("-q", *base(model))[0] == 2 and run("-q", *base(model, "--resize", "crop"))[0] == 0
     code, _, err = run("classify", model, "--model", model, "--delegate", "imx500")
     assert code == 2 and "in a camera only" in err
 

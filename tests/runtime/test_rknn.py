@@ -202,11 +202,10 @@ def test_a_file_of_others_asks_for_its_size(run: Run, model: Path) -> None:
 
 
 @pytest.mark.soak
-def test_the_makers_simulator_answers_as_the_cpu(run: Run, tmp_path: Path) -> None:
-    try:
-        TOOLKIT.find()
-    except toolkit.AcceleratorError as error:
-        pytest.skip(str(error))
+def test_the_makers_simulator_answers_as_the_cpu(
+    run: Run, tmp_path: Path, makers_own: Callable[[toolkit.Toolkit], None]
+) -> None:
+    makers_own(TOOLKIT)
     out = tmp_path / "mobilenet_v2_1.0_224_int8_rk3588.rknn"
     model = paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite")
     assert run("compile", model, "--target", "rknn:rk3588", "--simulator", "--out", out)[0] == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_mnv2.runtime import table
 from edge_mnv2.tflite import graph
 from tests.teach.lessons import CORAL, OURS, imprinting
 
@@ -26,3 +27,9 @@ def test_all_held_out_pictures_are_right(run, data: Path, tmp_path: Path, model:
     assert code == 0
     for result in json.loads(said)["results"]:
         assert result["top"][0]["label"] == Path(result["file"]).name.split("_")[0]
+
+
+@pytest.mark.parametrize("runtime", table.names())
+def test_a_runtime_that_does_not_teach_is_said(run, tmp_path: Path, runtime: str) -> None:
+    code, _, notes = run("teach", tmp_path / "nowhere", "--runtime", runtime)
+    assert code != 0 and ("takes no part in teaching" in notes) == (runtime not in ("litert", "tflite-runtime"))
