@@ -80,7 +80,7 @@ def _results_lost(problem: OSError) -> NoReturn:
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr)
+        terminal.note(line)
 
 
 def process() -> None:

@@ -11,7 +11,7 @@ import typer
 
 from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, MODEL, argument, settings
-from edge_mnv2.cli.terminal import json_text
+from edge_mnv2.cli.terminal import json_text, note
 from edge_mnv2.errors import PARTIAL, SourceError
 from edge_mnv2.messages import one_line
 
@@ -35,7 +35,7 @@ def classify(
     opened = open_classifiers(resolved, workers=1)
     document["model"] = opened.model
     for sentence in opened.notes:
-        typer.echo(sentence, err=True)
+        note(sentence)
     gc.enable()
     failed = 0
     with opened:
@@ -44,7 +44,7 @@ def classify(
             if isinstance(image, SourceError):
                 failed += 1
                 rows.append({"file": file, "error": str(image)})
-                typer.echo(f"edge-mnv2: error: {image}", err=True)
+                note(f"edge-mnv2: error: {image}")
                 continue
             classified = classifier.classify(image)
             top = classifier.top(classified.scores)

@@ -10,7 +10,7 @@ import typer
 from edge_mnv2.addresses import redact
 from edge_mnv2.cli.command import Command, Commands
 from edge_mnv2.cli.options import DEVICE, JSON, ROOT, argument, check_root, flag, hidden_settings
-from edge_mnv2.cli.terminal import aligned, json_text
+from edge_mnv2.cli.terminal import aligned, json_text, note
 from edge_mnv2.errors import ProfileError
 
 _MEASURED_ON = {"none": "CPU", "edgetpu": "Edge TPU"}
@@ -39,7 +39,7 @@ def list_profiles(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
         ]
         typer.echo(aligned(table, ("", "NAME", "FROM", "EXPECTED MS", "WITH", "FOR"), right=(3,), least=(2,)))
         if reason is not None:
-            typer.echo(f"* {reason}", err=True)
+            note(f"* {reason}")
     if error is not None:
         raise error
 
@@ -66,17 +66,17 @@ def show(
         if as_json:
             typer.echo(json_text(report.own(read_profile(settings.path))))
         else:
-            typer.echo(f"# {settings.path}", err=True)
+            note(f"# {settings.path}")
             typer.echo(redact(settings.path.read_text(encoding="utf-8-sig")), nl=False)
         return
-    threads, note = resolve_threads(settings.runtime.threads)
+    threads, sentence = resolve_threads(settings.runtime.threads)
     if as_json:
         typer.echo(json_text({**report.resolved(settings), "threads": threads}))
         return
-    typer.echo(f"{' < '.join([settings.profile, *settings.parents])} ({settings.reason})", err=True)
+    note(f"{' < '.join([settings.profile, *settings.parents])} ({settings.reason})")
     typer.echo(aligned(report.resolved_rows(settings, usable_cpus()), ("SETTING", "VALUE", "FROM")))
-    if note is not None:
-        typer.echo(note, err=True)
+    if sentence is not None:
+        note(sentence)
 
 
 def detect(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
@@ -118,7 +118,7 @@ def check(
         typer.echo(json_text({"ok": all(result["ok"] for result in results), "results": results}))
     for result in results:
         if not result["ok"]:
-            typer.echo(f"edge-mnv2: error: {result['error']}", err=True)
+            note(f"edge-mnv2: error: {result['error']}")
         elif not as_json:
             line = " < ".join([Path(result["file"]).stem, *result["extends"]])
             typer.echo(f"{result['file']}: ok ({line})")
@@ -145,7 +145,7 @@ def cameras(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     if rows:
         typer.echo(aligned(rows, ("DEVICE", "NAME", "--camera", "OFFERS")))
     else:
-        typer.echo("no camera found: looked for V4L2 devices (/dev/video*) and CSI cameras (picamera2)", err=True)
+        note("no camera found: looked for V4L2 devices (/dev/video*) and CSI cameras (picamera2)")
 
 
 def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
@@ -181,10 +181,10 @@ def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     if rows:
         typer.echo(aligned(rows, ("NAME", "STATE", "DEVICE", "LINK", "DIE")))
     else:
-        typer.echo("no Edge TPU found: looked on USB and PCIe", err=True)
+        note("no Edge TPU found: looked on USB and PCIe")
     for row in judged:
         fix = f": {row.fix}" if row.fix else ""
-        typer.echo(f"{row.status:4}  {row.detail}{fix}", err=True)
+        note(f"{row.status:4}  {row.detail}{fix}")
 
 
 def _sizes(sizes: list[Any]) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from edge_mnv2.cli.command import Command, Commands, filling
 from edge_mnv2.cli.options import JSON, argument
-from edge_mnv2.cli.terminal import aligned, json_text
+from edge_mnv2.cli.terminal import aligned, json_text, note
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.settings.kinds import File
 
@@ -62,7 +62,7 @@ def verify(
             typer.echo(f"{'ok' if row['problem'] is None else 'DAMAGED'}\t{row['name']}\t{row['path']}")
     for row in rows:
         if row["problem"] is not None:
-            typer.echo(f"edge-mnv2: error: {row['path']}: {row['problem']}: {inventory.remedy(row)}", err=True)
+            note(f"edge-mnv2: error: {row['path']}: {row['problem']}: {inventory.remedy(row)}")
     if any(row["problem"] is not None for row in rows):
         raise typer.Exit(ModelError.exit_code)
 

@@ -13,7 +13,7 @@ import typer
 
 from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, argument, changed, flag, option
-from edge_mnv2.cli.terminal import json_text
+from edge_mnv2.cli.terminal import json_text, note
 from edge_mnv2.errors import PARTIAL, DownloadError, EdgeMnv2Error, UsageError
 from edge_mnv2.settings.kinds import Duration, Whole
 from edge_mnv2.settings.option import variable
@@ -57,7 +57,7 @@ def pull(
             errors.append(outcome)
             results.append({"name": name, "error": " ".join(str(outcome).split())})
             if len(wanted) > 1 or as_json:
-                typer.echo(f"edge-mnv2: error: {results[-1]['error']}", err=True)
+                note(f"edge-mnv2: error: {results[-1]['error']}")
             continue
         results.append(outcome.row())
         if not as_json:

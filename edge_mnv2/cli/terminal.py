@@ -106,9 +106,14 @@ def _columns(stream: IO[str]) -> Optional[int]:
 
 
 def broken(text: str, indent: int, room: Optional[int]) -> str:
-    """`text` in lines of at most `room` signs, broken between words, those after the first by `indent` to the right."""
+    """`text` in lines of at most `room` signs, broken between words, those after the first by `indent` to the right.
+
+    Where a word (a path, a hash) is too long for that, everything behind the indent begins on a line of its own.
+    """
     if room is None or len(text) <= room:
         return text
+    if indent > 2 and max(map(len, text[indent:].split()), default=0) > room - indent:
+        return f"{text[:indent]}\n{broken('  ' + text[indent:], 2, room)}"
     filler = textwrap.TextWrapper(
         room, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
     )

@@ -76,7 +76,8 @@ def run(request: LessonRequest, say: Say, progress: Progress, report: Optional[P
     assert out is not None
     lesson, embedder = learn(request, say, progress)
     with embedder:
-        say(f"learning from {len(lesson.truth) - int(lesson.held_out.sum())} of them")
+        pictures, held_out = len(lesson.truth), int(lesson.held_out.sum())
+        say(f"learning from {pictures - held_out}{f' of {pictures}' if held_out else ''} pictures")
         taught = teach(lesson)
         facts = document(taught, out.name, embedder.runtime, warnings(taught, embedder))
         more = []

@@ -49,6 +49,19 @@ def test_the_last_column_is_broken_between_words(columns: int, monkeypatch: pyte
     assert bool(continued) == (columns < 68)
 
 
+@pytest.mark.parametrize("columns", [70, 80])
+def test_a_word_that_is_too_long_stands_below_its_head(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash is not cut by the terminal: it can be marked and copied."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout", Tty())
+    rows = [["same top-1 as float", "99%"], ["sha256", "0f" * 32]]
+    assert [line.rstrip() for line in terminal.aligned(rows).splitlines()] == [
+        "same top-1 as float  99%",
+        "sha256",
+        "  " + "0f" * 32,
+    ]
+
+
 def test_the_least_column_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, 45, least=(1,))
     assert "MIDDLE" not in lines[0] and lines[1] == "a  the last column has several words too"
