@@ -41,6 +41,7 @@ class Outputs:
         self._notice = ServiceNotice.from_environment()
         self.live = Live() if page is None else page.live
         self.live.ca = ca
+        self.live.waits_for_source = page is None
         self.hurry = False
         """A signal ends the run: nobody waits for outputs longer than has to be."""
 

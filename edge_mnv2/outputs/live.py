@@ -119,6 +119,8 @@ class Live:
         self.lesson: Optional[Lesson] = None
         self.page: Optional[str] = None
         """The address of the page, where other machines can reach it."""
+        self.waits_for_source = False
+        """A run comes that has no source yet: a person is told the page's address when it has one."""
         self.ca: Optional[str] = None
         """The file of a private authority (`--ca`), which outputs trust beside the system's."""
         self.workbench: Optional[Workbench] = None

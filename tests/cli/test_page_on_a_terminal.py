@@ -27,7 +27,8 @@ def on_a_terminal(columns: int, *options: object, until: str = "dropped") -> str
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
-    command = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", *map(str, options)]
+    source = [] if "--source" in options else ["--source", "test"]
+    command = [sys.executable, "-m", "edge_mnv2", "run", *source, *map(str, options)]
     drawn = ""
     with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
         os.close(slave)
@@ -49,15 +50,19 @@ def on_a_terminal(columns: int, *options: object, until: str = "dropped") -> str
 
 @pytest.fixture
 def busy() -> socket.socket:
-    """8080 is in use: by this test, or by whoever was there before."""
+    """8080 is in use, by this test: whoever was there before might leave before the run comes."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", 8080))
-        listener.listen()
-    except OSError:
-        pass
-    return listener
+    end = time.monotonic() + 60
+    while True:
+        try:
+            listener.bind(("127.0.0.1", 8080))
+            listener.listen()
+            return listener
+        except OSError:
+            if time.monotonic() > end:
+                pytest.skip("another program has port 8080")
+            time.sleep(0.5)
 
 
 @pytest.mark.slow
@@ -77,6 +82,12 @@ def test_no_page_where_none_is_wanted(stub: Path) -> None:
     assert "web page" not in on_a_terminal(80, "--model", stub, "--no-web")
     code = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", "--model", str(stub), "--max-frames", "3"]
     assert "web page" not in subprocess.run(code, capture_output=True, text=True, check=True).stderr
+
+
+@pytest.mark.slow
+def test_no_way_to_a_page_of_a_run_that_cannot_begin(stub: Path) -> None:
+    drawn = on_a_terminal(80, "--model", stub, "--source", "none.mp4", until="file not found")
+    assert "none.mp4: file not found" in drawn and "web page" not in drawn and "▀" not in drawn
 
 
 @pytest.mark.slow

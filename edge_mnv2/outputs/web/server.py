@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
@@ -56,6 +56,7 @@ class WebServer:
         next_ports: int = 0,
     ) -> None:
         self.live = live
+        self.say_when_attached: Optional[Callable[[], None]] = None
         self._listener = address.listen(next_ports)
         self.port: int = self._listener.getsockname()[1]
         self.url = address.url(self.port)
@@ -78,6 +79,9 @@ class WebServer:
 
     def attach(self, _loop: FrameLoop) -> None:
         """`live` knows the loop already."""
+        say, self.say_when_attached = self.say_when_attached, None
+        if say is not None:
+            say()
 
     def write(self, result: Result) -> None:
         self.live.write(result)
@@ -159,19 +163,27 @@ def open_output(values: OutputValues, live: Live) -> WebServer:
     server = WebServer(live, address, token, values["web-behind"] or (), next_ports=_NEXT_PORTS if terminal else 0)
     live.page = server.url if exposed else None
     page = f"{server.url}?token={token}" if made else server.url
-    log.info("web page: %s", page)
-    if terminal and log.isEnabledFor(logging.INFO):
-        # Not where its blocks would be written as \u2588, and it is no reason to end where the terminal is gone.
-        with contextlib.suppress(OSError, UnicodeError, LookupError):
-            "█▀▄".encode(sys.stderr.encoding or "ascii")
-            unfiltered(sys.stderr).write(qr_code(page))
-    if not exposed and terminal:
-        log.info("for this machine only; --web 0.0.0.0 lets a phone in, with a token in the code")
-    if made:
-        log.info("whoever has this address can see the camera and control it; --web-token sets another token")
-    elif exposed:
-        who = "whoever has the token" if token else "everyone who can reach this machine"
-        log.info("%s can see the camera and control it", who)
+
+    def say() -> None:
+        log.info("web page: %s", page)
+        if terminal and log.isEnabledFor(logging.INFO):
+            # Not where its blocks would be written as \u2588, and it is no reason to end where the terminal is gone.
+            with contextlib.suppress(OSError, UnicodeError, LookupError):
+                "█▀▄".encode(sys.stderr.encoding or "ascii")
+                unfiltered(sys.stderr).write(qr_code(page))
+        if not exposed and terminal:
+            log.info("for this machine only; --web 0.0.0.0 lets a phone in, with a token in the code")
+        if made:
+            log.info("whoever has this address can see the camera and control it; --web-token sets another token")
+        elif exposed:
+            who = "whoever has the token" if token else "everyone who can reach this machine"
+            log.info("%s can see the camera and control it", who)
+
+    if terminal and live.waits_for_source:
+        # Nobody shall scan the way to a page of a run that cannot begin.
+        server.say_when_attached = say
+    else:
+        say()
     return server
 
 
