@@ -13,7 +13,8 @@ from typing import Any, Optional
 from edge_mnv2 import paths
 from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.pipeline.statistics import give_back_memory
-from edge_mnv2.runtime.opening import open_classifier
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.opening import model_spec, open_classifier
 from edge_mnv2.zoo import latest, registry
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.resolve import resolve
@@ -90,12 +91,17 @@ def newest(name: str) -> Path:
 
 
 def embedder_of(model: str, threads: int = 1) -> Optional[Callable[[Any], Any]]:
-    """What makes an embedding of RGB uint8 HxWx3 with `model`'s own backbone; None where it has none."""
-    from edge_mnv2.teach.embedding import Embedder
+    """What makes an embedding of RGB uint8 HxWx3 with `model`'s own backbone; None where it has none.
 
+    For a run whose answers do not bring it: the model is opened a second time.
+    """
     try:
-        embedder = Embedder(resolve(model), threads=threads)
+        resolved = resolve(model)
+        classifier = Classifier.open(resolved.path, spec=model_spec(resolved), threads=threads, embeds=True)
     except EdgeMnv2Error:
         return None
     give_back_memory()
-    return lambda pixels: embedder.layers[0].real(embedder.codes(pixels))
+    if classifier.embedder is None:
+        classifier.close()
+        return None
+    return lambda pixels: classifier.classify(pixels).embedding

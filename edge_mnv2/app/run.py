@@ -130,7 +130,9 @@ class Session:
         settings = self._with_taught_model(request.settings)
         # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
         spare = 1 if request.every_frame else 0
-        self.model = model = stack.enter_context(RunModel(settings, request.on_tpu_loss, spare))
+        self.model = model = stack.enter_context(
+            RunModel(settings, request.on_tpu_loss, spare, embeds=self.outputs.live.collector is not None)
+        )
         self._check_source()
         self.chosen = choose_source(
             request.source,

@@ -27,14 +27,15 @@ _SWITCH_S = 10.0
 class RunModel:
     """The classifiers that `settings` ask for. A context manager that closes those in use at its end.
 
-    `on_tpu_loss` and `spare` as in `open_classifiers`, which also says what is raised.
+    `on_tpu_loss`, `spare` and `embeds` as in `open_classifiers`, which also says what is raised.
     """
 
-    def __init__(self, settings: Settings, on_tpu_loss: str, spare: int) -> None:
+    def __init__(self, settings: Settings, on_tpu_loss: str, spare: int, embeds: bool = False) -> None:
         self._settings = settings
         self._on_tpu_loss = on_tpu_loss
         self._spare = spare
-        self._asked_for = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True, camera=True)
+        self._embeds = embeds
+        self._asked_for = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True, camera=True, embeds=embeds)
         self.classifiers: Classifiers = self._asked_for
         self.swaps = 0
         self._former_losses = 0
@@ -81,7 +82,13 @@ class RunModel:
         settings = dataclasses.replace(self._settings, runtime=runtime, model=options)
         workers = len(self.classifiers.classifiers)
         opened = open_classifiers(
-            settings, self._on_tpu_loss, workers=workers, spare=self._spare, fastest=True, camera=True
+            settings,
+            self._on_tpu_loss,
+            workers=workers,
+            spare=self._spare,
+            fastest=True,
+            camera=True,
+            embeds=self._embeds,
         )
         if opened.network != self.classifiers.network:
             opened.__exit__()

@@ -93,9 +93,9 @@ def _no_embedding(pixels: np.ndarray) -> np.ndarray:
 class CollectSink(Sink):
     """Keeps pictures in the collection `folder`, at most `quota` bytes of them.
 
-    `open_embedder` opens what makes an embedding of RGB uint8 HxWx3, by which pictures of one scene are known; where it
-    gives None, the scores serve. `model` is what the collection calls the model. Raises UsageError where the folder
-    cannot be used.
+    Pictures of one scene are known by their embeddings. Where a result brings none, `open_embedder` opens what makes
+    them of RGB uint8 HxWx3; where it gives None, the scores serve. `model` is what the collection calls the model.
+    Raises UsageError where the folder cannot be used.
     """
 
     wants_pictures = True
@@ -108,6 +108,7 @@ class CollectSink(Sink):
         self._embed: Optional[Embed] = None
         self._open_embedder: Callable[[], Optional[Embed]] = lambda: None
         self._opened_by: object = None
+        self._polite = False
         self.model = ""
         self.collected = 0
         self._quota = quota
@@ -116,7 +117,7 @@ class CollectSink(Sink):
         self.next_at = 0.0
 
     def use(self, model: str, open_embedder: Callable[[], Optional[Embed]]) -> None:
-        """From now on pictures are those of `model`. The embedder is opened when the first picture needs it."""
+        """From now on pictures are those of `model`. The embedder is opened when a picture needs it."""
         self.model, self._open_embedder = model, open_embedder
 
     @property
@@ -136,8 +137,10 @@ class CollectSink(Sink):
 
     def write(self, result: Result) -> None:
         # Another model may take over while this one's embedder is being opened.
-        if (opener := self._open_embedder) is not self._opened_by:
+        if result.embedding is None and (opener := self._open_embedder) is not self._opened_by:
             self._embed, self._opened_by = opener() or _no_embedding, opener
+        if not self._polite:
+            self._polite = True
             # From now on inference goes before this thread where they want the same core. Not before: a short run ends
             # with what it has collected.
             with contextlib.suppress(OSError, AttributeError):
@@ -180,6 +183,8 @@ class CollectSink(Sink):
         self.collected += item is not None
 
     def _embedding(self, result: Result, region: np.ndarray) -> np.ndarray:
+        if result.embedding is not None:
+            return result.embedding
         if self._embed is not None and self._embed is not _no_embedding:
             import cv2
 

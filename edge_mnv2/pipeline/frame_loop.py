@@ -214,10 +214,9 @@ class FrameLoop:
         if self._smoother.past != self.controls.smooth:
             self._smoother.past = self.controls.smooth
         scores = self._smoother(shown.scores)
-        threshold = self.controls.threshold
         # A measured value has no threshold: it may be below zero.
         ranked = tuple(self._best(classifier, scores))
-        top = tuple(one for one in ranked if one.unit is not None or not one.score < threshold)
+        top = tuple(one for one in ranked if one.unit is not None or not one.score < self.controls.threshold)
         wall_time = time.time()
         decider = self.decider
         events = tuple(decider(scores, wall_time, frame.index, time.monotonic())) if decider is not None else ()
@@ -246,6 +245,7 @@ class FrameLoop:
             ranked=ranked,
             raw_row=None if scores is shown.scores else int(np.argmax(shown.scores)),
             seen=_seen(frame, shown),
+            embedding=shown.embedding,
         )
         for sink in self._sinks:
             sink.write(result)

@@ -21,7 +21,8 @@ class Result:
     the results of the last second, `dropped` the frames that were captured and never classified so far. `events` is
     what appeared or went with this result, `present` the labels of what is present now, the oldest first. `gated`:
     nothing moved, the scores are those of the last inference, and `inference_ns` is what that one took. `seen` (left,
-    top, width, height): the part of the frame's pixels that was classified, None where that is not known.
+    top, width, height): the part of the frame's pixels that was classified, None where that is not known. `embedding`:
+    float32, what the model saw, where its classifier gives it.
     """
 
     frame: Frame
@@ -43,6 +44,7 @@ class Result:
     ranked: tuple[Prediction, ...] = ()
     raw_row: Optional[int] = None
     seen: Optional[tuple[int, int, int, int]] = None
+    embedding: Optional[np.ndarray] = None
 
     @property
     def shown(self) -> tuple[Prediction, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_mnv2.camera.frame import CameraAnswers
 from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.runtime.interpreter import EmbeddingInterpreter, open_with_embedding
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe
 from edge_mnv2.runtime.preprocess import Preprocessor
@@ -60,7 +61,7 @@ class Classified:
     """The scores of one picture (float32, one an output row) and what each stage took, in nanoseconds.
 
     `engine` is the device that ran the model: "cpu", "tpu" or "gpu". `box` (left, top, width, height): the part of the
-    picture that reached the model.
+    picture that reached the model. `embedding` (float32, any size), where there is an `embedder`.
     """
 
     scores: np.ndarray
@@ -70,6 +71,7 @@ class Classified:
     started_at: int
     engine: str
     box: Optional[tuple[int, int, int, int]] = None
+    embedding: Optional[np.ndarray] = None
 
 
 def simulated_inference_ns() -> int:
@@ -107,7 +109,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 class Classifier:
     """An interpreter, its preprocessing and its labels. One thread at a time; a context manager.
 
-    `io` describes the model, `outputs` counts the rows of its answers, `notes` are to be said once.
+    `io` describes the model, `outputs` counts the rows of its answers, `notes` are to be said once. `embedder` is the
+    interpreter where it gives embeddings too, else None.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Classifier:
         self.interpreter = interpreter
         self.io = io
         self.path = path
+        self.embedder = interpreter if isinstance(interpreter, EmbeddingInterpreter) else None
         self.task = "regression" if io.output.kind == "value" else "classification"
         self.unit = spec.unit or ""
         self._errors = spec.errors
@@ -145,18 +149,20 @@ class Classifier:
         accelerate: bool = True,
         top_k: int = 5,
         verified: bool = False,
+        embeds: bool = False,
     ) -> Classifier:
         """Check the file, load it, describe it, fit the labels to it. `labels` go before those of `spec`.
 
         `verified`: the content is known to be sound, and no Edge TPU's. The file's name decides which runtimes can open
-        it (see `runtime.table`); on the board's GPU where there is one and `accelerate` allows it. Raises ModelError,
-        LabelsError (counts that do not fit), UsageError (a `runtime` that cannot run the file, something that people
-        have to say) or RuntimeMissing.
+        it (see `runtime.table`); on the board's GPU where there is one and `accelerate` allows it. `embeds`: answers
+        bring the model's embedding, where the runtime can see it. Raises ModelError, LabelsError (counts that do not
+        fit), UsageError (a `runtime` that cannot run the file, something that people have to say) or RuntimeMissing.
         """
         if not verified:
             _check(str(path))
         spec = spec if labels is None else replace(spec, labels=labels)
-        interpreter = open_model(path, runtime=runtime, threads=threads, accelerate=accelerate, input_size=spec.size)
+        load = open_with_embedding if embeds else open_model
+        interpreter = load(path, runtime=runtime, threads=threads, accelerate=accelerate, input_size=spec.size)
         try:
             io = describe(str(path), interpreter.inputs, interpreter.outputs, read_graph(path), spec)
             return cls(interpreter, io, spec, path=str(path), top_k=top_k)
@@ -198,7 +204,8 @@ class Classifier:
         done = time.monotonic_ns()
         device = self.interpreter.engine
         box = self._fit.box(pixels.shape[1], pixels.shape[0])
-        return Classified(scores, ready - started, invoked - ready, done - invoked, started, device, box)
+        embedding = None if self.embedder is None else self.embedder.embedding()
+        return Classified(scores, ready - started, invoked - ready, done - invoked, started, device, box, embedding)
 
     def completed(self, pixels: np.ndarray, answers: CameraAnswers) -> Classified:
         """Scores of a picture that a network inside the camera has answered. Raises ModelError: another model's."""

@@ -23,9 +23,11 @@ import numpy as np
 from edge_mnv2.errors import EdgeMnv2Error, ModelError
 from edge_mnv2.messages import visible
 from edge_mnv2.paths import utf8_named
+from edge_mnv2.runtime import table
 from edge_mnv2.runtime.preprocess import sized_shape
 from edge_mnv2.runtime.table import (
     TABLE,
+    AnyInterpreter,
     NamedRuntimeMissing,
     Runtime,
     RuntimeMissing,
@@ -33,6 +35,7 @@ from edge_mnv2.runtime.table import (
     candidates,
     reference,
 )
+from edge_mnv2.tflite.model_file import with_pool_output
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +189,18 @@ class Interpreter:
         self.close()
 
 
+class EmbeddingInterpreter(Interpreter):
+    """With the model's embedding behind its own outputs."""
+
+    def __init__(self, opened: Interpreter) -> None:
+        super().__init__(opened._native, opened.runtime, opened.threads, opened.delegate)
+        self._embedding = self.outputs.pop()
+
+    def embedding(self) -> np.ndarray:
+        """Real values float32 of what the model saw in the last input, of any size."""
+        return self._embedding.dequantize(self._native.get_tensor(self._embedding.index).reshape(-1))
+
+
 def open_interpreter(
     model: Union[Path, str, bytes],
     *,
@@ -253,6 +268,20 @@ def open_model(
 ) -> Interpreter:
     """As `Runtime.open` says."""
     return open_interpreter(path, runtime=row.name, threads=threads, input_size=input_size)
+
+
+def open_with_embedding(
+    path: Union[Path, str], *, runtime: str = "auto", threads: int = 1, **more: Any
+) -> AnyInterpreter:
+    """As `table.open_model`; an `EmbeddingInterpreter` where the file has an embedding and the runtime is ours."""
+    if any(row.module == __name__ and row.opens(path) for row in candidates(path, runtime)):
+        # What is wrong with the file or the runtime is said below.
+        with contextlib.suppress(OSError, EdgeMnv2Error):
+            if (model := with_pool_output(Path(path))) is not None:
+                size = more.get("input_size")
+                opened = open_interpreter(model, runtime=runtime, threads=threads, input_size=size)
+                return EmbeddingInterpreter(opened)
+    return table.open_model(path, runtime=runtime, threads=threads, **more)
 
 
 def _set_size(native: Any, name: str, size: Optional[tuple[int, int]]) -> None:

@@ -169,10 +169,12 @@ def open_classifiers(
     spare: int = 0,
     fastest: bool = False,
     camera: bool = False,
+    embeds: bool = False,
 ) -> Classifiers:
     """The classifiers that the settings ask for. `on_tpu_loss`: "cpu" or "exit"; `workers` overrides the settings;
     `auto` threads leave `spare` CPUs to others. `fastest`: "auto" is the runtime that won the contest here, or one is
     to be held; for what runs long, as other runtimes take a second to start. `camera`: frames may bring answers.
+    `embeds` as in `Classifier.open`.
 
     Raises as `open_classifier`, and AcceleratorError where an accelerator was asked for by name and cannot be used.
     """
@@ -226,7 +228,7 @@ def open_classifiers(
     with settings.blamed("runtime.backend"):
         candidates(plan.cpu.path, settings.runtime.backend)
     try:
-        opened = _on_cpu(plan.cpu, delegate.mode != "none", settings, threads, workers, fastest)
+        opened = _on_cpu(plan.cpu, delegate.mode != "none", settings, threads, workers, fastest, embeds)
     except NamedRuntimeMissing as error:
         with settings.blamed("runtime.backend"):
             raise error
@@ -235,7 +237,7 @@ def open_classifiers(
 
 
 def _on_cpu(
-    model: Resolved, accelerate: bool, settings: Settings, threads: int, workers: int, fastest: bool
+    model: Resolved, accelerate: bool, settings: Settings, threads: int, workers: int, fastest: bool, embeds: bool
 ) -> Classifiers:
     """`workers` classifiers by a runtime alone, warmed up."""
     spec, top_k = _spec(model, settings), settings.output.top_k
@@ -255,6 +257,7 @@ def _on_cpu(
                 accelerate=accelerate,
                 top_k=top_k,
                 verified=_verified(model),
+                embeds=embeds,
             )
             classifiers.append(one)
             one.warm_up()

@@ -8,12 +8,13 @@ TensorFlow Lite schema, version 3.
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 from edge_mnv2.errors import ModelError
 from edge_mnv2.files import LFS_POINTER, content
@@ -21,6 +22,8 @@ from edge_mnv2.tflite.graph_check import CUSTOM, LAYOUTS, check_subgraph
 from edge_mnv2.tflite.wire_formats import Damaged, Flatbuffer, Table, verify
 
 EDGETPU_OP = "edgetpu-custom-op"
+_POOLS = (1, 40)
+"""AVERAGE_POOL_2D and MEAN."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,41 @@ def check(path: Union[Path, str]) -> ModelFile:
             raise
         reason = getattr(error, "strerror", None) or error
         raise ModelError(f"{path} cannot be read: {reason}") from error
+
+
+def with_pool_output(path: Path) -> Optional[bytes]:
+    """The model in the file with its embedding, the average over its last maps, as one more output: the last one.
+
+    None where there is no such average, or where it is an output already. The graph is not read and written anew: the
+    list of outputs is replaced by a longer one behind the end. Raises OSError.
+    """
+    try:
+        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            model = Flatbuffer(data).root()
+            graph, outputs, pool = model.tables(2)[0], model.tables(2)[0].numbers(2, "i"), _last_pool(model)
+            if pool is None or pool in outputs:
+                return None
+            place = graph.field(2, 4)
+            padding = bytes(-len(data) % 4)
+            distance = struct.pack("<I", len(data) + len(padding) - place)
+            longer = struct.pack(f"<I{len(outputs) + 1}i", len(outputs) + 1, *outputs, pool)
+            with memoryview(data) as view, view[:place] as before, view[place + 4 :] as after:
+                return b"".join((before, distance, after, padding, longer))
+    except (Damaged, struct.error, LookupError, ValueError):
+        return None
+
+
+def _last_pool(model: Table) -> Optional[int]:
+    """The tensor of the last average over whole maps."""
+    codes = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in model.tables(1)]
+    graph = model.tables(2)[0]
+    shapes = [tensor.numbers(0, "i") for tensor in graph.tables(0)]
+    for operator in reversed(graph.tables(3)):
+        inputs, outputs = operator.numbers(1, "i"), operator.numbers(2, "i")
+        if codes[operator.scalar(0, "<I")] in _POOLS and inputs and len(shapes[inputs[0]]) == 4:
+            channels = shapes[inputs[0]][3]
+            return outputs[0] if channels > 1 and math.prod(shapes[outputs[0]]) == channels else None
+    return None
 
 
 def check_bytes(data: bytes, name: str = "model") -> ModelFile:

@@ -41,6 +41,20 @@ def test_a_model_that_takes_over_while_the_embedder_opens_gets_its_own(tmp_path:
     assert used == ["a", "b", "b"]
 
 
+def test_the_embedding_that_an_answer_brings_needs_no_second_network(tmp_path: Path) -> None:
+    sink, random = CollectSink(str(tmp_path)), np.random.default_rng(0)
+    sink.use("a", lambda: pytest.fail("a second network"))
+    seen = random.standard_normal((2, 40)).astype(np.float32)
+    # Two scenes, and the second one once more.
+    for number, embedding in enumerate((seen[0], seen[1], seen[1] * 1.01)):
+        unsure = result(number, ranked=(Prediction("cup", 1, 0.3),), embedding=embedding)
+        sink.next_at = 0.0
+        assert sink.wants(unsure)
+        sink.write(unsure)
+    looks = [item.look for item in sink.collection.items()]
+    assert len(looks) == 2 and all(look is not None for look in looks)
+
+
 def test_a_picture_is_of_the_model_that_was_unsure_of_it(tmp_path: Path) -> None:
     sink = CollectSink(str(tmp_path))
     unsure = result(0, ranked=(Prediction("cup", 1, 0.3), Prediction("lynx", 2, 0.29)))
@@ -79,6 +93,8 @@ def test_a_signal_does_not_wait_for_the_embedder(
         if opening.wait(60):
             os.kill(os.getpid(), signal.SIGTERM)
 
+    # As with a runtime whose answers bring no embedding.
+    monkeypatch.setattr("edge_mnv2.runtime.interpreter.with_pool_output", lambda _path: None)
     monkeypatch.setattr("edge_mnv2.app.board_models.embedder_of", slowly)
     monkeypatch.setattr(CollectSink, "patience_s", 40.0)
     threading.Thread(target=stop, daemon=True).start()

@@ -15,6 +15,11 @@ from edge_mnv2.errors import LabelsError, ModelError, UsageError
 from edge_mnv2.runtime.classifier import Classifier, top_predictions
 from edge_mnv2.runtime.interpreter import installed_runtimes, open_interpreter
 from edge_mnv2.runtime.model_io import ModelSpec
+from edge_mnv2.runtime.opening import model_spec
+from edge_mnv2.teach.embedding import Embedder
+from edge_mnv2.tflite.model_file import with_pool_output
+from edge_mnv2.zoo.registry import DEFAULT_MODEL
+from edge_mnv2.zoo.resolve import resolve
 from tests.stubs import BLUE, GREEN, RED, colour_model, solid
 
 COLOURS = {"red": RED, "green": GREEN, "blue": BLUE}
@@ -137,6 +142,45 @@ def test_reference_models_know_a_cat(data: Path, name: str) -> None:
         best = model.top(model.scores(picture, "bgr"))[0]
         # Rows of a 1001-output model: tabby, tiger cat, Egyptian cat (and the small model's lynx).
         assert best.index in (282, 283, 286, 288)
+
+
+@pytest.mark.parametrize("runtime", installed_runtimes())
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v2_1.0_224_quant", "tf2_mobilenet_v2_1.0_224_ptq", "mobilenet_v1_0.25_128_quant", DEFAULT_MODEL]
+)
+def test_an_answer_brings_the_embedding_and_stays_the_same(data: Path, name: str, runtime: str) -> None:
+    """What `run --collect` compares scenes by, without a second network."""
+    model = resolve(name if name == DEFAULT_MODEL else str(data / "models" / f"{name}.tflite"))
+    picture = cv2.imread(str(data / "images" / "cat.bmp"))[..., ::-1]
+    with Classifier.open(model.path, spec=model_spec(model), runtime=runtime) as plain:
+        expected = plain.classify(picture)
+        assert expected.embedding is None and plain.embedder is None
+    with Classifier.open(model.path, spec=model_spec(model), runtime=runtime, embeds=True) as classifier:
+        answer = classifier.classify(picture)
+        assert np.array_equal(answer.scores, expected.scores) and classifier.labels == plain.labels
+    with Embedder(model, runtime=runtime) as embedder:
+        assert answer.embedding is not None
+        assert np.allclose(answer.embedding, embedder.layers[0].real(embedder.codes(picture)), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float32"])
+def test_the_embedding_of_every_dtype_is_real_and_there_once(tmp_path: Path, dtype: str) -> None:
+    path = saved(tmp_path, colour_model(dtype))
+    with Classifier.open(path, embeds=True) as model:
+        answer = model.classify(solid(RED))
+        assert answer.embedding is not None and answer.embedding.dtype == np.float32
+        assert answer.embedding.argmax() == answer.scores.argmax() == 0 and answer.embedding.size == 3
+    path.write_bytes(with_pool_output(path) or b"")
+    assert with_pool_output(path) is None
+
+
+def test_what_has_no_embedding_is_opened_as_it_is(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(ModelError, match="Edge TPU"):
+        Classifier.open(data / "models" / "mobilenet_v2_1.0_224_quant_edgetpu.tflite", embeds=True)
+    path = data / "models" / "model_invoking_error.tflite"
+    assert with_pool_output(path) is None
+    for damaged in (b"\x1c\x00", b"\x1c\x00\x00\x00TFL3", bytes(5000), b""):
+        assert with_pool_output(saved(tmp_path, damaged)) is None
 
 
 def test_a_compiled_model_without_its_accelerator_is_explained(data: Path) -> None:

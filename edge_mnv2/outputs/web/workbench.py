@@ -102,11 +102,14 @@ class WorkbenchPages:
         # The items are made anew whenever one changes. They are held: the id of one that is gone may come again.
         former = self._listed[0]
         if not self._listed[1] or len(items) != len(former) or not all(map(operator.is_, items, former)):
-            groups = side_by_side(items)
-            rows = [{**item.as_dict(), "group": number} for number, group in enumerate(groups) for item in group]
-            document = {"items": rows, "bytes": collection.size}
-            self._listed = items, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-            del rows, document
+            # One after the other: thousands of dictionaries at once would take megabytes of a small board.
+            rows = bytearray()
+            for number, group in enumerate(side_by_side(items)):
+                for item in group:
+                    row = {**item.as_dict(), "group": number}
+                    rows += json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b","
+            self._listed = items, b'{"items":[%s],"bytes":%d}' % (rows[:-1], collection.size)
+            del rows
             give_back_memory()
         return self._listed[1]
 
