@@ -49,11 +49,11 @@ async function attempt(action) {
 const answerText = (answer) => (answer.bad ? "bad picture" : answer.class ?? "none of them");
 const visible = (item) => shown === "all" || (shown === "open") === (item.answer === null);
 
-function tile(item) {
+function tile(item, atOnce) {
   const button = made("button", "", { type: "button", class: "tile", "aria-pressed": chosen.has(item.id) });
   const best = item.top[0];
   const guess = best ? `${best.label.split(",")[0]} ${figure(best)}` : "";
-  button.append(made("img", "", { src: `api/collected/${item.id}.jpg?small`, loading: "lazy", alt: "" }));
+  button.append(made("img", "", { [atOnce ? "src" : "data-src"]: `api/collected/${item.id}.jpg?small`, alt: "", decoding: "async" }));
   if (item.answer) button.append(made("span", answerText(item.answer), { class: "answer" }));
   button.append(made("span", guess, { title: `${guess} · ${item.why.join(", ")} · ${item.t}` }));
   button.setAttribute("aria-label", `${item.answer ? answerText(item.answer) : "not answered"}, the model says ${guess}: ${item.why.join(", ")}`);
@@ -62,33 +62,58 @@ function tile(item) {
   return button;
 }
 
-function draw() {
-  const groups = new Map();
-  for (const item of items.filter(visible)) groups.set(item.group, [...(groups.get(item.group) ?? []), item]);
-  tiles.clear();
-  const sections = [...groups.values()].map((group) => {
-    const section = made("section", "", { class: "group" });
-    if (group.length > 1) {
-      const all = made("button", `${group.length} alike`, { type: "button" });
-      all.addEventListener("click", () => {
-        const ids = group.map((item) => item.id);
-        choose(ids, !ids.every((id) => chosen.has(id)));
-      });
-      section.append(all);
-    }
+// Boxes of some rows each: the browser lays out and paints those that are near, and loads their pictures then.
+const ROWS = 8;
+const AT_ONCE = 2;
+let columns = 1;
+const near = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) continue;
+    near.unobserve(target);
+    for (const image of target.querySelectorAll("img[data-src]")) image.src = image.dataset.src;
+  }
+}, { rootMargin: "100% 0px" });
+
+// How wide a tile is, as review.css has it, in pixels.
+function measure() {
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const [width, least, gap] = [at("grid").clientWidth, 6.5 * rem, 0.4 * rem];
+  columns = Math.max(1, Math.floor((width + gap) / (least + gap)));
+  at("grid").style.setProperty("--columns", columns);
+  at("grid").style.setProperty("--row", `${(width + gap) / columns}px`);
+}
+
+function boxes(group) {
+  const most = ROWS * columns;
+  return Array.from({ length: Math.ceil(group.length / most) }, (_, place) => {
+    const part = group.slice(place * most, (place + 1) * most);
     const box = made("div", "", { class: "tiles" });
-    box.append(...group.map(tile));
-    section.append(box);
+    box.style.setProperty("--rows", Math.ceil(part.length / columns));
+    box.append(...part.map((item) => tile(item, tiles.size < AT_ONCE * most)));
+    near.observe(box);
+    return box;
+  });
+}
+
+function draw() {
+  near.disconnect();
+  measure();
+  const groups = new Map();
+  for (const item of items.filter(visible)) groups.set(item.group, (groups.get(item.group) ?? []).concat(item));
+  tiles.clear();
+  const sections = [...groups.values()].filter((group) => group.length > 1).map((group) => {
+    const section = made("section", "", { class: "group" });
+    const all = made("button", `${group.length} alike`, { type: "button" });
+    all.addEventListener("click", () => {
+      const ids = group.map((item) => item.id);
+      choose(ids, !ids.every((id) => chosen.has(id)));
+    });
+    section.append(all, ...boxes(group));
     return section;
   });
   // Pictures without a twin share one grid.
-  const single = made("div", "", { class: "tiles" });
-  const rows = [];
-  for (const section of sections) {
-    if (section.querySelectorAll(".tile").length > 1) rows.push(section);
-    else single.append(section.querySelector(".tile"));
-  }
-  at("grid").replaceChildren(...rows, single);
+  const single = [...groups.values()].filter((group) => group.length === 1).flat();
+  at("grid").replaceChildren(...sections, ...boxes(single));
   at("empty").hidden = groups.size > 0;
   const open = items.filter((item) => item.answer === null).length;
   at("counts").textContent = `${open} to answer, ${items.length - open} answered`;
@@ -218,6 +243,8 @@ async function swap(model) {
 
 async function load() {
   const document = await attempt(() => ask("api/collected"));
+  // What is there stays as it is where nothing is new.
+  if (document && tiles.size && JSON.stringify(document.items) === JSON.stringify(items)) return;
   if (document) items = document.items;
   draw();
 }
@@ -300,7 +327,8 @@ document.addEventListener("keydown", (event) => {
 function step(event) {
   const order = [...document.querySelectorAll(".tile")];
   const now = order.indexOf(document.activeElement);
-  const across = now < 0 ? 1 : order.filter((one) => one.offsetTop === order[now].offsetTop).length;
+  const beside = now < 0 ? [] : [...order[now].parentElement.children];
+  const across = Math.max(1, beside.filter((one) => one.offsetTop === order[now].offsetTop).length);
   const move = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across }[event.key];
   const next = order[Math.max(0, Math.min(order.length - 1, now + move))];
   if (next) {
@@ -308,5 +336,11 @@ function step(event) {
     next.focus();
   }
 }
+
+window.addEventListener("resize", () => {
+  const before = columns;
+  measure();
+  if (columns !== before) draw();
+});
 
 start();
