@@ -286,10 +286,9 @@ def test_two_thousand_pictures_answer_at_once(tmp_path: Path) -> None:
                 assert loaded < 400
                 # Far below, pictures come as they come near.
                 await page.run("window.scrollTo(0, 30000)")
-                shown = (
-                    "[...document.querySelectorAll('.tile img')].filter((one) => { const box = one.getBoundingClientRect();"
-                    " return box.bottom > 0 && box.top < innerHeight; })"
-                )
+                box = "one.getBoundingClientRect()"
+                near = f"((one) => {box}.bottom > 0 && {box}.top < innerHeight)"
+                shown = f"[...document.querySelectorAll('.tile img')].filter({near})"
                 await page.until(f"{shown}.length > 10 && {shown}.every((one) => one.complete && one.naturalWidth)")
 
         asyncio.run(look_at_it())
