@@ -52,7 +52,8 @@ def against(rows: Sequence[Row], winner: Row) -> str:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.burst.end_to_end and row.fps is not None:
-            name = "Edge TPU" if row.setting.accelerated else f"{row.setting.threads} threads"
+            device = row.setting.device
+            name = f"{row.setting.threads} threads" if device == "CPU" else device
             name = "1 thread" if name == "1 threads" else name
             varying = [
                 getattr(row, key) for key in ("model", "runtime") if len({getattr(one, key) for one in rows}) > 1

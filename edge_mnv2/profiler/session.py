@@ -150,9 +150,9 @@ class _Session:
 
     def _own_setting(self) -> Setting:
         """The setting in force, measured without a sweep."""
-        runtime = self.settings.runtime
-        workers = 1 if runtime.workers == "auto" else int(runtime.workers)
-        return Setting(self.request.models[0] or runtime.model, runtime.delegate, self.threads, workers)
+        asked = self.settings.runtime
+        workers = 1 if asked.workers == "auto" else int(asked.workers)
+        return Setting(self.request.models[0] or asked.model, asked.delegate, self.threads, workers, asked.backend)
 
     def _sweep(self, opened: OpenClassifiers, watch: Watch) -> Swept:
         request = self.request

@@ -9,6 +9,7 @@ from typing import Optional
 from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import plural
 from edge_mnv2.profiler.burst import Burst, median
+from edge_mnv2.runtime.delegate import supervising
 from edge_mnv2.runtime.table import row
 from edge_mnv2.settings.profile import Settings
 
@@ -32,7 +33,14 @@ class Setting:
 
     @property
     def accelerated(self) -> bool:
+        """Whether it is an Edge TPU."""
         return self.delegate.startswith("edgetpu")
+
+    @property
+    def device(self) -> str:
+        """In words: an accelerator, or the CPU."""
+        own = supervising(self.runtime, self.delegate.partition(":")[0], self.model)
+        return own.name if own is not None else "Edge TPU" if self.accelerated else "CPU"
 
     @property
     def complexity(self) -> float:
@@ -41,7 +49,7 @@ class Setting:
 
     @property
     def words(self) -> str:
-        device = "Edge TPU" if self.accelerated else "CPU" if self.runtime == "auto" else f"CPU, {self.runtime}"
+        device = f"CPU, {self.runtime}" if self.device == "CPU" and self.runtime != "auto" else self.device
         return f"{device}, {plural(self.threads, 'thread')}, {plural(self.workers, 'worker')}"
 
 

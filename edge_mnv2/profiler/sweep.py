@@ -22,7 +22,7 @@ from edge_mnv2.profiler.burst import (
     settings_size,
 )
 from edge_mnv2.profiler.measurement import OpenClassifiers
-from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned
+from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned, steps
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, allowed, rivals
@@ -100,12 +100,13 @@ class Swept:
 
 
 def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int, notes: list[str]) -> list[Setting]:
-    """What to compare: the CPU and, where one can be used, the Edge TPU, for each of `models`.
+    """What to compare: the CPU and, where one can be used, the Edge TPU, for each of `models`. Models of an accelerator
+    with a supervision of its own are compared there alone.
 
     A number of threads or workers, or a delegate, from the command line or the environment is kept. What cannot take
     part is said in `notes`. Raises ModelError for a model that neither can run, AcceleratorError where nothing is left.
     """
-    from edge_mnv2.runtime.delegate import parse
+    from edge_mnv2.runtime.delegate import parse, supervising
     from edge_mnv2.runtime.edgetpu.choice import Zoo, worth_trying
     from edge_mnv2.runtime.edgetpu.choice import choose as choose_models
 
@@ -117,6 +118,14 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
         threads = min(threads, usable)
     options: list[Setting] = []
     compiled = set()
+    own = {model: supervising(settings.runtime.backend, spec.mode, model) for model in models}
+    for model, row in own.items():
+        if row is not None:
+            delegate = asked if spec.mode == row.name else row.name
+            options += [Setting(model, delegate, threads or 1, count) for count in steps(usable, workers)]
+    models = [model for model in models if own[model] is None]
+    if not models:
+        return options
     if (spec.required and fixed) or (not (fixed and spec.mode == "none") and worth_trying()):
         for model in models:
             plan = choose_models(model, spec if spec.required else parse("auto"), True, Zoo(), fall_back=False)
