@@ -121,7 +121,7 @@ def test_a_run_that_is_left_ends(stub: Path) -> None:
 
 
 def test_prints_of_the_caller_stay_on_stdout(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = run(source="test:64x48", model=stub, max_frames=2)
+    results = run(source="test:64x48", model=stub, max_frames=2, every_frame=True)
     for result in results:
         print(result.frame.index)
     assert capsys.readouterr().out == "0\n1\n"

@@ -179,6 +179,8 @@ class MqttSink(Sink):
             self._wake.notify_all()
 
     def _on_connect_fail(self, *_: Any) -> None:
+        if self._ending:
+            return
         # It is called while the error is being handled, which is not handed over.
         error = sys.exc_info()[1]
         why = (failure(error) if error else None) or str(error or "no reason is known")

@@ -75,7 +75,10 @@ def test_discarding_frees_a_waiting_writer_and_counts_what_was_left(depth: int) 
 
     writer = threading.Thread(target=write)
     writer.start()
-    time.sleep(0.05)
+    deadline = time.monotonic() + 10
+    while len(answers) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     handover.close()
     writer.join(1)
     assert not writer.is_alive()

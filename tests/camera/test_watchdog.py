@@ -57,14 +57,18 @@ class Script(Source):
 
 
 class Sizes:
-    """A device whose pictures have one of `sizes` (height, width) after the other, ten of each, and then the last."""
+    """A device whose pictures have one of `sizes` (height, width) after the other, ten of each at least and until one
+    was `seen`, and then the last."""
 
     def __init__(self, *sizes: tuple[int, int]) -> None:
         self._left = [size for size in sizes for _ in range(10)]
+        self.seen: set[tuple[int, ...]] = set()
 
     def read(self) -> Any:
         time.sleep(0.01)
-        size = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        size = self._left[0]
+        if len(self._left) > 1 and (self._left[1] == size or size in self.seen):
+            del self._left[0]
         return np.random.default_rng().integers(0, 256, (*size, 3), np.uint8), time.monotonic_ns()
 
     def release(self) -> None: ...
@@ -82,6 +86,10 @@ class Changing(ThreadedSource):
     def open(self) -> None:
         self.close()
         self._start("changing", lambda: self._device, 2.0)
+
+    def _frame(self, pixels: np.ndarray, *arguments: Any, **more: Any) -> Frame:
+        self._device.seen.add(pixels.shape[:2])
+        return super()._frame(pixels, *arguments, **more)
 
 
 def test_a_region_that_a_camera_loses_for_a_while_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
@@ -263,7 +271,8 @@ def test_soak_with_forced_losses_keeps_everything_flat(frames: int, monkeypatch:
                 gc.collect()
                 memory, before = _memory_kb(), (threading.active_count(), _descriptors())
         assert source.reconnects >= frames // 1000 - 1
-        assert (threading.active_count(), _descriptors()) == before
+        # Threads and files of other tests may have ended meanwhile.
+        assert threading.active_count() <= before[0] and _descriptors() <= before[1]
         assert _memory_kb() - memory < 5_000
 
 

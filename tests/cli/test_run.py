@@ -115,7 +115,7 @@ def test_workers_keep_the_order(run: Run, stub: Path, clip: Path, tmp_path: Path
 @pytest.mark.slow
 def test_a_slow_model_drops_frames_and_keeps_them_fresh(run: Run, stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "100")
-    code, out, err = run("run", "--model", stub, "--source", "test:320x240@30", "--duration", "3", "--json")
+    code, out, err = run("run", "--model", stub, "--source", "test:320x240@60", "--duration", "3", "--json")
     summary = json.loads(out)
     assert code == 0 and summary["ended"] == "duration"
     assert summary["dropped"] > 20 and summary["frame_age_ms"]["p95"] < 50 and summary["latency_ms"]["p95"] < 160

@@ -182,15 +182,14 @@ def test_wrong_tokens_are_each_visitor_s_own(stub: Path) -> None:
 
         guesses = [seconds(f"2001:db8::{number}, 127.0.0.1", "wrong-wrong") for number in range(6)]
         assert [status for status, _ in guesses] == [401] * 6 and guesses[-1][1] > 0.3, "one /64 is one visitor"
-        assert seconds("2001:db8:0:1::1", "wrong-wrong") < (401, 0.3)
-        assert seconds("203.0.113.9", "wrong-wrong") < (401, 0.3)
         # What another site makes the visitor's browser ask is slow, and no guess of the visitor.
         status, slow = seconds("203.0.113.10", "wrong-wrong", Sec_Fetch_Site="cross-site")
         assert status == 401 and slow > 2
-        assert seconds("203.0.113.10", "wrong-wrong") < (401, 0.3)
+        # Three guesses are free; the quickest tells, whatever else the machine does.
+        for visitor in ("2001:db8:0:1::1", "203.0.113.9", "203.0.113.10"):
+            assert min(seconds(visitor, "wrong-wrong") for _ in range(3)) < (401, 0.3)
         for visitor in ("2001:db8::1", "203.0.113.9"):
-            status, quick = seconds(visitor, TOKEN)
-            assert status == 200 and quick < 0.5, "the right one always passes"
+            assert min(seconds(visitor, TOKEN) for _ in range(3)) < (200, 0.5), "the right one always passes"
 
 
 def test_the_example_names_the_options() -> None:
