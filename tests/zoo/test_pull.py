@@ -18,7 +18,7 @@ from edge_mnv2.errors import DownloadError
 from edge_mnv2.zoo import cache, pull
 from edge_mnv2.zoo.entry import Entry, FolderSource, PipSource, UrlSource
 from edge_mnv2.zoo.web import Limits
-from tests.zoo.conftest import url_entry
+from tests.zoo.conftest import HASTY_S, url_entry
 from tests.zoo.server import (
     LFS_POINTER,
     LOGIN_PAGE,
@@ -158,6 +158,7 @@ def test_a_bad_answer_is_named_and_replaces_nothing(
     fault: str, server: FaultyServer, entry: Entry, body: bytes, limits: Limits
 ) -> None:
     answer, wanted = BAD[fault]
+    hasty = replace(limits, read_s=HASTY_S) if fault in ("silence", "silent body", "headers byte by byte") else limits
     if "byte" in fault:
         entry = replace(entry, bytes=308)
     target = cache.cached_path(entry)
@@ -165,7 +166,7 @@ def test_a_bad_answer_is_named_and_replaces_nothing(
     target.write_bytes(b"the version of last year")
     server.answer = answer
     with pytest.raises(DownloadError) as caught:
-        pull.pull(entry, limits=limits)
+        pull.pull(entry, limits=hasty)
     text = str(caught.value)
     assert caught.value.exit_code == 7
     assert "\n" not in text
