@@ -10,12 +10,14 @@ import select
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_mnv2.messages import Filtered, for_people, one_line, steering, visible
+from tests.processes import exit_code
 
 COMMAND = [sys.executable, "-m", "edge_mnv2"]
 ATTACKS = {
@@ -57,24 +59,25 @@ def test_messages_are_best_effort_and_results_are_not() -> None:
         Filtered(_Full(), str, best_effort=False).write("results")
 
 
-def _terminal(arguments: list[str], **how: Any) -> tuple[int, str]:
-    """Exit code and everything that a terminal on stdout and stderr was sent."""
+def _terminal(*words: str) -> tuple[int, str]:
+    """Exit code of a command and everything that a terminal on its stdout and stderr was sent."""
     master, slave = pty.openpty()
-    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, **how)
-    os.close(slave)
-    sent = b""
-    while select.select([master], [], [], 60)[0]:
-        try:
-            data = os.read(master, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        sent += data
+    terminal, sent = os.ttyname(slave), b""
+    with ThreadPoolExecutor(1) as pool:
+        code = pool.submit(exit_code, words, terminal, terminal)
+        code.add_done_callback(lambda _: os.close(slave))
+        while select.select([master], [], [], 60)[0]:
+            try:
+                data = os.read(master, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            sent += data
     os.close(master)
     text = sent.decode(errors="replace").replace("\r\n", "\n")
     # The QR code of a page brings colours of its own.
-    return process.wait(10), text.replace("\x1b[30;107m", "").replace("\x1b[0m", "")
+    return code.result(), text.replace("\x1b[30;107m", "").replace("\x1b[0m", "")
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
@@ -92,7 +95,7 @@ def test_a_hostile_file_name(attack: str, stub: Path, data: Path, tmp_path: Path
         ["inspect", str(bad)],
         ["devices", "show", f"no{attack}"],
     ):
-        _, sent = _terminal([*COMMAND, *arguments])
+        _, sent = _terminal(*arguments)
         assert sent and steering(sent) is None, (arguments[0], sent)
 
 
@@ -152,6 +155,6 @@ def test_data_with_steering_signs_is_refused(sign: str, stub: Path, tmp_path: Pa
         (["run", "--source", "test", "--max-frames", "1", "--model", str(model)], model.with_suffix(".yaml")),
     ]
     for arguments, file in cases:
-        code, sent = _terminal([*COMMAND, *arguments])
+        code, sent = _terminal(*arguments)
         assert code in (3, 6) and file.stem in sent and steering(sent) is None, sent
         assert "Traceback" not in sent

@@ -8,7 +8,8 @@ import pytest
 
 from edge_mnv2.zoo import cache, registry
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
-from tests.cli.test_pull import SMALL, edge_mnv2
+from tests.cli.test_pull import SMALL
+from tests.processes import edge_mnv2
 
 ROW = ("name", "task", "input", "bytes", "cached", "path", "cpu", "tpu")
 

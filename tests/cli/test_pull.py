@@ -12,19 +12,10 @@ from typing import Any
 import pytest
 
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
+from tests.processes import edge_mnv2
 from tests.zoo.server import FaultyServer, in_turn, slow, team_registry, whole
 
 SMALL = "mobilenet_v1_0.25_128_quant"
-
-
-def edge_mnv2(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "edge_mnv2", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=120,
-    )
 
 
 def _results(done: subprocess.CompletedProcess) -> list[dict[str, Any]]:
