@@ -48,6 +48,10 @@ class Frame:
     roi: Optional[tuple[int, int, int, int]] = None
     answers: Optional[CameraAnswers] = None
 
+    def at(self, captured_at: int, index: int) -> Frame:
+        """The same frame with another time and number; `dataclasses.replace` takes ten times as long."""
+        return Frame(self.pixels, self.order, captured_at, index, self.position_ns, self.name, self.roi, self.answers)
+
     @property
     def image(self) -> np.ndarray:
         """The picture as RGB uint8 HxWx3 (a view where no conversion is needed)."""

@@ -96,6 +96,8 @@ class Geometry:
 
     def turn(self, pixels: np.ndarray) -> np.ndarray:
         """`pixels` (HxWx3 uint8) rotated and flipped; the same array where there is nothing to do."""
+        if not (self.rotate or self.flip):
+            return pixels
         if self.rotate in (0, 180):
             across, down = self.mirrored
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Optional
 
 from edge_mnv2.camera.frame import Frame, FrameSource
@@ -153,7 +152,7 @@ class Capture:
                 continue
             if self._paced and frame.position_ns is not None:
                 frame = self._at_its_time(frame)
-            frame = replace(frame, index=base + frame.index) if base else frame
+            frame = frame.at(frame.captured_at, base + frame.index) if base else frame
             count = frame.index + 1
             self.first_captured_at = self.first_captured_at or frame.captured_at
             yield frame
@@ -166,4 +165,4 @@ class Capture:
         remaining = self._began + position - now
         if remaining > 0:
             self._halt.wait(remaining / 1e9)
-        return replace(frame, captured_at=time.monotonic_ns())
+        return frame.at(time.monotonic_ns(), frame.index)

@@ -14,6 +14,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.runtime.classifier import Prediction
 from edge_mnv2.settings.schema import GONE_SHARE, Output, check_thresholds
 
 APPEARED, GONE = "appeared", "gone"
@@ -101,6 +102,7 @@ class Decider:
             raise UsageError(f"{results} consecutive results", hint="at least 1")
         self._labels = labels
         self._on, self._off, self._results = on, off, results
+        self._on_in_scores = float(np.float32(on))
         self.hidden = _hidden_rows(labels, list(allow), list(deny))
         self._rising: dict[int, _Rising] = {}
         self._present: dict[int, _Present] = {}
@@ -117,15 +119,27 @@ class Decider:
         return tuple(self._labels[row] for row in self._present)
 
     def __call__(
-        self, scores: np.ndarray, wall_time: float, frame: int, monotonic: Optional[float] = None
+        self,
+        scores: np.ndarray,
+        wall_time: float,
+        frame: int,
+        monotonic: Optional[float] = None,
+        best: Sequence[Prediction] = (),
     ) -> list[Event]:
-        """What changed with these scores (float32, one a row). `monotonic` seconds tell a clock that was set."""
+        """What changed with these scores (float32, one a row). `monotonic` seconds tell a clock that was set.
+
+        `best`: the best rows of those that are not hidden, best first, where somebody has looked for them.
+        """
         if monotonic is not None:
             self._follow_clock(wall_time - monotonic)
         events = [event for row in list(self._present) if (event := self._still(row, scores, wall_time, frame))]
-        high = {row for row in np.flatnonzero(scores >= self._on).tolist() if row not in self.hidden}
-        for row in [row for row in self._rising if row not in high]:
-            del self._rising[row]
+        if best and best[-1].score < self._on_in_scores:
+            high = {one.index for one in best if one.score >= self._on_in_scores}
+        else:
+            high = {row for row in (scores >= self._on).nonzero()[0].tolist() if row not in self.hidden}
+        if self._rising:
+            for row in [row for row in self._rising if row not in high]:
+                del self._rising[row]
         for row in sorted(high):
             if row in self._present:
                 continue

@@ -219,7 +219,7 @@ class FrameLoop:
         top = tuple(one for one in ranked if one.unit is not None or not one.score < self.controls.threshold)
         wall_time = time.time()
         decider = self.decider
-        events = tuple(decider(scores, wall_time, frame.index, time.monotonic())) if decider is not None else ()
+        events = decider(scores, wall_time, frame.index, time.monotonic(), ranked) if decider is not None else ()
         finished = time.monotonic_ns()
         self._idle_since, self._index = None, frame.index
         statistics = self.statistics
@@ -238,7 +238,7 @@ class FrameLoop:
             engine=shown.engine,
             temp_c=temperature,
             throttled=throttled,
-            events=events,
+            events=tuple(events),
             present=decider.present_labels if decider is not None else (),
             gated=classified is None,
             shown_from=self.controls.shown_from,

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import math
+from array import array
 from collections.abc import Sequence
 from typing import Optional
 
-_GROWTH = 1.005
-_LOG_GROWTH = math.log(_GROWTH)
-_LEAST_NS = 100
-_BUCKETS = math.ceil(math.log(1e13 / _LEAST_NS) / _LOG_GROWTH)
+_PARTS = 8
+"""An octave has 2 to the power of so many buckets."""
+_MOST_NS = 10**13
+
+
+def _bucket(nanoseconds: int) -> int:
+    """Counts on through the octaves: below 512 ns every duration has a bucket of its own."""
+    shift = max(nanoseconds.bit_length() - _PARTS - 1, 0)
+    return (shift << _PARTS) + (nanoseconds >> shift)
+
+
+_BUCKETS = _bucket(_MOST_NS) + 1
 
 
 class Percentiles:
-    """A histogram with logarithmic buckets (each 0.5 % wide) from 100 ns to 10,000 s.
+    """A histogram of 256 buckets an octave (each at most 0.4 % wide) from 1 ns to 10,000 s.
 
-    A percentile is exact to half a bucket, 0.25 %, however many values came: weeks of running cost the same 40 kB as
-    the first second. The idea is that of DDSketch (Masson, Rim, Lee 2019) with a fixed range.
+    A percentile is exact to half a bucket, 0.2 %, however many values came: weeks of running cost the same 76 kB as
+    the first second. The idea is that of HdrHistogram (Gil Tene): integers alone, and nothing of the mathematics
+    library, which costs more than all else where the caches are cold.
     """
 
     def __init__(self) -> None:
-        self._counts = [0] * (_BUCKETS + 1)
+        self._counts = array("Q", bytes(8 * _BUCKETS))
         self.count = 0
         self.total = 0
         self.maximum = 0
 
     def add(self, nanoseconds: int) -> None:
         """Count one duration."""
-        if nanoseconds > _LEAST_NS:
-            bucket = min(int(math.log(nanoseconds / _LEAST_NS) / _LOG_GROWTH), _BUCKETS)
-        else:
-            bucket = 0
-        self._counts[bucket] += 1
+        self._counts[_bucket(nanoseconds) if 0 <= nanoseconds <= _MOST_NS else (-1 if nanoseconds > 0 else 0)] += 1
         self.count += 1
         self.total += nanoseconds
         if nanoseconds > self.maximum:
@@ -46,16 +51,17 @@ class Percentiles:
         for bucket, number in enumerate(self._counts):
             seen += number
             if number and seen > rank:
-                middle = _LEAST_NS * math.exp((bucket + 0.5) * _LOG_GROWTH)
-                return min(middle, float(self.maximum))
+                shift = max((bucket >> _PARTS) - 1, 0)
+                least, width = (bucket - (shift << _PARTS)) << shift, 1 << shift
+                return min(least + (width - 1) / 2, float(self.maximum))
         return float(self.maximum)
 
     def at_most(self, bounds_ns: Sequence[int]) -> list[int]:
         """How many durations were at most each of `bounds_ns` (ascending), exact to half a bucket."""
         counts, seen, bucket = [], 0, 0
         for bound in bounds_ns:
-            last = int(math.log(max(bound, _LEAST_NS) / _LEAST_NS) / _LOG_GROWTH)
-            while bucket <= min(last, _BUCKETS):
+            last = _bucket(min(max(bound, 0), _MOST_NS))
+            while bucket <= last:
                 seen += self._counts[bucket]
                 bucket += 1
             counts.append(seen)

@@ -22,6 +22,33 @@ _SCORES = ("softmax", "sigmoid")
 _ASK = "--task regression (a measured value) or --task classification (one logit of two classes)"
 
 
+class ByteScores:
+    """What the integers of an output of 8 bits stand for, looked up: the bits are those of the arithmetic."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self._real = spec.dequantize(np.arange(256, dtype=np.uint8).view(spec.dtype))
+        self._exp: dict[int, np.ndarray] = {}
+
+    @staticmethod
+    def fits(spec: TensorSpec) -> bool:
+        return spec.dtype.name in ("int8", "uint8") and spec.scale > 0
+
+    def real(self, raw: np.ndarray) -> np.ndarray:
+        """As `TensorSpec.dequantize` for one axis."""
+        return self._real.take(raw.view(np.uint8))
+
+    def softmax(self, raw: np.ndarray) -> np.ndarray:
+        """As the classifier's `softmax` of `real`."""
+        greatest = raw.item(raw.argmax())
+        exp = self._exp.get(greatest)
+        if exp is None:
+            exp = np.exp(np.minimum(self._real - self._real[greatest & 255], 0))
+            self._exp[greatest] = exp
+        shifted = exp.take(raw.view(np.uint8))
+        shifted /= np.add.reduce(shifted)
+        return shifted
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """What people say about a model: options before sidecar before registry; None: they do not.

@@ -7,6 +7,7 @@ import pytest
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.pipeline.decision import APPEARED, GONE, Decider, Event, rows_named
+from edge_mnv2.runtime.classifier import top_predictions
 
 LABELS = ["tabby, tabby cat", "lynx", "dog"]
 
@@ -98,3 +99,19 @@ def test_a_clock_that_is_steered_changes_nothing() -> None:
     for second, score in enumerate([0.9] * 50 + [0.1]):
         events += decider(np.array([score, 0, 0], np.float32), 100.0 + second * 1.0005, second, 5000.0 + second)
     assert events[-1].started == 100.0
+
+
+def test_the_best_rows_that_are_known_already_change_no_event() -> None:
+    random = np.random.default_rng(3)
+    names = [str(row) for row in range(30)]
+    for on in (0.3, 0.5, 0.7):
+        alone, helped = (Decider(names, on=on, off=on / 2, results=2, deny=["4"]) for _ in range(2))
+        for frame in range(300):
+            scores = np.exp(random.normal(0, 2.5, 30)).astype(np.float32)
+            scores /= scores.sum()
+            if frame % 7 == 0:
+                scores[frame % 30] = np.float32(on)
+            shown = scores.copy()
+            shown[4] = -np.inf
+            best = top_predictions(shown, names, 3)
+            assert helped(scores, float(frame), frame, None, best) == alone(scores, float(frame), frame)

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from edge_mnv2.errors import LabelsError, ModelError, UsageError
+from edge_mnv2.runtime import classifier
 from edge_mnv2.runtime.classifier import Classifier, top_predictions
 from edge_mnv2.runtime.interpreter import installed_runtimes, open_interpreter
-from edge_mnv2.runtime.model_io import ModelSpec
+from edge_mnv2.runtime.model_io import ByteScores, ModelSpec
 from edge_mnv2.runtime.opening import model_spec
+from edge_mnv2.runtime.table import TensorSpec
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.tflite.model_file import with_pool_output
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
@@ -234,3 +236,30 @@ def test_stderr_is_where_it_was_after_models_were_loaded_by_threads(stub: Path) 
     after = os.fstat(2), len(list(Path("/proc/self/fd").iterdir()))
     assert (before[0].st_dev, before[0].st_ino) == (after[0].st_dev, after[0].st_ino)
     assert before[1] == after[1]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("scale", [0.17158737778663635, 1 / 256, 0.003])
+def test_scores_that_are_looked_up_have_the_bits_of_the_arithmetic(dtype: str, scale: float) -> None:
+    limits = np.iinfo(dtype)
+    spec = TensorSpec("scores", 0, (1, 1000), np.dtype(dtype), scale, int(limits.min) + 88)
+    looked_up, random = ByteScores(spec), np.random.default_rng(7)
+    for low, high in ((limits.min, limits.max), (limits.min, limits.min), (limits.max - 3, limits.max), (-90, 20)):
+        raw = random.integers(max(low, limits.min), high, 1000, np.dtype(dtype), endpoint=True)
+        real = spec.dequantize(raw)
+        assert looked_up.real(raw).tobytes() == real.tobytes()
+        assert looked_up.softmax(raw).tobytes() == classifier.softmax(real).tobytes()
+
+
+@pytest.mark.parametrize("k", [1, 5, 16, 17, 40, 99])
+def test_the_best_rows_are_those_of_a_stable_sort(k: int) -> None:
+    random = np.random.default_rng(k)
+    names = [str(row) for row in range(40)]
+    for ties in (3, 1000):
+        scores = (random.integers(0, ties, 40) / ties).astype(np.float32)
+        for hidden in ([], [0, 7, 39], list(range(38))):
+            shown = scores.copy()
+            shown[hidden] = -np.inf
+            best = top_predictions(shown, names, k)
+            order = np.argsort(-shown, kind="stable")[:k]
+            assert [(one.index, one.score) for one in best] == [(row, shown[row]) for row in order]
