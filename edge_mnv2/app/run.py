@@ -161,7 +161,7 @@ class Session:
             max_fps=lambda: limits.max_fps,
             decider=model.decider(),
             gate=model.gate(),
-            inline=usable_cpus() == 1,
+            inline=usable_cpus() <= len(model.classifiers.classifiers),
         )
         self.outputs.attach(self.loop, self._facts(), source, self._describe, model, model.first.labels)
         contest = model.classifiers.contest

@@ -46,7 +46,7 @@ class FrameLoop:
     error). `stop` may be called from a signal handler or another thread. `controls` (else made of `threshold` and
     `smooth`) may be changed at any time. A frame that `gate` finds still gives a result all the same, from the scores
     of the last inference: smoothing, decisions and outputs go on as if it had been classified. With `inline`, files of
-    which no frame may be lost are read in the classifying thread: right where there is one CPU.
+    which no frame may be lost are read by the threads that classify, in turn: right where each CPU has one of them.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class FrameLoop:
             lossless=every_frame or not (source.live or source.paced),
             paced=not every_frame,
             repeat=repeat,
-            inline=inline and len(self._classifiers) == 1,
+            inline=inline,
             on_read=self.statistics.capture.add,
         )
         self._due = 0

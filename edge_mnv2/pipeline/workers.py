@@ -109,7 +109,12 @@ class Workers:
                     if self._halt:
                         return
                 with self._take_lock:
-                    frame = self._capture.take(self._poll_s, self._controls.paused)
+                    try:
+                        frame = self._capture.take(self._poll_s, self._controls.paused)
+                    except Exception as error:
+                        # Before another worker takes, which may find that nothing comes any more, as at an end.
+                        self._fail(error)
+                        return
                     number = None
                     while frame is not None and number is None:
                         chosen = self._set
@@ -129,6 +134,9 @@ class Workers:
                     self._done[number] = (frame, answer, classifier)
                     self._changed.notify_all()
         except Exception as error:
-            with self._changed:
-                self._error = self._error or error
-                self._changed.notify_all()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()

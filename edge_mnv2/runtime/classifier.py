@@ -16,7 +16,7 @@ from edge_mnv2.camera.frame import CameraAnswers
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime.interpreter import EmbeddingInterpreter, open_with_embedding
 from edge_mnv2.runtime.model_graph import read_graph
-from edge_mnv2.runtime.model_io import ByteScores, ModelIO, ModelSpec, describe
+from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe, score_reader
 from edge_mnv2.runtime.preprocess import Preprocessor
 from edge_mnv2.runtime.table import AnyInterpreter, InCamera, TensorSpec, open_model, own_format
 from edge_mnv2.tflite import model_file
@@ -106,12 +106,6 @@ def top_predictions(scores: np.ndarray, labels: Sequence[str], k: int) -> list[P
     return [Prediction(labels[row], row, scores.item(row)) for row in rows]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """`exp(x - max) / sum(exp(x - max))` over the last axis, in the dtype of `logits`."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
 class Classifier:
     """An interpreter, its preprocessing and its labels. One thread at a time; a context manager.
 
@@ -142,7 +136,7 @@ class Classifier:
         # Integers are finite, and so is what a softmax makes of them: only other scores can be NaN or outside 0..1.
         low, high = self.output.limits
         self._within = -np.inf < low and high < np.inf and (io.output.kind == "logits" or (low >= 0 and high <= 1))
-        self._bytes = ByteScores(self.output) if ByteScores.fits(self.output) else None
+        self._real_scores = score_reader(self.output, io.output.kind == "logits")
 
     @classmethod
     def open(
@@ -235,20 +229,12 @@ class Classifier:
 
         Raises ModelError where they are no numbers.
         """
-        raw, kind = raw.reshape(-1), self.io.output.kind
-        if self._bytes is not None:
-            scores = self._bytes.softmax(raw) if kind == "logits" else self._bytes.real(raw)
-        else:
-            scores = self.output.dequantize(raw)
+        scores, kind = self._real_scores(raw.reshape(-1)), self.io.output.kind
         if kind == "value":
             if not np.isfinite(scores).all():
                 raise self._no_numbers()
             return scores
-        if kind == "logits":
-            if self._bytes is None:
-                with np.errstate(invalid="ignore"):
-                    scores = softmax(scores)
-        elif self.io.output.logistic:
+        if kind != "logits" and self.io.output.logistic:
             scores = 1 / (1 + np.exp(-np.clip(scores, -80, 80)))
         if not self._within:
             if not np.isfinite(scores).any():

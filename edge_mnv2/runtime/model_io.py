@@ -6,7 +6,7 @@ A value comes from an option, else the sidecar, the registry, the file's metadat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
@@ -20,33 +20,6 @@ from edge_mnv2.runtime.table import TensorSpec
 
 _SCORES = ("softmax", "sigmoid")
 _ASK = "--task regression (a measured value) or --task classification (one logit of two classes)"
-
-
-class ByteScores:
-    """What the integers of an output of 8 bits stand for, looked up: the bits are those of the arithmetic."""
-
-    def __init__(self, spec: TensorSpec) -> None:
-        self._real = spec.dequantize(np.arange(256, dtype=np.uint8).view(spec.dtype))
-        self._exp: dict[int, np.ndarray] = {}
-
-    @staticmethod
-    def fits(spec: TensorSpec) -> bool:
-        return spec.dtype.name in ("int8", "uint8") and spec.scale > 0
-
-    def real(self, raw: np.ndarray) -> np.ndarray:
-        """As `TensorSpec.dequantize` for one axis."""
-        return self._real.take(raw.view(np.uint8))
-
-    def softmax(self, raw: np.ndarray) -> np.ndarray:
-        """As the classifier's `softmax` of `real`."""
-        greatest = raw.item(raw.argmax())
-        exp = self._exp.get(greatest)
-        if exp is None:
-            exp = np.exp(np.minimum(self._real - self._real[greatest & 255], 0))
-            self._exp[greatest] = exp
-        shifted = exp.take(raw.view(np.uint8))
-        shifted /= np.add.reduce(shifted)
-        return shifted
 
 
 @dataclass(frozen=True)
@@ -321,3 +294,48 @@ def _output(
         origin = spec.source("task")
     kind, answers = ("sigmoid", 1) if len(names) == 1 else ("binary", 2)
     return ModelOutput(position, tensor, kind, answers, origin, made_by != "sigmoid")
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """`exp(x - max) / sum(exp(x - max))` over the last axis, in the dtype of `logits`."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def score_reader(output: TensorSpec, logits: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes real scores float32 of the raw `output` (one axis): dequantized, and with `logits` their softmax."""
+    if output.dtype.name in ("int8", "uint8") and output.scale > 0:
+        looked_up = _ByteScores(output)
+        return looked_up.softmax if logits else looked_up.real
+
+    def read(raw: np.ndarray) -> np.ndarray:
+        scores = output.dequantize(raw)
+        if not logits:
+            return scores
+        with np.errstate(invalid="ignore"):
+            return softmax(scores)
+
+    return read
+
+
+class _ByteScores:
+    """What the integers of an output of 8 bits stand for, looked up: the bits are those of the arithmetic."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self._real = spec.dequantize(np.arange(256, dtype=np.uint8).view(spec.dtype))
+        self._exp: dict[int, np.ndarray] = {}
+
+    def real(self, raw: np.ndarray) -> np.ndarray:
+        """As `TensorSpec.dequantize`."""
+        return self._real.take(raw.view(np.uint8))
+
+    def softmax(self, raw: np.ndarray) -> np.ndarray:
+        """As `softmax` of `real`."""
+        greatest = raw.item(raw.argmax())
+        exp = self._exp.get(greatest)
+        if exp is None:
+            exp = np.exp(np.minimum(self._real - self._real[greatest & 255], 0))
+            self._exp[greatest] = exp
+        shifted = exp.take(raw.view(np.uint8))
+        shifted /= np.add.reduce(shifted)
+        return shifted

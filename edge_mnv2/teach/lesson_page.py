@@ -16,7 +16,7 @@ from edge_mnv2.errors import SourceError
 from edge_mnv2.evaluate import report_charts
 from edge_mnv2.evaluate.report_charts import scatter
 from edge_mnv2.html_report import section, table
-from edge_mnv2.runtime.classifier import softmax
+from edge_mnv2.runtime.model_io import softmax
 from edge_mnv2.svg_chart import STYLE, fragment, options
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.head_fitting import Taught

@@ -76,7 +76,8 @@ def test_a_source_without_a_clock_loses_nothing(model: Classifier) -> None:
     assert [result.top[0].label for result in results[:4]] == ["red", "green", "blue", "red"]
 
 
-def test_several_workers_keep_the_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inline", [False, True])
+def test_several_workers_keep_the_order(tmp_path: Path, inline: bool) -> None:
     path = tmp_path / "stub.tflite"
     path.write_bytes(colour_model())
 
@@ -92,7 +93,11 @@ def test_several_workers_keep_the_order(tmp_path: Path) -> None:
                 time.sleep(0.01)
             return self._inner.classify(pixels, order)
 
-    ended, loop, results = run(Scripted(60), [Uneven(), Uneven(), Uneven()])
+    source, threads = Scripted(60), set()
+    read = source.read
+    source.read = lambda: (threads.add(threading.current_thread().name), read())[1]  # type: ignore[method-assign]
+    ended, loop, results = run(source, [Uneven(), Uneven(), Uneven()], inline=inline)
+    assert all(name.startswith("worker" if inline else "capture") for name in threads)
     assert ended == "eof" and loop.dropped == 0
     assert [result.frame.index for result in results] == list(range(60))
     assert [result.top[0].label for result in results] == ["red", "green", "blue"] * 20
@@ -212,3 +217,23 @@ def test_a_file_that_is_lost_inline(model: Classifier) -> None:
     source.open()
     loop = FrameLoop(source, [model], every_frame=True, inline=True)
     assert loop.run() == "source_lost" and loop.lost is not None and loop.statistics.frames == 2
+
+
+def test_a_file_that_several_workers_lose_is_lost_and_has_not_ended(model: Classifier) -> None:
+    class Still:
+        """Takes no time, so that the workers take turns at the end of the file."""
+
+        def __init__(self) -> None:
+            self.top = model.top
+            self._answer = model.classify(solid(RED))
+
+        def classify(self, pixels: np.ndarray, order: str = "rgb") -> Any:
+            return self._answer
+
+    workers = [Still() for _ in range(4)]
+    for _ in range(50):
+        source = Scripted(9, lost_at=5)
+        source.open()
+        loop = FrameLoop(source, workers, every_frame=True, inline=True)
+        assert loop.run() == "source_lost" and loop.lost is not None
+        assert loop.statistics.frames + loop.dropped == 5
