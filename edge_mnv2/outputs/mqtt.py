@@ -163,8 +163,10 @@ class MqttSink(Sink):
         return client
 
     def _on_connect(self, client: Any, _userdata: Any, _flags: Any, reason: Any, *_: Any) -> None:
-        if reason.is_failure:
-            self._tell(refusal(reason, self._address.version))
+        if reason.is_failure or self._ending:
+            # The thread of a client may outlive the end of the run for a moment: nobody waits for what it says.
+            if not self._ending:
+                self._tell(refusal(reason, self._address.version))
             return
         self._tell("")
         subscribe(client, self._address)

@@ -119,7 +119,7 @@ class Listener:
         self.messages.append((message.topic, payload, message.retain))
 
 
-def until(condition: Callable[[], Any], timeout: float = 15) -> None:
+def until(condition: Callable[[], Any], timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline
@@ -407,7 +407,8 @@ def test_credentials_and_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         caplog.clear()
         caplog.set_level("INFO")
         sink = MqttSink(parse(url))
-        until(lambda: said in caplog.text)
+        # A name server that does not answer is waited for.
+        until(lambda: said in caplog.text, 60)
         sink.close()
 
     place = f"localhost:{broker.port}/cam"
