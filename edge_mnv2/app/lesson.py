@@ -22,7 +22,7 @@ from edge_mnv2.teach.guide import FINISH, USE, Guide
 log = logging.getLogger(__name__)
 
 _LEFT_S = 60.0
-"""A page that nobody has had open for so long is not waited for."""
+"""A page that nobody has had open for so long is not waited for. A phone sleeps while it is learned."""
 _POLL_S = 0.2
 
 Choice = tuple[str, Optional[str]]
@@ -38,7 +38,10 @@ def try_model(
     guide: Guide,
 ) -> Choice:
     """Show on `page` what `model` sees in `source` until a visitor has chosen: "more" (with a class), "again", "use"
-    (and then until the run has ended), "finish" (also where nobody looks, or a signal came)."""
+    (and then until the run has ended), "finish" (also where nobody looks, or a signal came).
+
+    Raises EdgeMnv2Error where the run that goes on with `model` fails or loses its source.
+    """
     settings = dataclasses.replace(settings.changed("runtime.model", str(model)), model=ModelOptions())
     request = RunRequest(settings, camera=source, repeat=True, outputs=outputs, page=page)
     # What the former model said is no answer of this one.
@@ -46,20 +49,31 @@ def try_model(
     guide.offer(lines)
     try:
         with _stopped_by_choice(guide, page):
-            run(request)
+            lost = run(request).error
+        if lost is not None:
+            raise lost
     except EdgeMnv2Error as error:
+        if guide.choice is not None and guide.choice[0] == USE:
+            raise
+        if guide.choice is not None:
+            return guide.choice
         log.warning("%s", error)
-        return mend([str(error)], page, guide)
+        return mend([str(error), *lines], page, guide, "untried")
     return guide.choice or (FINISH, None)
 
 
-def mend(lines: Sequence[str], page: ServedPage, guide: Guide) -> Choice:
+def mend(lines: Sequence[str], page: ServedPage, guide: Guide, phase: str = "stuck") -> Choice:
     """Wait until a visitor of `page` has chosen what is done about a lesson that failed as `lines` say."""
-    guide.offer(lines, failed=True)
+    guide.offer(lines, phase)
     patience = _Patience(page)
     while guide.choice is None and not patience.ended():
         time.sleep(_POLL_S)
     return guide.choice or (FINISH, None)
+
+
+def left_in_words() -> str:
+    """How long a page that nobody has open is waited for."""
+    return f"{_LEFT_S:g} s without a visitor end it"
 
 
 class _Patience:

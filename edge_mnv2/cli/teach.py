@@ -151,16 +151,24 @@ def teach(
                 learned: Union[Outcome, EdgeMnv2Error] = _learn(request, report, guide, as_json)
             except EdgeMnv2Error as error:
                 learned = error
-            if served is None or source is None or not served.viewers:
+            if served is None or source is None:
                 break
-            from edge_mnv2.app.lesson import mend, try_model
+            from edge_mnv2.app.lesson import left_in_words, mend, try_model
             from edge_mnv2.teach.guide import AGAIN, MORE
 
             if isinstance(learned, EdgeMnv2Error):
+                note(f"nothing was learned; on the page its pictures can be mended: {left_in_words()}")
                 action, label = mend([str(learned)], served, guide)
             else:
+                note(f"on the page the new model can be tried: {left_in_words()}")
                 model_file, lines = learned.written[-1], _in_words(learned, on_page=True)
-                action, label = try_model(model_file, lines, resolved, source, page, served, guide)
+                try:
+                    action, label = try_model(model_file, lines, resolved, source, page, served, guide)
+                except EdgeMnv2Error:
+                    # The run that went on with the model: the lesson itself is done.
+                    if as_json:
+                        typer.echo(json_text(learned.document))
+                    raise
             if action not in (AGAIN, MORE):
                 break
             request, wanted = same, (label,) if label is not None else ()

@@ -18,8 +18,8 @@ from edge_mnv2.runtime.model_io import ModelSpec, describe
 from edge_mnv2.runtime.table import NamedRuntimeMissing, candidates
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.settings.schema import ModelOptions
-from edge_mnv2.zoo.entry import range_as_mean_and_std
 from edge_mnv2.zoo.labels import read_labels
+from edge_mnv2.zoo.model_facts import range_as_mean_and_std
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 

@@ -15,6 +15,7 @@ _CHOICES = {
     "waiting": (BEGIN,),
     "trying": (MORE, AGAIN, USE, FINISH),
     "stuck": (MORE, AGAIN, FINISH),
+    "untried": (MORE, AGAIN, FINISH),
 }
 """What a visitor may do in a phase."""
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -25,8 +26,8 @@ class Step:
     """The state of a guided lesson.
 
     `phase`: "starting", "waiting" (for a press), "taking", "learning", "trying" (the new model answers), "stuck" (it
-    was not learned; pictures can be mended), "done" or "failed". `label` is the class it is about, `done` of `total`
-    pictures are learned from, `lines` say what came of it.
+    was not learned; pictures can be mended), "untried" (it was learned, and cannot be tried), "done" or "failed".
+    `label` is the class it is about, `done` of `total` pictures are learned from, `lines` say what came of it.
     """
 
     phase: str
@@ -83,10 +84,10 @@ class Guide:
             self._changed = False
         self._step = Step("learning", done=done, total=total)
 
-    def offer(self, lines: Sequence[str], *, failed: bool = False) -> None:
-        """The new model can be tried, or (`failed`) it was not learned: a visitor chooses what is next."""
+    def offer(self, lines: Sequence[str], phase: str = "trying") -> None:
+        """A visitor chooses what is next, in one of the phases "trying", "stuck" and "untried"."""
         self.choice = None
-        self._step = Step("stuck" if failed else "trying", lines=tuple(lines))
+        self._step = Step(phase, lines=tuple(lines))
 
     def end(self, lines: Sequence[str], *, failed: bool = False) -> None:
         """What came of it, in words."""

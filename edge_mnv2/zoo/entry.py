@@ -11,11 +11,10 @@ from urllib.parse import urljoin, urlsplit
 from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.errors import ProfileError, UsageError
 from edge_mnv2.strict_yaml import Fields
+from edge_mnv2.zoo.model_facts import Measured, Preprocess, parse_measured, parse_preprocess
 
 KINDS = ("model", "clip", "weights")
 TASKS = ("classification", "regression")
-RESIZE = ("crop", "stretch", "letterbox")
-LAYOUTS = ("NHWC", "NCHW")
 DTYPES = ("uint8", "int8", "float32")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -80,20 +79,6 @@ class ModelInput:
 
 
 @dataclass(frozen=True)
-class Preprocess:
-    """How pictures are prepared for a model, where it has to be said: `resize` policy, real input values
-    `(pixel - mean) / std` per channel (RGB), `layout` (NHWC, NCHW), `size` (width, height) of an input that leaves it
-    open; and `output`, the name or number of the output to read."""
-
-    resize: Optional[str] = None
-    mean: Optional[tuple[float, ...]] = None
-    std: Optional[tuple[float, ...]] = None
-    layout: Optional[str] = None
-    size: Optional[tuple[float, ...]] = None
-    output: Optional[str] = None
-
-
-@dataclass(frozen=True)
 class Entry:
     """One file that is known by name.
 
@@ -119,6 +104,7 @@ class Entry:
     background: Optional[str] = None
     unit: Optional[str] = None
     preprocess: Preprocess = field(default_factory=Preprocess)
+    measured: Measured = field(default_factory=Measured)
     runs_on: str = "cpu"
     twin: Optional[str] = None
     sources: tuple[Source, ...] = ()
@@ -165,33 +151,6 @@ def parse_entries(document: Any, file: str, registry: Optional[str] = None, base
     return entries
 
 
-def parse_preprocess(fields: Fields) -> Preprocess:
-    """The key `preprocess: {resize, mean, std, range, layout, size, output}` of a registry entry or a sidecar."""
-    values = fields.mapping("preprocess")
-    if values is None:
-        return Preprocess()
-    inner = Fields(values, f"{fields.place}: preprocess", fields.error)
-    resize, mean, std = inner.text("resize", RESIZE), inner.numbers("mean", 3), inner.numbers("std", 3)
-    limits, layout, size = inner.numbers("range", 2), inner.text("layout", LAYOUTS), inner.numbers("size", 2)
-    output = inner.text("output")
-    inner.end()
-    if std is not None and min(std) <= 0:
-        raise inner.wrong("std", "above 0")
-    if limits is not None:
-        if mean is not None or std is not None or limits[0] >= limits[1]:
-            raise inner.wrong("range", "two numbers, the lower one first, in place of mean and std")
-        mean, std = ((number,) * 3 for number in range_as_mean_and_std(*limits))
-    if size is not None and not all(n.is_integer() and 1 <= n <= 8192 for n in size):
-        raise inner.wrong("size", "two whole numbers, width and height")
-    return Preprocess(resize, mean, std, layout, size, output)
-
-
-def range_as_mean_and_std(low: float, high: float) -> tuple[float, float]:
-    """Mean and std in pixel units that make `low` of a black pixel and `high` of a white one."""
-    std = 255 / (high - low)
-    return -low * std, std
-
-
 def _entry(name: str, fields: Fields, registry: Optional[str], base: Optional[str]) -> Entry:
     kind = fields.text("kind", KINDS) or "model"
     file = fields.text("file") or f"{name}.tflite"
@@ -223,6 +182,7 @@ def _entry(name: str, fields: Fields, registry: Optional[str], base: Optional[st
         background=fields.text("background", ("first", "last", "none")),
         unit=fields.text("unit"),
         preprocess=parse_preprocess(fields),
+        measured=parse_measured(fields),
         runs_on=fields.text("runs_on", ("cpu", "edgetpu")) or "cpu",
         twin=fields.text("twin"),
         sources=_sources(fields, file, bool(recipe), base),

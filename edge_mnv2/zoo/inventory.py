@@ -13,7 +13,9 @@ from edge_mnv2.strict_yaml import read_plain
 from edge_mnv2.zoo import cache
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import Entry, parse_entries
+from edge_mnv2.zoo.model_facts import MEASURED
 from edge_mnv2.zoo.pull import leftovers, removal_lock
+from edge_mnv2.zoo.sidecar import read_sidecar
 
 OURS = "edge-mnv2"
 """What the registry that ships is called in listings."""
@@ -150,7 +152,8 @@ def _device(row: dict[str, Any]) -> str:
 
 
 def pin(path: Path) -> list[str]:
-    """Write sha256 and size of the files beside the registry `path` into it; the names of the entries that changed.
+    """Write sha256 and size of the files beside the registry `path` into it, and what `teach` measured of them as
+    their sidecars say it; the names of the entries that changed.
 
     For whoever keeps a registry, ours or a team's. Entries whose file is not there stay as they are, and so do comments
     and order. Raises ProfileError.
@@ -179,15 +182,22 @@ def _pinned(path: Path, lines: list[str]) -> list[str]:
         )
         if not (path.parent / file).is_file():
             continue
-        values = {
-            "sha256": sha256_of(path.parent / file, fresh=True),
-            "bytes": str((path.parent / file).stat().st_size),
-        }
+        model = path.parent / file
+        digest = sha256_of(model, fresh=True)
+        values = {"sha256": digest, "bytes": str(model.stat().st_size), **_measured(model, digest)}
         updated = _with_values(block, values)
         if updated != block:
             lines[start:end] = updated
             changed.append(name)
     return changed
+
+
+def _measured(model: Path, sha256: str) -> dict[str, Optional[str]]:
+    """Each key's value of the sidecar of `model`, None where it has none; empty where no sidecar is this model's."""
+    sidecar = read_sidecar(model)
+    if sidecar is None or (sidecar.sha256 and sha256 not in sidecar.sha256):
+        return {}
+    return {**dict.fromkeys(MEASURED), **sidecar.measured.as_yaml()}
 
 
 def _blocks(lines: list[str]) -> list[tuple[str, int, int]]:
@@ -199,11 +209,16 @@ def _blocks(lines: list[str]) -> list[tuple[str, int, int]]:
     return [(name, row, end) for (name, row), end in zip(starts, ends)][::-1]
 
 
-def _with_values(block: list[str], values: dict[str, str]) -> list[str]:
+def _with_values(block: list[str], values: dict[str, Optional[str]]) -> list[str]:
+    """`block` with a line for each value; None takes the key out."""
     for key, value in values.items():
-        rows = [row for row, line in enumerate(block) if re.match(rf"    {key}:", line)]
-        if rows:
-            block = [f"    {key}: {value}" if row == rows[0] else line for row, line in enumerate(block)]
-        else:
-            block = [block[0], f"    {key}: {value}", *block[1:]]
+        row = next((row for row, line in enumerate(block) if re.match(rf"    {key}:", line)), None)
+        after = 1
+        if row is not None:
+            # A value of several lines goes as a whole.
+            after = row + 1
+            while after < len(block) and re.match(r"     +\S|    -", block[after]):
+                after += 1
+        line = [] if value is None else [f"    {key}: {value}"]
+        block = [*block[: 1 if row is None else row], *line, *block[after:]]
     return block

@@ -88,6 +88,7 @@ def fetch(name: str, *, again: bool = True) -> Optional[Path]:
             labels=None if labels is None else with_background(labels, entry.background),
             unit=entry.unit,
             preprocess=entry.preprocess,
+            measured=entry.measured,
         )
         document = {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "from": origin}
         for path, content in (*files, (candidate.with_suffix(".json"), json.dumps(document).encode())):

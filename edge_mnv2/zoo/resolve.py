@@ -13,8 +13,9 @@ from edge_mnv2.errors import ModelError
 from edge_mnv2.paths import finish_writing
 from edge_mnv2.zoo import cache, latest, registry
 from edge_mnv2.zoo.digest import sha256_of
-from edge_mnv2.zoo.entry import Entry, Preprocess
-from edge_mnv2.zoo.sidecar import OpenSet, Sidecar, read_sidecar
+from edge_mnv2.zoo.entry import Entry
+from edge_mnv2.zoo.model_facts import Measured, OpenSet, Preprocess
+from edge_mnv2.zoo.sidecar import Sidecar, read_sidecar
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Resolved:
     them (`fit_labels` fits them to the outputs), None where there are none. `background`: "first", "last", "none" or
     None (not known). `sha256` is empty for a file that is no TensorFlow Lite model. `registry`: None for ours, else the
     team's address. `task` is None where nobody says it. `origin`: who says "labels", "task" and "preprocess", "sidecar"
-    or "registry". `open_set` and `errors` are what `teach` measured (see `Sidecar`).
+    or "registry". `open_set` and `errors` are what `teach` measured (see `Measured`).
     """
 
     name: str
@@ -155,14 +156,28 @@ def _known(name: str, path: Path, digest: str, entry: Optional[Entry], sidecar: 
     preprocess, unit = (entry.preprocess, entry.unit) if entry is not None else (Preprocess(), None)
     background = entry.background if entry is not None else None
     origin = dict.fromkeys(("labels", "task", "preprocess"), "registry")
-    open_set, errors = (sidecar.open_set, sidecar.errors) if sidecar is not None else (None, ())
+    measured = entry.measured if entry is not None else Measured()
     if sidecar is not None:
         own = {"labels": sidecar.labels, "task": sidecar.task, "preprocess": sidecar.preprocess != Preprocess()}
         origin.update((key, "sidecar") for key, value in own.items() if value)
         labels = sidecar.labels if sidecar.labels is not None else labels
         task, unit = sidecar.task or task, sidecar.unit or unit
+        measured = sidecar.measured if sidecar.measured != Measured() else measured
         preprocess = sidecar.preprocess if sidecar.preprocess != Preprocess() else preprocess
-    return Resolved(name, path, digest, entry, labels, background, task, preprocess, unit, origin, open_set, errors)
+    return Resolved(
+        name,
+        path,
+        digest,
+        entry,
+        labels,
+        background,
+        task,
+        preprocess,
+        unit,
+        origin,
+        measured.open_set,
+        measured.errors,
+    )
 
 
 def _article(kind: str) -> str:

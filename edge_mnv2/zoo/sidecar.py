@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
@@ -16,40 +14,20 @@ from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.strict_yaml import Fields, read_plain
 from edge_mnv2.zoo.digest import sha256_of
-from edge_mnv2.zoo.entry import TASKS, Preprocess, parse_preprocess
+from edge_mnv2.zoo.entry import TASKS
 from edge_mnv2.zoo.labels import labels_text, read_labels
+from edge_mnv2.zoo.model_facts import Measured, Preprocess, parse_measured, parse_preprocess
 
 _COMPILED = re.compile(r"# compiled .*? from (.+), sha256 ([0-9a-f]{64})$")
 """The first line of a compiled model's sidecar, as compilers give it to `companions`."""
 
 
 @dataclass(frozen=True)
-class OpenSet:
-    """Where a taught model's "unknown" begins: its output `row` wins below the similarity `threshold`, by `slope`
-    logits for each 1.0; `curve` holds (share of known pictures that stay known, threshold), shares rising."""
-
-    row: int
-    slope: float
-    threshold: float
-    curve: tuple[tuple[float, float], ...]
-
-    def factor(self, known: float) -> float:
-        """By what the odds of "unknown" are multiplied so that the share `known` stays known."""
-        shares, thresholds = zip(*self.curve)
-        place = min(max(bisect.bisect_left(shares, known), 1), len(shares) - 1)
-        low, high = shares[place - 1], shares[place]
-        part = min(max((known - low) / (high - low), 0.0), 1.0)
-        threshold = thresholds[place - 1] + part * (thresholds[place] - thresholds[place - 1])
-        return math.exp(self.slope * (threshold - self.threshold))
-
-
-@dataclass(frozen=True)
 class Sidecar:
     """What the file says; None for what it does not say.
 
-    `unit` belongs to a regression's value, and `errors` too: (lowest value, highest value, error to expect), lowest
-    first. `open_set` belongs to a classifier with the row "unknown". `sha256` are those of the models that it was
-    written for: an ONNX and a .tflite file of one name share it.
+    `unit` belongs to a regression's value. `sha256` are those of the models that it was written for: an ONNX and a
+    .tflite file of one name share it.
     """
 
     path: Path
@@ -58,8 +36,7 @@ class Sidecar:
     preprocess: Preprocess
     unit: Optional[str]
     sha256: tuple[str, ...] = ()
-    open_set: Optional[OpenSet] = None
-    errors: tuple[tuple[float, ...], ...] = ()
+    measured: Measured = field(default_factory=Measured)
 
 
 def sidecar_path(model: Path) -> Path:
@@ -78,10 +55,10 @@ def read_sidecar(model: Path) -> Optional[Sidecar]:
     digests = (digests,) if isinstance(digests, str) else digests or ()
     # Information for people: the graph of a built model does it itself.
     fields.mapping("trained")
-    open_set, errors = _open_set(fields), _rows(fields, "expected_errors", 3)
+    measured = parse_measured(fields)
     fields.end()
     names = read_labels(path.parent / labels) if isinstance(labels, str) else labels
-    return Sidecar(path, list(names) if names is not None else None, task, preprocess, unit, digests, open_set, errors)
+    return Sidecar(path, list(names) if names is not None else None, task, preprocess, unit, digests, measured)
 
 
 def outdated(compiled: Path, model: Path, sha256: str) -> bool:
@@ -95,31 +72,6 @@ def outdated(compiled: Path, model: Path, sha256: str) -> bool:
     return origin is not None and origin[1] == model.name and origin[2] != sha256
 
 
-def _open_set(fields: Fields) -> Optional[OpenSet]:
-    said = fields.mapping("open_set")
-    if said is None:
-        return None
-    own = Fields(said, f"{fields.place}: open_set", fields.error)
-    row, slope, threshold = own.integer("row"), own.numbers("slope", 1), own.numbers("threshold", 1)
-    curve = _rows(own, "curve", 2)
-    own.end()
-    if row is None or slope is None or threshold is None:
-        raise own.missing("row, slope or threshold")
-    if len(curve) < 2 or any(one[0] >= other[0] for one, other in zip(curve, curve[1:])):
-        raise own.wrong("curve", "at least two pairs of a share and a threshold, shares rising")
-    return OpenSet(row, slope[0], threshold[0], tuple((share, least) for share, least in curve))
-
-
-def _rows(fields: Fields, key: str, count: int) -> tuple[tuple[float, ...], ...]:
-    """A list of lists of `count` numbers each."""
-    rows = fields.sequence(key) or []
-    for row in rows:
-        plain = isinstance(row, list) and len(row) == count
-        if not plain or not all(isinstance(one, (int, float)) and math.isfinite(one) for one in row):
-            raise fields.wrong(key, f"a list of lists of {count} numbers")
-    return tuple(tuple(float(one) for one in row) for row in rows)
-
-
 def companions(
     model: Path,
     content: Optional[bytes],
@@ -130,6 +82,7 @@ def companions(
     unit: Optional[str] = None,
     preprocess: Preprocess = Preprocess(),
     trained: Optional[Mapping[str, Sequence[float]]] = None,
+    measured: Measured = Measured(),
 ) -> list[tuple[Path, bytes]]:
     """Name and content of the label list and the sidecar of `model`, whose bytes are `content` (None: not known
     yet, and no digest pins them).
@@ -146,6 +99,7 @@ def companions(
         lines.append(f"labels: {json.dumps(path.name)}")
     if unit:
         lines.append(f"unit: {json.dumps(unit)}")
+    lines += [f"{key}: {value}" for key, value in measured.as_yaml().items()]
     shown = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in vars(preprocess).items()

@@ -16,6 +16,8 @@ import pytest
 from edge_mnv2.app.workbench import ModelWorkbench
 from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.zoo import latest
+from edge_mnv2.zoo.model_facts import OpenSet
+from edge_mnv2.zoo.resolve import resolve
 from tests.outputs.test_mqtt import Broker, Listener, readable, until
 from tests.outputs.web.conftest import serving
 from tests.outputs.web.test_workbench import ask
@@ -64,6 +66,25 @@ def begins_with(run: Any, log: Path) -> tuple[list[str], str]:
     code, _, err = run("run", "--model", "screws@latest", *options)
     assert code == 0, err
     return sorted(one["label"] for one in json.loads(log.read_text().splitlines()[-1])["top"]), err
+
+
+def test_the_curve_of_known_comes_with_a_taught_model(run: Any, team: Team, tmp_path: Path) -> None:
+    """It stays with a version that is stepped back to, when the registry has forgotten it."""
+    log = tmp_path / "log.jsonl"
+    curve = '{"row": 2, "slope": 8.0, "threshold": 0.3, "curve": [[0.9, 0.4], [0.99, 0.1]]}'
+    team.publish(FIRST, ["red", "green", "unknown"], more=f"    open_set: {curve}\n")
+    begins_with(run, log)
+    for known in ("0.9", "0.99"):
+        code, _, err = run(
+            "run", "--model", "screws@latest", "--known", known, "--source", "test", "--max-frames", 1, "--log", log
+        )
+        assert code == 0, err
+    team.publish(SECOND, NAMES[1])
+    begins_with(run, log)
+    code, _, err = run("run", "--model", "screws@latest", "--known", "0.9", "--source", "test", "--max-frames", 1)
+    assert code == 2 and "--known" in err
+    assert run("models", "use", "screws@latest@1")[0] == 0
+    assert resolve("screws@latest").open_set == OpenSet(2, 8.0, 0.3, ((0.9, 0.4), (0.99, 0.1)))
 
 
 def test_each_start_takes_what_the_team_has_published(run: Any, team: Team, tmp_path: Path) -> None:

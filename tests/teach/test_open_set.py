@@ -15,8 +15,9 @@ from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import model_spec
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.teach import open_set
+from edge_mnv2.zoo.model_facts import OpenSet
 from edge_mnv2.zoo.resolve import resolve
-from edge_mnv2.zoo.sidecar import OpenSet, read_sidecar
+from edge_mnv2.zoo.sidecar import read_sidecar
 from tests.teach.lessons import OURS, imprinting
 from tests.teach.made_classes import TEXTURES, texture, write_classes
 

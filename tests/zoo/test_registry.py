@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import yaml
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import DownloadError, ModelError, ProfileError
+from edge_mnv2.strict_yaml import read_plain
 from edge_mnv2.zoo import inventory, registry
 from edge_mnv2.zoo.cache import entry_labels
 from edge_mnv2.zoo.entry import FolderSource, UrlSource, parse_entries
 from edge_mnv2.zoo.labels import fit_labels
+from edge_mnv2.zoo.model_facts import OpenSet
 
 GOOD: dict[str, Any] = {
     "summary": "parts of a machine",
@@ -334,6 +337,29 @@ class TestFromAServer:
         del self.document["models"]["parts"]["labels_sha256"]
         self.publish()
         assert registry.load(refresh=True).get("parts").labels_sha256 is not None, "a worse registry is not taken"
+
+
+def test_pin_writes_what_teach_measured_and_takes_out_what_is_no_more(tmp_path: Path, body: bytes) -> None:
+    measured = {"row": 1, "slope": 8.0, "threshold": 0.3, "curve": [[0.9, 0.4], [0.99, 0.1]]}
+    registry_file, model, sidecar = (tmp_path / name for name in ("registry.yaml", "a.tflite", "a.yaml"))
+    model.write_bytes(body)
+    sidecar.write_text(f"sha256: '{hashlib.sha256(body).hexdigest()}'\nopen_set: {json.dumps(measured)}\n")
+    registry_file.write_text(
+        "models:\n  a:\n    open_set:\n      row: 7\n      curve:\n        - [0, 1]\n    labels: [x, unknown]\n"
+        "    expected_errors:\n    - [0, 1, 2]\n    licence: ours\n"
+    )
+    assert inventory.pin(registry_file) == ["a"] and inventory.pin(registry_file) == []
+    (entry,) = parse_entries(read_plain(registry_file, ProfileError), "it", "it", f"{tmp_path}/")
+    assert entry.measured.open_set == OpenSet(1, 8.0, 0.3, ((0.9, 0.4), (0.99, 0.1)))
+    assert (entry.measured.errors, entry.labels, entry.licence) == ((), ("x", "unknown"), "ours")
+    # A sidecar that is another model's says nothing; one that says nothing of it takes it out.
+    model.write_bytes(body[:100])
+    assert inventory.pin(registry_file) == ["a"] and "open_set" in registry_file.read_text()
+    sidecar.write_text("task: classification\n")
+    assert inventory.pin(registry_file) == ["a"] and "open_set" not in registry_file.read_text()
+    registry_file.write_text("models:\n  a:\n    open_set: {row: 1}\n    sha256: " + "a" * 64 + "\n    bytes: 1\n")
+    with pytest.raises(ProfileError, match="a: open_set"):
+        parse_entries(read_plain(registry_file, ProfileError), "it", "it", f"{tmp_path}/")
 
 
 def test_pin_writes_what_the_files_are(tmp_path: Path, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

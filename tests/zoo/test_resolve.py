@@ -9,7 +9,7 @@ import pytest
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError
 from edge_mnv2.zoo import cache, digest, registry
-from edge_mnv2.zoo.entry import Preprocess
+from edge_mnv2.zoo.model_facts import Preprocess
 from edge_mnv2.zoo.resolve import resolve
 
 SMALL = "mobilenet_v1_0.25_128_quant"

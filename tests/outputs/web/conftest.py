@@ -59,11 +59,13 @@ def serving(
 ) -> Iterator[Served]:
     """`edge-mnv2 COMMAND` until a line with `ready` and, of a run, the first frame come, and to the end of the block.
 
-    `deadlines` of the page's modules (`guard.WRITE_S`: seconds) are others than a user's, where a test waits for them.
+    `deadlines` of the page's modules (`guard.WRITE_S`: seconds) or, by their whole names, of other ones are others
+    than a user's, where a test waits for them.
     """
     program = ["-m", "edge_mnv2"]
     if deadlines is not None:
-        named = {f"edge_mnv2.outputs.web.{name}": seconds for name, seconds in deadlines.items()}
+        ours = "edge_mnv2."
+        named = {name if name.startswith(ours) else f"{ours}outputs.web.{name}": s for name, s in deadlines.items()}
         program = ["-c", _WITH_DEADLINES, json.dumps(named)]
     arguments = [sys.executable, *program, command, "--model", model, "--json", *options]
     # Without a buffer, where lines that come together with the one that is waited for would be lost.

@@ -9,11 +9,19 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Optional
 
 import pytest
 from PIL import Image
 
+from edge_mnv2.app import lesson
+from edge_mnv2.app.run import RunOutcome, RunRequest
+from edge_mnv2.errors import SourceError
+from edge_mnv2.outputs.live import Live
+from edge_mnv2.outputs.table import OutputValues
+from edge_mnv2.settings.profile import resolve
+from edge_mnv2.teach.guide import Guide
 from edge_mnv2.zoo.versions import versions
 from tests.outputs.web.browser import Tab, chromium, tab
 from tests.outputs.web.conftest import Served, serving
@@ -161,7 +169,10 @@ def test_pictures_of_a_lesson_by_requests(tmp_path: Path) -> None:
     Image.new("RGB", (64, 48), "red").save(folder / "ok" / "old.jpg")
     (folder / "secret.jpg").write_bytes(b"no")
     arguments = _lesson(folder, 1, "--web", "0")
-    with serving("mobilenet_v2_1.0_224_int8", *arguments, command="teach", ready="ok: show it") as served:
+    soon = {"edge_mnv2.app.lesson._LEFT_S": 0.1}
+    with serving(
+        "mobilenet_v2_1.0_224_int8", *arguments, command="teach", ready="ok: show it", deadlines=soon
+    ) as served:
         with urllib.request.urlopen(served.url + "api/lesson/pictures") as answer:
             assert json.load(answer)["classes"][0] == {"label": "ok", "pictures": ["old.jpg"]}
         with urllib.request.urlopen(served.url + "api/lesson/picture.jpg?class=ok&file=old.jpg&small=1") as answer:
@@ -179,6 +190,58 @@ def test_pictures_of_a_lesson_by_requests(tmp_path: Path) -> None:
                 time.sleep(0.1)
         said, _ = served.end(60)
         assert served.process.returncode == 0 and json.loads(said)["pictures"] == 3
+
+
+@pytest.mark.slow
+def test_a_lesson_that_nobody_sees_end_waits_for_a_visitor(tmp_path: Path) -> None:
+    """A phone sleeps while it is learned; what came of it is there when the page is opened again."""
+
+    def phase() -> object:
+        with urllib.request.urlopen(served.url + "api/state") as answer:
+            return json.load(answer)["lesson"]["phase"]
+
+    arguments = _lesson(tmp_path / "parts", 1, "--web", "0")
+    with serving("mobilenet_v2_1.0_224_int8", *arguments, command="teach", ready="ok: show it") as served:
+        deadline = time.monotonic() + 60
+        while phase() != "trying":
+            _post(served)
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert _post(served, document={"do": "finish"})[0] == 200
+        said, told = served.end(50)
+        assert served.process.returncode == 0 and json.loads(said)["pictures"] == 2
+        assert "60 s without a visitor" in told
+
+
+@pytest.mark.parametrize("wish", [None, "use", "finish"])
+def test_a_source_that_is_lost_while_a_model_is_tried_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wish: Optional[str]
+) -> None:
+    monkeypatch.setattr(lesson, "_LEFT_S", 0.0)
+    guide, page = Guide(["ok"], 1, tmp_path), SimpleNamespace(live=Live(), viewers=1)
+    offered = []
+
+    def lost(request: RunRequest) -> RunOutcome:
+        if wish is not None:
+            assert guide.press(wish)
+        page.viewers = 0
+        return RunOutcome({}, 5, SourceError("the camera is gone"))
+
+    def noted(lines: list[str], phase: str = "trying") -> None:
+        offered.append((phase, lines))
+        offer(lines, phase)
+
+    offer = guide.offer
+    monkeypatch.setattr(lesson, "run", lost)
+    monkeypatch.setattr(guide, "offer", noted)
+    arguments = (tmp_path / "m.tflite", ["m.tflite"], resolve("generic", {}), "test", OutputValues(), page, guide)
+    if wish == "use":
+        with pytest.raises(SourceError, match="the camera is gone"):
+            lesson.try_model(*arguments)
+        return
+    assert lesson.try_model(*arguments) == ("finish", None)
+    said = [("untried", ["the camera is gone", "m.tflite"])]
+    assert offered == [("trying", ["m.tflite"]), *(said if wish is None else ())]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ const STEPS = {
   learning: ({ done, total }) => ["Learning", done < total ? `${done} of ${total} pictures seen` : "from what was seen in them"],
   trying: () => ["Try it", "Show it something: the answers are the new model's. Use it, or mend its pictures and teach again."],
   stuck: () => ["Nothing was learned", "Take more pictures or delete bad ones, then teach again."],
+  untried: () => ["It cannot be tried", "It was learned and is kept. Go on, or teach again."],
   done: () => ["Done", ""],
   failed: () => ["It did not work", ""],
 };
@@ -31,7 +32,7 @@ export function lesson(given) {
   go.disabled = phase !== "waiting";
   write(go, phase === "waiting" ? `Take ${shots} ${shots === 1 ? "picture" : "pictures"}` : `${done} of ${shots}`);
   document.body.classList.toggle("trying", phase === "trying");
-  const open = phase === "trying" || phase === "stuck";
+  const open = ["trying", "stuck", "untried"].includes(phase);
   at("lesson-use").hidden = phase !== "trying";
   at("lesson-finish").hidden = !open;
   at("lesson-again").hidden = !(open && given.changed);
