@@ -12,6 +12,7 @@ from edge_mnv2.profiler.burst import Burst, median
 from edge_mnv2.runtime.delegate import supervising
 from edge_mnv2.runtime.table import row
 from edge_mnv2.settings.profile import Settings
+from edge_mnv2.settings.schema import Runtime
 
 _STEPS = (1, 2, 3, 4, 6, 8)
 """Numbers of threads and of workers that are tried. MobileNetV2's layers are too small to feed more than 8 threads."""
@@ -76,6 +77,15 @@ def cpu_settings(
         for worker_count in steps(usable, workers)
         if workers is not None or worker_count == 1 or thread_count * worker_count <= usable * _OVERBOOKED
     ]
+
+
+def supervised_settings(runtime: Runtime, model: Optional[str], workers: Iterable[int]) -> list[Setting]:
+    """The settings of the accelerator with a supervision of its own that is asked for, or that `model` is for."""
+    mode = runtime.delegate.partition(":")[0]
+    own = supervising(runtime.backend, mode, model)
+    if own is None:
+        return []
+    return [Setting(model, runtime.delegate if mode == own.name else own.name, 1, count) for count in workers]
 
 
 def pinned(settings: Settings, key: str) -> Optional[int]:

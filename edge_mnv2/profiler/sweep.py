@@ -22,7 +22,7 @@ from edge_mnv2.profiler.burst import (
     settings_size,
 )
 from edge_mnv2.profiler.measurement import OpenClassifiers
-from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned, steps
+from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned, steps, supervised_settings
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, allowed, rivals
@@ -100,35 +100,28 @@ class Swept:
 
 
 def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int, notes: list[str]) -> list[Setting]:
-    """What to compare: the CPU and, where one can be used, the Edge TPU, for each of `models`. Models of an accelerator
-    with a supervision of its own are compared there alone.
+    """What to compare: the CPU and, where one can be used, the Edge TPU, for each of `models`; or another accelerator.
 
     A number of threads or workers, or a delegate, from the command line or the environment is kept. What cannot take
     part is said in `notes`. Raises ModelError for a model that neither can run, AcceleratorError where nothing is left.
     """
-    from edge_mnv2.runtime.delegate import parse, supervising
-    from edge_mnv2.runtime.edgetpu.choice import Zoo, worth_trying
-    from edge_mnv2.runtime.edgetpu.choice import choose as choose_models
+    from edge_mnv2.runtime.delegate import parse
+    from edge_mnv2.runtime.edgetpu.choice import Zoo, choose, worth_trying
 
     asked = settings.runtime.delegate
     fixed = settings.origin("runtime.delegate").kind in ("command line", "environment") and asked != "auto"
     spec = parse(asked)
     threads, workers = pinned(settings, "runtime.threads"), pinned(settings, "runtime.workers")
-    if threads is not None:
-        threads = min(threads, usable)
-    options: list[Setting] = []
+    threads = threads and min(threads, usable)
     compiled = set()
-    own = {model: supervising(settings.runtime.backend, spec.mode, model) for model in models}
-    for model, row in own.items():
-        if row is not None:
-            delegate = asked if spec.mode == row.name else row.name
-            options += [Setting(model, delegate, threads or 1, count) for count in steps(usable, workers)]
-    models = [model for model in models if own[model] is None]
+    own = {model: supervised_settings(settings.runtime, model, steps(usable, workers)) for model in models}
+    options = [setting for listed in own.values() for setting in listed]
+    models = [model for model in models if not own[model]]
     if not models:
         return options
     if (spec.required and fixed) or (not (fixed and spec.mode == "none") and worth_trying()):
         for model in models:
-            plan = choose_models(model, spec if spec.required else parse("auto"), True, Zoo(), fall_back=False)
+            plan = choose(model, spec if spec.required else parse("auto"), True, Zoo(), fall_back=False)
             if plan.tpu is None:
                 notes += plan.notes
                 continue
@@ -138,7 +131,7 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     if not (fixed and spec.required):
         for model in models:
             try:
-                plan = choose_models(model, parse("none"), False, Zoo())
+                plan = choose(model, parse("none"), False, Zoo())
             except ModelError as error:
                 if model not in compiled:
                     raise
