@@ -15,14 +15,21 @@ from edge_mnv2.paths import atomic_write
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _STYLE = """
-:root{color-scheme:light dark;--ink:#212529;--soft:#5c636a;--line:#dee2e6;--paper:#fff;--card:#f8f9fa;--bar:#4c6ef5}
-@media(prefers-color-scheme:dark){:root{--ink:#e9ecef;--soft:#adb5bd;--line:#3d4349;--paper:#16191d;--card:#212529;--bar:#748ffc}}
+:root{color-scheme:light dark;--ink:#212529;--soft:#5c636a;--line:#dee2e6;--paper:#fff;--card:#f8f9fa;--bar:#4c6ef5;
+--edge:#0003}
+@media(prefers-color-scheme:dark){:root{--ink:#e9ecef;--soft:#adb5bd;--line:#3d4349;--paper:#16191d;--card:#212529;
+--bar:#748ffc;--edge:#fff3}}
 *{box-sizing:border-box}body{font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;color:var(--ink);background:var(--paper);
-max-width:70rem;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
+max-width:70rem;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0;overflow-wrap:anywhere}
+h2{font-size:1.15rem;margin:2.2rem 0 .6rem}
 p.soft,figcaption{color:var(--soft);margin:.2rem 0}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.8rem;margin:1.2rem 0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem 1rem;min-width:9rem}
-.card b{display:block;font-size:1.45rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
+.card b{display:block;font-size:1.45rem}
+.scroll{overflow-x:auto;background:linear-gradient(90deg,var(--paper) 50%,transparent) 0/2rem,
+linear-gradient(270deg,var(--paper) 50%,transparent) 100%/2rem,linear-gradient(90deg,var(--edge),transparent) 0/.7rem,
+linear-gradient(270deg,var(--edge),transparent) 100%/.7rem;background-repeat:no-repeat;
+background-attachment:local,local,scroll,scroll}table{border-collapse:collapse;font-size:.9rem}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left}td.n,th.n{text-align:right;
 font-variant-numeric:tabular-nums}summary{cursor:pointer;color:var(--soft)}
 """
@@ -70,13 +77,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequenc
 
 
 def scroll(content: str) -> str:
-    """A box that scrolls sideways when its content is too wide."""
+    """A box that scrolls sideways when its content is too wide; a shade at an edge says that there is more."""
     return f'<div class="scroll">{content}</div>'
 
 
 def number(value: Optional[float], digits: int, unit: str = "") -> str:
     """`value` with so many digits and its unit, or a dash where it is unknown."""
     return "-" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def date_text(utc: str) -> str:
+    """`2026-11-29 10:00 UTC` of an ISO date with a time in UTC."""
+    return f"{utc[:16].replace('T', ' ')} UTC"
 
 
 def plural(count: int, noun: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Optional
 
-from edge_mnv2.html_report import cards, number, page, plural, scroll, section, table
+from edge_mnv2.html_report import cards, date_text, number, page, plural, scroll, section, table
 from edge_mnv2.profiler import charts
 from edge_mnv2.profiler.profiled import Profiled
 from edge_mnv2.svg_chart import STYLE
@@ -50,7 +50,7 @@ def _head(result: Profiled, document: dict[str, Any]) -> str:
     settings = document["settings"]
     line = (
         f"{settings['runtime']} · {settings['delegate']} · {plural(settings['threads'], 'thread')} · "
-        f"{plural(settings['workers'], 'worker')} · {settings['source']} · {document['date']}"
+        f"{plural(settings['workers'], 'worker')} · {settings['source']} · {date_text(document['date'])}"
     )
     figures = [
         ("model alone, median", number(document["model_ms"]["p50"], 2, " ms")),

@@ -15,7 +15,7 @@ from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import SourceError
 from edge_mnv2.evaluate import report_charts
 from edge_mnv2.evaluate.report_charts import scatter
-from edge_mnv2.html_report import section, table
+from edge_mnv2.html_report import date_text, section, table
 from edge_mnv2.runtime.model_io import softmax
 from edge_mnv2.svg_chart import STYLE, fragment, options
 from edge_mnv2.teach.embedding import Embedder
@@ -104,7 +104,7 @@ def _summary(document: Document) -> str:
         if document["unknown"] and document["unknown"]["kept_of_held_out"] is not None:
             cards.append(("held out, stay known", f"{document['unknown']['kept_of_held_out']:.1%}"))
     backbone = document["backbone"]
-    setting = f"{document['head']} on {backbone['model']} ({backbone['sha256'][:12]}), {document['date']}"
+    setting = f"{document['head']} on {backbone['model']} ({backbone['sha256'][:12]}), {date_text(document['date'])}"
     parts = [f'<p class="soft">{escape(setting)}</p>{html_report.cards(cards)}']
     if document["classes"]:
         rows = [

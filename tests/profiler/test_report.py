@@ -81,6 +81,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(found: Profiled, tmp_pat
     assert all(target.startswith("#") for _, target in links.found), links.found
     assert not re.search(r"url\(\s*['\"]?(?!#)|@import", text)
     assert "throttled after 0:21 at 81.0 °C" in text
+    assert re.search(r"· \d{4}-\d\d-\d\d \d\d:\d\d UTC<", text), "a date as people write it"
 
 
 def test_a_page_without_sweep_operators_and_soak(stub: Path) -> None:
@@ -105,7 +106,9 @@ async def _shows_its_charts(page: Tab) -> None:
         ".map(one => one.getBoundingClientRect().height).filter(height => height > 0)"
     )
     assert heights and min(heights) > 7, min(heights)
-    # Everything wide scrolls in a box of its own.
+    # Everything wide scrolls in a box of its own, whose edge shows it.
+    shade = await page.run("getComputedStyle(document.querySelector('.scroll')).backgroundAttachment")
+    assert shade == "local, local, scroll, scroll"
     assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
 
 
