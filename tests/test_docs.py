@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
@@ -134,20 +135,42 @@ def test_commands_named_in_a_sentence_exist(place: str, text: str) -> None:
             assert word.partition("=")[0] in known, f"{place}: {text}"
 
 
+_PROSE = {"and", "again", "from", "on"}
+"""What follows the product's name in a sentence, and is no command."""
+
+
 def messages() -> Iterator[tuple[str, str]]:
-    """(file, command) of what the product's own messages tell a person to type."""
+    """(file, command) of what help and messages tell a person to type, `{}` standing for what a message puts in."""
     for file in sorted((ROOT / "edge_mnv2").rglob("*.py")):
-        for match in re.finditer(r"edge-mnv2 ([a-z]+(?: [a-z-]+)*)", file.read_text(encoding="utf-8")):
-            yield file.name, match[0]
+        for text in _texts(ast.parse(file.read_text(encoding="utf-8"))):
+            for match in re.finditer(r"edge-mnv2 ([a-z]+)[^`\n]*", text):
+                if match[1] not in _PROSE:
+                    command = re.split(r"[`);]|,(?= )| \.\.\.", match[0])[0]
+                    yield file.name, command.strip()
 
 
-def test_commands_named_in_messages_exist() -> None:
-    unknown = {
-        (file, text)
-        for file, text in messages()
-        if text.split()[1] not in COMMANDS and re.search(r"\b(see|try|use|run|with) `?" + re.escape(text), text)
-    }
-    assert unknown == set()
+def _texts(tree: ast.Module) -> Iterator[str]:
+    """What a module can print: its texts without the docstrings, an f-string in one piece."""
+    silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            silent |= {id(part) for part in ast.walk(node) if part is not node}
+            if id(node) not in silent:
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in silent:
+            yield node.value
+
+
+MESSAGES = sorted({text: file for file, text in messages()}.items())
+
+
+@pytest.mark.parametrize(("text", "file"), MESSAGES)
+def test_commands_named_in_messages_exist(text: str, file: str) -> None:
+    """With the subcommand, and options that it has."""
+    words = text.split()[1:]
+    assert words[0] in COMMANDS, f"{file}: there is no command {words[0]}"
+    known = _names(words)
+    assert [word for word in words if word.startswith("--") and word.partition("=")[0] not in known] == [], file
 
 
 def _names(words: Sequence[str]) -> set[str]:
@@ -181,14 +204,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     return folder
 
 
-RUN = [line for line in LINES if not any(part in f"{line.values[1]} " for part in NOT_RUN)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({line.values[0] for line in RUN}), ids=lambda page: page.stem)
-def test_what_the_pages_say_works(page: Path, desk: Path, data: Path, tmp_path: Path) -> None:
-    """In the order of the page. Any camera is the test pattern, models come from the test data, runs are short."""
-    environment = {
+def _environment(desk: Path, data: Path, tmp_path: Path) -> dict[str, str]:
+    return {
         **os.environ,
         "PATH": f"{desk / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -199,6 +216,16 @@ def test_what_the_pages_say_works(page: Path, desk: Path, data: Path, tmp_path: 
         "EDGE_MNV2_DURATION": "0.2",
         "EDGE_MNV2_COUNTDOWN": "0",
     }
+
+
+RUN = [line for line in LINES if not any(part in f"{line.values[1]} " for part in NOT_RUN)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted({line.values[0] for line in RUN}), ids=lambda page: page.stem)
+def test_what_the_pages_say_works(page: Path, desk: Path, data: Path, tmp_path: Path) -> None:
+    """In the order of the page. Any camera is the test pattern, models come from the test data, runs are short."""
+    environment = _environment(desk, data, tmp_path)
     work = tmp_path / "work"
     shutil.copytree(desk / "photos", work / "photos")
     lines = [str(line.values[1]) for line in RUN if line.values[0] == page]
@@ -221,3 +248,59 @@ def test_what_the_pages_say_works(page: Path, desk: Path, data: Path, tmp_path: 
 def test_what_is_not_run_is_still_there() -> None:
     lines = [str(line.values[1]) for line in LINES]
     assert [part for part in NOT_RUN if not any(part in f"{line} " for line in lines)] == []
+    assert [part for part in NOT_RUN_HINTS if not any(part in f"{text} " for text, _ in MESSAGES)] == []
+
+
+def _kind(words: Sequence[str]) -> tuple[str, frozenset[str]]:
+    """Command, subcommand and options: what a page runs need not be run again where a message says it."""
+    module, _, attribute = COMMANDS[words[0]].partition(":")
+    group = hasattr(getattr(importlib.import_module(module), attribute), "get_command")
+    return " ".join(words[: 2 if group else 1]), frozenset(word for word in words if word.startswith("--"))
+
+
+NOT_RUN_HINTS = {
+    "build --out model.tflite": "fetches 14 MB of weights: tests/builder",
+    "build {}{} --resolution": "what `train` says at its end: tests/cli/test_train.py",
+    "--weights best.pth": "stands for weights of the reader's own: tests/builder",
+    "--against other.tflite": "stands for models of the reader's own: tests/evaluate",
+    "camera.local": "needs a camera: tests/camera/test_streams.py",
+    "compile --target": "needs a maker's toolkit: tests/builder/test_compilers.py",
+    "models pin": "stands for a registry of the reader's own: tests/zoo",
+    "kiosk.tflite": "needs versions that somebody taught: tests/zoo/test_versions.py",
+    "{}@latest": "needs a registry with versions: tests/zoo",
+    "--delegate": "needs an accelerator: tests/runtime/edgetpu, tests/camera/test_imx500.py",
+    "--web": "waits for a person on a page: tests/outputs/web",
+    "review ": "stays until it is stopped: tests/outputs/web/test_workbench.py",
+    "service ": "needs systemd: tests/rigs/test_systemd.py",
+    " train ": "minutes to hours of PyTorch: tests/train",
+    "--all": "fetches every model: tests/zoo and tests/cli/test_pull.py",
+}
+"""A part of what a message says that is not run, and why."""
+_NAMES = ["build", "compile", "evaluate", "models versions", "run --model"]
+"""Commands that a message names without their arguments."""
+_RUN_BY_PAGES = [_kind(words) for line in RUN for words in calls(line.values[1])]
+HINTS = {
+    _kind(text.split()[1:]): text
+    for text, _ in MESSAGES
+    if text.removeprefix("edge-mnv2 ") not in _NAMES
+    and not any(part in f"{text} " for part in NOT_RUN_HINTS)
+    and _kind(text.split()[1:]) not in _RUN_BY_PAGES
+}
+
+
+@pytest.mark.slow
+def test_what_messages_tell_a_person_to_type_works(desk: Path, data: Path, tmp_path: Path) -> None:
+    """What no page runs. A camera is the test pattern; what a message puts in is a folder of pictures."""
+    work = tmp_path / "work"
+    shutil.copytree(desk / "photos", work / "photos")
+    shutil.copy(next(work.glob("photos/*/*.jpg")), work / "cat.jpg")
+    shutil.copy(ROOT / "models/mobilenet_v2_1.0_224_int8.tflite", work / "model.tflite")
+    shutil.copy(ROOT / "models/demo.mp4", work / "clip.mp4")
+    shutil.copy(ROOT / "devices/raspberry-pi-4.yaml", work / "here.yaml")
+    for text in HINTS.values():
+        typed = re.sub(r"\{\}|\bDIR\b", "photos", text).replace("--camera", "--camera 0 --shots 4")
+        done = subprocess.run(
+            ["sh", "-c", typed], cwd=work, env=_environment(desk, data, tmp_path),
+            capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{typed}\n{done.stdout[-500:]}{done.stderr[-2000:]}"

@@ -31,6 +31,7 @@ from edge_mnv2.camera.live import Captured, LiveSource, NoFrames, call_within, d
 from edge_mnv2.camera.settings import CameraSettings, Geometry
 from edge_mnv2.camera.spec import Spec
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
+from edge_mnv2.installed import pip
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -228,7 +229,7 @@ def import_picamera2() -> tuple[Any, Any]:
         # A package built for another numpy raises ValueError, a missing native library OSError.
         raise SourceError(
             f"picamera2 is installed but does not work ({_first_line(error)})",
-            hint="in a virtual environment remove pip's numpy, or pip install 'numpy<2'"
+            hint=f"in a virtual environment remove pip's numpy, or {pip()} 'numpy<2'"
             if "numpy" in str(error) or "_ARRAY_API" in str(error)
             else "sudo apt install --reinstall python3-picamera2",
         ) from error

@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_mnv2.camera.live import Captured
 from edge_mnv2.errors import SourceError, SourceLost
+from edge_mnv2.installed import pip
 
 # Read by OpenCV's own code at its first use of a backend; a user's values win.
 _QUIET = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "SILENT"}
@@ -37,7 +38,7 @@ def import_cv2() -> Any:
     except ImportError as error:
         raise SourceError(
             f"OpenCV cannot be imported ({error})",
-            hint="pip install opencv-python-headless, or on 32-bit Arm: apt install python3-opencv",
+            hint=f"{pip()} opencv-python-headless, or on 32-bit Arm: apt install python3-opencv",
         ) from error
     with contextlib.suppress(AttributeError):
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -94,7 +94,7 @@ def train(
     document = run(request, say=note, watcher=_Progress(), chosen=[name for name in values if name in chosen])
     typer.echo(json_text(document) if as_json else _text(document))
     if document["ended"] == "signal":
-        note(f"stopped: edge-mnv2 train {folder} --out {out} --resume goes on from here")
+        note(f"stopped: `edge-mnv2 train {folder} --out {out} --resume` goes on from here")
         raise typer.Exit(_STOPPED)
     note(_next(document, folder))
     if document["failed"]:

@@ -16,7 +16,7 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.installed import need
+from edge_mnv2.installed import extra_hint, need
 from edge_mnv2.outputs.disk import Floor, append_whole, moved
 from edge_mnv2.outputs.picture import annotated
 from edge_mnv2.outputs.sink import Sink
@@ -173,7 +173,7 @@ def _encoder(av: Any) -> tuple[str, dict[str, str]]:
             frame.pts, frame.time_base = 0, _MILLISECOND
             if [*codec.encode(frame), *codec.encode(None)]:
                 return name, options
-    raise UsageError("--record: this FFmpeg can encode neither H.264 nor MPEG-4", hint="pip install av")
+    raise UsageError("--record: this FFmpeg can encode neither H.264 nor MPEG-4", hint=extra_hint("record"))
 
 
 class FragmentFile:

@@ -21,6 +21,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from edge_mnv2.errors import EdgeMnv2Error, ModelError
+from edge_mnv2.installed import pip
 from edge_mnv2.messages import visible
 from edge_mnv2.paths import utf8_named
 from edge_mnv2.runtime import table
@@ -62,8 +63,8 @@ def import_runtime(name: str = "auto") -> tuple[ModuleType, str]:
         return module, f"{row.distributions[0]} {row.version() or 'unknown'}"
     if name != "auto":
         raise NamedRuntimeMissing(f"no runtime {reasons[0]}", hint=f"{row.install_hint()}, or --runtime auto")
-    wanted = "ai-edge-litert (or tflite-runtime with numpy<2)"
-    raise RuntimeMissing(f"no interpreter: {'; '.join(reasons)}", hint=f"pip install {wanted}")
+    wanted = "ai-edge-litert, or tflite-runtime with 'numpy<2'"
+    raise RuntimeMissing(f"no interpreter: {'; '.join(reasons)}", hint=f"{pip()} {wanted}")
 
 
 def installed_runtimes() -> list[str]:
@@ -254,7 +255,7 @@ def open_interpreter(
     except (ImportError, SystemError, AttributeError) as error:
         # numpy 2 under a runtime built for numpy 1 fails here, not at import.
         raise RuntimeMissing(
-            f"{version} does not work with numpy {np.__version__}", hint="pip install 'numpy<2' or ai-edge-litert"
+            f"{version} does not work with numpy {np.__version__}", hint=f"{pip()} 'numpy<2' or ai-edge-litert"
         ) from error
 
 
@@ -321,7 +322,7 @@ def _explained(name: str, error: Exception) -> EdgeMnv2Error:
     if "_ARRAY_API" in text or "numpy.core.multiarray" in text:
         return RuntimeMissing(
             f"the installed runtime does not work with numpy {np.__version__}",
-            hint="pip install 'numpy<2' or ai-edge-litert",
+            hint=f"{pip()} 'numpy<2' or ai-edge-litert",
         )
     return ModelError(f"{name} cannot be loaded: {first_line(error)}")
 

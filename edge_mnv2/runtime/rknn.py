@@ -192,7 +192,7 @@ def facts_of(
     try:
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if content[:4] != b"RKNN":
-                raise ModelError(f"{path} is no .rknn file", hint="edge-mnv2 compile --target rknn:CHIP makes one")
+                raise ModelError(f"{path} is no .rknn file", hint="`edge-mnv2 compile --target rknn:CHIP` makes one")
             line = _FACTS.search(content)
             described = None if line is None else json.loads(line.group())["edge-mnv2"]
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import ModelError
+from edge_mnv2.installed import pip
 from edge_mnv2.tflite.ir import Graph, Operator, Quantization, Signature, Subgraph, Tensor
 from edge_mnv2.tflite.schema import Record, Union, decode, encode, members, numbers
 
@@ -189,7 +190,7 @@ def write(graph: Graph) -> bytes:
     if graph.newer:
         raise ModelError(
             f"the model cannot be rewritten: it has {', '.join(graph.newer[:3])}, unknown to the installed schema",
-            hint="pip install -U tflite",
+            hint=f"{pip()} -U tflite",
         )
     writer = _Writer()
     subgraphs = [writer.subgraph(subgraph) for subgraph in graph.subgraphs]

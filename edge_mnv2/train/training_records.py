@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from edge_mnv2 import html_report
 from edge_mnv2.html_report import section, table
+from edge_mnv2.installed import pip
 from edge_mnv2.svg_chart import STYLE, fragment, options
 from edge_mnv2.zoo.sidecar import write_files
 
@@ -51,7 +52,7 @@ class Records:
 
 def _tensorboard(out: Path, say: Callable[[str], None]) -> Optional[Any]:
     if importlib.util.find_spec("tensorboard") is None:
-        say("--tensorboard: no log, the package is not installed (pip install tensorboard)")
+        say(f"--tensorboard: no log, the package is not installed ({pip()} tensorboard)")
         return None
     from torch.utils.tensorboard import SummaryWriter
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from edge_mnv2 import __version__, certificates
 from edge_mnv2.errors import DownloadError
 from edge_mnv2.files import text_content
+from edge_mnv2.installed import pip
 from edge_mnv2.zoo.entry import without_credentials
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def open_session() -> requests.Session:
     try:
         import requests
     except ImportError:
-        raise Unreachable("the package requests is not installed", hint="pip install requests") from None
+        raise Unreachable("the package requests is not installed", hint=f"{pip()} requests") from None
     from requests.adapters import HTTPAdapter
     from urllib3.util.ssl_ import create_urllib3_context
 

@@ -335,7 +335,7 @@ def test_signals_end_a_run_with_a_checkpoint(colours: Path, tmp_path: Path, numb
         time.sleep(0.02)
     process.send_signal(number)
     answer, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume goes on from here" in said
+    assert process.returncode == 130 and "--resume` goes on from here" in said
     document = json.loads(answer)
     assert document["ended"] == "signal" and document["epochs"] >= 1
     assert torch.load(out / "checkpoint.pt", weights_only=True)["positions"]["float"]["epoch"] >= 1

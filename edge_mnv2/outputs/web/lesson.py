@@ -33,7 +33,7 @@ class LessonPages:
     def _lesson(self) -> Lesson:
         lesson = self._lesson_of()
         if lesson is None:
-            raise Refused(404, "nothing is taught here: edge-mnv2 teach --camera --web does")
+            raise Refused(404, "nothing is taught here: `edge-mnv2 teach --camera --web` does")
         return lesson
 
     async def _press(self, request: web.Request) -> web.StreamResponse:

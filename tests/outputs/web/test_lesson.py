@@ -247,7 +247,7 @@ def test_a_source_that_is_lost_while_a_model_is_tried_is_said(
 @pytest.mark.slow
 def test_what_cannot_be_pressed_is_said(tmp_path: Path, stub: Path) -> None:
     with serving(stub, "--source", "test", "--web", "0") as run:
-        assert _post(run) == (404, {"error": "nothing is taught here: edge-mnv2 teach --camera --web does"})
+        assert _post(run) == (404, {"error": "nothing is taught here: `edge-mnv2 teach --camera --web` does"})
     folder = tmp_path / "parts"
     arguments = _lesson(folder, 500, "--web", "0")
     with serving("mobilenet_v2_1.0_224_int8", *arguments, command="teach", ready="ok: show it") as served:
