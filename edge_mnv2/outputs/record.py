@@ -62,7 +62,7 @@ class RecordSink(Sink):
             )
         self.name = path
         self._codec, self._codec_options = _encoder(self._av)
-        self._offered = self.recorded = 0
+        self._offered = 0
         self._floor = Floor(wanted.parent, least_free)
         self._file = FragmentFile(wanted)
         self._container: Any = None
@@ -74,8 +74,8 @@ class RecordSink(Sink):
 
     @property
     def counts(self) -> dict[str, int]:
-        """For the summary: frames in the video, and those that came too fast or had no time."""
-        return {"recorded": self.recorded, "skipped": self._offered - self.recorded}
+        """For the summary: frames in the video, and those that came too fast or had no time or no room."""
+        return {"recorded": self._file.frames, "skipped": self._offered - self._file.frames}
 
     def wants(self, _result: Result) -> bool:
         """Every result; what is not recorded has to be known at the end."""
@@ -101,10 +101,14 @@ class RecordSink(Sink):
             self._key_ms = milliseconds
             frame.pict_type = self._av.video.frame.PictureType.I
         self._last_ms = milliseconds
-        self.recorded += 1
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
-        self._file.flush_fragments()
+        try:
+            self._file.flush_fragments()
+        except OSError:
+            # What comes after a hole plays from the next key frame on.
+            self._key_ms = -_KEY_MS
+            raise
 
     def close(self) -> None:
         """Raises OSError where frames came and there is no video."""
@@ -182,7 +186,7 @@ class FragmentFile:
     The file appears with the first fragment. One of the name `wanted` that is there already is kept: NAME-2, NAME-3 and
     so on follow. A fragment that the disk has no room for is taken back whole and raises OSError; later ones may go
     again. Where the file was moved or deleted, OSError says so, and the next fragment begins a new one. `path` is None
-    until the file is there.
+    until the file is there; `frames` counts those in it, and in former ones that are not deleted.
     """
 
     def __init__(self, wanted: Path) -> None:
@@ -192,7 +196,12 @@ class FragmentFile:
         self._complete = 0
         self._head = self._beginning = b""
         self._synced_at = time.monotonic()
+        self._in_this = self._in_former = 0
         self.path: Optional[Path] = None
+
+    @property
+    def frames(self) -> int:
+        return self._in_this + self._in_former
 
     def write(self, data: bytes) -> int:
         """Take more bytes (called by the multiplexer)."""
@@ -222,6 +231,7 @@ class FragmentFile:
         finally:
             if self._descriptor >= 0:
                 descriptor, self._descriptor = self._descriptor, -1
+                self._count_out(descriptor)
                 try:
                     os.fdatasync(descriptor)
                 finally:
@@ -243,10 +253,17 @@ class FragmentFile:
             self._create()
         append_whole(self._descriptor, self._head + data)
         self._head = b""
+        self._in_this += _samples(data)
+
+    def _count_out(self, descriptor: int) -> None:
+        """This file is done: its frames count where it was not deleted."""
+        self._in_former += self._in_this if os.fstat(descriptor).st_nlink else 0
+        self._in_this = 0
 
     def _let_go_of_a_moved_file(self) -> None:
         if self._descriptor < 0 or self.path is None or not moved(self._descriptor, self.path):
             return
+        self._count_out(self._descriptor)
         os.close(self._descriptor)
         # Any fragment plays behind the head.
         self._descriptor, self._head = -1, self._beginning
@@ -261,6 +278,20 @@ class FragmentFile:
                 self.path = path
                 log.info("recording to %s", path)
                 return
+
+
+def _samples(boxes: bytes) -> int:
+    """How many frames the fragments in `boxes` have: the counts of their `trun` (ISO/IEC 14496-12, 8.8.8)."""
+    count, place = 0, 0
+    while place + 8 <= len(boxes):
+        size, kind = int.from_bytes(boxes[place : place + 4], "big"), boxes[place + 4 : place + 8]
+        if kind in (b"moof", b"traf"):
+            count += _samples(boxes[place + 8 : place + size])
+        elif kind == b"trun":
+            count += int.from_bytes(boxes[place + 12 : place + 16], "big")
+        # An mdat of 4 GB and more has its size behind its name; nothing follows it.
+        place += size if size >= 8 else len(boxes)
+    return count
 
 
 def open_output(values: OutputValues, _live: Any) -> RecordSink:

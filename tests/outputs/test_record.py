@@ -38,6 +38,12 @@ def played(path: Path) -> list[float]:
     return times
 
 
+def frames_in(path: Path) -> int:
+    """Frames in the file, whether or not a player can show them."""
+    with av.open(str(path)) as video:
+        return sum(packet.size > 0 for packet in video.demux(video=0))
+
+
 def frame_at(seconds: float, index: int = 0, size: tuple[int, int] = (240, 320)) -> Any:
     """A result whose picture is its own, captured so many seconds after the start."""
     pixels = np.full((*size, 3), (index * 37) % 256, np.uint8)
@@ -151,6 +157,8 @@ def test_a_full_disk_ends_a_fragment_not_the_video(tmp_path: Path, caplog: pytes
         sink.close()
         times = played(card / "out.mp4")
         assert len(times) > 20 and times == sorted(times)
+        # What the disk had no room for is not in the video.
+        assert sink.counts["recorded"] == frames_in(card / "out.mp4") < 300 and sum(sink.counts.values()) == 300
 
 
 def test_a_recording_that_is_deleted_is_said_and_begun_anew(tmp_path: Path) -> None:
@@ -183,6 +191,8 @@ def test_a_recording_that_is_deleted_is_said_and_begun_anew(tmp_path: Path) -> N
         sink.write(frame_at(index / 20, index))
     sink.close()
     assert len(played(path)) > 30
+    # Those of deleted ones are nowhere; behind the hole it plays again at once.
+    assert sink.counts["recorded"] == frames_in(path) < len(played(path)) + 5
 
 
 def test_what_is_left_out_is_counted(run: Run, stub: Path, tmp_path: Path) -> None:
