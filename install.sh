@@ -599,6 +599,8 @@ install_packages() {
     if [ "${py_minor#3.}" -lt 12 ] && [ -e "$site_packages/setuptools" ]; then
         run "$new/bin/python" -m pip uninstall -q -y setuptools || :
     fi
+    # pip has done its work, and came compiled: 9 MB.
+    find "$site_packages/pip" -depth -name __pycache__ -exec rm -rf {} + 2>/dev/null || :
     {
         printf 'extras=%s\n' "$extras"
         printf 'version=%s\n' "$(wheel_version "$own_wheel")"

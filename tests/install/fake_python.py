@@ -50,6 +50,7 @@ elif arguments[:2] == ["-m", "venv"]:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", *arguments[2:]], check=True)
     site = next(Path(arguments[-1]).glob("lib/python3*/site-packages"))
     (site / "pip_of_the_tests.pth").write_text(facts["pip"] + "\n")
+    (site / "pip/_internal/__pycache__").mkdir(parents=True)
 elif script := next((each for each in arguments if each.endswith(".py")), None):
     sys.argv = arguments[arguments.index(script) :]
     sys.path.insert(0, str(Path(script).parent))

@@ -49,6 +49,7 @@ def test_install_upgrade_roll_back_and_remove(machine: Machine, tmp_path: Path) 
     first = machine.venvs()
     assert len(first) == 1
     assert not list(machine.prefix.glob(".work*"))
+    assert not list(machine.prefix.glob("current/lib/python3*/site-packages/pip/**/__pycache__"))
 
     # An upgrade keeps the extras.
     make_project(tmp_path / "clone", "2.0", **asks)
@@ -145,7 +146,8 @@ def test_odd_places_and_pip_settings(machine: Machine, tmp_path: Path) -> None:
     done = machine.install("--prefix", str(prefix), f"--bin={bin}", script=script, environment=settings)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "elsewhere").exists()
-    assert subprocess.run([str(bin / "edge-mnv2"), "run"], capture_output=True, text=True).stdout
+    command = [str(bin / "edge-mnv2"), "run"]
+    assert subprocess.run(command, env=machine.environment(), capture_output=True, text=True).stdout
     done = machine.install("--uninstall", "--prefix", str(prefix), "--bin", str(bin))
     assert done.returncode == 0
     assert not prefix.exists()

@@ -190,7 +190,7 @@ function log(events) {
     const seconds = (new Date(end) - new Date(start)) / 1000;
     const there = seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds);
     const stayed = event === "gone" ? `gone after ${there}` : "appeared";
-    const parts = [time, short(label), `${stayed}, best ${percent(best)}`].map((text, place) => {
+    const parts = [time, short(label), `${stayed}, ${percent(best)}`].map((text, place) => {
       const part = document.createElement("span");
       part.textContent = text;
       part.className = place === 1 ? "name" : "quiet";
