@@ -1,34 +1,41 @@
-"""Commands in processes of their own that need not import everything first: each is forked off one that has."""
+"""Commands in processes of their own that need not import everything first: each is forked off one that has.
+
+How a command begins by itself is what tests/cli/test_startup.py and tests/test_signals.py look at.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
-import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import IO, Any, Optional
 
 _IMPORTED = (
     *("numpy", "cv2", "yaml", "requests", "ai_edge_litert.interpreter", "edge_mnv2.cli.app", "edge_mnv2.app.run"),
     *(f"edge_mnv2.cli.{command}" for command in ("run", "classify", "inspect", "models", "pull", "devices")),
+    *("edge_mnv2.outputs.web.server", "edge_mnv2.outputs.mqtt", "paho.mqtt.client", "edge_mnv2.camera.pattern"),
 )
 
 _FORKS = """
-import contextlib, importlib, json, os, sys, traceback
+import contextlib, importlib, json, os, signal, socket, sys, traceback
 for name in sys.argv[1:]:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 from edge_mnv2.__main__ import main
 
-def become(order):
-    for fd, (name, flags) in enumerate(((os.devnull, os.O_RDONLY), *((name, os.O_RDWR) for name in order["streams"]))):
-        opened = os.open(name, flags | os.O_NOCTTY)
-        os.dup2(opened, fd)
-        os.close(opened)
+def become(order, streams):
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, 64)
     sys.stdin = open(0, closefd=False)
     sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
@@ -36,7 +43,12 @@ def become(order):
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
+    for name, value in order["constants"].items():
+        module, _, name = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), name
+        setattr(importlib.import_module(module), name, value)
     sys.argv = ["edge-mnv2", *order["words"]]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 0
     try:
         main()
@@ -48,42 +60,138 @@ def become(order):
     sys.stdout.flush()
     os._exit(code)
 
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        become(json.loads(line))
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+orders = socket.socket(fileno=0)
+while True:
+    text, handed, _, _ = socket.recv_fds(orders, 1 << 18, 4)
+    if not text:
+        os._exit(0)
+    if not os.fork():
+        # One waits for the command and says how it ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        orders.close()
+        *streams, report = handed
+        child = os.fork()
+        if not child:
+            become(json.loads(text), streams)
+        for stream in streams:
+            os.close(stream)
+        os.write(report, b"%d\\n" % child)
+        os.write(report, b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        os._exit(0)
+    for one in handed:
+        os.close(one)
 """
 
 
 @functools.lru_cache(maxsize=1)
-def _forks() -> subprocess.Popen[str]:
-    """It ends with this process, which holds the other end of its stdin."""
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+def _orders() -> socket.socket:
+    """Whoever reads them at the other end ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-c", _FORKS, *_IMPORTED]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    subprocess.Popen(command, stdin=theirs, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    theirs.close()
+    return ours
 
 
-def exit_code(words: tuple[str, ...], stdout: str, stderr: str, environment: Optional[Mapping[str, str]] = None) -> int:
-    """Of `edge-mnv2 WORDS`, which writes to the files, or terminals, of these names."""
-    order: dict[str, Any] = {
-        "words": words,
-        "streams": (stdout, stderr),
-        "environment": dict(os.environ if environment is None else environment),
-        "folder": str(Path.cwd()),
-    }
-    forks = _forks()
-    assert forks.stdin is not None and forks.stdout is not None
-    forks.stdin.write(json.dumps(order) + "\n")
-    forks.stdin.flush()
-    return int(forks.stdout.readline())
+class Command:
+    """`edge-mnv2 WORDS` at work, used as a `subprocess.Popen` with text in its pipes.
+
+    `stdin`, `stdout` and `stderr` are file descriptors: nothing to read, and pipes, where they are not given.
+    `constants` of modules (`package.module.NAME`) are others than a user's.
+    """
+
+    def __init__(
+        self,
+        *words: object,
+        stdin: Optional[int] = None,
+        stdout: Optional[int] = None,
+        stderr: Optional[int] = None,
+        environment: Optional[Mapping[str, str]] = None,
+        constants: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        order = {
+            "words": list(map(str, words)),
+            "environment": dict(os.environ if environment is None else environment),
+            "folder": str(Path.cwd()),
+            "constants": dict(constants or {}),
+        }
+        nothing = os.open(os.devnull, os.O_RDWR)
+        ours: list[Optional[IO[str]]] = []
+        handed = [nothing if stdin is None else stdin]
+        mine = [nothing]
+        for given in (stdout, stderr):
+            if given is None:
+                reader, writer = os.pipe()
+                ours.append(os.fdopen(reader, encoding="utf-8", errors="surrogateescape"))
+                mine.append(writer)
+            else:
+                ours.append(None)
+            handed.append(mine[-1] if given is None else given)
+        report, writer = os.pipe()
+        self.stdout, self.stderr = ours
+        self.returncode: Optional[int] = None
+        socket.send_fds(_orders(), [json.dumps(order).encode()], [*handed, writer])
+        for one in (*mine, writer):
+            os.close(one)
+        self._report = os.fdopen(report, "rb", buffering=0)
+        self.pid = int(self._report.readline())
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+        for one in (self.stdout, self.stderr):
+            if one is not None:
+                one.close()
+
+    def poll(self) -> Optional[int]:
+        return self._ended(0)
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        code = self._ended(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired("edge-mnv2", timeout or 0.0)
+        return code
+
+    def communicate(self, timeout: Optional[float] = None) -> tuple[str, str]:
+        texts = {"stdout": "", "stderr": ""}
+
+        def read(name: str) -> None:
+            if (stream := getattr(self, name)) is not None and not stream.closed:
+                with stream:
+                    texts[name] = stream.read()
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        threads = [threading.Thread(target=read, args=(name,), daemon=True) for name in texts]
+        for thread in threads:
+            thread.start()
+        self.wait(timeout)
+        for thread in threads:
+            thread.join(None if deadline is None else max(0.1, deadline - time.monotonic()))
+        return texts["stdout"], texts["stderr"]
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _ended(self, timeout: Optional[float]) -> Optional[int]:
+        if self.returncode is None and select.select([self._report], [], [], timeout)[0]:
+            self.returncode = int(self._report.readline())
+            self._report.close()
+        return self.returncode
 
 
 def edge_mnv2(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`edge-mnv2 WORDS` with these variables more, to its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("stdout", "stderr")]
-        for file in files:
-            file.touch()
-        code = exit_code(words, str(files[0]), str(files[1]), {**os.environ, **environment})
-        return subprocess.CompletedProcess(words, code, *(file.read_text(encoding="utf-8") for file in files))
+    with Command(*words, environment={**os.environ, **environment}) as command:
+        out, err = command.communicate(timeout=120)
+    return subprocess.CompletedProcess(words, command.returncode or 0, out, err)

@@ -10,14 +10,13 @@ import select
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_mnv2.messages import Filtered, for_people, one_line, steering, visible
-from tests.processes import exit_code
+from tests.processes import Command
 
 COMMAND = [sys.executable, "-m", "edge_mnv2"]
 ATTACKS = {
@@ -62,22 +61,20 @@ def test_messages_are_best_effort_and_results_are_not() -> None:
 def _terminal(*words: str) -> tuple[int, str]:
     """Exit code of a command and everything that a terminal on its stdout and stderr was sent."""
     master, slave = pty.openpty()
-    terminal, sent = os.ttyname(slave), b""
-    with ThreadPoolExecutor(1) as pool:
-        code = pool.submit(exit_code, words, terminal, terminal)
-        code.add_done_callback(lambda _: os.close(slave))
-        while select.select([master], [], [], 60)[0]:
-            try:
-                data = os.read(master, 65536)
-            except OSError:
-                break
-            if not data:
-                break
-            sent += data
+    command, sent = Command(*words, stdout=slave, stderr=slave), b""
+    os.close(slave)
+    while select.select([master], [], [], 60)[0]:
+        try:
+            data = os.read(master, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        sent += data
     os.close(master)
     text = sent.decode(errors="replace").replace("\r\n", "\n")
     # The QR code of a page brings colours of its own.
-    return code.result(), text.replace("\x1b[30;107m", "").replace("\x1b[0m", "")
+    return command.wait(10), text.replace("\x1b[30;107m", "").replace("\x1b[0m", "")
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.processes import Command
 from tests.stubs import BLUE, GREEN, RED
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -59,14 +60,8 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def process(*arguments: object, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "edge_mnv2", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
+def process(*arguments: object, **environment: str) -> Command:
+    return Command(*arguments, environment={**os.environ, **environment})
 
 
 def test_every_frame_of_a_clip_in_its_order(run: Run, stub: Path, clip: Path, tmp_path: Path) -> None:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import pytest
 
+from tests.processes import Command
 from tests.stubs import stub_at
 
 
 class Served:
     """A run that serves a page at `url`; `said` is what it wrote to stderr before that was ready."""
 
-    def __init__(self, process: subprocess.Popen[Any], url: str, said: str) -> None:
+    def __init__(self, process: Union[Command, subprocess.Popen[Any]], url: str, said: str) -> None:
         self.process, self.url, self.said = process, url, said
         self.port = int(re.findall(r":(\d+)/", url)[0])
 
@@ -33,20 +32,7 @@ class Served:
 
     def end(self, timeout: float) -> tuple[str, str]:
         """What it wrote to stdout, and to stderr since it was ready."""
-        out, said = self.process.communicate(timeout=timeout)
-        return out.decode(), said.decode()
-
-
-# The command line in a process of its own, with some of its deadlines (`module.NAME`, seconds) set to others.
-_WITH_DEADLINES = """
-import importlib, json, sys
-for name, seconds in json.loads(sys.argv.pop(1)).items():
-    module, _, name = name.rpartition(".")
-    assert hasattr(importlib.import_module(module), name), name
-    setattr(importlib.import_module(module), name, seconds)
-from edge_mnv2.__main__ import main
-main()
-"""
+        return self.process.communicate(timeout=timeout)
 
 
 @contextlib.contextmanager
@@ -62,24 +48,18 @@ def serving(
     `deadlines` of the page's modules (`guard.WRITE_S`: seconds) or, by their whole names, of other ones are others
     than a user's, where a test waits for them.
     """
-    program = ["-m", "edge_mnv2"]
-    if deadlines is not None:
-        ours = "edge_mnv2."
-        named = {name if name.startswith(ours) else f"{ours}outputs.web.{name}": s for name, s in deadlines.items()}
-        program = ["-c", _WITH_DEADLINES, json.dumps(named)]
-    arguments = [sys.executable, *program, command, "--model", model, "--json", *options]
-    # Without a buffer, where lines that come together with the one that is waited for would be lost.
-    process = subprocess.Popen(
-        [str(one) for one in arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        env={**os.environ, "NO_COLOR": "1"},
+    ours = "edge_mnv2."
+    named = {name if name.startswith(ours) else f"{ours}outputs.web.{name}": s for name, s in (deadlines or {}).items()}
+    process = Command(
+        command,
+        *("--model", model, "--json", *options),
+        environment={**os.environ, "NO_COLOR": "1"},
+        constants=named,
     )
     try:
         said, url = "", ""
         assert process.stderr is not None
-        for line in map(bytes.decode, process.stderr):
+        for line in process.stderr:
             said += line
             if found := re.search(r"web page: (\S+)", line):
                 url = found[1]
