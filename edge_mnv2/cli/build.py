@@ -191,6 +191,7 @@ def _compiled_in_words(document: dict[str, Any]) -> str:
             ["compiler", f"{document['toolkit']}, {document['compile_ms'] / 1e3:.0f} s"],
             ["quantized", f"{document['quantization']}, by {document['pictures']} pictures{_agreement(document)}"],
             ["layers", f"the accelerator runs {_known(on_it)} of {_known(operators['total'])}"],
+            *([["head", "left to the CPU"]] if document.get("embedding") else []),
             *([name, value] for name, value in _memory(document["memory"])),
         ]
     if (cycles := document.get("estimate", {}).get("cycles")) is not None:
