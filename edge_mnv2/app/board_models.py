@@ -15,6 +15,7 @@ from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.pipeline.statistics import give_back_memory
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import model_spec, open_classifier
+from edge_mnv2.tflite.model_file import with_pool_output
 from edge_mnv2.zoo import latest, registry
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.resolve import resolve
@@ -93,12 +94,15 @@ def newest(name: str) -> Path:
 def embedder_of(model: str, threads: int = 1) -> Optional[Callable[[Any], Any]]:
     """What makes an embedding of RGB uint8 HxWx3 with `model`'s own backbone; None where it has none.
 
-    For a run whose answers do not bring it: the model is opened a second time.
+    For a run whose answers do not bring it: the model is opened a second time. A file that shows no embedding is not:
+    an accelerator's would take its device for nothing.
     """
     try:
         resolved = resolve(model)
+        if with_pool_output(resolved.path) is None:
+            return None
         classifier = Classifier.open(resolved.path, spec=model_spec(resolved), threads=threads, embeds=True)
-    except EdgeMnv2Error:
+    except (EdgeMnv2Error, OSError):
         return None
     give_back_memory()
     if classifier.embedder is None:

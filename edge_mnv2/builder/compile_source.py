@@ -34,7 +34,8 @@ from edge_mnv2.zoo.sidecar import check_target, companions, write_files
 _WHOLE = (1.0,)
 """Windows as large as a photograph: smaller ones, enlarged, lead to coarser integers (agreement 0.87, not 0.94)."""
 
-_PLAIN = {"FULLY_CONNECTED", "SOFTMAX", "RESHAPE", "QUANTIZE", "DEQUANTIZE"}
+_LAYERS = ("FULLY_CONNECTED", "CONV_2D")
+_PLAIN = {*_LAYERS, "SOFTMAX", "RESHAPE", "SQUEEZE", "QUANTIZE", "DEQUANTIZE"}
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _plain_head(graph: Graph) -> bool:
     """Whether one layer, and at most a softmax, follows the last average pool, or there is none to cut at."""
     place = last_pool(graph.main.operators)
     head = [] if place is None else [one.kind for one in graph.main.operators[place + 1 :]]
-    return head.count("FULLY_CONNECTED") <= 1 and set(head) <= _PLAIN
+    return sum(map(head.count, _LAYERS)) <= 1 and set(head) <= _PLAIN
 
 
 def _cut(graph: Graph, name: str) -> TensorSpec:

@@ -70,9 +70,10 @@ class Workers:
 
     @property
     def ended(self) -> bool:
-        """Everything that was taken is delivered and nothing more will come."""
+        """Everything that was taken is delivered and nothing more will come: not where a worker has met an error."""
         with self._changed:
-            return self._capture.ended and self._delivered == self._taken
+            # An error is known before another worker finds that nothing comes any more.
+            return self._capture.ended and self._error is None and self._delivered == self._taken
 
     @property
     def idle(self) -> bool:

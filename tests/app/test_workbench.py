@@ -23,6 +23,7 @@ from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.datasets.looks import projected
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
+from edge_mnv2.runtime import table
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
 from tests.outputs.web.conftest import Served, serving
@@ -231,6 +232,16 @@ def test_embeddings_know_what_is_alike(data: Path) -> None:
     cat, parrot = (read_still(data / "images" / name) for name in ("cat_720p.jpg", "parrot.jpg"))
     looks = [projected(embed(pixels)) for pixels in (cat, cat[10:, 10:], parrot)]
     assert 1 - looks[0] @ looks[1] < 0.1 < 1 - looks[0] @ looks[2]
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.rknn", "m_edgetpu.tflite"])
+def test_a_file_that_shows_no_embedding_is_not_opened_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(table, "open_model", lambda path, **_: opened.append(path))
+    (tmp_path / name).write_bytes(b"\x08\x07" * 99)
+    assert embedder_of(str(tmp_path / name)) is None and not opened
 
 
 # Minutes: swaps and kills of a real run.

@@ -13,6 +13,7 @@ import pytest
 
 from edge_mnv2.builder import imx500_compile
 from edge_mnv2.builder.backbone import cut
+from edge_mnv2.builder.compile_source import _plain_head
 from edge_mnv2.builder.float_heads import ClassHead, Linear
 from edge_mnv2.builder.imx500_compile import TOOLKIT
 from edge_mnv2.builder.taught_head import append_classifier
@@ -75,6 +76,12 @@ def test_a_head_of_several_layers_is_left_to_the_cpu(run: Run, model: Path) -> N
     assert [one["embedding"] for one in Converter.orders] == [False, True, True]
     said = run(*base[:-1])[1]
     assert "cosine to floats 0.990" in said and "left to the CPU" in said
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2_1.0_224_quant", "tf2_mobilenet_v2_1.0_224_ptq"])
+def test_a_convolution_as_the_head_is_one_layer(data: Path, name: str) -> None:
+    """Of Google's models: a reshape and a softmax follow."""
+    assert _plain_head(read((data / "models" / f"{name}.tflite").read_bytes()))
 
 
 @pytest.mark.soak

@@ -12,8 +12,11 @@ import pytest
 
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.errors import SourceLost
+from edge_mnv2.pipeline.capture import Capture
+from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
+from edge_mnv2.pipeline.workers import Workers
 from edge_mnv2.runtime.classifier import Classifier
 from tests.pipeline.conftest import Collected
 from tests.stubs import BLUE, GREEN, RED, colour_model, solid
@@ -217,6 +220,19 @@ def test_a_file_that_is_lost_inline(model: Classifier) -> None:
     source.open()
     loop = FrameLoop(source, [model], every_frame=True, inline=True)
     assert loop.run() == "source_lost" and loop.lost is not None and loop.statistics.frames == 2
+
+
+def test_workers_with_an_error_have_not_ended(model: Classifier) -> None:
+    """Whoever asks between the error and what comes after it does not take one for an end of the file."""
+    source = Scripted(9, lost_at=0)
+    source.open()
+    capture = Capture(source, lossless=True, inline=True)
+    with Workers([model, model], capture, Controls(0.0), 0.01, None) as workers:
+        for thread in workers._threads:
+            thread.join(30)
+        assert capture.ended and not workers.ended
+        with pytest.raises(SourceLost):
+            workers.next_in_order(30)
 
 
 def test_a_file_that_several_workers_lose_is_lost_and_has_not_ended(model: Classifier) -> None:
