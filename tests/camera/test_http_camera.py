@@ -27,6 +27,7 @@ from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.errors import SourceError, UsageError
 from tests.camera import mp4
 from tests.camera.stream_servers import Server, jpeg, number_in
+from tests.stubs import free_port
 
 USER, PASSWORD = "admin", 'p"a\\s:s'
 
@@ -524,8 +525,9 @@ class Deaths:
         self.alive.set()
         self.returns: list[float] = []
         self.memory: list[float] = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
+        # While nobody listens, a client that asks for a port of the kernel's own range may meet itself there.
+        self.port = free_port()
+        self.listener = socket.create_server(("127.0.0.1", self.port))
         self.ended = False
         self.kill = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()

@@ -16,6 +16,7 @@ from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.errors import SourceError, UsageError
 from tests.camera.stream_servers import RtspServer, Server
+from tests.stubs import free_port
 
 PYTHON = "/usr/bin/python3"
 USER, PASSWORD = "admin", "s3cret%20word"
@@ -102,14 +103,15 @@ def test_what_a_real_server_does_not_have() -> None:
 
 @pytest.mark.slow
 def test_a_real_server_that_comes_back() -> None:
-    with gstreamer_server() as place:
+    port = str(free_port())
+    with gstreamer_server("--port", port) as place:
         source = open_source(f"rtsp://{place}/stream", CameraSettings(stall_s=1))
         source.open()
         assert source.read() is not None
     deaths = []
     try:
         for _ in range(2):
-            with gstreamer_server("--port", place.split(":")[1]):
+            with gstreamer_server("--port", port):
                 answers = time.monotonic()
                 while source.take(0.1) is None or source.state != "ok":
                     assert time.monotonic() - answers < 20

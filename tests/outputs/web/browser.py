@@ -143,10 +143,16 @@ async def tab(profile: Path, *flags: str) -> AsyncIterator[Tab]:
             await asyncio.sleep(0.02)
         port = port_file.read_text().splitlines()[0]
         async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
-                pages = [page for page in await answer.json(content_type=None) if page["type"] == "page"]
+            pages: list[dict[str, Any]] = []
+            while not pages:
+                assert time.monotonic() < deadline, "Chromium shows no page"
+                async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
+                    pages = [page for page in await answer.json(content_type=None) if page["type"] == "page"]
             async with session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                 yield Tab(socket)
     finally:
         process.terminate()
-        process.wait(10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+        process.wait()
