@@ -83,7 +83,8 @@ class LogFile(Sink):
         self._format = as_csv_line if self._csv else as_json_line
         self._descriptor = -1
         self._floor: Optional[Floor] = None
-        self._began = self._age_then = 0.0
+        self._began: Optional[float] = None
+        self._age_then = 0.0
         self._opened_at: Optional[float] = None
         self._pending = b""
         self._looked_at = self._synced_at = time.monotonic()
@@ -131,7 +132,7 @@ class LogFile(Sink):
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         size = os.fstat(self._descriptor).st_size
         self._opened_at = None
-        self._began = began(os.pread(self._descriptor, 4096, 0) if size else b"")
+        self._began = began(os.pread(self._descriptor, 4096, 0)) if size else None
         if not size:
             self._pending = (",".join(CSV_COLUMNS) + "\n").encode() if self._csv else b""
         else:
@@ -159,7 +160,8 @@ class LogFile(Sink):
         nobody sets."""
         now = result.finished_at / 1e9
         if self._opened_at is None:
-            self._opened_at, self._age_then = now, age_at(result.wall_time, self._began)
+            self._opened_at = now
+            self._age_then = 0.0 if self._began is None else age_at(result.wall_time, self._began)
         return self._age_then + now - self._opened_at
 
     def _let_go_of_a_moved_file(self) -> None:

@@ -305,8 +305,12 @@ def test_a_lossless_sink_gets_every_picture() -> None:
 
 
 @pytest.mark.parametrize("years", [56, -3])
-def test_a_clock_that_is_set_makes_no_log_old(tmp_path: Path, years: int) -> None:
-    """An age of two hours is two hours that have passed, whatever the clock says."""
+@pytest.mark.parametrize("opened", [NOON - 4e7, NOON, NOON + 4e7], ids=["before", "then", "after"])
+def test_a_clock_that_is_set_makes_no_log_old(
+    tmp_path: Path, years: int, opened: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An age of two hours is two hours that have passed, whatever the clock says, now or when the file was opened."""
+    monkeypatch.setattr("edge_mnv2.outputs.log_file.time.time", lambda: opened)
     path = tmp_path / "log.jsonl"
     log = LogFile(str(path), rotation=Rotation.parse("2h"))
     start = NOON if years < 0 else 100.0
