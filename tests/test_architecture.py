@@ -86,6 +86,7 @@ def test_shellcheck_of_the_installer() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_every_file_is_python_3_9() -> None:
     """The oldest that is supported; ruff and newer parsers, told of it, take what came later all the same."""
     wrong = []

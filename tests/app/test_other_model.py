@@ -49,6 +49,7 @@ def test_a_model_without_a_class_that_an_option_names(
     assert said.count(sentence) == (1 if "--gpio" in options else 0), said
 
 
+@pytest.mark.slow
 def test_only_what_an_allow_list_has_left_is_reported(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     options = ("--allow", "red", "--appear", "0.01", "--log", log)
@@ -61,6 +62,7 @@ def test_only_what_an_allow_list_has_left_is_reported(tmp_path: Path) -> None:
     assert set(re.findall(r'"label": "(\w+)"', log.read_text())) == {"red"}
 
 
+@pytest.mark.slow
 def test_home_assistant_loses_the_classes_that_went_and_gets_those_that_came(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
     broker.start()

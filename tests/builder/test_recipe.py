@@ -34,6 +34,7 @@ def safetensors(path: Path, width: float, outputs: int, resolution: int = 96) ->
     return seeded.write_safetensors(path, seeded.tensors(mobilenet_v2(width, resolution, outputs).state_dict_shapes()))
 
 
+@pytest.mark.slow
 def test_the_shipped_model_is_rebuilt_byte_for_byte(imagenet_weights: Path, tmp_path: Path) -> None:
     shipped = paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite").read_bytes()
     report = build(BuildRequest(tmp_path / "x.tflite", weights=str(imagenet_weights)))

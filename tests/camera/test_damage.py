@@ -21,6 +21,7 @@ from PIL import Image
 
 from edge_mnv2.camera.still import list_stills, read_still
 from edge_mnv2.errors import SourceError
+from tests.processes import edge_mnv2
 
 # What happens to a file: of `whole`, with its size, and random numbers.
 DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
@@ -250,8 +251,7 @@ def test_classify_says_what_it_left_out(tmp_path: Path, data: Path) -> None:
     (tmp_path / "sub/a.jpg").write_bytes(photo.read_bytes())
     (tmp_path / "half.jpg").write_bytes(DAMAGE["zeroed"](photo.read_bytes(), random.Random(1)))
     (tmp_path / "link").symlink_to(tmp_path / "sub")
-    command = [sys.executable, "-m", "edge_mnv2", "classify", str(tmp_path), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = edge_mnv2("classify", str(tmp_path), "--json")
     assert done.returncode == 8
     results = json.loads(done.stdout)["results"]
     assert sum("top" in one for one in results) == 1

@@ -17,6 +17,7 @@ import pytest
 from edge_mnv2.cli.app import COMMANDS
 from edge_mnv2.runtime import table
 from edge_mnv2.settings.schema import OPTIONS
+from tests.processes import edge_mnv2
 
 Run = Callable[..., "tuple[int, str, str]"]
 PACKAGE = Path(__file__).parents[2] / "edge_mnv2"
@@ -108,8 +109,7 @@ def test_more_is_said_wherever_v_stands(run: Run, words: str) -> None:
 
 
 def test_debug_after_the_command_shows_the_traceback() -> None:
-    command = [sys.executable, "-m", "edge_mnv2", "run", "--source", "/nowhere.mp4", "--debug"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = edge_mnv2("run", "--source", "/nowhere.mp4", "--debug")
     assert "Traceback" in done.stderr and done.returncode == 1
 
 

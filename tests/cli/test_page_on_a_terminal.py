@@ -10,8 +10,6 @@ import re
 import select
 import socket
 import struct
-import subprocess
-import sys
 import termios
 import time
 import urllib.request
@@ -20,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from edge_mnv2.outputs.web.server import qr_code
+from tests.processes import Command, edge_mnv2
 
 
 def on_a_terminal(columns: int, *options: object, until: str = "dropped") -> str:
@@ -28,9 +27,8 @@ def on_a_terminal(columns: int, *options: object, until: str = "dropped") -> str
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
     source = [] if "--source" in options else ["--source", "test"]
-    command = [sys.executable, "-m", "edge_mnv2", "run", *source, *map(str, options)]
     drawn = ""
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
+    with Command("run", *source, *options, stdin=slave, stdout=slave, stderr=slave, environment=environment) as process:
         os.close(slave)
         try:
             end = time.monotonic() + 30
@@ -80,8 +78,8 @@ def test_a_page_without_being_asked_on_the_next_free_port(stub: Path, busy: sock
 @pytest.mark.slow
 def test_no_page_where_none_is_wanted(stub: Path) -> None:
     assert "web page" not in on_a_terminal(80, "--model", stub, "--no-web")
-    code = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", "--model", str(stub), "--max-frames", "3"]
-    assert "web page" not in subprocess.run(code, capture_output=True, text=True, check=True).stderr
+    done = edge_mnv2("run", "--source", "test", "--model", str(stub), "--max-frames", "3")
+    assert done.returncode == 0 and "web page" not in done.stderr
 
 
 @pytest.mark.slow
@@ -122,15 +120,13 @@ def test_a_qr_code_is_that_of_the_text() -> None:
 
 
 def test_both_is_a_mistake(stub: Path) -> None:
-    command = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", "--web", "0", "--no-web"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = edge_mnv2("run", "--source", "test", "--web", "0", "--no-web")
     assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
 
 
 def test_the_page_answers(stub: Path) -> None:
     """The address is the page's: what a person would open."""
-    command = [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", "--model", str(stub), "--web", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with Command("run", "--source", "test", "--model", stub, "--web", "0") as process:
         assert process.stderr is not None
         try:
             address = next(match[1] for line in process.stderr if (match := re.search(r"web page: (\S+)", line)))

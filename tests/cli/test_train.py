@@ -105,6 +105,7 @@ def test_the_document_and_the_next_command(run: Run, folder: Path, tmp_path: Pat
     assert code == 0
 
 
+@pytest.mark.slow
 @needs_torch
 def test_a_teacher_of_either_kind_teaches(run: Run, folder: Path, tmp_path: Path) -> None:
     small = ("--width", 0.35, "--resolution", 32, "--epochs", 1, "--batch", 4, "--threads", 1)

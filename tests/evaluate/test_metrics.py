@@ -105,6 +105,7 @@ def test_percentiles_interpolate() -> None:
     assert metrics.percentiles([1.0, 2.0, 3.0, 4.0], 50, 95) == {"p50": 2.5, "p95": pytest.approx(3.85)}
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_scikit_learn() -> None:
     from sklearn import metrics as reference
 

@@ -65,6 +65,7 @@ def test_a_picture_is_of_the_model_that_was_unsure_of_it(tmp_path: Path) -> None
     assert [item.model for item in sink.collection.items()] == ["a"]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_while_the_embedder_opens_loses_no_picture(tmp_path: Path) -> None:
     sink = CollectSink(str(tmp_path))
 
@@ -79,6 +80,7 @@ def test_a_run_that_ends_while_the_embedder_opens_loses_no_picture(tmp_path: Pat
     assert output.errors == 0 and len(sink.collection.items()) == 1
 
 
+@pytest.mark.slow
 def test_a_signal_does_not_wait_for_the_embedder(
     run: Callable[..., tuple[int, str, str]], stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

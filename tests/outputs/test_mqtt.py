@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from edge_mnv2.outputs.mqtt_client import board_identity, connect_options, make_
 from edge_mnv2.outputs.records import Outbox
 from edge_mnv2.pipeline.controls import Controls
 from tests.outputs.results import event, result
+from tests.processes import Command
 from tests.stubs import colour_model, free_port
 
 SAME = f"same {os.getpid()}"
@@ -246,6 +246,7 @@ def test_orders_for_models_are_done_in_turn_and_answered_after_an_outage(broker:
     until(lambda: not sink._orders._thread.is_alive())
 
 
+@pytest.mark.slow
 def test_events_do_not_hurry_the_state(broker: Broker) -> None:
     """Fifty results a second with an event each: states keep their interval, and the last one comes all the same."""
     published: list[float] = []
@@ -327,15 +328,13 @@ def test_a_broker_that_comes_later_gets_what_waited(tmp_path: Path) -> None:
     assert [one["frame"] for one in listener.of("cam/event")] == list(range(20)) and sink.lost == 0
 
 
+@pytest.mark.slow
 def test_the_last_will_of_a_run_that_is_killed(broker: Broker, tmp_path: Path) -> None:
     model = tmp_path / "colours.tflite"
     model.write_bytes(colour_model())
     listener = Listener(broker.port)
     url = f"mqtt://127.0.0.1:{broker.port}/cam"
-    run = subprocess.Popen(
-        [sys.executable, "-m", "edge_mnv2", "run", "--model", model, "--source", "test", "--mqtt", url],
-        stderr=subprocess.DEVNULL,
-    )
+    run = Command("run", "--model", model, "--source", "test", "--mqtt", url)
     until(lambda: listener.of("cam/state"), 30)
     assert listener.of("cam/state")[-1]["source"].startswith("test")
     run.kill()
@@ -344,29 +343,13 @@ def test_the_last_will_of_a_run_that_is_killed(broker: Broker, tmp_path: Path) -
     listener.close()
 
 
+@pytest.mark.slow
 def test_a_run_says_goodbye_and_ends_in_time(broker: Broker, tmp_path: Path) -> None:
     model = tmp_path / "colours.tflite"
     model.write_bytes(colour_model())
     listener = Listener(broker.port)
     url = f"mqtt://127.0.0.1:{broker.port}/cam"
-    run = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "edge_mnv2",
-            "run",
-            "--model",
-            model,
-            "--source",
-            "test",
-            "--mqtt",
-            url,
-            "--appear",
-            "0.1",
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    run = Command("run", "--model", model, "--source", "test", "--mqtt", url, "--appear", "0.1")
     until(lambda: listener.of("cam/event"), 30)
     began = time.monotonic()
     run.send_signal(signal.SIGTERM)
@@ -484,6 +467,7 @@ def test_the_outbox_gives_up_the_oldest() -> None:
     assert outbox.lost == 4 and outbox.take() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [5, 3])
 def test_two_clones_stay_connected_and_each_warns_once(
     broker: Broker, version: int, caplog: pytest.LogCaptureFixture
@@ -509,6 +493,7 @@ def test_two_clones_stay_connected_and_each_warns_once(
     assert len({one["client"] for one in listener.of("cam/state")}) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [5, 3])
 def test_two_programs_on_one_board(broker: Broker, version: int, caplog: pytest.LogCaptureFixture) -> None:
     """Each has a name of its own from the start: neither throws the other out, and no event of either is lost.
@@ -654,6 +639,7 @@ class HomeAssistant:
         return jinja.from_string(config["value_template"]).render(value_json=self._retained[config["state_topic"]])
 
 
+@pytest.mark.slow
 def test_home_assistant_whole(broker: Broker) -> None:
     live, labels = Live(), ["cup", 'the "big" one', "unknown", "}} {% x"]
     live.page = "http://192.168.1.7:8080/"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -16,6 +14,7 @@ import pytest
 
 from tests.camera.stream_servers import MjpegServer
 from tests.outputs.test_mqtt import Broker, Listener, until
+from tests.processes import Command
 
 CAMERA, BROKER, HOOK = "Cam/4711@x#9", "Brk:77?y/z", "Hook/55@w"
 
@@ -40,17 +39,12 @@ def test_no_secret_leaves_a_run(stub: Path, isolated: Path, tmp_path: Path) -> N
     threading.Thread(target=hook.serve_forever, daemon=True).start()
     log = tmp_path / "results.jsonl"
     with MjpegServer(credentials=f"operator:{CAMERA}") as camera:
-        process = subprocess.Popen(
-            [
-                *[sys.executable, "-m", "edge_mnv2", "-v", "run", "--model", str(stub), "--json", "--web", "0"],
-                *["--source", f"http://operator:{CAMERA}@127.0.0.1:{camera.port}/video?token=Query-8899"],
-                *["--mqtt", f"mqtt://board:{BROKER}@127.0.0.1:{broker.port}/cam"],
-                *["--webhook", f"http://me:{HOOK}@127.0.0.1:{hook.server_port}/hook/Path-6655"],
-                *["--log", str(log), "--appear", "0.1", "--snapshots", str(tmp_path / "pictures")],
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        process = Command(
+            *["-v", "run", "--model", str(stub), "--json", "--web", "0"],
+            *["--source", f"http://operator:{CAMERA}@127.0.0.1:{camera.port}/video?token=Query-8899"],
+            *["--mqtt", f"mqtt://board:{BROKER}@127.0.0.1:{broker.port}/cam"],
+            *["--webhook", f"http://me:{HOOK}@127.0.0.1:{hook.server_port}/hook/Path-6655"],
+            *["--log", str(log), "--appear", "0.1", "--snapshots", str(tmp_path / "pictures")],
         )
         assert process.stderr is not None
         said, url = "", ""

@@ -158,6 +158,7 @@ def test_a_swap_happens_while_the_loop_is_paused(tmp_path: Path, workers: int) -
         one.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_swap_that_was_given_up_never_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     """A model that takes longer for one picture than whoever waits: what was refused and closed is not used later."""

@@ -174,6 +174,7 @@ def test_a_float_model_has_no_twin(tmp_path: Path, run: Run) -> None:
     assert "--runtime litert" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_twin_on_the_command_line(tmp_path: Path, run: Run, runtime: str, dtype: str) -> None:
@@ -308,6 +309,7 @@ def test_a_file_is_classified_by_one_runtime_to_its_end(
         assert err.count("the runtime crashes is left out for this model: it crashed") == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_ends_its_contest(
     small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,6 +375,7 @@ def test_what_a_model_is_for_does_not_matter_to_the_comparison(sidecar: str, tmp
     assert not reason or "off by" in reason
 
 
+@pytest.mark.slow
 def test_what_lies_in_the_current_folder_is_not_taken_for_a_library(
     small: Path, stand_ins: Callable[[str], table.Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -354,6 +354,7 @@ def test_the_model_file_decides_the_backend(model: Path) -> None:
         Classifier.open(model)
 
 
+@pytest.mark.slow
 def test_doctor_says_which_backend_run_uses(run: Any) -> None:
     _, out, _ = run("doctor", "--json")
     rows = {check["id"]: check for check in json.loads(out)["checks"]}

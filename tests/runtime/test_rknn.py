@@ -53,6 +53,7 @@ def test_it_answers_with_the_integers_of_the_model(dtype: str, run: Run, model: 
     assert rows[0] == rows[1] and rows[0][0][0] == "green"
 
 
+@pytest.mark.slow
 def test_a_run_says_what_ran_it_and_on_which_core(run: Run, model: Path) -> None:
     base = ("run", "--source", "test", "--max-frames", 3, "--json", "--model")
     for arguments, delegate in (

@@ -113,6 +113,7 @@ def test_a_service_reaches_the_devices_that_are_there(tmp_path: Path, monkeypatc
     assert table.service_devices("x.tflite", "litert") == []
 
 
+@pytest.mark.slow
 def test_doctor_has_its_row(run: Run, tally: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tally.parent), os.environ.get("PYTHONPATH", "")]))
     if tally.parent.joinpath("tally-1.0.dist-info", "entry_points.txt").exists():

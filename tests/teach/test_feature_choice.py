@@ -74,6 +74,7 @@ def test_mirrored_pictures_that_mislead_are_left_out() -> None:
     assert choose_samples([same], picture, truth, 2, mirrored).all()
 
 
+@pytest.mark.slow
 def test_a_large_lesson_is_chosen_by_some_of_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     monkeypatch.setattr(feature_choice, "_products", lambda block: sizes.append(len(block)) or block @ block.T)

@@ -127,6 +127,7 @@ def test_what_was_never_shown_is_unknown_to_few_kinds(
     assert np.sum(known) >= 0.95 * len(known) - 1.65 * np.sqrt(len(known) * 0.95 * 0.05)
 
 
+@pytest.mark.slow
 def test_a_large_lesson_compares_with_so_many_pictures() -> None:
     """Rows are bounded, every class has some, and those left out in turn are what new pictures are worth."""
     random = np.random.default_rng(0)

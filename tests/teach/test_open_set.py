@@ -61,6 +61,7 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_run_moves_the_threshold_without_teaching(textures: Path) -> None:
     """The share of new pictures that stay known follows `--known`, and the other classes keep their order."""
     resolved = resolve(str(textures))

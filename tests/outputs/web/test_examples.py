@@ -99,6 +99,7 @@ def test_the_flow_runs_in_node_red(environment: dict[str, str], tmp_path: Path) 
     assert "cat" in best["label"] and 0 < best["score"] <= 1
 
 
+@pytest.mark.slow
 def test_the_curl_of_the_docs_runs(served: Served, data: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl here")

@@ -151,6 +151,7 @@ def _ask(served: Served, path: str, body: Optional[Any] = None, **headers: str) 
         return error.code
 
 
+@pytest.mark.slow
 def test_whose_word_counts(stub: Path) -> None:
     """A proxy that is named speaks for its visitors; anybody else's X-Forwarded-* says nothing."""
     change = {"threshold": 0.5}

@@ -206,6 +206,7 @@ def test_answers_that_cannot_be(served: Served, document: Any) -> None:
     assert status == 400 and said["error"]
 
 
+@pytest.mark.slow
 def test_sizes_and_kinds_and_rates_are_limited(served: Served) -> None:
     assert ask(served, "/api/answers", data=b"ids=1", kind="application/x-www-form-urlencoded")[0] == 415
     assert ask(served, "/api/answers", data=b"[" * 100_000)[0] == 400
@@ -387,6 +388,7 @@ def test_pictures_to_delete_are_named_in_a_list(served: Served, collected: Path)
     assert len(Collection(collected).items()) == number
 
 
+@pytest.mark.slow
 def test_many_pictures_at_once_do_not_fill_the_memory(served: Served) -> None:
     time.sleep(2)
     statm = Path(f"/proc/{served.process.pid}/statm")
@@ -445,6 +447,7 @@ def test_the_page_answers_while_several_wait_for_a_model() -> None:
         server.close()
 
 
+@pytest.mark.slow
 def test_a_key_answers_what_its_button_says(tmp_path: Path) -> None:
     """However the classes would be ordered by now."""
     collection = Collection(tmp_path / "c")
@@ -476,6 +479,7 @@ def test_a_key_answers_what_its_button_says(tmp_path: Path) -> None:
     assert answers == {ids[0]: Answer("first"), ids[1]: None, ids[2]: Answer("second")}
 
 
+@pytest.mark.slow
 def test_a_review_shows_the_model_that_the_next_run_begins_with(tmp_path: Path, stub: Path) -> None:
     add(Collection(tmp_path), jpeg(1))
     (tmp_path / "taught").mkdir()
