@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from edge_mnv2.certificates import failure
 from edge_mnv2.installed import need
 from edge_mnv2.outputs import mqtt_orders
 from edge_mnv2.outputs.home_assistant import discovery
@@ -24,11 +23,13 @@ from edge_mnv2.outputs.mqtt_client import (
     MqttAddress,
     board_identity,
     connect_options,
+    leave,
     make_client,
     own_name,
     publisher_of,
     refusal,
     subscribe,
+    unreachable,
 )
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import Outbox, as_json, as_state
@@ -138,16 +139,7 @@ class MqttSink(Sink):
             self._wake.notify_all()
         self._thread.join(_FAREWELL_S)
         self._outbox.give_up()
-        connected = self._connected
-        if connected:
-            # A farewell that we say ourselves: the last will comes only when we die.
-            farewell = self._client.publish(f"{self._address.topic}/status", b"offline", qos=1, retain=True)
-            farewell.wait_for_publish(max(0.1, deadline - time.monotonic()))
-        self._client.disconnect()
-        # Without a broker its thread sleeps, or waits for a connection, for seconds: the end of a run does not.
-        stop = threading.Thread(target=self._client.loop_stop, name="mqtt-stop", daemon=True)
-        stop.start()
-        stop.join(_FAREWELL_S if connected else 0.0)
+        leave(self._client, self._address, self._connected, deadline - time.monotonic(), _FAREWELL_S)
         self._name_taken.close()
 
     def _open_client(self) -> Any:
@@ -181,14 +173,9 @@ class MqttSink(Sink):
             self._wake.notify_all()
 
     def _on_connect_fail(self, *_: Any) -> None:
-        if self._ending:
-            return
-        # It is called while the error is being handled, which is not handed over.
-        error = sys.exc_info()[1]
-        why = (failure(error) if error else None) or str(error or "no reason is known")
-        if self._address.tls and "ended the connection" in why:
-            why += ": does that port speak TLS? Without, the address begins with mqtt://"
-        self._tell(f"it cannot be reached: {why}")
+        if not self._ending:
+            # It is called while the error is being handled, which is not handed over.
+            self._tell(unreachable(sys.exc_info()[1], self._address.tls))
 
     def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, *_: Any) -> None:
         with self._wake:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import socket
+import threading
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -192,6 +193,27 @@ def refusal(reason: Any, version: int) -> str:
     if "protocol version" in said:
         return f"it does not speak MQTT {'5: add ?version=3' if version == 5 else '3.1.1'}"
     return f"it refuses the connection ({said})"
+
+
+def unreachable(error: Optional[BaseException], tls: bool) -> str:
+    """Why there is no connection, in words."""
+    why = (certificates.failure(error) if error else None) or str(error or "no reason is known")
+    if tls and "ended the connection" in why:
+        why += ": does that port speak TLS? Without, the address begins with mqtt://"
+    return f"it cannot be reached: {why}"
+
+
+def leave(client: paho.Client, address: MqttAddress, connected: bool, farewell_s: float, stop_s: float) -> None:
+    """Say that the run has ended, where the broker is `connected`, and stop; at most so many seconds for each."""
+    if connected:
+        # A farewell that we say ourselves: the last will comes only when we die.
+        farewell = client.publish(f"{address.topic}/status", b"offline", qos=1, retain=True)
+        farewell.wait_for_publish(max(0.1, farewell_s))
+    client.disconnect()
+    # Without a broker its thread sleeps, or waits for a connection, for seconds: the end of a run does not.
+    stop = threading.Thread(target=client.loop_stop, name="mqtt-stop", daemon=True)
+    stop.start()
+    stop.join(stop_s if connected else 0.0)
 
 
 def subscribe(client: paho.Client, address: MqttAddress) -> None:
