@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import sys
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Optional
@@ -63,6 +62,9 @@ def _record() -> Optional[dict[str, str]]:
 
 def _checkout() -> Optional[Path]:
     """The clone of the project that this is installed from in place (`pip install -e`)."""
+    # Every run imports this file, and that module costs a tenth of a start.
+    from importlib import metadata
+
     try:
         url = json.loads(metadata.distribution(_NAME).read_text("direct_url.json") or "{}")
     except (metadata.PackageNotFoundError, ValueError):
@@ -75,6 +77,8 @@ def _checkout() -> Optional[Path]:
 
 def _requirements(extra: str) -> list[str]:
     """The packages of an extra, as pip takes them, without those for other machines' names."""
+    from importlib import metadata
+
     try:
         texts = metadata.requires(_NAME) or []
     except metadata.PackageNotFoundError:
