@@ -301,9 +301,7 @@ def test_the_end_of_a_run_does_not_wait_for_a_broker_that_is_away(monkeypatch: p
     """The client's thread sleeps between its attempts, or waits for a connection, for seconds."""
     go, stopped = threading.Event(), threading.Event()
     monkeypatch.setattr(paho.Client, "loop_stop", lambda _client: (go.wait(20), stopped.set()))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    sink = MqttSink(parse(f"mqtt://127.0.0.1:{port}/cam"))
+    sink = MqttSink(parse(f"mqtt://127.0.0.1:{free_port()}/cam"))
     sink.close()
     assert not stopped.is_set()
     go.set()
