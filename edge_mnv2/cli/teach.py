@@ -141,6 +141,7 @@ def teach(
     with _on_page(guide, page) as served, _repeatable(request) as same:
         wanted = classes or ()
         while True:
+            took_pictures = False
             try:
                 if source is not None and wanted:
                     from edge_mnv2.app.source_choice import choose_source
@@ -148,16 +149,18 @@ def teach(
 
                     plan = Plan(wanted, shots, countdown_s=countdown)
                     _take(request, choose_source(None, source, resolved.camera).source, plan, guide, served)
+                took_pictures = True
                 learned: Union[Outcome, EdgeMnv2Error] = _learn(request, report, guide, as_json)
             except EdgeMnv2Error as error:
                 learned = error
-            if served is None or source is None:
+            # Where there is nothing to mend yet, a visitor who is there is told, and nobody is waited for.
+            if served is None or source is None or not (took_pictures or served.viewers):
                 break
             from edge_mnv2.app.lesson import left_in_words, mend, try_model
             from edge_mnv2.teach.guide import AGAIN, MORE
 
             if isinstance(learned, EdgeMnv2Error):
-                note(f"nothing was learned; on the page its pictures can be mended: {left_in_words()}")
+                note(f"{learned}; on the page the pictures can be mended: {left_in_words()}")
                 action, label = mend([str(learned)], served, guide)
             else:
                 note(f"on the page the new model can be tried: {left_in_words()}")

@@ -8,6 +8,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -211,6 +212,15 @@ def test_a_lesson_that_nobody_sees_end_waits_for_a_visitor(tmp_path: Path) -> No
         said, told = served.end(50)
         assert served.process.returncode == 0 and json.loads(said)["pictures"] == 2
         assert "60 s without a visitor" in told
+
+
+def test_a_lesson_that_cannot_begin_waits_for_nobody(
+    run: Callable[..., tuple[int, str, str]], stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lesson, "mend", lambda *_: pytest.fail("there is nothing to mend"))
+    arguments = ("--class", "a", "--class", "b", "--web", "0", "--out", tmp_path / "t.tflite")
+    code, _, err = run("teach", tmp_path / "parts", "--model", stub, "--camera", tmp_path / "none.mp4", *arguments)
+    assert code == 4 and "none.mp4" in err and "without a visitor" not in err
 
 
 @pytest.mark.parametrize("wish", [None, "use", "finish"])
