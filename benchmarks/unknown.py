@@ -121,6 +121,12 @@ def measured(taught: Taught, new: np.ndarray, truth: np.ndarray, strangers: Stra
     return result
 
 
+def said(label: str, figures: dict[str, float]) -> dict[str, float]:
+    shares = ", ".join(f"{key} {figures[key]:.3f}" for key in ("recall", "rejected_photographs", "auroc_photographs"))
+    print(f"{label}: {shares}", file=sys.stderr, flush=True)
+    return figures
+
+
 def together(lessons: list[dict[str, float]]) -> dict[str, object]:
     """Means over lessons; the lowest recall; the interval of the recall of all new pictures together."""
     report: dict[str, object] = {key: round(float(np.mean([one[key] for one in lessons])), 3) for key in lessons[0]}
@@ -157,11 +163,11 @@ def main() -> None:
             for label, chosen in choices.items():
                 for some in chosen:
                     one = photographs(arguments.photos, kinds, some, model, seed, arguments.known)
-                    lessons[label].append(measured(*one, strangers))
+                    lessons[label].append(said(label, measured(*one, strangers)))
             for kind in ("digits", "textures"):
                 for each in (5, 10, 20):
-                    one = made(kind, each, model, seed, arguments.known)
-                    lessons[f"{kind}, {each} pictures"].append(measured(*one, strangers))
+                    one, label = made(kind, each, model, seed, arguments.known), f"{kind}, {each} pictures"
+                    lessons[label].append(said(label, measured(*one, strangers)))
         report[Path(model).name] = {name: together(many) for name, many in lessons.items()}
         report[Path(model).name]["all"] = together([one for many in lessons.values() for one in many])
     print(json.dumps(report, indent=2))

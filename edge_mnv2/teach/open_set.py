@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Optional
 
 import numpy as np
@@ -42,11 +43,11 @@ _UNRELATED = 0.25
 """A published class less similar than this begins to count among those."""
 _STEEPNESS = 6.0
 """Logits by which "unknown" leads at similarity 0."""
-_FIRST, _USUAL, _SOME = {True: 0.02, False: 0.5}, {True: 0.12, False: 0.5}, 8
-"""Threshold by evidence and by embedding with next to no pictures to measure it, and with at least so many."""
+_USUAL = {True: 0.02, False: 0.5}
+"""Threshold by evidence and by embedding with next to no pictures to measure it."""
 _LEAST = 0.12
 """Below this lies what shows next to nothing of the taught classes, whatever a few odd pictures would ask for."""
-_ENOUGH = 20
+_ENOUGH = 8
 _LEAST_STRANGERS = 3
 """With fewer classes, one left out leaves too little to be a stranger to."""
 _CURVE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
@@ -54,9 +55,12 @@ _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
 _FOLDS, _REPEATS = 10, 4
 _LEAST_IN_CLASS = 5
-_MOST_LOST, _RISK = 2.0, 0.01
-"""So many times as many new pictures as meant may become unknown, with this probability: the lowest of few pictures say
-little about what lies below them."""
+_MOST_LOST, _ERRORS = 2.4, 5.0
+"""So many times as many of the pictures as meant may lie below the threshold, were it off by so many standard errors.
+
+Left-out pictures are a little less similar than new ones: 2.4 times as many of them are twice as many new ones. Of
+independent pictures 2.33 standard errors would do for 99 %; pictures of one lesson hang together, and thresholds of
+lessons of photographs, textures and defects were off by 2.1 times what independent pictures give."""
 
 _SIDE = 224
 _GRAINS = (1, 4, 16, 56)
@@ -131,8 +135,7 @@ def _calibrated(
         # What is like pictures of no class counts less; known pictures lose a little by it too.
         without = _Taught(evidence, embeddings, picture, truth, rows).left_out()
         lower = max(0.0, float(np.mean(without) - np.mean(similarities)))
-    some = len(similarities) >= _SOME * _REPEATS
-    usual, least = (_USUAL if some else _FIRST)[evidence is not None], _LEAST
+    usual, least = _USUAL[evidence is not None], _LEAST
     usual, least = max(usual - lower, usual / 2), max(least - lower, least / 4)
     threshold = _threshold(similarities, known, usual, least)
     rule = Unknown(Familiarity(evidence, taught.prototypes()), threshold, _STEEPNESS / threshold)
@@ -258,38 +261,31 @@ class _Taught:
 
 def _threshold(similarities: np.ndarray, known: float, usual: float, least: float = _LEAST) -> float:
     """What `known` of new pictures reach in the mean, and with few pictures so much less that hardly ever more than
-    `_MOST_LOST` times the others do not (a tolerance limit by order statistics; Wilks 1941).
+    twice the others do not (a tolerance limit; Wilks 1941).
 
-    If even the lowest picture is too high for that, the threshold lies below it, by its distance to the lower quarter;
-    with next to no pictures the `usual` threshold counts. `least` is its lowest value.
+    The lowest of few pictures say little about what lies below them; mean and spread of all say more. 1 - similarity
+    is a distance, and taken as gamma-distributed. With next to no pictures the `usual` threshold counts. `least` is the
+    lowest value of one that is measured.
     """
     if len(similarities) == 0:
         return usual
     pictures = max(1, round(len(similarities) / _REPEATS))
-    below = _pictures_below(pictures, 1 - known)
-    measured = float(np.quantile(similarities, max(below, 1) / (pictures + 1)))
-    if below < 1:
-        measured -= (1 - below) * max(0.0, float(np.quantile(similarities, 0.25)) - measured)
-    measured = max(measured, least)
+    distances = 1 - similarities
+    mean, spread = float(distances.mean()), max(float(distances.std()), 1e-6)
+    shape = max((mean / spread) ** 2, 0.1)
+    limit = _gamma_quantile(known, shape)
+    if (most := 1 - _MOST_LOST * (1 - known)) > 0:
+        far = _gamma_quantile(most, shape)
+        limit = max(limit, far + _ERRORS * math.sqrt((1 + max(far, 0) ** 2 / 2) / pictures))
+    measured = max(1 - mean - limit * spread, least)
     weight = min(1.0, (pictures / _ENOUGH) ** 2)
     return weight * measured + (1 - weight) * min(measured, usual)
 
 
-def _pictures_below(pictures: int, lost: float) -> float:
-    """The number of pictures, out of so many, that the threshold may leave below it, between whole ones by proportion.
-
-    The share of new pictures below the k-th lowest of n exceeds p with the probability that fewer than k of n
-    binomial draws of p fall below.
-    """
-    most = min(1.0, _MOST_LOST * lost)
-    wanted = lost * (pictures + 1)
-    sure = 0.0
-    for count in range(math.ceil(wanted)):
-        chance = math.comb(pictures, count) * most**count * (1 - most) ** (pictures - count)
-        if sure + chance > _RISK:
-            return min(wanted, count + (_RISK - sure) / chance)
-        sure += chance
-    return wanted
+def _gamma_quantile(share: float, shape: float) -> float:
+    """In standard deviations from the mean; the cube root is nearly normal (Wilson and Hilferty 1931)."""
+    root = 1 - 1 / (9 * shape) + NormalDist().inv_cdf(share) / (3 * math.sqrt(shape))
+    return math.sqrt(shape) * (max(root, 0.0) ** 3 - 1)
 
 
 def negative_pictures(seed: int = 0) -> list[np.ndarray]:
