@@ -47,7 +47,7 @@ from tests.teach.made_classes import MADE, write_classes
 
 ROUNDS, FRAMES = 60, 10
 VALUES = "values"
-SIZES = {"photographs": (5, 10), "digits": (5, 10, 20), "textures": (5, 10, 20), "defects": (5, 10, 20)}
+SIZES = {"photographs": (5, 10), **dict.fromkeys(MADE, (5, 10, 20))}
 NEW = 30
 
 
@@ -124,8 +124,8 @@ def accuracy(data: Path, kinds: list[str], seeds: int) -> dict:
                     lessons.append(accuracies(folder, new, seed))
             report[f"{kind} {each}"] = mean(lessons)
             all_of_kind += [mean(lessons)]
+            print(kind, each, report[f"{kind} {each}"], file=sys.stderr, flush=True)
         report[kind] = mean(all_of_kind)
-        print(kind, report[kind], file=sys.stderr)
     return report
 
 

@@ -1,4 +1,4 @@
-"""Pictures of classes from a seeded generator: digits, textures, and defects of a metal part. RGB uint8 224x224x3."""
+"""Pictures of classes from a seeded generator: digits, textures, defects of a part, signs. RGB uint8 224x224x3."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ SIDE = 224
 DIGITS = tuple(str(digit) for digit in range(10))
 TEXTURES = ("bricks", "checks", "clouds", "dots", "fine_stripes", "grains", "waves", "weave", "wide_stripes")
 DEFECTS = ("crack", "dent", "good", "hole", "scratch", "stain")
+
+_STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
+    "arrow": (((-1, 0), (1, 0)), ((0.4, -0.6), (1, 0), (0.4, 0.6))),
+    "bolt": (((0.3, -1), (-0.5, 0.1), (0.3, 0.1), (-0.3, 1)),),
+    "cross": (((0, -1), (0, 1)), ((-1, 0), (1, 0))),
+    "flag": (((-0.6, 1), (-0.6, -1), (0.8, -0.7), (-0.6, 0.1)),),
+    "house": (((-0.8, 1), (-0.8, -0.1), (0, -1), (0.8, -0.1), (0.8, 1), (-0.8, 1)), ((0, 1), (0, 0.4), (0.4, 0.4))),
+    "kite": (((0, -1), (0.7, -0.2), (0, 1), (-0.7, -0.2), (0, -1)), ((-0.7, -0.2), (0.7, -0.2))),
+    "star": (((0, -1), (0.6, 0.9), (-1, -0.3), (1, -0.3), (-0.6, 0.9), (0, -1)),),
+    "tree": (((0, 1), (0, -0.9)), ((-0.8, -0.4), (0, 0.2), (0.8, -0.4)), ((-0.6, 0.1), (0, 0.6), (0.6, 0.1))),
+}
+"""Points (x, y) of each stroke, -1 to 1."""
+SIGNS = tuple(_STROKES)
 
 _FONTS = (
     cv2.FONT_HERSHEY_SIMPLEX,
@@ -122,10 +135,24 @@ def defect(name: str, random: np.random.Generator) -> np.ndarray:
     return _photographed(part - depth * mark[:, :, None], random)
 
 
+def sign(name: str, random: np.random.Generator) -> np.ndarray:
+    """A sign drawn by hand: no two lines of it are where they were, on an uneven ground."""
+    ink = np.zeros((SIDE, SIDE), np.uint8)
+    turn, size = np.deg2rad(random.uniform(-15, 15)), random.uniform(35, 75)
+    turned = size * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    middle, thickness = SIDE / 2 + random.uniform(-25, 25, 2), int(random.integers(3, 10))
+    for stroke in _STROKES[name]:
+        points = (np.array(stroke) * random.uniform(0.8, 1.2, 2) + random.normal(0, 0.09, (len(stroke), 2))) @ turned
+        cv2.polylines(ink, [np.int32(middle + points)], False, 255, thickness, cv2.LINE_AA)
+    share = cv2.GaussianBlur(ink, (0, 0), random.uniform(0.5, 1.5)).astype(np.float32) / 255
+    return _photographed(_mixed(share, random, 45) + 10 * _clouds(random, 28)[:, :, None], random)
+
+
 MADE: dict[str, tuple[tuple[str, ...], Callable[[str, np.random.Generator], np.ndarray]]] = {
     "digits": (DIGITS, digit),
     "textures": (TEXTURES, texture),
     "defects": (DEFECTS, defect),
+    "signs": (SIGNS, sign),
 }
 
 
