@@ -56,11 +56,12 @@ _MOST = 600
 _FOLDS, _REPEATS = 10, 4
 _LEAST_IN_CLASS = 5
 _MOST_LOST, _ERRORS = 2.4, 5.0
-"""So many times as many of the pictures as meant may lie below the threshold, were it off by so many standard errors.
+"""So many times as many of the left-out pictures as meant may lie below the threshold, were it off by so many standard
+errors of independent pictures.
 
-Left-out pictures are a little less similar than new ones: 2.4 times as many of them are twice as many new ones. Of
-independent pictures 2.33 standard errors would do for 99 %; pictures of one lesson hang together, and thresholds of
-lessons of photographs, textures and defects were off by 2.1 times what independent pictures give."""
+Left-out pictures are a little less similar than new ones will be: 2.4 times as many of them are twice as many new ones.
+Pictures of one lesson hang together: thresholds were off by 1.9 to 2.4 times the standard error of independent ones, of
+which 2.33 would do for 99 %."""
 
 _SIDE = 224
 _GRAINS = (1, 4, 16, 56)
