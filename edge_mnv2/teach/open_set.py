@@ -55,13 +55,11 @@ _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
 _FOLDS, _REPEATS = 10, 4
 _LEAST_IN_CLASS = 5
-_MOST_LOST, _ERRORS = 2.4, 5.0
-"""So many times as many of the left-out pictures as meant may lie below the threshold, were it off by so many standard
-errors of independent pictures.
-
-Left-out pictures are a little less similar than new ones will be: 2.4 times as many of them are twice as many new ones.
-Pictures of one lesson hang together: thresholds were off by 1.9 to 2.4 times the standard error of independent ones, of
-which 2.33 would do for 99 %."""
+_SPREAD, _SPREAD_PICTURES = 0.1, 25
+"""The usual standard deviation of similarities, and what it counts for, in pictures: few say little about theirs."""
+_MOST_LOST, _ERRORS = 2.0, 4.2
+"""So many times as many pictures as meant may lie below the threshold, were it off by so many standard errors. 2.33
+would do for 99 %, were the pictures of a lesson independent."""
 
 _SIDE = 224
 _GRAINS = (1, 4, 16, 56)
@@ -265,14 +263,15 @@ def _threshold(similarities: np.ndarray, known: float, usual: float, least: floa
     twice the others do not (a tolerance limit; Wilks 1941).
 
     The lowest of few pictures say little about what lies below them; mean and spread of all say more. 1 - similarity
-    is a distance, and taken as gamma-distributed. With next to no pictures the `usual` threshold counts. `least` is the
-    lowest value of one that is measured.
+    is a distance, and taken as gamma-distributed; its spread is drawn to the usual one. With next to no pictures the
+    `usual` threshold counts. `least` is the lowest value of one that is measured.
     """
     if len(similarities) == 0:
         return usual
     pictures = max(1, round(len(similarities) / _REPEATS))
     distances = 1 - similarities
-    mean, spread = float(distances.mean()), max(float(distances.std()), 1e-6)
+    mean, both = float(distances.mean()), pictures + _SPREAD_PICTURES
+    spread = math.sqrt((pictures * float(distances.var()) + _SPREAD_PICTURES * _SPREAD**2) / both)
     shape = max((mean / spread) ** 2, 0.1)
     limit = _gamma_quantile(known, shape)
     if (most := 1 - _MOST_LOST * (1 - known)) > 0:
