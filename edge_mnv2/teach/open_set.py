@@ -47,7 +47,8 @@ _USUAL = {True: 0.02, False: 0.5}
 """Threshold by evidence and by embedding with next to no pictures to measure it."""
 _LEAST = 0.12
 """Below this lies what shows next to nothing of the taught classes, whatever a few odd pictures would ask for."""
-_ENOUGH = 8
+_SOME, _ENOUGH = 8, 20
+"""With fewer than `_SOME` pictures the threshold is mostly the usual one, as if it took `_ENOUGH` to measure it."""
 _LEAST_STRANGERS = 3
 """With fewer classes, one left out leaves too little to be a stranger to."""
 _CURVE = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
@@ -55,9 +56,9 @@ _MOST = 600
 """So many pictures and variations are compared with: each is a row of the model's last layer."""
 _FOLDS, _REPEATS = 10, 4
 _LEAST_IN_CLASS = 5
-_SPREAD, _SPREAD_PICTURES = 0.1, 25
+_SPREAD, _SPREAD_PICTURES = 0.1, 35
 """The usual standard deviation of similarities, and what it counts for, in pictures: few say little about theirs."""
-_MOST_LOST, _ERRORS = 2.0, 4.2
+_MOST_LOST, _ERRORS = 2.0, 4.3
 """So many times as many pictures as meant may lie below the threshold, were it off by so many standard errors. 2.33
 would do for 99 %, were the pictures of a lesson independent."""
 
@@ -278,7 +279,7 @@ def _threshold(similarities: np.ndarray, known: float, usual: float, least: floa
         far = _gamma_quantile(most, shape)
         limit = max(limit, far + _ERRORS * math.sqrt((1 + max(far, 0) ** 2 / 2) / pictures))
     measured = max(1 - mean - limit * spread, least)
-    weight = min(1.0, (pictures / _ENOUGH) ** 2)
+    weight = 1.0 if pictures >= _SOME else (pictures / _ENOUGH) ** 2
     return weight * measured + (1 - weight) * min(measured, usual)
 
 
