@@ -14,6 +14,7 @@ from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import AnyCollection
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.outputs.records import as_entry
+from edge_mnv2.pipeline.statistics import give_back_memory
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
@@ -21,6 +22,8 @@ from edge_mnv2.teach.lesson_memory import recall
 from edge_mnv2.zoo import latest, versions
 
 _TRIED = 10
+_IDLE_S = 10.0
+"""After so long without a picture to try, the network for that is closed."""
 _SLOWER = 1.25
 """A model that takes so many times as long as the one in use is not taken by itself, unless it keeps the frame rate."""
 
@@ -75,6 +78,7 @@ class ModelWorkbench:
         self._teaching = Reteaching()
         self._lock = threading.Lock()
         self._trial: tuple[Optional[str], Optional[Classifier]] = (None, None)
+        self._forgetting = threading.Timer(_IDLE_S, self._forget_idle_trial)
         self.in_use = in_use or model
         # Where a taught model goes, and the model whose versions are listed: another one may have come by NAME@latest.
         self._home = self._listed = self._find_home(model)
@@ -82,8 +86,7 @@ class ModelWorkbench:
     def close(self) -> None:
         """End what is under way."""
         self._teaching.stop()
-        if self._trial[1] is not None:
-            self._trial[1].close()
+        self._forget_trial()
 
     def document(self) -> dict[str, Any]:
         teaching = self._teaching.document()
@@ -171,9 +174,7 @@ class ModelWorkbench:
     def _taken(self, path: str) -> dict[str, Any]:
         self.in_use = path
         # The file of that name may hold another version now.
-        if self._trial[1] is not None:
-            self._trial[1].close()
-        self._trial = (None, None)
+        self._forget_trial()
         if self.collection is not None and self._original is not None and self._home == home_in(self.collection.folder):
             remember_in_use(self.collection.folder, self._original, taught=path == str(self._home))
         return {"taken": True, "model": Path(path).name}
@@ -205,19 +206,34 @@ class ModelWorkbench:
             pixels = read_still(file.name)
         with self._lock:
             if self._trial[0] != self.in_use or self._trial[1] is None:
-                if self._trial[1] is not None:
-                    self._trial[1].close()
+                self._forget_trial()
                 options = self._options if self.in_use == self._original else ModelOptions()
                 self._trial = self.in_use, open_classifier(self.in_use, options, threads=self._threads)[0]
             classifier = self._trial[1]
             assert classifier is not None
             result = classifier.classify(pixels)
             top = classifier.top(result.scores)
+            self._forgetting.cancel()
+            self._forgetting = threading.Timer(_IDLE_S, self._forget_idle_trial)
+            self._forgetting.daemon = True
+            self._forgetting.start()
         return {
             "file": name,
             "top": [as_entry(one) for one in top],
             "inference_ms": round(result.inference_ns / 1e6, 3),
         }
+
+    def _forget_idle_trial(self) -> None:
+        """A second network beside the run takes its memory only while somebody tries pictures."""
+        with self._lock:
+            self._forget_trial()
+        give_back_memory()
+
+    def _forget_trial(self) -> None:
+        self._forgetting.cancel()
+        if self._trial[1] is not None:
+            self._trial[1].close()
+        self._trial = (None, None)
 
     @property
     def _candidate(self) -> Path:
