@@ -50,7 +50,7 @@ def _longest_gap_s(lines: list[dict[str, Any]]) -> float:
 @pytest.mark.slow
 def test_two_hundred_frames_on_the_device(tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tpu.setenv("STANDIN_LOG", str(tmp_path / "events"))
-    with _process("run", "--delegate", "edgetpu", "--source", "test", "--max-frames", 200, "--json") as process:
+    with _process("run", "--delegate", "edgetpu", "--source", "test:640x480@100", "--max-frames", 200, "--json") as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
     summary = json.loads(out)
