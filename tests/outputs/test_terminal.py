@@ -7,8 +7,6 @@ import pty
 import re
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,19 +14,19 @@ from typing import Any, Optional
 
 import pytest
 
+from tests.processes import Command, edge_mnv2
+
 
 class Terminal:
     """A run whose stderr is a terminal; everything it draws is in `drawn`."""
 
     def __init__(self, model: Path, *options: object, **environment: str) -> None:
         self._master, slave = pty.openpty()
-        arguments = [sys.executable, "-m", "edge_mnv2", "run", "--model", model, "--source", "test", *options]
-        self.process = subprocess.Popen(
-            [str(one) for one in arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+        coloured = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        self.process = Command(
+            *("run", "--model", model, "--source", "test", *options),
             stderr=slave,
-            env={**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, **environment},
+            environment={**coloured, **environment},
         )
         os.close(slave)
         self.drawn = ""
@@ -103,10 +101,5 @@ def test_a_stalled_terminal_stops_nothing(stub: Path) -> None:
 
 @pytest.mark.slow
 def test_quiet_says_nothing(stub: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "edge_mnv2", "-q", "run", "--model", str(stub), "--source", "test", "--duration", "1.5"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = edge_mnv2("-q", "run", "--model", str(stub), "--source", "test", "--duration", "1.5")
     assert done.returncode == 0 and done.stdout == "" and done.stderr == ""

@@ -6,8 +6,6 @@ import contextlib
 import datetime
 import json
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -18,6 +16,7 @@ import pytest
 
 from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED
 from edge_mnv2.runtime.edgetpu.opening import DeviceLock
+from tests.processes import Command
 from tests.runtime.edgetpu import trees
 from tests.stubs import free_port
 
@@ -33,11 +32,6 @@ def _models(tpu: pytest.MonkeyPatch, data: Path) -> None:
     tpu.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.0)
 
 
-def _process(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "edge_mnv2", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -50,7 +44,9 @@ def _longest_gap_s(lines: list[dict[str, Any]]) -> float:
 @pytest.mark.slow
 def test_two_hundred_frames_on_the_device(tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tpu.setenv("STANDIN_LOG", str(tmp_path / "events"))
-    with _process("run", "--delegate", "edgetpu", "--source", "test:640x480@100", "--max-frames", 200, "--json") as process:
+    with Command(
+        "run", "--delegate", "edgetpu", "--source", "test:640x480@100", "--max-frames", 200, "--json"
+    ) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
     summary = json.loads(out)
@@ -114,7 +110,7 @@ def test_a_device_that_comes_back_is_used_again(run: Run, tpu: pytest.MonkeyPatc
     tpu.setenv("STANDIN", f"gone={gone}")
     gone.unlink()
     arguments = ("run", "--delegate", "edgetpu", "--source", "test:160x120@60", "--log", log, "--json")
-    with _process(*arguments) as process:
+    with Command(*arguments) as process:
         for present, engine in ((True, "tpu"), (False, "cpu"), (True, "tpu")):
             if present:
                 gone.unlink(missing_ok=True)
@@ -143,7 +139,7 @@ def test_the_figures_tell_of_losses_and_of_time_on_each_engine(tpu: pytest.Monke
     tpu.setenv("STANDIN", "error@20")
     address = f"127.0.0.1:{free_port()}"
     figures: dict[str, float] = {}
-    with _process("run", "--delegate", "edgetpu", "--source", "test", "--web", address) as process:
+    with Command("run", "--delegate", "edgetpu", "--source", "test", "--web", address) as process:
         for _ in range(300):
             with contextlib.suppress(OSError):
                 text = urllib.request.urlopen(f"http://{address}/metrics", timeout=5).read().decode()
@@ -178,7 +174,7 @@ def test_on_tpu_loss_exit(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_sigterm_while_the_device_hangs(tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tpu.setenv("STANDIN", "hang@20=300")
     log = tmp_path / "log.jsonl"
-    with _process("run", "--delegate", "edgetpu", "--source", "test", "--log", log, "--json") as process:
+    with Command("run", "--delegate", "edgetpu", "--source", "test", "--log", log, "--json") as process:
         for _ in range(600):
             if log.exists() and len(log.read_text().splitlines()) >= 18:
                 break
@@ -192,7 +188,7 @@ def test_sigterm_while_the_device_hangs(tpu: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.mark.slow
 def test_the_second_run_says_who_has_the_device(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     log = tmp_path / "first.jsonl"
-    with _process("run", "--delegate", "edgetpu", "--source", "test", "--log", log, "--json") as first:
+    with Command("run", "--delegate", "edgetpu", "--source", "test", "--log", log, "--json") as first:
         while not log.exists() or not log.read_text():
             time.sleep(0.05)
             assert first.poll() is None
