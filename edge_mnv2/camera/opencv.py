@@ -95,7 +95,9 @@ class FrameBuffers:
         """Take the shape of a picture that was read; another shape than before starts anew."""
         if pixels.shape != self._shape:
             self._shape = pixels.shape if pixels.dtype == np.uint8 else None
-            self._buffers = []
+            # The picture itself is the first of them, where its memory is its own.
+            own = self._shape is not None and pixels.flags.owndata and pixels.flags.c_contiguous
+            self._buffers = [pixels] if own else []
 
     @staticmethod
     def _references(buffers: list[np.ndarray], position: int) -> int:

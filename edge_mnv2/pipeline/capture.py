@@ -156,6 +156,8 @@ class Capture:
             count = frame.index + 1
             self.first_captured_at = self.first_captured_at or frame.captured_at
             yield frame
+            # Its buffer may be free by now, and is used again while the caches have it.
+            del frame
 
     def _at_its_time(self, frame: Frame) -> Frame:
         position = frame.position_ns or 0

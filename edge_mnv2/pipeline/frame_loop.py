@@ -75,8 +75,7 @@ class FrameLoop:
         self.controls = controls or Controls(threshold, smooth)
         self._classifiers = list(classifiers)
         self._sinks = list(sinks)
-        self._max_frames = max_frames
-        self._duration_s = duration_s
+        self._max_frames, self._duration_s = max_frames, duration_s
         self._smoother = Smoother(self.controls.smooth)
         self.decider = decider
         self._gate = gate
@@ -154,6 +153,7 @@ class FrameLoop:
             if frame is not None:
                 still = self._gate is not None and self._gate.still(frame)
                 self._deliver(classifier, frame, None if still else classified(classifier, frame))
+                frame = None  # the next one may have its buffer
             elif self._capture.ended:
                 return "eof"
             else:

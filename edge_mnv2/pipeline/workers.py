@@ -134,6 +134,7 @@ class Workers:
                 with self._changed:
                     self._done[number] = (frame, answer, classifier)
                     self._changed.notify_all()
+                frame = None  # the next one may have its buffer
         except Exception as error:
             self._fail(error)
 

@@ -55,3 +55,14 @@ def test_frames_of_a_clip_that_are_kept_stay_what_they_were(data: Path) -> None:
                 kept.append(frame)
                 sums.append(int(frame.pixels.sum()))
     assert [int(frame.pixels.sum()) for frame in kept] == sums and len(set(sums)) > 5
+
+
+def test_a_clip_needs_one_buffer_where_nobody_keeps_its_frames(data: Path) -> None:
+    with open_source(str(data / "video" / "bigbuckbunny.mp4")) as source:
+        places = set()
+        for _ in range(20):
+            frame = source.read()
+            assert frame is not None
+            places.add(frame.pixels.ctypes.data)
+            del frame
+    assert len(places) == 1
