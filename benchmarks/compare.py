@@ -14,7 +14,8 @@ A frame rate is worth nothing without its answers. With `--photos` (JPEGs and a 
 loop names with the same integers. Integer kernels depend on the processor: without dot products (VNNI) some
 add in 16 bits, which saturate. So the processor's vector instructions stand above the table.
 
-"edge-mnv2, chosen" has every runtime installed and takes the one that won the contest on this machine.
+"edge-mnv2, chosen" has every runtime installed and takes the one that won the contest on this machine. "A worker a
+thread" and "a stream a thread" classify as many frames at once as there are threads (`--workers`), each with one.
 
 Figures belong to a processor: `--json FILE` keeps a report with the processor's name, `--show FILE.json...` prints the
 tables of those that are kept in `benchmarks/results`.
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from compare_report import accuracy, chart, summary, table
-from compared import CHOSEN, PEERS, TABLE, Peer, files, prepare
+from compared import CHOSEN, CHOSEN_WORKERS, PEERS, TABLE, Peer, files, prepare
 from process import on_cores
 
 
@@ -76,8 +77,10 @@ def one(peer: Peer, python: Path, model: str, clip: str, threads: int, frames: i
             "peak_mb": peak,
         }
     run = [str(python), "-m", "edge_mnv2", "-q", "run", "--source", clip, "--every-frame", "--loop", "--json"]
-    runtime = "auto" if peer.name == CHOSEN else "litert"
-    run += ["--model", model, "--delegate", "none", "--threads", str(threads), "--runtime", runtime, "--max-frames"]
+    runtime = "auto" if peer.name.startswith(CHOSEN) else "litert"
+    workers = threads if peer.name == CHOSEN_WORKERS else 1
+    run += ["--threads", str(threads // workers), "--workers", str(workers)]
+    run += ["--model", model, "--delegate", "none", "--runtime", runtime, "--max-frames"]
     _, _, start_cpu, _ = measured([*run, "1"], cores)
     summary, _, cpu, peak = measured([*run, str(frames)], cores)
     stages = summary["stages_ms"]
@@ -126,7 +129,7 @@ def best_rows(peer: Peer, python: Path, model: str, photos: Path, cores: set[int
         "1",
         "--json",
     ]
-    if peer.name != CHOSEN:
+    if not peer.name.startswith(CHOSEN):
         command += ["--runtime", "litert"]
     results = measured(command, cores)[0]["results"]
     return {Path(one["file"]).name: one["top"][0]["index"] for one in results if "top" in one}

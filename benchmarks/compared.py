@@ -12,6 +12,7 @@ from typing import Optional
 PEERS = Path(__file__).resolve().parent / "peers"
 OURS = "edge-mnv2"
 CHOSEN = f"{OURS}, chosen"
+CHOSEN_WORKERS = f"{CHOSEN}, a worker a thread"
 REFERENCE = "LiteRT loop"
 _COMMON = ("numpy", "opencv-python-headless")
 
@@ -34,6 +35,7 @@ TABLE = (
     Peer("tflite-runtime loop", "tflite-runtime", ("tflite-runtime", "numpy<2", "opencv-python-headless<4.12"),
          "tflite_runtime_loop", "ours"),
     Peer(CHOSEN, "edge-mnv2-all", (f"{ROOT}[onnx,openvino]",), None, "ours"),
+    Peer(CHOSEN_WORKERS, "edge-mnv2-all", (f"{ROOT}[onnx,openvino]",), None, "ours"),
     Peer("OpenVINO, .tflite", "openvino", ("openvino", *_COMMON), "open_vino", "ours"),
     Peer("OpenVINO, int8", "openvino", ("openvino", *_COMMON), "open_vino", "onnx int8"),
     Peer("OpenVINO, int8, a stream a thread", "openvino", ("openvino", *_COMMON), "open_vino_streams", "onnx int8"),

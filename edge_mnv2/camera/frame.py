@@ -182,6 +182,10 @@ class Source:
     def close(self) -> None:
         raise NotImplementedError
 
+    def rewind(self) -> bool:
+        """At its end: begin again without being opened anew. False where it cannot, and has to be opened."""
+        return False
+
     def set_roi(self, roi: Optional[Roi]) -> None:
         self.geometry = Geometry(self.geometry.rotate, self.geometry.flip, roi)
 

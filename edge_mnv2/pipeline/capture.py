@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Optional
 
-from edge_mnv2.camera.frame import Frame, FrameSource
+from edge_mnv2.camera.frame import Frame, FrameSource, Source
 from edge_mnv2.camera.handover import Handover
 from edge_mnv2.camera.live import LiveSource
 from edge_mnv2.errors import SourceError
@@ -143,10 +143,11 @@ class Capture:
                     return
                 if count == base:
                     raise SourceError(f"{self._source.description} has no frames to repeat")
-                self._source.close()
-                if self._halt.is_set():
-                    return
-                self._source.open()
+                if not (isinstance(self._source, Source) and self._source.rewind()):
+                    self._source.close()
+                    if self._halt.is_set():
+                        return
+                    self._source.open()
                 # The source counts from 0 again; the run does not.
                 self._began, base = None, count
                 continue

@@ -13,6 +13,7 @@ from edge_mnv2.camera.content import has_lost_packets
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.errors import SourceError
+from edge_mnv2.pipeline.capture import Capture
 from tests.camera import mp4
 
 SMALL = [("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "MJPG"), ("webm", "VP80"), ("mov", "mp4v"), ("ts", "mp4v")]
@@ -52,6 +53,63 @@ def test_whole_clips_give_every_frame_in_colour_and_time(tmp_path: Path, suffix:
     assert near(frames[30].image[80, 80], (255, 0, 0)) and near(frames[30].image[10, 42], (0, 0, 255), 60)
     steps = np.diff([frame.position_ns for frame in frames])
     assert frames[0].position_ns == 0 and np.allclose(steps, 50e6, atol=1.5e6)
+
+
+def passes_are_equal(source: ClipSource) -> bool:
+    """Reads `source` to its end, and again if it can begin again; whether it could."""
+    first = [(frame.index, frame.position_ns, frame.pixels.copy()) for frame in read_all(source)]
+    if not source.rewind():
+        return False
+    second = read_all(source)
+    assert [(frame.index, frame.position_ns) for frame in second] == [one[:2] for one in first]
+    assert all(np.array_equal(frame.pixels, pixels) for frame, (_, _, pixels) in zip(second, first))
+    assert source.error_count == 0 and source.rewind()
+    return True
+
+
+@pytest.mark.parametrize(("suffix", "fourcc"), SMALL)
+def test_a_whole_clip_begins_again_without_being_opened(tmp_path: Path, suffix: str, fourcc: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    whole = mp4.write_clip(path, pictures(20), fourcc)
+    with open_source(str(path)) as source:
+        assert isinstance(source, ClipSource)
+        counted = suffix in ("mp4", "mov", "avi")
+        assert passes_are_equal(source) == counted
+        if not counted:
+            return
+        read_all(source)
+        path.unlink()
+        path.write_bytes(whole)
+        assert not source.rewind(), "another file is in its place"
+    path.write_bytes(mp4.index_first(whole)[:-400] if suffix != "avi" else whole[:-2000])
+    with open_source(str(path)) as source:
+        assert isinstance(source, ClipSource) and not passes_are_equal(source)
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "libx265"])
+def test_clips_of_today_begin_again(tmp_path: Path, encoded: Callable[[str, str], bytes], encoder: str) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(encoded("mp4", encoder))
+    with open_source(str(path)) as source:
+        assert isinstance(source, ClipSource) and passes_are_equal(source) == (encoder == "libx264")
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_clip_that_is_repeated_counts_on(tmp_path: Path, inline: bool) -> None:
+    path = tmp_path / "a.mp4"
+    mp4.write_clip(path, pictures(20), "mp4v")
+    with open_source(str(path)) as source:
+        capture = Capture(source, lossless=True, paced=False, repeat=True, inline=inline)
+        capture.start()
+        frames = []
+        while len(frames) < 50:
+            frame = capture.take(5.0)
+            assert frame is not None
+            frames.append((frame.index, frame.position_ns, frame.pixels.copy()))
+        capture.stop()
+    assert [index for index, _, _ in frames] == list(range(50))
+    for before, after in zip(frames, frames[20:]):
+        assert before[1] == after[1] and np.array_equal(before[2], after[2])
 
 
 def test_variable_frame_rates_keep_their_times(tmp_path: Path) -> None:
