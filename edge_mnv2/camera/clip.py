@@ -276,10 +276,10 @@ def _opened(cv2: Any, path: str) -> Any:
 def _state(path: Path) -> Optional[tuple[int, ...]]:
     """What tells a file from another one in its place, None where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _head(path: Path) -> bytes:
