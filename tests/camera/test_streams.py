@@ -242,7 +242,7 @@ def test_a_silent_server_costs_less_than_ten_seconds(kind: str, monkeypatch: pyt
         began = time.monotonic()
         with pytest.raises(SourceError, match=r"127\.0\.0\.1"):
             open_source(f"{kind}://127.0.0.1:{server.port}/x").open()
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("kind", ["rtsp", "http"])

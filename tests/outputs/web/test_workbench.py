@@ -466,10 +466,15 @@ def test_a_key_answers_what_its_button_says(tmp_path: Path) -> None:
                 await page.run(f"document.getElementById('new-name').value = '{name}'")
                 await page.run("document.querySelector('#new-class button').click()")
             for identity, key in ((ids[2], 2), (ids[0], 1)):
-                await page.run(f"document.querySelector('.tile img[src*=\"{identity}\"]').closest('button').click()")
+                await page.run(
+                    "(one => (one.focus(), one.click()))"
+                    f"(document.querySelector('.tile img[src*=\"{identity}\"]').closest('button'))"
+                )
                 press = f"new KeyboardEvent('keydown', {{key: '{key}', bubbles: true}})"
                 await page.run(f"document.body.dispatchEvent({press})")
                 await page.until("document.getElementById('chosen').textContent.startsWith('Tap')")
+                # Whoever goes by keyboard stays where the answered picture was.
+                assert await page.run("document.activeElement.matches('.tile')")
 
     try:
         asyncio.run(by_keys())

@@ -96,6 +96,8 @@ function boxes(group) {
 }
 
 function draw() {
+  const former = [...tiles.keys()];
+  const place = [...tiles.values()].indexOf(document.activeElement);
   near.disconnect();
   measure();
   const groups = new Map();
@@ -114,6 +116,8 @@ function draw() {
   // Pictures without a twin share one grid.
   const single = [...groups.values()].filter((group) => group.length === 1).flat();
   at("grid").replaceChildren(...sections, ...boxes(single));
+  // Whoever is at a picture by keyboard stays there, or at the one that takes its place.
+  if (place >= 0) (tiles.get(former[place]) ?? [...tiles.values()].slice(0, place + 1).pop())?.focus({ preventScroll: true });
   at("empty").hidden = groups.size > 0;
   const open = items.filter((item) => item.answer === null).length;
   at("counts").textContent = `${open} to answer, ${items.length - open} answered`;
