@@ -25,6 +25,9 @@ _IMPORTED = (
     *("edge_mnv2.outputs.web.server", "edge_mnv2.outputs.mqtt", "paho.mqtt.client", "edge_mnv2.camera.pattern"),
 )
 
+# Not that of the first test that starts a command: what is imported here all later ones have too.
+_ENVIRONMENT = dict(os.environ)
+
 _FORKS = """
 import contextlib, importlib, json, os, signal, socket, sys, traceback
 for name in sys.argv[1:]:
@@ -91,7 +94,7 @@ def _orders() -> socket.socket:
     """Whoever reads them at the other end ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-c", _FORKS, *_IMPORTED]
-    subprocess.Popen(command, stdin=theirs, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    subprocess.Popen(command, stdin=theirs, env={**_ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"})
     theirs.close()
     return ours
 
@@ -100,7 +103,7 @@ class Command:
     """`edge-mnv2 WORDS` at work, used as a `subprocess.Popen` with text in its pipes.
 
     `stdin`, `stdout` and `stderr` are file descriptors: nothing to read, and pipes, where they are not given.
-    `constants` of modules (`package.module.NAME`) are others than a user's.
+    `constants` of modules (`package.module.NAME`) are others than a user's. A PYTHONPATH of its own it does not see.
     """
 
     def __init__(
