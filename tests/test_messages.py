@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from edge_mnv2.messages import Filtered, for_people, one_line, steering, visible
-from tests.processes import Command
+from tests.processes import Command, edge_mnv2
 
 COMMAND = [sys.executable, "-m", "edge_mnv2"]
 ATTACKS = {
@@ -116,23 +116,25 @@ def test_json_keeps_a_hostile_name(stub: Path, data: Path, tmp_path: Path) -> No
         "evaluate --json folder",
     ],
 )
-def test_stderr_that_cannot_be_written(redirect: str, command: str, stub: Path, data: Path, tmp_path: Path) -> None:
+def test_stderr_that_cannot_be_written(
+    redirect: str, command: str, stub: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Full, closed, its reader gone: the results are the same, and so is the exit code."""
     shutil.copy(data / "images/cat.bmp", tmp_path / "cat.bmp")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     for name in ("red", "green"):
         (tmp_path / "folder" / name).mkdir(parents=True)
         shutil.copy(data / "images/cat.bmp", tmp_path / "folder" / name / "1.bmp")
-    command = f"{sys.executable} -m edge_mnv2 {command} --model {stub}"
+    monkeypatch.chdir(tmp_path)
+    command = f"{command} --model {stub}"
 
-    def results(redirected: str) -> tuple[int, Any]:
-        done = subprocess.run(
-            ["bash", "-c", f"{command} {redirected}"], cwd=tmp_path, stdout=subprocess.PIPE, timeout=60, check=False
-        )
+    def results(done: subprocess.CompletedProcess[Any]) -> tuple[int, Any]:
         document = json.loads(done.stdout)
         return done.returncode, document.get("frames", sorted(document))
 
-    assert results(redirect) == results("2>/dev/null")
+    redirected = ["bash", "-c", f"{sys.executable} -m edge_mnv2 {command} {redirect}"]
+    done = subprocess.run(redirected, stdout=subprocess.PIPE, timeout=60, check=False)
+    assert results(done) == results(edge_mnv2(*command.split()))
 
 
 @pytest.mark.parametrize("sign", ["\x1b", "\x9b", "\u202e", "\u2066"], ids=ascii)
