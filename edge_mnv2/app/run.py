@@ -184,10 +184,11 @@ class Session:
         from edge_mnv2.app.board_models import embedder_of
         from edge_mnv2.app.run_model import WorkbenchRun
         from edge_mnv2.app.workbench import ModelWorkbench
+        from edge_mnv2.zoo.digest import sha256_of
         from edge_mnv2.zoo.resolve import resolve
 
         def changed(name: str) -> Callable[[], None]:
-            digest = resolve(name).sha256[:16] if live.collector else ""
+            digest = sha256_of(resolve(name).path)[:16] if live.collector else ""
 
             def tell() -> None:
                 self.outputs.changed(self._facts(), model.first.labels)
@@ -204,7 +205,7 @@ class Session:
         bench = live.workbench = ModelWorkbench(collection, name, running, options=said, in_use=in_use)
         stack.callback(bench.close)
         if live.collector:
-            live.collector.use(resolve(in_use).sha256[:16], lambda: embedder_of(in_use))
+            live.collector.use(sha256_of(resolve(in_use).path)[:16], lambda: embedder_of(in_use))
 
     def _with_taught_model(self, settings: Settings) -> Settings:
         """With the model that the page put in place of the one asked for, in an earlier run over the collection."""

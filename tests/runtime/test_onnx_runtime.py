@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_mnv2.datasets.collection import Collection
 from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime import onnx_runtime
 from edge_mnv2.runtime.classifier import Classifier
@@ -352,6 +354,13 @@ def test_the_model_file_decides_the_backend(model: Path) -> None:
     with pytest.raises(ModelError, match="not an ONNX model"):
         model.write_bytes(b"\x00" * 100)
         Classifier.open(model)
+
+
+def test_collected_pictures_name_their_model(run: Any, model: Path, tmp_path: Path) -> None:
+    code, _, err = run("run", "--model", model, "--source", "test", "--max-frames", 3, "--collect", tmp_path / "c")
+    assert code == 0, err
+    items = Collection(tmp_path / "c").items()
+    assert items and {item.model for item in items} == {hashlib.sha256(model.read_bytes()).hexdigest()[:16]}
 
 
 @pytest.mark.slow
