@@ -32,9 +32,11 @@ def on_a_terminal(columns: int, *options: object, until: str = "dropped") -> str
         os.close(slave)
         try:
             end = time.monotonic() + 30
-            while until not in drawn and time.monotonic() < end and process.poll() is None:
-                if select.select([master], [], [], 0.1)[0]:
-                    drawn += os.read(master, 65536).decode(errors="replace")
+            # What a command says last is there after its end still; then reading fails.
+            with contextlib.suppress(OSError):
+                while until not in drawn and time.monotonic() < end:
+                    if select.select([master], [], [], 0.1)[0]:
+                        drawn += os.read(master, 65536).decode(errors="replace")
         finally:
             process.terminate()
             # What is still in the terminal is read, so that nothing waits for it; at its end, reading fails.
