@@ -20,6 +20,7 @@ from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.pipeline.workers import Workers
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.opening import Classifiers, open_classifiers
 from edge_mnv2.settings.profile import resolve
 from tests.pipeline.conftest import Collected
 from tests.pipeline.test_frame_loop import Scripted
@@ -298,3 +299,21 @@ def test_the_winner_of_the_contest_takes_over_from_the_model_that_was_asked_for_
         loop.stop()
         running.join(10)
     assert not running.is_alive()
+
+
+def test_a_model_for_fewer_accelerators_than_workers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a board with one Edge TPU; the page and MQTT say it, and the run goes on."""
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    said = {"runtime.model": (str(path), "command line"), "runtime.workers": (2, "command line")}
+    settings = resolve("generic", said)
+
+    def on_one(*arguments: Any, **options: Any) -> Classifiers:
+        return open_classifiers(*arguments, **{**options, "workers": 1})
+
+    with RunModel(settings, "cpu", 0) as model:
+        monkeypatch.setattr("edge_mnv2.app.run_model.open_classifiers", on_one)
+        with pytest.raises(UsageError, match="accelerators for 1 of this run's 2 workers"):
+            model.open_other(str(path))
