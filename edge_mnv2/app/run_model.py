@@ -95,7 +95,7 @@ class RunModel:
             raise UsageError(f"{model} has another network file than the one in the camera", hint="start a new run")
         if (count := len(opened.classifiers)) != workers:
             opened.__exit__()
-            raise UsageError(f"{model} has accelerators for {count} of this run's {workers} workers", hint="start a new run")
+            raise UsageError(f"{model} has accelerators for {count} of this run's {workers} workers", hint="begin anew")
         return opened
 
     def decider(self, classifier: Optional[Classifier] = None, *, forced: bool = False) -> Optional[Decider]:
