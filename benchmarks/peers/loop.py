@@ -36,16 +36,17 @@ def centre(frame: Any) -> Any:
 def frames_of(clip: str, count: int) -> Iterator[Any]:
     import cv2
 
-    given = 0
-    while given < count:
-        capture = cv2.VideoCapture(clip)
-        while given < count:
+    # At its end the clip is wound back, as `--loop` does: cheaper than to open it again.
+    capture = cv2.VideoCapture(clip)
+    for _ in range(count):
+        ok, frame = capture.read()
+        if not ok:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
             ok, frame = capture.read()
-            if not ok:
-                break
-            given += 1
-            yield frame
-        capture.release()
+        if not ok:
+            raise SystemExit(f"{clip} cannot be read")
+        yield frame
+    capture.release()
 
 
 def percentile(values: list[float], fraction: float) -> float:
