@@ -1,9 +1,14 @@
-"""What each step of the int8 recipe is worth: the table of docs/build.md.
+"""What each step of the int8 recipe is worth: the table of docs/build.md. And the recipe beside TensorFlow's converter.
 
     python benchmarks/quantization.py PHOTOS CALIBRATION
+    python benchmarks/quantization.py PICTURES CALIBRATION --weights FILE.pth [--resolution 96] [--tensorflow PYTHON]
 
 PHOTOS has labels.csv (file,class_index,...); CALIBRATION is a folder of other pictures. Each row changes one thing in
 the recipe for the ImageNet weights at 224. Agreement is with the float model, over all PHOTOS.
+
+With `--weights`, given once or more, a row for each file, whatever its width. PICTURES and CALIBRATION have one folder
+a class, as those that it was trained with; 50 pictures calibrate, the same for both. PYTHON is one that has TensorFlow.
+Agreement and KL (nats, of the probabilities) are with the float model.
 """
 
 from __future__ import annotations
@@ -11,6 +16,9 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import json
+import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
@@ -19,7 +27,7 @@ import numpy as np
 
 from edge_mnv2.builder import quantization
 from edge_mnv2.builder.calibration import activation_ranges, read_crops, shipped_ranges
-from edge_mnv2.builder.inference import Operation, operations
+from edge_mnv2.builder.inference import MEAN, STD, Operation, operations
 from edge_mnv2.builder.quantization import LOGIT_MARGIN, Ranges, activation_scales, quantize
 from edge_mnv2.builder.recipe import IMAGENET_ENTRY
 from edge_mnv2.builder.tflite_model import float_model, integer_model
@@ -27,15 +35,20 @@ from edge_mnv2.builder.weights import read_weights
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.runtime.model_io import softmax
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
 from edge_mnv2.zoo.pull import fetch
 
 SIZE = 224
+CROPS = 50
+CONVERTER = Path(__file__).parent / "peers" / "tensorflow_converter.py"
+PIXELS = tuple(255 * np.array(values) for values in (MEAN, STD))
 
 
-def logits(model: bytes, pictures: Sequence[np.ndarray]) -> np.ndarray:
+def logits(model: bytes, pictures: Sequence[np.ndarray], *pixels: np.ndarray) -> np.ndarray:
+    """Logits (pictures, classes). `pixels`: mean and standard deviation, for a model that does not have them inside."""
     with open_interpreter(model, threads=2) as interpreter:
-        writer, spec = InputWriter(interpreter.inputs[0]), interpreter.outputs[0]
+        writer, spec = InputWriter(interpreter.inputs[0], *pixels), interpreter.outputs[0]
         found = []
         for picture in pictures:
             interpreter.set_input(writer(picture))
@@ -60,11 +73,74 @@ def padded_at_the_end(steps: list[Operation]) -> list[Operation]:
     ]
 
 
+def by_tensorflow(python: str, steps: list[Operation], crops: Sequence[np.ndarray]) -> bytes:
+    """What TensorFlow's converter makes of `steps`, calibrated with the same crops."""
+    arrays = {"pictures": ((np.stack(crops) - PIXELS[0]) / PIXELS[1]).astype(np.float32)}
+    plain = []
+    for place, step in enumerate(steps):
+        fields = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+        for name in ("weights", "bias", "centre", "spread"):
+            values = fields.pop(name)
+            if values is not None:
+                arrays[f"{name}{place}"] = values.astype(np.float32)
+        plain.append(fields)
+    with tempfile.TemporaryDirectory() as work:
+        network, model = Path(work) / "network.npz", Path(work) / "model.tflite"
+        np.savez(network, steps=json.dumps(plain), **arrays)
+        subprocess.run([python, str(CONVERTER), str(network), str(model)], check=True, capture_output=True)
+        return model.read_bytes()
+
+
+def divergence(exact: np.ndarray, found: np.ndarray) -> float:
+    """Mean over pictures of the KL divergence, in nats, of the probabilities `found` from those that are `exact`."""
+    p, q = (np.maximum(softmax(values), 1e-12) for values in (exact, found))
+    return float(np.sum(p * np.log(p / q), axis=1).mean())
+
+
+def read_classes(folder: Path, fit: Preprocessor, most: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+    """The pictures below `folder` as the model sees them, evenly over the classes `most` of them; and their classes."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+    if most:
+        files = files[:: max(1, len(files) // most)][:most]
+    classes = sorted({file.parent.name for file in files})
+    truth = np.array([classes.index(file.parent.name) for file in files])
+    return [fit.to_rgb(read_still(file)).copy() for file in files], truth
+
+
+def widths(options: argparse.Namespace) -> None:
+    """A row for each of the trained weights: our integers and TensorFlow's against the float model."""
+    fit = Preprocessor(options.resolution, options.resolution)
+    pictures, truth = read_classes(options.photos, fit)
+    crops, _ = read_classes(options.calibration, fit, CROPS)
+    print("| width | float top-1 | integers of | top-1 | agreement | KL |\n| ---: | ---: | --- | ---: | ---: | ---: |")
+    for path in options.weights:
+        weights = read_weights(path)
+        network = mobilenet_v2(weights.width, options.resolution, weights.outputs)
+        steps = operations(network, weights.tensors)
+        reference = float_model(network, steps)
+        exact = logits(reference, pictures)
+        scales = activation_scales(steps, activation_ranges(reference, steps, crops))
+        found = {"edge-mnv2": logits(integer_model(network, steps, (scales, quantize(steps, scales))), pictures)}
+        if options.tensorflow:
+            found["TensorFlow"] = logits(by_tensorflow(options.tensorflow, steps, crops), pictures, *PIXELS)
+        best = exact.argmax(axis=1)
+        for name, values in found.items():
+            top, share = values.argmax(axis=1), (best == truth).mean()
+            figures = f"{(top == truth).mean():.3f} | {(top == best).mean():.3f} | {divergence(exact, values):.4f}"
+            print(f"| {weights.width:g} | {share:.3f} | {name} | {figures} |", flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("calibration", type=Path)
+    parser.add_argument("--weights", type=Path, action="append")
+    parser.add_argument("--resolution", type=int, default=SIZE)
+    parser.add_argument("--tensorflow", metavar="PYTHON")
     options = parser.parse_args()
+    if options.weights:
+        widths(options)
+        return
     fit = Preprocessor(SIZE, SIZE)
     with (options.photos / "labels.csv").open(encoding="utf-8") as handle:
         examples = [(line["file"], int(line["class_index"])) for line in csv.DictReader(handle)]
