@@ -149,4 +149,6 @@ def test_a_camera_is_asked_for_sizes_and_the_best_is_saved(stub: Path, monkeypat
     assert (camera.width, camera.height) == (winner["width"], winner["height"])
     stages = document["stages_ms"]
     if stages["inference"]["p50"] < 10:  # a slower runtime has no time to wait
-        assert stages["capture"]["p50"] > document["end_to_end_ms"]["p50"], "waiting is not in end to end"
+        # With its waiting, a frame would take as long as from one to the next; after a stop of the machine few wait.
+        whole = document["end_to_end_ms"]["p50"]
+        assert whole < 1000 / 30 and stages["capture"]["p95"] > whole, "waiting is not in end to end"
