@@ -54,6 +54,7 @@ def base(model: Path, *more: object, frames: int = 5, delegate: str = "imx500") 
     return ("run", "--camera", "csi", "--model", model, "--delegate", delegate, "--max-frames", frames, "--json", *more)
 
 
+@pytest.mark.slow
 def test_answers_come_with_the_frames(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stage = scene(monkeypatch)
     log = tmp_path / "log.jsonl"

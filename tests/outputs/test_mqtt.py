@@ -685,6 +685,7 @@ def test_home_assistant_whole(broker: Broker) -> None:
     listener.close()
 
 
+@pytest.mark.slow
 def test_classes_of_a_former_run_go_though_this_one_begins_late(broker: Broker) -> None:
     """What Home Assistant was told before comes as soon as there is a connection; a camera may take longer to open."""
     listener = Listener(broker.port, "homeassistant/#")

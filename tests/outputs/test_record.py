@@ -195,6 +195,7 @@ def test_a_recording_that_is_deleted_is_said_and_begun_anew(tmp_path: Path) -> N
     assert sink.counts["recorded"] == frames_in(path) < len(played(path)) + 5
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_counted(run: Run, stub: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     code, out, _ = run(

@@ -81,6 +81,7 @@ def test_what_came_before_the_loop_is_no_stall_of_it(model: Classifier) -> None:
     assert live.state == "starting"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("granted", "seen"), [(Granted(fps=4.0), (2,)), (None, (2, 3))])
 def test_a_source_may_be_slow_without_losing_what_is_present(
     model: Classifier, monkeypatch: pytest.MonkeyPatch, granted: Optional[Granted], seen: tuple[int, ...]

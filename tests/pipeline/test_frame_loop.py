@@ -106,6 +106,7 @@ def test_several_workers_keep_the_order(tmp_path: Path, inline: bool) -> None:
     assert [result.top[0].label for result in results] == ["red", "green", "blue"] * 20
 
 
+@pytest.mark.slow
 def test_a_live_source_hands_over_the_newest_and_counts_the_rest(
     model: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def test_an_answer_that_is_no_number_is_none(run: Run, model: Path) -> None:
     assert code == 5 and "answers with NaN" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_lost_npu_costs_no_frame_and_comes_back(model: Path) -> None:
     overrides = {"runtime.model": (str(model), "test"), "runtime.delegate": ("rknn", "test")}
     with open_classifiers(resolve(None, overrides)) as opened:

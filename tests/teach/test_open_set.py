@@ -87,6 +87,7 @@ def test_run_moves_the_threshold_without_teaching(textures: Path) -> None:
     assert all((order == orders[0]).all() for order in orders)
 
 
+@pytest.mark.slow
 def test_the_command_takes_it(run: Run, textures: Path, data: Path, tmp_path: Path) -> None:
     cat = data / "images" / "cat.bmp"
     scores = []

@@ -82,6 +82,7 @@ def test_macs_are_counted_in_the_module_itself(width: float, resolution: int) ->
     assert sum(counted) == network.macs
 
 
+@pytest.mark.slow
 def test_torchvisions_weights_answer_as_build_does(data: Path, tmp_path: Path) -> None:
     try:
         weights = read_weights(fetch("torchvision-mobilenet_v2"))
@@ -117,6 +118,7 @@ def test_initialization_and_dropout_are_the_papers() -> None:
     assert not torch.equal(module(x), module(x))
 
 
+@pytest.mark.slow
 def test_frozen_blocks_keep_weights_and_statistics() -> None:
     module = NetworkModule(mobilenet_v2(0.35, 32, 2))
     module.freeze(5)

@@ -61,6 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "width,resolution,head",
     [(0.35, 32, Head()), (0.75, 47, Head()), (0.35, 64, Head("regression")), (0.35, 96, Head())],
@@ -118,6 +119,7 @@ class StopsWithinQat(Quiet):
             raise Interrupted
 
 
+@pytest.mark.slow
 def test_a_run_with_qat_builds_what_it_measured_and_goes_on_after_a_stop(
     colours: Path, seeded_weights: Path, tmp_path: Path
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_run_with_qat_builds_what_it_measured_and_goes_on_after_a_stop(
     assert same_weights(out / "last.pth", other / "last.pth") and same_weights(out / "qat.pth", other / "qat.pth")
 
 
+@pytest.mark.slow
 def test_qat_answers_more_like_its_parent_than_the_usual_way_does(
     colours: Path, seeded_weights: Path, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def same_weights(one: Path, other: Path) -> bool:
 KILLED = {"epochs": 3, "optimizer": "momentum", "checkpoint_every": 3, "seed": 3, "batch": 4}
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_step_and_resumed_is_as_if_nothing_had_happened(colours: Path, tmp_path: Path) -> None:
     run(colours, tmp_path / "whole", **KILLED)
     out = tmp_path / "killed"
@@ -150,6 +151,7 @@ def timeless(out: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in entry.items() if name != "seconds"} for entry in entries]
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_not_overwritten_and_resuming_keeps_what_was_asked_for(
     trained: tuple[Path, dict[str, Any]], colours: Path, tmp_path: Path
 ) -> None:
@@ -275,6 +277,7 @@ def test_pictures_that_cannot_be_read_are_named_once_and_left_out(colours: Path,
         run(folder, tmp_path / "none", epochs=1)
 
 
+@pytest.mark.slow
 def test_a_measured_value_is_learned(seeded_weights: Path, tmp_path: Path) -> None:
     folder, chance, rows = tmp_path / "set", np.random.default_rng(0), ["file,value"]
     folder.mkdir()
@@ -324,6 +327,7 @@ def test_running_out_of_memory_tries_what_would_fit() -> None:
     assert tried == [32, 16, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_a_run_with_a_checkpoint(colours: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"

@@ -75,6 +75,7 @@ def _number(content: bytearray, dice: random.Random) -> None:
 DAMAGE = [_cut, _flip, _zeros, _insert, _delete, _join, _other_format, _recode, _number]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LISTS)
 def test_damaged_label_files_are_read_or_refused_in_one_line(name: str) -> None:
     original = paths.packaged("models", "labels", f"{name}.txt").read_bytes()

@@ -65,6 +65,7 @@ def test_a_model_without_history_and_one_that_is_none(tmp_path: Path) -> None:
         versions.versions(tmp_path / "none.tflite")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_model_has_its_own_labels(tmp_path: Path) -> None:
     for number in range(1, 4):
         model = written(tmp_path, number)
