@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py CLIP IMAGE [--photos DIR] [--rounds 5] [--frames 400] [--envs DIR] [--json FILE]
                                  [--chart FILE.svg]
-    python benchmarks/compare.py --show FILE.json...
+    python benchmarks/compare.py --show FILE.json... [--chart FILE.svg]
 
 Every peer lives in a virtual environment of its own below `--envs` (made at the first run, with pip), so that its start
 and its size are those of somebody who installs just that. A round runs each peer once with one thread on one core and
@@ -150,7 +150,10 @@ def main() -> None:
     parser.add_argument("--files", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.show:
-        print("\n\n".join(table(json.loads(path.read_text())) for path in options.show))
+        reports = [json.loads(path.read_text()) for path in options.show]
+        print("\n\n".join(map(table, reports)))
+        if options.chart:
+            chart(reports[0], options.chart)
         return
     if options.image is None:
         parser.error("CLIP and IMAGE, or --show FILE.json...")

@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
@@ -56,7 +57,15 @@ class Feed:
     ) -> FrameLoop:
         """The loop of `run` over this source, which has to be open."""
         endless = not self.waits
-        return FrameLoop(self.source, classifiers, every_frame=endless, repeat=endless, statistics=statistics, **more)
+        return FrameLoop(
+            self.source,
+            classifiers,
+            every_frame=endless,
+            repeat=endless,
+            statistics=statistics,
+            inline=usable_cpus() <= len(classifiers),
+            **more,
+        )
 
 
 def pattern_feed(size: tuple[int, int] = PATTERN_SIZE, settings: Optional[Camera] = None) -> Feed:

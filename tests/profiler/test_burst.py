@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -46,6 +48,24 @@ def test_a_burst_keeps_every_frame_of_every_stage(stub: Path) -> None:
     both.add(burst)
     both.add(burst)
     assert both.frames == 2 * burst.frames and both.cpu_ms_per_frame == pytest.approx(burst.cpu_ms_per_frame)
+
+
+@pytest.mark.parametrize(("cpus", "readers"), [(2, "worker"), (4, "capture")])
+def test_as_many_workers_as_cpus_read_the_frames_themselves(
+    stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int, readers: str
+) -> None:
+    """As `run` does with a file, or a sweep would choose by other figures than those of `run`."""
+    monkeypatch.setattr("edge_mnv2.profiler.burst.usable_cpus", lambda: cpus)
+    clip = str(tmp_path / "clip.avi")
+    writer = cv2.VideoWriter(clip, cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
+    for _ in range(9):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    feed, threads = choose_feed(clip, Camera()), set()
+    read = feed.source.read
+    monkeypatch.setattr(feed.source, "read", lambda: (threads.add(threading.current_thread().name), read())[1])
+    loop_burst([open_classifier(str(stub))[0] for _ in range(2)], feed, 0.05)
+    assert threads and all(name.startswith(readers) for name in threads)
 
 
 def test_a_burst_has_some_frames_however_short_it_is(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
