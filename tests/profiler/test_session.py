@@ -103,7 +103,7 @@ def _inference_ms() -> float:
 @pytest.mark.parametrize(
     ("milliseconds", "board", "verdict", "causes"),
     [
-        (17, "pi_4", "as expected", ()),
+        (14, "pi_4", "as expected", ()),
         (60, "pi_4", "slower", ("governor powersave", "too weak", "threads on")),
         (60, "pi_4_32bit", "slower", ("32-bit",)),
     ],
