@@ -15,7 +15,7 @@ from edge_mnv2.app.health_limits import HealthLimits
 from edge_mnv2.app.outputs import Outputs, ServedPage
 from edge_mnv2.app.run_model import RunModel
 from edge_mnv2.app.source_choice import ChosenSource, choose_source
-from edge_mnv2.board.cpus import usable_cpus
+from edge_mnv2.board.cpus import no_spare_cpu
 from edge_mnv2.board.health import HealthMonitor, HealthSample
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.spec import parse
@@ -161,7 +161,7 @@ class Session:
             max_fps=lambda: limits.max_fps,
             decider=model.decider(),
             gate=model.gate(),
-            inline=usable_cpus() <= len(model.classifiers.classifiers),
+            inline=no_spare_cpu(len(model.classifiers.classifiers)),
         )
         self.outputs.attach(self.loop, self._facts(), source, self._describe, model, model.first.labels)
         contest = model.classifiers.contest

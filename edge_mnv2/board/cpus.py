@@ -23,6 +23,11 @@ def usable_cpus(root: Union[str, Path] = "/") -> int:
     return counted_cpus(Sysroot(root)) or 1
 
 
+def no_spare_cpu(workers: int) -> bool:
+    """Whether so many workers take every CPU: then they read a file themselves, for a reader would take one of them."""
+    return usable_cpus() <= workers
+
+
 def counted_cpus(tree: Sysroot) -> Optional[int]:
     """As `usable_cpus`, but None where the tree does not tell how many CPUs there are."""
     allowed = _affinity(tree)

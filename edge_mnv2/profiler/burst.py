@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.board.cpus import usable_cpus
+from edge_mnv2.board.cpus import no_spare_cpu
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
@@ -63,7 +63,7 @@ class Feed:
             every_frame=endless,
             repeat=endless,
             statistics=statistics,
-            inline=usable_cpus() <= len(classifiers),
+            inline=no_spare_cpu(len(classifiers)),
             **more,
         )
 

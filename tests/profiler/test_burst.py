@@ -55,7 +55,7 @@ def test_as_many_workers_as_cpus_read_the_frames_themselves(
     stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: int, readers: str
 ) -> None:
     """As `run` does with a file, or a sweep would choose by other figures than those of `run`."""
-    monkeypatch.setattr("edge_mnv2.profiler.burst.usable_cpus", lambda: cpus)
+    monkeypatch.setattr("edge_mnv2.board.cpus.usable_cpus", lambda: cpus)
     clip = str(tmp_path / "clip.avi")
     writer = cv2.VideoWriter(clip, cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
     for _ in range(9):
