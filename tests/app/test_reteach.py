@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_mnv2.app import reteach
 from edge_mnv2.app.reteach import FAILED, IDLE, TEACHING, Job, Reteaching
 from edge_mnv2.errors import EdgeMnv2Error
 
@@ -69,3 +70,23 @@ def test_who_ended_it_is_told_apart(python: Callable[[str], None]) -> None:
     os.kill(child.pid, signal.SIGKILL)
     until(lambda: teaching.state != TEACHING)
     assert teaching.state == FAILED and "for want of memory" in teaching.text
+
+
+@pytest.mark.parametrize(("cpus", "forbidden", "nice"), [(2, False, []), (2, True, [10]), (1, False, [10])])
+def test_teaching_gives_way_to_the_run(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, forbidden: bool, nice: list[int]
+) -> None:
+    """A container that forbids the idle class does not end it."""
+    asked: list[int] = []
+
+    def schedule(_: int, policy: int, __: object) -> None:
+        asked.append(policy)
+        if forbidden:
+            raise PermissionError
+
+    niced: list[int] = []
+    monkeypatch.setattr(reteach, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(os, "sched_setscheduler", schedule)
+    monkeypatch.setattr(os, "nice", niced.append)
+    reteach._yield_to_the_run()
+    assert niced == nice and asked == ([os.SCHED_IDLE] if cpus > 1 else [])
