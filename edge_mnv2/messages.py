@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from edge_mnv2.addresses import redact
@@ -109,18 +109,32 @@ def in_place(display: Display) -> Iterator[Display]:
         for handler in logging.getLogger().handlers
         if isinstance(handler, logging.StreamHandler) and handler.stream is before
     ]
-    with display:
-        above = sys.stderr
-        # rich puts a stream of its own there, which passes escape sequences on.
-        sys.stderr = for_people(above)
-        for handler in handlers:
-            handler.setStream(sys.stderr)
+    with contextlib.ExitStack() as drawn:
+        with _silent(handlers):
+            drawn.enter_context(display)
+            above = sys.stderr
+            # rich puts a stream of its own there, which passes escape sequences on.
+            sys.stderr = for_people(above)
+            for handler in handlers:
+                handler.setStream(sys.stderr)
         try:
             yield display
         finally:
-            sys.stderr = above
-            for handler in handlers:
-                handler.setStream(before)
+            with _silent(handlers):
+                sys.stderr = above
+                for handler in handlers:
+                    handler.setStream(before)
+                drawn.close()
+
+
+@contextlib.contextmanager
+def _silent(handlers: Iterable[logging.Handler]) -> Iterator[None]:
+    """Lines that are logged meanwhile wait: one in the middle of a display that begins or ends would break both."""
+    with contextlib.ExitStack() as held:
+        for handler in handlers:
+            handler.acquire()
+            held.callback(handler.release)
+        yield
 
 
 def for_people(stream: Any) -> Any:

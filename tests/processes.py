@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Optional
 
@@ -199,3 +199,11 @@ def edge_mnv2(*words: str, **environment: str) -> subprocess.CompletedProcess[st
     with Command(*words, environment={**os.environ, **environment}) as command:
         out, err = command.communicate(timeout=120)
     return subprocess.CompletedProcess(words, command.returncode or 0, out, err)
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait for the thing itself."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not come"
+        time.sleep(0.02)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
 import os
 import pty
 import select
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_mnv2.messages import Filtered, for_people, one_line, steering, visible
+from edge_mnv2.messages import Filtered, for_people, in_place, one_line, steering, visible
 from tests.processes import Command, edge_mnv2
 
 COMMAND = [sys.executable, "-m", "edge_mnv2"]
@@ -157,3 +160,38 @@ def test_data_with_steering_signs_is_refused(sign: str, stub: Path, tmp_path: Pa
         code, sent = _terminal(*arguments)
         assert code in (3, 6) and file.stem in sent and steering(sent) is None, sent
         assert "Traceback" not in sent
+
+
+def test_a_line_that_is_logged_while_a_display_begins_or_ends_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread's line inside what is drawn would move what the display takes away again."""
+    written: list[str] = []
+
+    class Screen(io.StringIO):
+        def write(self, text: str) -> int:
+            written.extend(text.split())
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Screen())
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
+    threads = []
+
+    def log(text: str) -> None:
+        threads.append(threading.Thread(target=logging.getLogger().warning, args=(text,)))
+        threads[-1].start()
+        threads[-1].join(0.2)
+
+    class Display(contextlib.AbstractContextManager[None]):
+        def __enter__(self) -> None:
+            written.append("drawing")
+            log("first")
+            written.append("drawn")
+
+        def __exit__(self, *exc: object) -> None:
+            written.append("erasing")
+            log("second")
+            written.append("erased")
+
+    with in_place(Display()):
+        threads[0].join()
+    threads[1].join()
+    assert written == ["drawing", "drawn", "first", "erasing", "erased", "second"]

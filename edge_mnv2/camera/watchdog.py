@@ -28,6 +28,8 @@ GRID = 48
 """Points a side of the grid on which pictures are compared."""
 REFUSED_S = 30.0
 """Between attempts with a password that was refused: cameras lock an account after a few."""
+FROZEN_FRAMES = 10
+"""So many equal pictures at least are no accident: a slow camera, or a relay, may give one picture a few times."""
 PROOF_FRAMES = 2
 """Frames that a source must give after it was opened again: some devices hand out one old buffer."""
 
@@ -39,7 +41,8 @@ class FrozenPicture(SourceLost):
 class Watchdog(LiveSource):
     """Wraps a live `source`. Frames that pass are numbered on over interruptions.
 
-    `frozen_s`: seconds of pictures with equal bytes on a grid after which the source counts as lost, 0 for never.
+    `frozen_s`: seconds of pictures with equal bytes on a grid, `FROZEN_FRAMES` of them at least, after which the source
+    counts as lost; 0 for never.
     `give_up_s`: seconds without the source after which `read` raises SourceError; None: it is waited for for ever.
     `warmup_frames` are thrown away after each opening. One thread reads; `close` may come from any other and ends a
     waiting `read` or `open` at once.
@@ -67,6 +70,7 @@ class Watchdog(LiveSource):
         self._frozen = False
         self._picture = b""
         self._moved_at = 0.0
+        self._moved_index = 0
         self._next = 0
         self._base = 0
         self._recovery: Optional[Future[Optional[Frame]]] = None
@@ -150,9 +154,12 @@ class Watchdog(LiveSource):
             return
         picture, now = fingerprint(frame.pixels), time.monotonic()
         if picture != self._picture:
-            self._picture, self._moved_at = picture, now
-        elif now - self._moved_at >= self._frozen_s:
-            raise FrozenPicture(f"{self.source.description} has shown the same picture for {self._frozen_s:g} s")
+            self._picture, self._moved_at, self._moved_index = picture, now, frame.index
+        elif frame.index - self._moved_index >= FROZEN_FRAMES and now - self._moved_at >= self._frozen_s:
+            raise FrozenPicture(
+                f"{self.source.description} has shown the same picture for {now - self._moved_at:.1f} s "
+                "(setting camera.frozen_s)"
+            )
 
     def _lose(self, error: SourceError) -> None:
         if self._lost_at is not None:
@@ -201,7 +208,7 @@ class Watchdog(LiveSource):
                 away = time.monotonic() - self._lost_at
                 self.reconnects += 1
                 self.state, self._lost_at = "ok", None
-                self._moved_at = time.monotonic()
+                self._moved_at, self._moved_index = time.monotonic(), frame.index
                 log.warning("%s is back after %.1f s", self.source.description, away)
             return frame
 

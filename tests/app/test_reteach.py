@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,15 +13,9 @@ import pytest
 from edge_mnv2.app import reteach
 from edge_mnv2.app.reteach import FAILED, IDLE, TEACHING, Job, Reteaching
 from edge_mnv2.errors import EdgeMnv2Error
+from tests.processes import until
 
 JOB = Job(["collected"], "taught.tflite")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
 from tests.outputs.web.conftest import Served, serving
 from tests.outputs.web.test_workbench import add, ask, photographs
+from tests.processes import until
 from tests.stubs import colour_model, stub_at
 
 KINDS = ("dog", "bird", "food")
@@ -77,13 +78,6 @@ class FakeRun:
 
     def set_roi(self, roi: Any) -> None:
         self.roi = roi
-
-
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def taught(bench: ModelWorkbench) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.errors import SourceError, SourceLost, UsageError
 from tests.camera.stream_servers import MjpegServer, RtspServer, Server, jpeg, number_in
+from tests.processes import until
 
 SECRET = "p@ss/w:rd?#1"
 
@@ -261,26 +262,32 @@ def test_close_from_another_thread_ends_every_wait(kind: str, state: str) -> Non
     if state == "opening":
         server = Server()
     else:
-        server = MjpegServer(bursts) if kind == "http" else RtspServer(5)
+        server = MjpegServer(bursts) if kind == "http" else RtspServer(30)
     with server:
         settings = CameraSettings(stall_s=0.3 if state == "lost" else 60)
         source = open_source(f"{kind}://127.0.0.1:{server.port}/x", settings)
-        done = threading.Event()
+        opened, done, taken = threading.Event(), threading.Event(), [0.0]
 
         def use() -> None:
             try:
                 source.open()
-                if state == "lost":
-                    # Once it is lost, nobody answers any more.
-                    threading.Timer(0.5, server.close).start()
+                opened.set()
                 while source.read() is not None:
-                    pass
+                    taken.append(time.monotonic())
             except SourceError:
                 pass
             done.set()
 
         threading.Thread(target=use, daemon=True).start()
-        time.sleep(2.0 if state == "lost" else 1.0)
+        if state == "opening":
+            until(lambda: server.connections > 0)
+            assert not opened.is_set()
+        else:
+            # The last picture of the server was taken a while ago.
+            until(lambda: len(taken) > 1 and time.monotonic() - taken[-1] > (0.1 if state == "lost" else 0.5))
+        if state == "lost":
+            server.close()
+            until(lambda: source.state != "ok")
         assert not done.is_set()
         began = time.monotonic()
         source.close()

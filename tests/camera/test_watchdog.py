@@ -16,7 +16,7 @@ from edge_mnv2.camera.handover import Handover
 from edge_mnv2.camera.live import NoFrames, ReaderThread, ThreadedSource, call_within
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import Geometry, Roi
-from edge_mnv2.camera.watchdog import PROOF_FRAMES, Watchdog, fingerprint
+from edge_mnv2.camera.watchdog import FROZEN_FRAMES, PROOF_FRAMES, Watchdog, fingerprint
 from edge_mnv2.errors import SourceError, SourceLost, UsageError
 
 
@@ -190,6 +190,16 @@ def test_a_picture_that_stands_still_is_lost_until_it_changes() -> None:
 def iter_slowly(pictures: list[int]) -> list[object]:
     """The pictures, with a pause of 0.05 s before each."""
     return [item for picture in pictures for item in (None, picture)]
+
+
+def test_a_slow_camera_that_gives_one_picture_a_few_times_is_not_frozen(caplog: pytest.LogCaptureFixture) -> None:
+    """Each picture comes later than `frozen_s` after the one before."""
+    few, many = iter_slowly([1, *[7] * FROZEN_FRAMES, 8]), iter_slowly([9] * (FROZEN_FRAMES + 2))
+    with Watchdog(Script([*few, *many], [5, 6, 7, 8, 9]), frozen_s=0.01) as source:
+        assert [frame.pixels[0, 0, 0] for frame in drained(source)][: FROZEN_FRAMES + 2] == [1, *[7] * FROZEN_FRAMES, 8]
+        assert source.reconnects == 1
+    lost = [record.message for record in caplog.records if "same picture" in record.message]
+    assert len(lost) == 1 and lost[0].endswith(" s (setting camera.frozen_s): no results until it returns")
 
 
 def test_frozen_is_never_said_where_it_is_turned_off() -> None:

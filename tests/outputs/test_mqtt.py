@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import cv2
 import jinja2
@@ -33,7 +33,7 @@ from edge_mnv2.outputs.mqtt_client import board_identity, connect_options, make_
 from edge_mnv2.outputs.records import Outbox
 from edge_mnv2.pipeline.controls import Controls
 from tests.outputs.results import event, result
-from tests.processes import Command
+from tests.processes import Command, until
 from tests.stubs import colour_model, free_port
 
 SAME = f"same {os.getpid()}"
@@ -117,13 +117,6 @@ class Listener:
             text = payload.decode()
             payload = json.loads(text) if text.startswith("{") else text
         self.messages.append((message.topic, payload, message.retain))
-
-
-def until(condition: Callable[[], Any], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

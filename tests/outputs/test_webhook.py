@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 import trustme
@@ -19,6 +19,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.webhook import WebhookSink
 from tests.outputs.results import event, result
+from tests.processes import until
 
 
 class Service(ThreadingHTTPServer):
@@ -75,13 +76,6 @@ def service() -> Iterator[Service]:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_mnv2.outputs.webhook._FIRST_PAUSE_S", 0.02)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_each_event_is_posted_with_who_and_what(service: Service) -> None:

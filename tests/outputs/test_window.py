@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
+from tests.processes import until
 
 _SHOTS = os.environ.get("EDGE_MNV2_SCREENSHOTS")
 
@@ -65,13 +66,6 @@ def started(stub: Path, *options: object, **environment: str) -> subprocess.Pope
         text=True,
         env={**os.environ, **environment},
     )
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.mark.slow
