@@ -19,14 +19,18 @@ from pathlib import Path
 
 from PIL import Image
 
+from edge_mnv2.runtime.contest import SWITCH as CONTEST
 from tests.outputs.web.browser import tab
+from tests.processes import until
 
 DOCS = Path(__file__).parent.parent / "docs"
 COLUMNS, LINES = 100, 26
+_COLUMN, _MARGIN = 9.04, 18
+"""Pixels of a letter of the terminal's picture, and beside its lines."""
 _ANSI = {"1": "font-weight:bold", "31": "color:#ff7b72", "32": "color:#7ee787", "33": "color:#e3b341",
          "36": "color:#76e3ea"}  # fmt: skip
 _STYLE = (
-    "body{margin:0;background:#0d1117}pre{margin:0;padding:14px 18px;width:max-content;color:#e6edf3;"
+    f"body{{margin:0;background:#0d1117}}pre{{margin:0;padding:14px {_MARGIN}px;width:max-content;color:#e6edf3;"
     "font:15px/20px 'DejaVu Sans Mono',monospace}"
 )
 _CAT = "document.querySelector('.bars, main, body').innerText.match(/Recognized\\s+Egyptian cat/)"
@@ -41,18 +45,22 @@ def program(folder: Path) -> dict[str, str]:
     command.chmod(0o755)
     names = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_MNV2_")}
     path = f"{command.parent}:{os.environ['PATH']}"
-    return {**names, "PATH": path, "HOME": str(folder), "PYTHONPATH": str(DOCS.parent), "XDG_CACHE_HOME": str(folder)}
+    ours = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder), "PYTHONPATH": str(DOCS.parent), "PATH": path}
+    # The default install has no other runtime to compare LiteRT with.
+    return {**names, **ours, CONTEST: "off"}
 
 
-def terminal(command: str, seconds: float, environment: dict[str, str]) -> str:
-    """What a terminal shows so many seconds after `command` was typed, as HTML."""
+def terminal(command: str, ready: str, environment: dict[str, str]) -> str:
+    """What a terminal shows a second after `ready` is to be read there, once `command` was typed, as HTML."""
     tmux = ["tmux", "-L", "edge-mnv2-pictures", "-f", "/dev/null"]
     shell = f"printf '$ {command}\\n'; {command}; sleep 60"
     size = ["-x", str(COLUMNS), "-y", str(LINES)]
     subprocess.run([*tmux, "new-session", "-d", *size, "sh", "-c", shell], env=environment, check=True)
     try:
-        time.sleep(seconds)
-        shown = subprocess.run([*tmux, "capture-pane", "-p", "-e"], capture_output=True, text=True, check=True).stdout
+        capture = [*tmux, "capture-pane", "-p", "-e"]
+        until(lambda: ready in subprocess.check_output(capture, text=True))
+        time.sleep(1)
+        shown = subprocess.check_output(capture, text=True)
     finally:
         subprocess.run([*tmux, "kill-session"], check=False)
     return f"<style>{_STYLE}</style><pre>{coloured(shown.rstrip())}</pre>"
@@ -92,9 +100,10 @@ def keep(shot: bytes, target: Path) -> None:
 async def pictures(folder: Path) -> None:
     environment = program(folder)
     page = folder / "terminal.html"
-    shown = terminal("edge-mnv2 run --source demo", 9, environment)
+    shown = terminal("edge-mnv2 run --source demo", "Egyptian cat", environment)
     page.write_text(shown, encoding="utf-8")
-    await take(folder, page.as_uri(), DOCS / "terminal.png", 860, 30 + 20 * (shown.count("\n") + 1))
+    width = round(COLUMNS * _COLUMN) + 2 * _MARGIN
+    await take(folder, page.as_uri(), DOCS / "terminal.png", width, 30 + 20 * (shown.count("\n") + 1))
 
     run = subprocess.Popen(
         ["edge-mnv2", "run", "--source", "demo", "--loop", "--web", "8087"],

@@ -75,7 +75,7 @@ class Camera:
     stall_s: Optional[float] = setting(
         None, Or(Number(0.1, 3600), "auto"), "Seconds without a frame after which a camera is opened again."
     )
-    frozen_s: float = setting(5.0, Number(0, 86_400), "The same for seconds of equal frames, 0 = never.")
+    frozen_s: float = setting(5.0, Number(0, 86_400), "The same for seconds of equal frames, ten at least; 0 = never.")
     ca: Optional[str] = setting(
         None,
         Or(Text("a PEM file", metavar="FILE"), "none"),

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edge_mnv2.outputs.web import guard, pages, server, workbench
 from tests.outputs.web.conftest import Served, serving
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -224,6 +225,12 @@ def test_oversized_and_broken_requests_are_refused(served: Served, request_: byt
     got = raw(served, request_, timeout=2)
     assert int(got.split()[1]) in statuses, got[:200]
     assert ask(served, "/healthz")[0] == 200
+
+
+def test_the_deadlines_of_a_page_as_shipped() -> None:
+    """Tests that wait for one shorten it."""
+    assert (guard.REQUEST_S, guard.WRITE_S, server._IDLE_S) == (10, 10, 30)
+    assert (pages._UPLOAD_S, workbench._UPLOAD_S) == (5, 30)
 
 
 @pytest.mark.slow
