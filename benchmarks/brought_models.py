@@ -28,7 +28,7 @@ from edge_mnv2.builder.recipe import IMAGENET_ENTRY
 from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
 from edge_mnv2.builder.weights import read_weights
 from edge_mnv2.camera.still import read_still
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import mobilenet_v2
 from edge_mnv2.runtime.opening import open_classifier
 from edge_mnv2.settings.schema import MODEL_KEYS, ModelOptions
 from edge_mnv2.tflite import graph

@@ -33,7 +33,7 @@ from edge_mnv2.builder.recipe import IMAGENET_ENTRY
 from edge_mnv2.builder.tflite_model import float_model, integer_model
 from edge_mnv2.builder.weights import read_weights
 from edge_mnv2.camera.still import read_still
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.model_io import softmax
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor

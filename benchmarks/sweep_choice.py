@@ -16,8 +16,7 @@ import statistics
 
 from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.profiler.burst import choose_feed, loop_burst
-from edge_mnv2.profiler.measurement import OpenClassifiers
-from edge_mnv2.profiler.setting import Goal
+from edge_mnv2.profiler.measurement import Goal, OpenClassifiers
 from edge_mnv2.profiler.sweep import BURST_S, candidates, sweep
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.settings.profile import resolve

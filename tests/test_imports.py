@@ -20,7 +20,6 @@ FLOORS = (
         "paths",
         "files",
         "strict_yaml",
-        "entry_points",
         "addresses",
         "certificates",
         "messages",

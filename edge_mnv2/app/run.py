@@ -18,7 +18,7 @@ from edge_mnv2.app.source_choice import ChosenSource, choose_source
 from edge_mnv2.board.cpus import no_spare_cpu
 from edge_mnv2.board.health import HealthMonitor, HealthSample
 from edge_mnv2.camera.frame import FrameSource
-from edge_mnv2.camera.spec import parse
+from edge_mnv2.camera.settings import parse
 from edge_mnv2.errors import PARTIAL, AcceleratorError, EdgeMnv2Error
 from edge_mnv2.outputs.live import Facts
 from edge_mnv2.outputs.status import status_text

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
 from edge_mnv2.board.memory import MemoryReader
-from edge_mnv2.board.power import PowerMode, PowerRails, Rail, total_watts
 from edge_mnv2.board.sysroot import BoardTool, Sysroot
-from edge_mnv2.board.throttling import Throttling, ordered
+from edge_mnv2.board.throttling import PowerMode, PowerRails, Rail, Throttling, ordered, total_watts
 
 log = logging.getLogger(__name__)
 

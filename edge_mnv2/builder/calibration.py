@@ -16,8 +16,7 @@ from edge_mnv2.builder.quantization import Ranges
 from edge_mnv2.builder.weights import Weights
 from edge_mnv2.camera.still import list_stills, read_still
 from edge_mnv2.errors import ModelError, SourceError, UsageError
-from edge_mnv2.network.mobilenet_v2 import width_text
-from edge_mnv2.network.network import Network
+from edge_mnv2.network.network import Network, width_text
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import InputWriter
 

@@ -12,7 +12,7 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.network.layers import NORM_EPSILON, Convolution, Layer, Linear, Pool, Shape
+from edge_mnv2.network.blocks import NORM_EPSILON, Convolution, Layer, Linear, Pool, Shape
 from edge_mnv2.network.network import Network
 
 MEAN = (0.485, 0.456, 0.406)

@@ -23,7 +23,7 @@ import numpy as np
 from edge_mnv2.builder.naming import Named, named
 from edge_mnv2.errors import ModelError
 from edge_mnv2.installed import extra_hint
-from edge_mnv2.network.layers import NORM_EPSILON
+from edge_mnv2.network.blocks import NORM_EPSILON
 from edge_mnv2.paths import module_command
 
 _SECONDS = 300

@@ -14,8 +14,8 @@ from typing import Callable, Optional
 import numpy as np
 
 from edge_mnv2.errors import ModelError
-from edge_mnv2.network.layers import NORM_EPSILON
-from edge_mnv2.network.mobilenet_v2 import BOTTLENECKS
+from edge_mnv2.network.blocks import NORM_EPSILON
+from edge_mnv2.network.network import BOTTLENECKS
 
 Tensors = Mapping[str, np.ndarray]
 

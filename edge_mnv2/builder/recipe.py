@@ -32,8 +32,7 @@ from edge_mnv2.builder.request import IMAGENET, TASKS, BuildReport, BuildRequest
 from edge_mnv2.builder.tflite_model import QuantizedNetwork, direct_pixels, float_model, integer_model, numbers
 from edge_mnv2.builder.weights import Weights, fit, read_weights
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
-from edge_mnv2.network.network import Head, Network
+from edge_mnv2.network.network import Head, Network, mobilenet_v2
 from edge_mnv2.zoo.labels import fit_labels, read_labels
 from edge_mnv2.zoo.sidecar import companions, write_files
 

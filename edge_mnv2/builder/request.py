@@ -13,7 +13,7 @@ from edge_mnv2.builder.inference import LOGITS, Normalization, Operation
 from edge_mnv2.builder.weights import Weights
 from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import cards, page, section, table
-from edge_mnv2.network.layers import Convolution, Linear
+from edge_mnv2.network.blocks import Convolution, Linear
 from edge_mnv2.network.network import Head, Network
 from edge_mnv2.svg_chart import STYLE, fragment, options
 from edge_mnv2.zoo.sidecar import check_target

@@ -16,8 +16,7 @@ from edge_mnv2.builder.inference import MEAN, STD
 from edge_mnv2.builder.keras_file import is_keras, read_keras
 from edge_mnv2.builder.naming import HEAD, Named, named
 from edge_mnv2.errors import ModelError
-from edge_mnv2.network.mobilenet_v2 import WIDTHS, mobilenet_v2
-from edge_mnv2.network.network import Network
+from edge_mnv2.network.network import WIDTHS, Network, mobilenet_v2
 
 log = logging.getLogger(__name__)
 

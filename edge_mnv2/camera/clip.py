@@ -23,8 +23,7 @@ from edge_mnv2.camera.content import Mp4Facts, empty_avi_frames, has_lost_packet
 from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.live import CLOSE_S
 from edge_mnv2.camera.opencv import ConcealingCapture, FrameBuffers, fourcc_text, import_cv2, positive
-from edge_mnv2.camera.settings import CameraSettings, Geometry
-from edge_mnv2.camera.spec import Spec
+from edge_mnv2.camera.settings import CameraSettings, Geometry, Spec
 from edge_mnv2.errors import SourceError
 from edge_mnv2.paths import utf8_named
 

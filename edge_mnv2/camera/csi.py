@@ -28,8 +28,7 @@ from edge_mnv2.camera import csi_sensor
 from edge_mnv2.camera.frame import Frame, Granted, View
 from edge_mnv2.camera.handover import NewestItem
 from edge_mnv2.camera.live import Captured, LiveSource, NoFrames, call_within, done_within, in_thread
-from edge_mnv2.camera.settings import CameraSettings, Geometry
-from edge_mnv2.camera.spec import Spec
+from edge_mnv2.camera.settings import CameraSettings, Geometry, Spec
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
 from edge_mnv2.installed import pip
 

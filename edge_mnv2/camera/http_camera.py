@@ -19,8 +19,7 @@ from edge_mnv2.camera.frame import Granted
 from edge_mnv2.camera.http_client import Answer, HttpClient
 from edge_mnv2.camera.jpeg import JpegDecoder, JpegFinder
 from edge_mnv2.camera.live import Captured, Reader, ThreadedSource
-from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.spec import Spec
+from edge_mnv2.camera.settings import CameraSettings, Spec
 from edge_mnv2.camera.stream import BACKOFF, FIRST_S, OPEN_S, STALL_S, open_capture
 from edge_mnv2.errors import SourceError, SourceLost
 

@@ -16,8 +16,7 @@ from typing import Any, Optional
 
 from edge_mnv2.camera.csi import CsiCamera, import_picamera2, list_csi, missing
 from edge_mnv2.camera.frame import CameraAnswers, Frame, View
-from edge_mnv2.camera.settings import CameraSettings, Roi
-from edge_mnv2.camera.spec import Spec
+from edge_mnv2.camera.settings import CameraSettings, Roi, Spec
 from edge_mnv2.errors import SourceError, UsageError
 
 __all__ = ["Imx500Camera", "make", "missing"]

@@ -16,8 +16,7 @@ from typing import Any, Optional, Union
 
 from edge_mnv2.camera.frame import Source
 from edge_mnv2.camera.pattern import loss_every
-from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.spec import Spec, parse
+from edge_mnv2.camera.settings import CameraSettings, Spec, parse
 from edge_mnv2.camera.watchdog import Watchdog
 from edge_mnv2.errors import SourceError, UsageError
 

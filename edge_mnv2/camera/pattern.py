@@ -14,8 +14,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.camera.frame import Frame, Granted, Source
-from edge_mnv2.camera.settings import CameraSettings, Geometry
-from edge_mnv2.camera.spec import Spec
+from edge_mnv2.camera.settings import CameraSettings, Geometry, Spec
 from edge_mnv2.errors import SourceLost, UsageError
 
 SIZE = (640, 480)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.camera.frame import Frame, Granted, Source
-from edge_mnv2.camera.settings import CameraSettings, Geometry
-from edge_mnv2.camera.spec import Spec
+from edge_mnv2.camera.settings import CameraSettings, Geometry, Spec
 from edge_mnv2.camera.still import list_stills, read_still
 from edge_mnv2.errors import SourceError, UsageError
 

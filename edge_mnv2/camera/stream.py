@@ -15,8 +15,7 @@ from edge_mnv2.camera import rtsp
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.live import Captured, SourceEnded, ThreadedSource
 from edge_mnv2.camera.opencv import CaptureReader, built_with, fourcc_text, import_cv2, positive
-from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.spec import Spec
+from edge_mnv2.camera.settings import CameraSettings, Spec
 from edge_mnv2.errors import SourceError, SourceLost
 
 OPEN_S = 5.0

@@ -18,8 +18,7 @@ from edge_mnv2.camera.frame import Granted
 from edge_mnv2.camera.jpeg import JpegDecoder, reduction
 from edge_mnv2.camera.live import ThreadedSource
 from edge_mnv2.camera.opencv import CaptureReader, fourcc_text, import_cv2, positive
-from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.spec import Spec
+from edge_mnv2.camera.settings import CameraSettings, Spec
 from edge_mnv2.errors import SourceError, SourceLost
 
 log = logging.getLogger(__name__)

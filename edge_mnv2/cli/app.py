@@ -20,8 +20,11 @@ from edge_mnv2.cli import command, terminal
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
 from edge_mnv2.settings.option import variable
 
+_NOT_ALONE = {"compile": "build:COMPILE", "pull": "models:PULL", "doctor": "devices:DOCTOR"}
+"""Commands that share a file with another."""
+
 COMMANDS = {
-    name: f"edge_mnv2.cli.{name}:COMMAND"
+    name: f"edge_mnv2.cli.{_NOT_ALONE.get(name, f'{name}:COMMAND')}"
     for name in (
         "run",
         "classify",
@@ -40,7 +43,6 @@ COMMANDS = {
         "doctor",
     )
 }
-COMMANDS["compile"] = "edge_mnv2.cli.build:COMPILE"
 """Where each is, in the order of the help page. Only what is called is imported."""
 
 _HELP = """MobileNetV2 on small boards: from trained weights to a real-time camera classifier.

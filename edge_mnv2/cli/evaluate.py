@@ -102,7 +102,7 @@ def _failed(outcome: Outcome, say: Callable[[str], None]) -> None:
 
 
 def _text(document: dict[str, Any], unit: str) -> str:
-    from edge_mnv2.evaluate.evaluation_document import MEASURES
+    from edge_mnv2.evaluate.evaluation_page import MEASURES
 
     against = document["against"]
     models = [document, *([against] if against is not None else [])]

@@ -54,7 +54,7 @@ def _inspect_model(model: str, options: ModelOptions, svg: Optional[Path], as_js
 def _inspect_network(text: str, svg: Optional[Path], as_json: bool) -> None:
     from edge_mnv2.inspect.inspection import network_document
     from edge_mnv2.inspect.picture import network_picture
-    from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+    from edge_mnv2.network.network import mobilenet_v2
 
     width, resolution = _width_and_resolution(text)
     network = mobilenet_v2(width, resolution)

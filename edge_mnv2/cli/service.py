@@ -22,7 +22,7 @@ from edge_mnv2.settings.kinds import Whole
 
 if TYPE_CHECKING:
     from edge_mnv2.app.run import RunRequest
-    from edge_mnv2.service.account import Account
+    from edge_mnv2.service.command import Account
     from edge_mnv2.service.systemd import Manager
     from edge_mnv2.service.unit import Unit
 
@@ -50,8 +50,7 @@ def install(
 
     As root (sudo) a service of the system, in a sandbox; else one of your own systemd.
     """
-    from edge_mnv2.service.account import Account
-    from edge_mnv2.service.command import keep_secrets
+    from edge_mnv2.service.command import Account, keep_secrets
     from edge_mnv2.service.systemd import Manager, exposure, refuse_a_second
     from edge_mnv2.service.systemd import install as put_in_place
 
@@ -162,7 +161,7 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
 
 def _source(request: RunRequest) -> str:
     """The camera or source, which must be named. Raises UsageError."""
-    from edge_mnv2.camera.spec import parse
+    from edge_mnv2.camera.settings import parse
 
     spec = request.camera if request.camera is not None else request.source
     if spec is None or spec in ("auto", "first"):

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, Union
 
-from edge_mnv2.datasets.classes import Classes, ClassNames
-from edge_mnv2.datasets.label_table import (
+from edge_mnv2.datasets.classes import (
     CLASS_COLUMNS,
     LEARNED_COLUMNS,
     TABLE,
     VALUE,
+    Classes,
+    ClassNames,
     class_column,
     has_decimal_comma,
     number,

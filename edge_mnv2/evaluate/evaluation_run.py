@@ -14,8 +14,7 @@ from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.datasets.labelled_pictures import Dataset, read_dataset
 from edge_mnv2.errors import UsageError
 from edge_mnv2.evaluate.evaluation import Evaluation, Outcome, Stopped, Subject, check_comparable, evaluate
-from edge_mnv2.evaluate.evaluation_document import Document, document
-from edge_mnv2.evaluate.evaluation_page import Mistakes, page
+from edge_mnv2.evaluate.evaluation_page import Document, Mistakes, document, page
 from edge_mnv2.evaluate.metrics import Answer
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.runtime.classifier import Classifier

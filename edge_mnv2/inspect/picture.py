@@ -15,7 +15,7 @@ from typing import Optional
 from xml.sax.saxutils import escape, quoteattr
 
 from edge_mnv2.inspect.inspection import Inspection, printable, shown_shape
-from edge_mnv2.network.layers import Convolution, Layer, Linear
+from edge_mnv2.network.blocks import Convolution, Layer, Linear
 from edge_mnv2.network.network import Network
 from edge_mnv2.tflite.ir import Tensor
 

@@ -14,8 +14,8 @@ from typing import Any, Optional, Protocol, Union, cast
 
 import numpy as np
 
-from edge_mnv2.entry_points import load, offered
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
+from edge_mnv2.installed import load, offered
 from edge_mnv2.outputs.table import OutputValues
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from edge_mnv2.entry_points import rows_of_packages
 from edge_mnv2.errors import UsageError
+from edge_mnv2.installed import rows_of_packages
 from edge_mnv2.settings.kinds import Bytes, Flag, Kind, ReadBy, Text, Whole
 from edge_mnv2.settings.option import COMMAND_LINE, Option, Value, always, has_password
 from edge_mnv2.settings.schema import OPTIONS

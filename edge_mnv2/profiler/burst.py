@@ -13,8 +13,7 @@ import numpy as np
 from edge_mnv2.board.cpus import no_spare_cpu
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.open import open_source
-from edge_mnv2.camera.settings import CameraSettings
-from edge_mnv2.camera.spec import parse
+from edge_mnv2.camera.settings import CameraSettings, parse
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.percentiles import Percentiles
 from edge_mnv2.pipeline.result import FrameClassifier, Result

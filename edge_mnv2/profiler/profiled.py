@@ -13,15 +13,14 @@ from edge_mnv2 import __version__
 from edge_mnv2.board.detect import Board
 from edge_mnv2.board.health import HealthSample
 from edge_mnv2.profiler.judgement import Advice, Judgement
-from edge_mnv2.profiler.measurement import Measurement
+from edge_mnv2.profiler.measurement import Goal, Measurement, Setting
 from edge_mnv2.profiler.operators import Operators
-from edge_mnv2.profiler.setting import Goal, Setting
 from edge_mnv2.profiler.soak import Soak
 from edge_mnv2.profiler.sweep import Row, Swept
 from edge_mnv2.runtime.opening import chosen_resize
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.settings.profile_file import ProfileFile, read_profile
-from edge_mnv2.settings.saving import save_profile
+from edge_mnv2.settings.report import save_profile
 from edge_mnv2.settings.store import load, places
 from edge_mnv2.zoo.resolve import Resolved
 

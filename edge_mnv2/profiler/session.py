@@ -20,15 +20,14 @@ from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.profiler import operators
 from edge_mnv2.profiler.burst import choose_feed
 from edge_mnv2.profiler.judgement import Judgement, advise, judge_model
-from edge_mnv2.profiler.measurement import OpenClassifiers, measure
+from edge_mnv2.profiler.measurement import Goal, OpenClassifiers, Setting, measure
 from edge_mnv2.profiler.profiled import Looks, Measured, Profiled, save
-from edge_mnv2.profiler.setting import Goal, Setting
 from edge_mnv2.profiler.soak import soak
 from edge_mnv2.profiler.sweep import Swept, candidates, sweep, sweep_sizes
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier, simulated_inference_ns
 from edge_mnv2.settings.profile import Settings
-from edge_mnv2.settings.saving import place_for
+from edge_mnv2.settings.report import place_for
 from edge_mnv2.settings.store import user_folder
 from edge_mnv2.zoo.resolve import Resolved, resolve
 

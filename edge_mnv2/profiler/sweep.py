@@ -21,8 +21,7 @@ from edge_mnv2.profiler.burst import (
     rounded,
     settings_size,
 )
-from edge_mnv2.profiler.measurement import OpenClassifiers
-from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned, steps, supervised_settings
+from edge_mnv2.profiler.measurement import Goal, OpenClassifiers, Setting, cpu_settings, pinned, supervised_settings
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, allowed, rivals
@@ -114,7 +113,7 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     threads, workers = pinned(settings, "runtime.threads"), pinned(settings, "runtime.workers")
     threads = threads and min(threads, usable)
     compiled = set()
-    own = {model: supervised_settings(settings.runtime, model, steps(usable, workers)) for model in models}
+    own = {model: supervised_settings(settings.runtime, model, usable, workers) for model in models}
     options = [setting for listed in own.values() for setting in listed]
     models = [model for model in models if not own[model]]
     if not models:

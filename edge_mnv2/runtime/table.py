@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Protocol, Union, runtime_checkable
 
-from edge_mnv2.entry_points import rows_of_packages
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.installed import rows_of_packages
 
 if TYPE_CHECKING:
     # `run --help` lists the rows: nothing heavy is imported for that.

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
 from edge_mnv2.paths import atomic_write
-from edge_mnv2.service.account import Account
+from edge_mnv2.service.command import Account
 
 _FACTS = (
     "LoadState", "ActiveState", "SubState", "UnitFileState", "StatusText", "MainPID", "NRestarts", "Result",

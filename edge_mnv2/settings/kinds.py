@@ -289,6 +289,6 @@ class ReadBy(Kind):
         self._function, self.metavar = function, metavar
 
     def parse(self, text: str) -> Any:
-        from edge_mnv2.entry_points import load
+        from edge_mnv2.installed import load
 
         return load(self._function)(text)

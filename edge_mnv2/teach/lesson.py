@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.datasets.label_table import TABLE
+from edge_mnv2.datasets.classes import TABLE
 from edge_mnv2.datasets.labelled_pictures import (
     CLASSIFICATION,
     REGRESSION,

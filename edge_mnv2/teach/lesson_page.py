@@ -13,11 +13,9 @@ import numpy as np
 from edge_mnv2 import html_report
 from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import SourceError
-from edge_mnv2.evaluate import report_charts
-from edge_mnv2.evaluate.report_charts import scatter
 from edge_mnv2.html_report import date_text, section, table
 from edge_mnv2.runtime.model_io import softmax
-from edge_mnv2.svg_chart import STYLE, fragment, options
+from edge_mnv2.svg_chart import STYLE, Figure, fragment, matrix, options, scatter, sheet
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.head_fitting import Taught
 from edge_mnv2.teach.lesson_document import Document
@@ -68,9 +66,7 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
     if document["failed"]:
         rows = [[escape(entry["file"]), escape(entry["error"])] for entry in document["failed"]]
         sections.append(section(f"Pictures that could not be read ({len(rows)})", table(["file", "reason"], rows)))
-    return html_report.page(
-        f"What {document['model']} was taught", "\n".join(sections), STYLE + report_charts.STYLE + _STYLE
-    )
+    return html_report.page(f"What {document['model']} was taught", "\n".join(sections), STYLE + _STYLE)
 
 
 _OPEN_SET = (
@@ -134,19 +130,19 @@ def _matrix(taught: Taught, document: Document) -> str:
     rows = dict(enumerate(taught.lesson.classes))
     columns = {**rows, len(rows): UNKNOWN} if taught.unknown is not None else rows
     cells = {(cell["row"], cell["predicted_row"]): cell["images"] for cell in document["metrics"]["confusion"]}
-    return report_charts.matrix(rows, columns, cells)
+    return matrix(rows, columns, cells)
 
 
 def _sheet(taught: Taught, embedder: Embedder) -> str:
     """The held-out pictures (without any: the taught ones) that are answered wrong or unsurely; of values, those that
     are furthest off."""
-    shown: list[report_charts.Figure] = []
+    shown: list[Figure] = []
     for place, answer in _confusing(taught):
         path = taught.lesson.paths[place]
         picture = _thumbnail(path, embedder) if path is not None else None
         if picture is not None:
             truth = _named(taught, taught.lesson.truth[place])
-            shown.append(report_charts.Figure(taught.lesson.names[place], answer, truth, picture))
+            shown.append(Figure(taught.lesson.names[place], answer, truth, picture))
         if len(shown) == _PICTURES:
             break
     part = "held-out" if len(taught.held) else "taught"
@@ -154,7 +150,7 @@ def _sheet(taught: Taught, embedder: Embedder) -> str:
     note = f"Of the {part} pictures, as the model saw them; the answer in bold."
     if not shown:
         note = f"None: the {part} pictures are answered right, each by {_SURE:.0%} or more."
-    return section(title, report_charts.sheet(shown), note)
+    return section(title, sheet(shown), note)
 
 
 def _confusing(taught: Taught) -> list[tuple[int, str]]:

@@ -9,8 +9,7 @@ from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.datasets.classes import Classes
-from edge_mnv2.datasets.label_table import LEARNED_COLUMNS
+from edge_mnv2.datasets.classes import LEARNED_COLUMNS, Classes
 from edge_mnv2.datasets.labelled_pictures import (
     REGRESSION,
     Dataset,

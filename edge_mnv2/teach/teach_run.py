@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
-from edge_mnv2.datasets.label_table import TABLE
+from edge_mnv2.datasets.classes import TABLE
 from edge_mnv2.datasets.labelled_pictures import CLASSIFICATION, REGRESSION, class_folders, printable
 from edge_mnv2.errors import UsageError
 from edge_mnv2.paths import write_together

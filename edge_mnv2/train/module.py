@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from edge_mnv2.builder.inference import MEAN, STD
 from edge_mnv2.errors import UsageError
-from edge_mnv2.network.layers import NORM_EPSILON, Convolution, Layer, Linear
+from edge_mnv2.network.blocks import NORM_EPSILON, Convolution, Layer, Linear
 from edge_mnv2.network.network import Network
 
 DROPOUT = 0.2

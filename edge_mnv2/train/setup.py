@@ -16,9 +16,8 @@ from edge_mnv2.builder.recipe import IMAGENET_ENTRY
 from edge_mnv2.builder.request import IMAGENET
 from edge_mnv2.builder.weights import Weights, trainable_weights
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.network.layers import Convolution, elements
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
-from edge_mnv2.network.network import Head, Network
+from edge_mnv2.network.blocks import Convolution, elements
+from edge_mnv2.network.network import Head, Network, mobilenet_v2
 from edge_mnv2.train.batches import Order, Pictures, make_loader
 from edge_mnv2.train.module import NetworkModule, load_tensors
 from edge_mnv2.train.training_data import Augmentation, TrainingData

@@ -26,7 +26,7 @@ from edge_mnv2.builder.quantization import (
     Affine,
     affine,
 )
-from edge_mnv2.network.layers import NORM_EPSILON, Convolution, Layer, Linear
+from edge_mnv2.network.blocks import NORM_EPSILON, Convolution, Layer, Linear
 from edge_mnv2.train.integer_network import IntegerNetwork
 from edge_mnv2.train.module import NetworkModule, tensors_of
 

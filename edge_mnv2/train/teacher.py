@@ -11,7 +11,7 @@ import torch
 
 from edge_mnv2.builder.weights import fit, trainable_weights
 from edge_mnv2.errors import ModelError
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import mobilenet_v2
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.train.module import NetworkModule, load_tensors, normalized
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mnv2.datasets.classes import Classes
-from edge_mnv2.datasets.label_table import LEARNED_COLUMNS, TABLE
+from edge_mnv2.datasets.classes import LEARNED_COLUMNS, TABLE, Classes
 from edge_mnv2.datasets.labelled_pictures import Answers, Example, class_folders, own_answers, read_dataset
 from edge_mnv2.errors import SourceError, UsageError
 

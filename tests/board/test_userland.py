@@ -5,8 +5,8 @@ from typing import Callable
 
 import pytest
 
+from edge_mnv2.board.detect import bits, kernel_arch, python_bits, userland_arch
 from edge_mnv2.board.sysroot import Sysroot
-from edge_mnv2.board.userland import bits, kernel_arch, python_bits, userland_arch
 from tests.board.trees import ARM32_FEATURES, EM_AARCH64, EM_ARM, EM_X86_64, Tree
 
 EVIDENCE = [

@@ -19,7 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 from edge_mnv2.cli import app
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import mobilenet_v2
 from tests.builder.pth_files import pth
 from tests.network import seeded
 from tests.stubs import colour_model

@@ -22,7 +22,7 @@ from edge_mnv2.builder.recipe import build
 from edge_mnv2.builder.request import BuildRequest
 from edge_mnv2.builder.weights import Weights, read_weights, trainable_weights
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from tests.builder.pth_files import pth
 from tests.network import reference, seeded

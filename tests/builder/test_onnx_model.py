@@ -20,8 +20,7 @@ from edge_mnv2.builder.recipe import build
 from edge_mnv2.builder.request import BuildRequest
 from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
 from edge_mnv2.camera.still import read_still
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
-from edge_mnv2.network.network import Head, Network
+from edge_mnv2.network.network import Head, Network, mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import Preprocessor
 from tests.network import seeded

@@ -13,8 +13,7 @@ from edge_mnv2.builder.inference import Normalization, operations
 from edge_mnv2.builder.onnx_model import onnx_model
 from edge_mnv2.builder.tflite_model import direct_pixels, float_model, integer_model, numbers
 from edge_mnv2.errors import ModelError
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
-from edge_mnv2.network.network import Head
+from edge_mnv2.network.network import Head, mobilenet_v2
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import graph

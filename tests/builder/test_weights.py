@@ -14,7 +14,7 @@ import pytest
 
 from edge_mnv2.builder.weights import fit, read_weights
 from edge_mnv2.errors import ModelError
-from edge_mnv2.network.mobilenet_v2 import BOTTLENECKS, mobilenet_v2
+from edge_mnv2.network.network import BOTTLENECKS, mobilenet_v2
 from tests.builder.pth_files import pth
 from tests.network import seeded
 

@@ -14,8 +14,7 @@ from edge_mnv2.camera import open as opening
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.pattern import TestPattern
-from edge_mnv2.camera.settings import CameraSettings, Geometry, Roi
-from edge_mnv2.camera.spec import parse
+from edge_mnv2.camera.settings import CameraSettings, Geometry, Roi, parse
 from edge_mnv2.camera.watchdog import Watchdog
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
 from tests.camera import picamera2_standin

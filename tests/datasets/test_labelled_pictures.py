@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from edge_mnv2.datasets.classes import Classes
-from edge_mnv2.datasets.label_table import LEARNED_COLUMNS
+from edge_mnv2.datasets.classes import LEARNED_COLUMNS, Classes
 from edge_mnv2.datasets.labelled_pictures import own_answers, read_dataset, without_copies
 from edge_mnv2.errors import EdgeMnv2Error
 

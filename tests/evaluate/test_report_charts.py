@@ -8,8 +8,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from edge_mnv2.evaluate import metrics, report_charts
+from edge_mnv2.evaluate import metrics
 from edge_mnv2.evaluate.metrics import Answer
+from edge_mnv2.svg_chart import reliability, scatter
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
@@ -32,7 +33,7 @@ def parse(fragment: str) -> ElementTree.Element:
     ],
 )
 def test_every_point_lies_inside_the_frame(truth: list[float], predicted: list[float]) -> None:
-    root = parse(report_charts.scatter(truth, predicted, "mm"))
+    root = parse(scatter(truth, predicted, "mm"))
     points = [(float(point.get("cx", "nan")), float(point.get("cy", "nan"))) for point in root.iter(f"{SPACE}circle")]
     assert len(points) == sum(map(math.isfinite, predicted))
     for x, y in points:
@@ -44,6 +45,6 @@ def test_the_bars_are_the_bins() -> None:
     answers = [Answer(0, 0, chance.randrange(2), chance.random()) for _ in range(40)]
     _, bins = metrics.calibration(answers)
     rows = [vars(entry) for entry in bins]
-    bars = list(parse(report_charts.reliability(rows)).iter(f"{SPACE}rect"))
+    bars = list(parse(reliability(rows)).iter(f"{SPACE}rect"))
     assert len(bars) == sum(entry.images > 0 for entry in bins)
     assert all(0 <= float(bar.get("y", "nan")) <= 300 for bar in bars)

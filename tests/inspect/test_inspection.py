@@ -18,8 +18,7 @@ from edge_mnv2.inspect import inspection
 from edge_mnv2.inspect.delegation import Delegation
 from edge_mnv2.inspect.inspection import model_document
 from edge_mnv2.inspect.picture import model_picture, network_picture
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
-from edge_mnv2.network.network import Network, Stage
+from edge_mnv2.network.network import Network, Stage, mobilenet_v2
 from edge_mnv2.runtime.interpreter import installed_runtimes
 from edge_mnv2.tflite import graph
 from edge_mnv2.tflite.ir import Graph, Operator, Subgraph, Tensor

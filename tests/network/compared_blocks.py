@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-from edge_mnv2.network.blocks import Block, named
-from edge_mnv2.network.layers import Convolution, Layer, Shape
+from edge_mnv2.network.blocks import Block, Convolution, Layer, Shape, named
 
 
 def depthwise_separable(

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 
 from edge_mnv2.network.blocks import (
     Block,
+    Convolution,
+    Shape,
     classifier,
     convolution,
     global_average_pool,
     inverted_residual,
 )
-from edge_mnv2.network.layers import Convolution, Shape
-from edge_mnv2.network.mobilenet_v2 import BOTTLENECKS, LAST, STEM, mobilenet_v2
-from edge_mnv2.network.network import Network, Stage
+from edge_mnv2.network.network import BOTTLENECKS, LAST, STEM, Network, Stage, mobilenet_v2
 from tests.network.compared_blocks import bottleneck_residual, depthwise_separable, residual
 from tests.network.mobilenet_v1 import mobilenet_v1
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from edge_mnv2.network.blocks import classifier, convolution, global_average_pool
-from edge_mnv2.network.mobilenet_v2 import round_channels, width_text
-from edge_mnv2.network.network import Network, Stage
+from edge_mnv2.network.network import Network, Stage, round_channels, width_text
 from tests.network.compared_blocks import depthwise_separable
 
 SEPARABLES = (

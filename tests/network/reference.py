@@ -12,8 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edge_mnv2.network.blocks import Block
-from edge_mnv2.network.layers import NORM_EPSILON, Layer, Linear, Pool
+from edge_mnv2.network.blocks import NORM_EPSILON, Block, Layer, Linear, Pool
 from edge_mnv2.network.network import Head, Network
 
 Tensors = Mapping[str, np.ndarray]

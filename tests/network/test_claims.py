@@ -9,8 +9,8 @@ import pytest
 
 from edge_mnv2 import paths
 from edge_mnv2.builder.calibration import read_crops
-from edge_mnv2.network.layers import Convolution
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.blocks import Convolution
+from edge_mnv2.network.network import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import costs, graph
 from tests.network import comparison

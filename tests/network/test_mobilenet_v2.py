@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.network.mobilenet_v2 import last_channels, mobilenet_v2, round_channels
-from edge_mnv2.network.network import stage_table
+from edge_mnv2.network.network import last_channels, mobilenet_v2, round_channels, stage_table
 
 PUBLISHED = [
     # width, resolution, millions of MACs (cut to whole ones), millions of parameters without batch normalization: the

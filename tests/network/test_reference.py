@@ -12,10 +12,8 @@ import pytest
 from edge_mnv2.builder.inference import MEAN, STD, operations
 from edge_mnv2.builder.tflite_model import float_model
 from edge_mnv2.network import blocks
-from edge_mnv2.network.blocks import Block
-from edge_mnv2.network.layers import Shape
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
-from edge_mnv2.network.network import Head, Network, Stage
+from edge_mnv2.network.blocks import Block, Shape
+from edge_mnv2.network.network import Head, Network, Stage, mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from tests.network import compared_blocks, reference, seeded
 from tests.network.mobilenet_v1 import mobilenet_v1
@@ -68,7 +66,7 @@ def test_layers_are_those_of_torch(name: str) -> None:
 
 
 def test_pooling_layers_have_the_shape_of_their_result() -> None:
-    from edge_mnv2.network.layers import Pool
+    from edge_mnv2.network.blocks import Pool
 
     for pool in (Pool(IN), Pool(IN, "max", 3, 2), Pool(IN, "average", 2, 1)):
         assert reference.layer(pool, seeded.activation(IN), {}).shape == pool.output

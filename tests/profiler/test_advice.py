@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from edge_mnv2.profiler.burst import Burst
 from edge_mnv2.profiler.judgement import advise
-from edge_mnv2.profiler.setting import Setting
+from edge_mnv2.profiler.measurement import Setting
 from edge_mnv2.profiler.sweep import Row
 
 

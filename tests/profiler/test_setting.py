@@ -4,7 +4,7 @@ import pytest
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.profiler.burst import Burst
-from edge_mnv2.profiler.setting import Goal, Setting, cpu_settings, pinned, steps
+from edge_mnv2.profiler.measurement import Goal, Setting, cpu_settings, pinned, steps
 from edge_mnv2.profiler.sweep import candidates
 from edge_mnv2.settings.profile import resolve
 

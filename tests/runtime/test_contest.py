@@ -27,8 +27,7 @@ from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
 from edge_mnv2.doctor import checks
 from edge_mnv2.errors import ModelError
 from edge_mnv2.inspect import delegation
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
-from edge_mnv2.network.network import Head, Network
+from edge_mnv2.network.network import Head, Network, mobilenet_v2
 from edge_mnv2.profiler import sweep
 from edge_mnv2.runtime import contest, table
 from edge_mnv2.runtime.answers import compare, crops, difference, time_ratio

@@ -20,8 +20,7 @@ import pytest
 from edge_mnv2.cli.options import declared_by
 from edge_mnv2.cli.run import run_request
 from edge_mnv2.errors import UsageError
-from edge_mnv2.service.account import Account
-from edge_mnv2.service.command import absolute, keep_secrets, variables
+from edge_mnv2.service.command import Account, absolute, keep_secrets, variables
 from edge_mnv2.service.systemd import exposure, faults, version
 from edge_mnv2.settings.option import Option
 from tests.stubs import colour_model

@@ -10,7 +10,7 @@ from edge_mnv2 import paths
 from edge_mnv2.board.detect import Board, detect
 from edge_mnv2.errors import ProfileError, UsageError
 from edge_mnv2.settings.profile import resolve
-from edge_mnv2.settings.saving import save_profile
+from edge_mnv2.settings.report import save_profile
 from edge_mnv2.settings.schema import KEYS
 from edge_mnv2.settings.store import load
 from tests.board import trees

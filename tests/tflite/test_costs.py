@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 import pytest
 
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2
+from edge_mnv2.network.network import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import costs, graph
 from edge_mnv2.tflite.ir import Operator, Subgraph, Tensor

@@ -15,8 +15,7 @@ from edge_mnv2.builder.tflite_model import float_model  # noqa: E402
 from edge_mnv2.builder.weights import read_weights  # noqa: E402
 from edge_mnv2.camera.still import read_still  # noqa: E402
 from edge_mnv2.errors import DownloadError, UsageError  # noqa: E402
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
-from edge_mnv2.network.network import Network  # noqa: E402
+from edge_mnv2.network.network import Network, mobilenet_v2  # noqa: E402
 from edge_mnv2.runtime.interpreter import open_interpreter  # noqa: E402
 from edge_mnv2.runtime.preprocess import Preprocessor  # noqa: E402
 from edge_mnv2.train.checkpoint import save  # noqa: E402

@@ -16,8 +16,7 @@ from edge_mnv2.builder.calibration import rounded_ranges  # noqa: E402
 from edge_mnv2.builder.inference import operations  # noqa: E402
 from edge_mnv2.builder.tflite_model import integer_model, numbers  # noqa: E402
 from edge_mnv2.errors import UsageError  # noqa: E402
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
-from edge_mnv2.network.network import Head  # noqa: E402
+from edge_mnv2.network.network import Head, mobilenet_v2  # noqa: E402
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter  # noqa: E402
 from edge_mnv2.train.integer_network import quantized_multiplier, requantized  # noqa: E402
 from edge_mnv2.train.module import NetworkModule, load_tensors, normalized  # noqa: E402

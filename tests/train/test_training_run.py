@@ -24,8 +24,7 @@ from edge_mnv2.builder.request import BuildRequest  # noqa: E402
 from edge_mnv2.builder.weights import read_weights  # noqa: E402
 from edge_mnv2.datasets.labelled_pictures import Example  # noqa: E402
 from edge_mnv2.errors import ModelError, SourceError, TrainingError, UsageError  # noqa: E402
-from edge_mnv2.network.mobilenet_v2 import mobilenet_v2  # noqa: E402
-from edge_mnv2.network.network import Network  # noqa: E402
+from edge_mnv2.network.network import Network, mobilenet_v2  # noqa: E402
 from edge_mnv2.train.setup import check_batch, picture_bytes, write_labels  # noqa: E402
 from edge_mnv2.train.training_data import TrainingData  # noqa: E402
 from edge_mnv2.train.training_loop import out_of_memory  # noqa: E402

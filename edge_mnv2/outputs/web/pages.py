@@ -13,7 +13,7 @@ from aiohttp import web
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Live
-from edge_mnv2.outputs.web.access import Access, Refusal
+from edge_mnv2.outputs.web.address import Access, Refusal
 from edge_mnv2.outputs.web.broadcast import BOUNDARY, MOST_FOLLOWERS, SEPARATOR, Broadcast, Video
 from edge_mnv2.outputs.web.guard import Guard
 from edge_mnv2.outputs.web.lesson import LessonPages

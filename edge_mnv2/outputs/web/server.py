@@ -18,8 +18,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.messages import unfiltered
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.table import OutputValues
-from edge_mnv2.outputs.web.access import Access
-from edge_mnv2.outputs.web.address import Address, Network, check_token, own_token
+from edge_mnv2.outputs.web.address import Access, Address, Network, check_token, own_token
 from edge_mnv2.outputs.web.guard import Connections, Guard, affordable_connections
 from edge_mnv2.outputs.web.pages import Pages
 from edge_mnv2.pipeline.decision import Event

@@ -23,8 +23,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.entry_points import load
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error
+from edge_mnv2.installed import load
 from edge_mnv2.runtime.edgetpu.library import PLUGIN_SYMBOLS
 from edge_mnv2.runtime.interpreter import first_line, import_runtime, open_interpreter
 from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec

@@ -28,8 +28,7 @@ from edge_mnv2.app.board_models import remember_in_use
 from edge_mnv2.app.workbench import ModelWorkbench
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.outputs.live import Live
-from edge_mnv2.outputs.web.access import Access
-from edge_mnv2.outputs.web.address import Address
+from edge_mnv2.outputs.web.address import Access, Address
 from edge_mnv2.outputs.web.pages import _OPEN as OPEN
 from edge_mnv2.outputs.web.pages import Pages
 from edge_mnv2.outputs.web.server import WebServer
