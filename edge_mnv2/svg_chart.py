@@ -1,5 +1,5 @@
-"""Charts as SVG fragments inside a page of `html_report`, in its colours, light or dark: how those look that pygal draws,
-and what `evaluate` and `teach` draw: reliability, scatter, a confusion matrix, a sheet of pictures.
+"""Charts as SVG fragments inside a page of `html_report`, in its colours, light or dark: how those look that pygal
+draws, and what `evaluate` and `teach` draw: reliability, scatter, a confusion matrix, a sheet of pictures.
 """
 
 from __future__ import annotations

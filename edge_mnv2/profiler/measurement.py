@@ -1,4 +1,4 @@
-"""The settings that a sweep compares, and one measured thoroughly: warm-up, the model alone, the stages, a frame's way."""
+"""The settings that a sweep compares; one measured thoroughly: warm-up, the model alone, the stages, a frame's whole way."""
 
 from __future__ import annotations
 

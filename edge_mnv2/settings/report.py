@@ -1,5 +1,5 @@
-"""Profiles and boards as rows and documents, for `devices list`, `show`, `detect` and `check`; a profile for this board,
-written to be chosen by itself from then on.
+"""Profiles and boards as rows and documents, for `devices list`, `show`, `detect` and `check`; and a profile for this
+board, written to be chosen by itself from then on.
 """
 
 from __future__ import annotations
