@@ -1,4 +1,4 @@
-"""The settings that a sweep compares; one measured thoroughly: warm-up, the model alone, the stages, a frame's whole way."""
+"""The settings that a sweep compares; one measured thoroughly: warm-up, model alone, stages, a frame's whole way."""
 
 from __future__ import annotations
 
