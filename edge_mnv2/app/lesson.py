@@ -58,7 +58,11 @@ def try_model(
         if guide.choice is not None:
             return guide.choice
         log.warning("%s", error)
-        return mend([str(error), *lines], page, guide, "untried")
+        try:
+            return mend([str(error), *lines], page, guide, "untried")
+        except KeyboardInterrupt:
+            # As a signal ends a run of the model: the lesson itself is done.
+            return FINISH, None
     return guide.choice or (FINISH, None)
 
 

@@ -21,6 +21,8 @@ from edge_mnv2.network.network import WIDTHS, Network, mobilenet_v2
 log = logging.getLogger(__name__)
 
 _SHOWN = 3
+_LARGEST = 1e10
+"""No trained network has larger weights; with them 32-bit sums overflow."""
 _WIDTHS = sorted(
     {*WIDTHS, *(round(0.05 * step, 2) for step in range(1, 81))}, key=lambda width: (width not in WIDTHS, width)
 )
@@ -72,6 +74,10 @@ def read_weights(path: Path) -> Weights:
     for name, values in tensors.items():
         if not np.isfinite(values).all():
             raise ModelError(f"{source}: '{name}' holds NaN or infinity", hint="the training diverged")
+        if np.abs(values).max(initial=0) > _LARGEST:
+            raise ModelError(
+                f"{source}: '{name}' holds numbers up to {np.abs(values).max():.1e}", hint="the training diverged"
+            )
         if name.endswith("running_var") and (values < 0).any():
             raise ModelError(f"{source}: '{name}' holds a negative variance")
     _report(network, source)

@@ -194,6 +194,7 @@ def _learn(request: LessonRequest, report: Optional[Path], guide: Guide, as_json
     except KeyboardInterrupt:
         note(f"stopped: no model was written, the pictures are in {request.folder}")
         raise typer.Exit(_INTERRUPTED) from None
+    filling(outcome.document)
     for sentence in outcome.document["warnings"]:
         note(f"warning: {sentence}")
     if not as_json:

@@ -135,7 +135,8 @@ class Classifier:
         self._simulated_ns = simulated_inference_ns()
         # Integers are finite, and so is what a softmax makes of them: only other scores can be NaN or outside 0..1.
         low, high = self.output.limits
-        self._within = -np.inf < low and high < np.inf and (io.output.kind == "logits" or (low >= 0 and high <= 1))
+        share = low >= 0 and high <= 1 and io.output.whole == 1
+        self._within = -np.inf < low and high < np.inf and (io.output.kind == "logits" or share)
         self._real_scores = score_reader(self.output, io.output.kind == "logits")
 
     @classmethod
@@ -239,7 +240,7 @@ class Classifier:
         if not self._within:
             if not np.isfinite(scores).any():
                 raise self._no_numbers()
-            scores = np.clip(np.nan_to_num(scores, nan=0.0), 0.0, 1.0)
+            scores = np.clip(np.nan_to_num(scores, nan=0.0) / np.float32(self.io.output.whole), 0.0, 1.0)
         if self._scaled_row is not None:
             row, factor = self._scaled_row
             scores[row] *= np.float32(factor)

@@ -247,8 +247,9 @@ def open_interpreter(
         raise
     except (RuntimeError, ValueError) as error:
         if "failed to create XNNPACK runtime" in str(error):
-            # It takes every operator of the model before; what it lacks now is memory.
-            raise ModelError(f"{name} needs more memory than there is", hint=first_line(error)) from error
+            # It takes every operator of the model before; which of the two it lacks now it does not say.
+            reason = "there is too little memory, or its weights and scales are so large that no arithmetic holds them"
+            raise ModelError(f"{name} cannot be prepared for this processor: {reason}") from error
         raise _explained(name, error) from error
     except MemoryError as error:
         raise ModelError(f"{name} needs more memory than there is") from error

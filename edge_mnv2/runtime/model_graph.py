@@ -28,6 +28,7 @@ from edge_mnv2.tflite.wire_formats import (
     Damaged,
     Flatbuffer,
     Table,
+    constant_tensor,
     message_fields,
     text,
     texts,
@@ -43,18 +44,21 @@ SAME_VALUES = frozenset({"cast", "reshape", "transpose", "identity", "quantize",
 """Kinds of operators that hand on the values of their first input."""
 
 _TFLITE = {
-    0: "add", 1: "pool", 3: "conv", 4: "depthwise", 6: "dequantize", 9: "linear", 14: "sigmoid", 18: "mul",
-    22: "reshape", 23: "resize", 25: "softmax", 32: "custom", 34: "pad", 39: "transpose", 40: "pool", 41: "sub",
-    42: "div", 43: "reshape", 47: "exp", 50: "logsoftmax", 53: "cast", 56: "argmax", 60: "pad", 70: "reshape",
-    74: "sum", 97: "resize", 100: "pad", 114: "quantize",
+    0: "add", 1: "pool", 2: "concat", 3: "conv", 4: "depthwise", 6: "dequantize", 9: "linear", 11: "norm",
+    14: "sigmoid", 18: "mul", 22: "reshape", 23: "resize", 25: "softmax", 32: "custom", 34: "pad", 36: "part",
+    39: "transpose", 40: "pool", 41: "sub", 42: "div", 43: "reshape", 45: "part", 47: "exp", 48: "best",
+    50: "logsoftmax", 53: "cast", 55: "max", 56: "best", 57: "min", 60: "pad", 65: "part", 70: "reshape", 74: "sum",
+    79: "best", 82: "best", 97: "resize", 100: "pad", 105: "part", 106: "add", 114: "quantize",
 }  # fmt: skip
 _ONNX = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Conv": "conv", "QLinearConv": "conv",
     "GlobalAveragePool": "pool", "AveragePool": "pool", "ReduceMean": "pool", "Gemm": "linear", "MatMul": "linear",
     "DequantizeLinear": "dequantize", "QuantizeLinear": "quantize", "Sigmoid": "sigmoid", "Softmax": "softmax",
-    "LogSoftmax": "logsoftmax", "Exp": "exp", "ReduceSum": "sum", "ArgMax": "argmax", "Cast": "cast", "Pad": "pad",
+    "LogSoftmax": "logsoftmax", "Exp": "exp", "ReduceSum": "sum", "ArgMax": "best", "Cast": "cast", "Pad": "pad",
     "Reshape": "reshape", "Flatten": "reshape", "Squeeze": "reshape", "Unsqueeze": "reshape", "Resize": "resize",
-    "Transpose": "transpose", "Identity": "identity", "Dropout": "identity",
+    "Transpose": "transpose", "Identity": "identity", "Dropout": "identity", "TopK": "best", "ReduceMax": "best",
+    "Slice": "part", "Gather": "part", "Clip": "clip", "Max": "max", "Min": "min", "Concat": "concat", "Sum": "add",
+    "Mean": "mean", "Reciprocal": "reciprocal", "BatchNormalization": "batchnorm", "LpNormalization": "norm",
 }  # fmt: skip
 _TFLITE_TYPES = {0: "f4", 1: "f2", 2: "i4", 3: "u1", 4: "i8", 7: "i2", 9: "i1"}
 _ONNX_TYPES = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 10: "f2", 11: "f8"}
@@ -260,15 +264,14 @@ def _archived_labels(data: bytes, wanted: Mapping[str, int]) -> Iterator[tuple[i
 def _read_onnx(data: bytes) -> ModelGraph:
     model = message_fields(data)
     graph = message_fields(model[7][-1])
-    pairs = [message_fields(entry) for entry in model.get(14, ())]
-    properties = {text(pair, 1): text(pair, 2) for pair in pairs}
+    properties = {text(pair, 1): text(pair, 2) for pair in map(message_fields, model.get(14, ()))}
     stored = {text(message_fields(one, skip=9), 8): one for one in graph.get(5, ())}
     nodes = []
     for one in graph.get(1, ()):
         node = message_fields(one)
         kind, inputs, outputs = text(node, 4), texts(node, 1), texts(node, 2)
         values = [message_fields(attribute) for attribute in node.get(5, ())] if kind == "Constant" else []
-        stored.update((outputs[0], value[5][0]) for value in values if 5 in value and outputs)
+        stored.update((outputs[0], constant_tensor(value)) for value in values if outputs)
         nodes.append(Node(_ONNX.get(kind, kind), tuple(inputs), tuple(outputs)))
     graph_inputs: list[Key] = [text(message_fields(one), 1) for one in graph.get(11, ())]
 

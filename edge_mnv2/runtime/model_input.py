@@ -30,6 +30,8 @@ _NAMES = {SIGNED: "-1 to 1", FRACTION: "0 to 1", PIXELS: "0 to 255", IMAGENET: "
 _SAY = "--input-range, or --mean and --std, say otherwise"
 _SMALL_WEIGHTS = 0.06
 """The filters of a first convolution have a norm around 1 for inputs around 1, and around 1/128 for pixels."""
+_EPSILON = 1e-5
+"""What a batch normalization adds to its variance, if it does not say so."""
 _MOST_STEPS = 64
 _LEAST_STEPS = 32
 """Fewer whole numbers than that are no picture any more: such a scaling is done inside the graph."""
@@ -134,7 +136,14 @@ def _scaling(graph: ModelGraph) -> tuple[Optional[tuple[np.ndarray, np.ndarray]]
             if step is None:
                 break
             (factor, offset), changed = step, True
-        elif node.kind not in ("cast", "reshape", "transpose", "identity", "pad", "resize", "pool"):
+        elif node.kind == "batchnorm" and len(node.inputs) == 5:
+            constants = [graph.constant(one) for one in node.inputs[1:]]
+            if any(one is None or one.size not in (1, 3) for one in constants):
+                break
+            gain, bias, mean, variance = (np.asarray(one, float).reshape(-1) for one in constants)
+            gain = gain / np.sqrt(variance + _EPSILON)
+            factor, offset, changed = factor * gain, (offset - mean) * gain + bias, True
+        elif node.kind not in ("cast", "reshape", "transpose", "identity", "pad", "resize", "pool", "part"):
             break
         key = node.outputs[0]
     changed = changed and not (np.allclose(factor, 1) and np.allclose(offset, 0))

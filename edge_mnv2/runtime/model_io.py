@@ -13,9 +13,10 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.runtime.model_graph import Key, ModelGraph, Node, Packed
+from edge_mnv2.runtime.model_graph import Key, ModelGraph, Packed
 from edge_mnv2.runtime.model_input import Scaling, float_input, in_pixels, integer_input
 from edge_mnv2.runtime.preprocess import InputWriter, image_layout
+from edge_mnv2.runtime.probability import BEST, Values, probability
 from edge_mnv2.runtime.table import TensorSpec
 
 _SCORES = ("softmax", "sigmoid")
@@ -81,7 +82,8 @@ class ModelOutput:
 
     `kind`: "softmax", "logits" (one class of several), "multilabel" (a probability for each class), "binary" (one
     probability p: those of two classes are 1 - p and p), "sigmoid" (one probability of one class), "value" (measured
-    values). `logistic`: its sigmoid is still to be applied. `tensor` has the quantization.
+    values). `logistic`: its sigmoid is still to be applied. `whole`: the number that stands for a probability of 1 (100
+    for per cent). `tensor` has the quantization.
     """
 
     position: int
@@ -90,6 +92,7 @@ class ModelOutput:
     rows: int
     origin: str
     logistic: bool = False
+    whole: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -218,9 +221,9 @@ def _chosen_output(
 
     def likelihood(position: int) -> tuple[bool, bool, bool, int, int]:
         output = outputs[position]
-        rows, (kind, _) = _rows(output), _made_by(graph, position, output)
-        scores = (rows > 0 and kind != "argmax" and output.dtype.kind == "f") or output.quantized
-        return scores, len(spec.labels or ()) == rows, kind in _SCORES and rows > 1, rows, -position
+        rows, made_by = _rows(output), _made_by(graph, position, output)[0]
+        scores = (rows > 0 and made_by.kind != BEST and output.dtype.kind == "f") or output.quantized
+        return scores, len(spec.labels or ()) == rows, made_by.kind in _SCORES and rows > 1, rows, -position
 
     best = max(range(len(outputs)), key=likelihood)
     others = ", ".join(f"{number} ({name})" for number, name in enumerate(names) if number != best)
@@ -236,16 +239,16 @@ def _rows(output: TensorSpec) -> int:
     return 0 if len(sizes) > 1 else sizes[0] if sizes else 1
 
 
-def _made_by(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> tuple[str, str]:
-    """(kind of the operator that makes the values, "" for an unknown one; origin)."""
+def _made_by(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> tuple[Values, str]:
+    """What the output's values are, kind "" where it is unknown; and who says it."""
     key = _key(graph, position, output)
     node = graph.maker(key) if graph is not None and key is not None else None
-    if graph is not None and node is not None and node.kind != "custom":
-        return "softmax" if _is_softmax(graph, node) else node.kind, "graph"
+    if graph is not None and key is not None and node is not None and node.kind != "custom":
+        return probability(graph, key) or Values(node.kind), "graph"
     # A compiled graph hides its last operator: a softmax or sigmoid is quantized to exactly the range 0..1.
     low, high = output.limits
     hidden = abs(low) < 1e-6 and abs(high - 1) <= 2 / 256
-    return ("softmax" if _rows(output) > 1 else "sigmoid") if hidden else "", "assumed"
+    return Values(("softmax" if _rows(output) > 1 else "sigmoid") if hidden else ""), "assumed"
 
 
 def _key(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> Optional[Key]:
@@ -253,12 +256,6 @@ def _key(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> Opti
     if graph is None or output.name in graph.outputs:
         return output.name if graph is not None else None
     return graph.outputs[position] if position < len(graph.outputs) else None
-
-
-def _is_softmax(graph: ModelGraph, node: Node) -> bool:
-    """exp(x) / sum(exp(x)), written out, or the exponential of its logarithm."""
-    makers = [maker.kind for key in node.inputs if (maker := graph.maker(key)) is not None]
-    return (node.kind, makers) in (("div", ["exp", "sum"]), ("exp", ["logsoftmax"]))
 
 
 def _output(
@@ -277,23 +274,28 @@ def _output(
     made_by, origin = _made_by(graph, position, tensor)
     if tensor.dtype.kind in "ui":
         tensor = _quantized(tensor, graph, _key(graph, position, tensor))
-    if made_by == "argmax" or (tensor.dtype.kind in "ui" and not tensor.quantized):
+    value = spec.task == "regression"
+    if (made_by.kind == BEST and not value) or (tensor.dtype.kind in "ui" and not tensor.quantized):
         raise ModelError(
-            f"{path} answers with the number of the best class, without scores", hint="export it without its ArgMax"
+            f"{path} answers with the best class only, without the scores of all",
+            hint="export it without its ArgMax, TopK or ReduceMax",
         )
-    if spec.task == "regression":
+    if value:
         return ModelOutput(position, tensor, "value", rows, spec.source("task"))
+    if made_by.kind == "norm":
+        hint = "export it with the classifier behind it"
+        raise ModelError(f"{path} answers with an embedding of length 1, not with scores of classes", hint=hint)
     if rows > 1:
-        kind = {"softmax": "softmax", "sigmoid": "multilabel"}.get(made_by, "logits")
-        return ModelOutput(position, tensor, kind, rows, origin)
-    if made_by == "softmax":
+        kind = {"softmax": "softmax", "sigmoid": "multilabel"}.get(made_by.kind, "logits")
+        return ModelOutput(position, tensor, kind, rows, origin, whole=made_by.whole)
+    if made_by.kind == "softmax" and not made_by.part:
         raise ModelError(f"{path} ends in a softmax of one number, which is always 1", hint="two classes need two rows")
-    if made_by != "sigmoid":
+    if made_by.kind not in _SCORES:
         if spec.task is None:
             return None
         origin = spec.source("task")
     kind, answers = ("sigmoid", 1) if len(names) == 1 else ("binary", 2)
-    return ModelOutput(position, tensor, kind, answers, origin, made_by != "sigmoid")
+    return ModelOutput(position, tensor, kind, answers, origin, made_by.kind not in _SCORES, made_by.whole)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

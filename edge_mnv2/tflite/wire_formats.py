@@ -210,6 +210,19 @@ def whole_number(fields: Fields, number: int) -> int:
     return int(fields.get(number, [0])[-1])
 
 
+def constant_tensor(attribute: Fields) -> bytes:
+    """The TensorProto of an attribute of ONNX's `Constant`; numbers that stand there without one become doubles."""
+    if 5 in attribute:
+        return attribute[5][0]
+    floats = b"".join([*attribute.get(2, ()), *attribute.get(7, ())])
+    whole = whole_numbers([*attribute.get(3, ()), *attribute.get(8, ())])
+    numbers = [*struct.unpack(f"<{len(floats) // 4}f", floats), *whole]
+    # proto3 leaves out a number that is zero.
+    if not numbers and whole_number(attribute, 20) in (1, 2):
+        numbers = [0.0]
+    return _message((1, len(numbers)), (2, 11), (9, struct.pack(f"<{len(numbers)}d", *numbers))) if numbers else b""
+
+
 def texts(fields: Fields, number: int) -> list[str]:
     """A repeated field of texts."""
     return [value.decode(errors="replace") for value in fields.get(number, ())]

@@ -131,6 +131,7 @@ def _nan(values: np.ndarray) -> np.ndarray:
         (_without("features.5.conv.1.0.weight"), "features.5.conv.1.0.weight is missing"),
         (_with("features.5.extra.weight", np.zeros(3, np.float32)), "unknown"),
         (_with("features.2.conv.3.bias", _nan), "'features.2.conv.3.bias' holds NaN"),
+        (_with("features.2.conv.3.bias", lambda values: values + 1e30), "holds numbers up to 1.0e+30"),
         (_with("features.2.conv.3.running_var", lambda values: values - 10), "negative variance"),
         (_with("features.2.conv.3.bias", np.zeros(24, np.int64)), "not a floating-point number"),
         (_without("classifier.1.weight"), "classifier"),

@@ -17,7 +17,7 @@ from edge_mnv2.runtime.model_io import ModelSpec
 from edge_mnv2.tflite.ir import Quantization
 from tests.runtime import brought
 from tests.runtime.brought import COLOUR, FLOAT_INSIDE, GAIN, SIZE, Net
-from tests.stubs import solid
+from tests.stubs import colour_model, solid
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -430,6 +430,15 @@ def test_damaged_metadata_and_archives_are_no_reason_to_fail(tmp_path: Path) -> 
         except EdgeMnv2Error:
             continue
         assert scores.shape == (3,)
+
+
+def test_scales_beyond_all_arithmetic_are_no_lack_of_memory(tmp_path: Path) -> None:
+    path = saved(tmp_path, colour_model("int8", input_scale=1e30))
+    try:
+        answer(path)
+    except ModelError as error:
+        # XNNPACK refuses it; runtimes without it compute something.
+        assert str(path) in str(error) and "so large" in str(error) and "\n" not in str(error)
 
 
 def test_the_reader_asks_before_an_interpreter_is_opened_with_a_wrong_size(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Optional
 import pytest
 from PIL import Image
 
+from edge_mnv2 import signals
 from edge_mnv2.app import lesson
 from edge_mnv2.app.run import RunOutcome, RunRequest
 from edge_mnv2.errors import SourceError
@@ -252,6 +253,23 @@ def test_a_source_that_is_lost_while_a_model_is_tried_is_said(
     assert lesson.try_model(*arguments) == ("finish", None)
     said = [("untried", ["the camera is gone", "m.tflite"])]
     assert offered == [("trying", ["m.tflite"]), *(said if wish is None else ())]
+
+
+def test_a_signal_ends_the_wait_after_a_model_that_cannot_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide, page = Guide(["ok"], 1, tmp_path), SimpleNamespace(live=Live(), viewers=1)
+
+    def lost(request: RunRequest) -> RunOutcome:
+        return RunOutcome({}, 5, SourceError("the camera is gone"))
+
+    def interrupted(_seconds: float) -> None:
+        raise signals.Interrupted
+
+    monkeypatch.setattr(lesson, "run", lost)
+    monkeypatch.setattr(lesson, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
+    arguments = (tmp_path / "m.tflite", ["m.tflite"], resolve("generic", {}), "test", OutputValues(), page, guide)
+    assert lesson.try_model(*arguments) == ("finish", None)
 
 
 @pytest.mark.slow

@@ -1,0 +1,120 @@
+"""Whether a graph's output is made of probabilities already, whatever comes behind its softmax or sigmoid.
+
+Exporters and ensembles cut off the background row, clip, average, give per cent, or write the softmax out. A second
+softmax over such numbers would keep the order of the classes and spoil every score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import numpy as np
+
+from edge_mnv2.runtime.model_graph import Key, ModelGraph, Node
+
+BEST = "best"
+"""Kind of the operators that leave of all scores only the best, or its row."""
+_MOST_STEPS = 12
+_MANY = ("add", "mean", "concat", "mul", "div", "sub")
+_PART = ("part", "clip", "max", "min", "pool")
+
+
+@dataclass(frozen=True)
+class Values:
+    """`kind`: "softmax" (probabilities of one class among several), "sigmoid" (of each by itself), else the operator
+    that makes them. `whole` is the number that stands for 1. `part`: rows of a softmax may be missing."""
+
+    kind: str
+    whole: float = 1.0
+    part: bool = False
+
+
+def probability(graph: ModelGraph, key: Key, depth: int = _MOST_STEPS) -> Optional[Values]:
+    """What the graph shows of tensor `key`; None where it holds no probabilities."""
+    node = graph.maker(key)
+    if node is None or not depth:
+        return None
+    if node.kind in ("softmax", "sigmoid"):
+        return Values(node.kind)
+    makers = [maker.kind if (maker := graph.maker(one)) is not None else "" for one in node.inputs]
+    if (node.kind, makers) == ("exp", ["logsoftmax"]) or (node.kind == "div" and _normalized(graph, node)):
+        return Values("softmax")
+    if _logistic(graph, node):
+        return Values("sigmoid")
+    constants = [graph.constant(one) for one in node.inputs]
+    computed = [one for one, constant in zip(node.inputs, constants) if constant is None]
+    if node.kind in _PART and computed:
+        inner = probability(graph, computed[0], depth - 1)
+        return inner and replace(inner, part=inner.part or node.kind == "part")
+    if node.kind not in _MANY or not computed:
+        return None
+    inner_ones = [probability(graph, one, depth - 1) for one in computed]
+    operands = [one for one in inner_ones if one is not None]
+    if len(operands) < len(computed):
+        return None
+    number = next((float(one.reshape(-1)[0]) for one in constants if one is not None and one.size == 1), None)
+    if len(operands) == 1 and len(node.inputs) == 2:
+        return None if number is None else _with_number(node, operands[0], number, constants[0] is None)
+    return _joined(graph, node, operands) if len(computed) == len(node.inputs) else None
+
+
+def _with_number(node: Node, operand: Values, number: float, first: bool) -> Optional[Values]:
+    if node.kind == "sub":
+        # 1 - p
+        return Values("sigmoid") if not first and number == operand.whole == 1 else None
+    if node.kind == "add" and abs(number) < 1e-3 * operand.whole:
+        return operand
+    if number <= 0 or node.kind not in ("mul", "div") or (node.kind == "div" and not first):
+        return None
+    return replace(operand, whole=operand.whole * (number if node.kind == "mul" else 1 / number))
+
+
+def _joined(graph: ModelGraph, node: Node, operands: list[Values]) -> Optional[Values]:
+    wholes = [one.whole for one in operands]
+    one_class = all(one.kind == "softmax" for one in operands)
+    kind, part = ("softmax" if one_class else "sigmoid"), any(one.part for one in operands)
+    if node.kind in ("add", "mean"):
+        return Values(kind, sum(wholes) / (len(wholes) if node.kind == "mean" else 1), part)
+    if node.kind == "concat":
+        # (1 - p, p) is one class of two.
+        makers = [graph.maker(one) for one in node.inputs]
+        two = len(makers) == 2 and any(maker is not None and maker.kind == "sub" for maker in makers)
+        return Values("softmax" if two else "sigmoid", max(wholes), part)
+    return Values("sigmoid", float(np.prod(wholes)), part) if node.kind == "mul" else None
+
+
+def _normalized(graph: ModelGraph, node: Node) -> bool:
+    """x / sum(x), perhaps with a little more below the line: a softmax written out, sigmoids made to sum up to 1."""
+    key: Key = node.inputs[1]
+    for _ in range(3):
+        maker = graph.maker(key)
+        if maker is not None and maker.kind == "sum":
+            source = graph.maker(maker.inputs[0])
+            return source is not None and source is graph.maker(node.inputs[0]) and source.kind in ("exp", "sigmoid")
+        if maker is None or maker.kind not in ("add", "max", "clip"):
+            return False
+        key = maker.inputs[0]
+    return False
+
+
+def _logistic(graph: ModelGraph, node: Node) -> bool:
+    """1 / (1 + exp(-x)), written out."""
+    if node.kind == "reciprocal":
+        below: Key = node.inputs[0]
+    elif node.kind == "div" and _is_one(graph, node.inputs[0]):
+        below = node.inputs[1]
+    else:
+        return False
+    added = graph.maker(below)
+    if added is None or added.kind != "add" or len(added.inputs) != 2:
+        return False
+    makers = [graph.maker(one) for one in added.inputs]
+    return any(_is_one(graph, one) for one in added.inputs) and any(
+        maker is not None and maker.kind == "exp" for maker in makers
+    )
+
+
+def _is_one(graph: ModelGraph, key: Key) -> bool:
+    constant = graph.constant(key)
+    return constant is not None and constant.size == 1 and float(constant.reshape(-1)[0]) == 1

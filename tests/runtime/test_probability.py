@@ -1,0 +1,199 @@
+"""What stands behind a softmax or sigmoid makes no second one necessary, in either kind of file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.model_io import ModelSpec
+from edge_mnv2.tflite.wire_formats import OnnxFile
+from tests.runtime import brought
+from tests.runtime.brought import COLOUR, GAIN, Net
+from tests.stubs import solid
+
+SHARES = brought.scores()
+SIGMOIDS = 1 / (1 + np.exp(-GAIN * (np.array(COLOUR) - 127.5) / 127.5))
+ROWS = np.array([0, 1, 2], np.int64)
+
+
+def onnx_file(end: Callable[[OnnxFile, str], str], rows: int = 3, before: Any = None) -> bytes:
+    """Logits of the colours, and what `end` makes of them; input of -1 to 1, or of pixels through `before`."""
+    file = OnnxFile()
+    real = "image" if before is None else before(file)
+    means = file.node("Flatten", [file.node("GlobalAveragePool", [real])])
+    file.node("Identity", [end(file, file.node("Mul", [means, file.number(GAIN)]))], "answer")
+    return file.serialize({"image": ("float32", (1, 3, 12, 12))}, {"answer": ("float32", (1, rows))})
+
+
+def softmax(file: OnnxFile, logits: str) -> str:
+    return file.node("Softmax", [logits], axis=1)
+
+
+def sigmoid(file: OnnxFile, logits: str) -> str:
+    return file.node("Sigmoid", [logits])
+
+
+def written_out(file: OnnxFile, logits: str) -> str:
+    powers = file.node("Exp", [logits])
+    total = file.node("ReduceSum", [powers, file.constant(np.array([1], np.int64))], keepdims=1)
+    return file.node("Div", [powers, file.node("Add", [total, file.number(1e-9)])])
+
+
+def logistic(file: OnnxFile, logits: str) -> str:
+    powers = file.node("Exp", [file.node("Neg", [logits])])
+    return file.node("Reciprocal", [file.node("Add", [file.number(1.0), powers])])
+
+
+def two_rows(file: OnnxFile, logits: str) -> str:
+    first = file.node("Gather", [sigmoid(file, logits), file.constant(np.array([0], np.int64))], axis=1)
+    return file.node("Concat", [file.node("Sub", [file.number(1.0), first]), first], axis=1)
+
+
+def averaged(file: OnnxFile, logits: str) -> str:
+    both = file.node("Add", [softmax(file, logits), softmax(file, logits)])
+    return file.node("Mul", [both, file.number(0.5)])
+
+
+def cut(file: OnnxFile, logits: str) -> str:
+    background = file.node("Concat", [file.constant(np.full((1, 1), -60, np.float32)), logits], axis=1)
+    ends = [file.constant(np.array([n], np.int64)) for n in (1, 4, 1)]
+    return file.node("Slice", [softmax(file, background), *ends])
+
+
+ONNX: dict[str, tuple[Callable[[OnnxFile, str], str], np.ndarray, str]] = {
+    "without its background row": (cut, SHARES, "softmax"),
+    "chosen rows": (lambda f, x: f.node("Gather", [softmax(f, x), f.constant(ROWS)], axis=1), SHARES, "softmax"),
+    "clipped": (lambda f, x: f.node("Clip", [softmax(f, x), f.number(0.0), f.number(1.0)]), SHARES, "softmax"),
+    "per cent": (lambda f, x: f.node("Mul", [softmax(f, x), f.number(100.0)]), SHARES, "softmax"),
+    "half": (lambda f, x: f.node("Div", [softmax(f, x), f.number(2.0)]), SHARES, "softmax"),
+    "averaged": (averaged, SHARES, "softmax"),
+    "a sum of two": (lambda f, x: f.node("Add", [softmax(f, x), softmax(f, x)]), SHARES, "softmax"),
+    "a mean of two": (lambda f, x: f.node("Mean", [softmax(f, x), softmax(f, x)]), SHARES, "softmax"),
+    "written out": (written_out, SHARES, "softmax"),
+    "clipped sigmoids": (lambda f, x: f.node("Clip", [sigmoid(f, x), f.number(0.0)]), SIGMOIDS, "multilabel"),
+    "a product of two": (lambda f, x: f.node("Mul", [sigmoid(f, x), sigmoid(f, x)]), SIGMOIDS**2, "multilabel"),
+    "logistic, written out": (logistic, SIGMOIDS, "multilabel"),
+    "1 - p and p": (two_rows, np.array([1 - SIGMOIDS[0], SIGMOIDS[0]]), "softmax"),
+    # These only look alike.
+    "logits over a temperature": (lambda f, x: f.node("Div", [x, f.number(1.0)]), SHARES, "logits"),
+    "swish": (lambda f, x: f.node("Mul", [x, sigmoid(f, x)]), np.empty(0), "logits"),
+}
+
+
+@pytest.mark.parametrize("kind", list(ONNX))
+def test_probabilities_stay_what_they_are_in_onnx(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    end, expected, what = ONNX[kind]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_file(end, len(expected) or 3))
+    with Classifier.open(path) as classifier:
+        assert classifier.io.output.kind == what
+        if expected.size:
+            np.testing.assert_allclose(classifier.scores(solid(COLOUR)), expected, atol=1e-4)
+
+
+def _tflite(kind: str) -> bytes:
+    net = Net().body().softmax()
+    if kind == "SLICE":
+        ends = [net.constant(numbers, dtype=np.int32) for numbers in ([0, 0], [1, 3])]
+        return net.add(kind, *ends, table="SliceOptions").write()
+    if kind == "STRIDED_SLICE":
+        ends = [net.constant(numbers, dtype=np.int32) for numbers in ([0, 0], [1, 3], [1, 1])]
+        return net.add(kind, *ends, table="StridedSliceOptions").write()
+    return net.arithmetic("MUL", 100.0).write()
+
+
+@pytest.mark.parametrize("kind", ["SLICE", "STRIDED_SLICE", "MUL"])
+def test_probabilities_stay_what_they_are_in_tflite(kind: str, tmp_path: Path, run: Any) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(_tflite(kind))
+    with Classifier.open(path) as classifier:
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), SHARES, atol=1e-4)
+    assert json.loads(run("inspect", path, "--json")[1])["output"]["kind"] == "softmax"
+
+
+def test_one_row_of_a_softmax_of_two_is_a_probability(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+
+    def second(file: OnnxFile, logits: str) -> str:
+        two = file.node("Gather", [logits, file.constant(np.array([2, 0], np.int64))], axis=1)
+        return file.node("Gather", [softmax(file, two), file.constant(np.array([1], np.int64))], axis=1)
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_file(second, 1))
+    share = SHARES[0] / (SHARES[0] + SHARES[2])
+    with Classifier.open(path, ["blue", "red"]) as classifier:
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), [1 - share, share], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["TopK", "ReduceMax", "LpNormalization"])
+def test_answers_that_are_no_scores_of_all_classes_are_refused(kind: str, tmp_path: Path, run: Any) -> None:
+    pytest.importorskip("onnxruntime")
+
+    def end(file: OnnxFile, logits: str) -> str:
+        if kind == "TopK":
+            return file.node(kind, [softmax(file, logits), file.constant(np.array([2], np.int64))])
+        return file.node(kind, [logits], **({"axes": [1]} if kind == "ReduceMax" else {"axis": 1, "p": 2}))
+
+    path = tmp_path / "m.onnx"
+    content = onnx_file(end, {"TopK": 2, "ReduceMax": 1}.get(kind, 3))
+    if kind == "TopK":
+        # Its second output, the rows, is not read: the writer names one alone.
+        onnx = pytest.importorskip("onnx")
+        model = onnx.load_from_string(content)
+        next(node for node in model.graph.node if node.op_type == kind).output.append("rows")
+        content = model.SerializeToString()
+    path.write_bytes(content)
+    Image.new("RGB", (30, 20), COLOUR).save(tmp_path / "p.png")
+    code, _, err = run("classify", tmp_path / "p.png", "--model", path)
+    assert code == 3 and str(path) in err and err.count("\n") == 1
+    assert ("an embedding" if kind == "LpNormalization" else "the best class only") in err
+    with Classifier.open(path, spec=ModelSpec(task="regression")) as classifier:
+        assert classifier.io.output.kind == "value"
+
+
+def test_scaling_by_numbers_of_constants_without_tensors(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+
+    def constants(file: OnnxFile) -> str:
+        shaped = file.node("Reshape", ["list", "shape"])
+        halved = file.node("Div", [file.node("Sub", ["image", shaped]), "number"])
+        return file.node("Mul", [halved, file.node("Cast", ["whole"], to=1)])
+
+    model = onnx.load_from_string(onnx_file(softmax, before=constants))
+    numbers: dict[str, dict[str, Any]] = {"list": {"value_floats": [127.5] * 3}, "shape": {"value_ints": [1, 3, 1, 1]}}
+    numbers.update(number={"value_float": 255.0}, whole={"value_int": 2})
+    for name, said in numbers.items():
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [name], **said))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with Classifier.open(path) as classifier:
+        assert classifier.io.input.origin["mean"] == "graph" and not classifier.notes
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), SHARES, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["batch normalization", "channels turned around"])
+def test_scaling_by_other_first_operators(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+
+    def before(file: OnnxFile) -> str:
+        if kind == "batch normalization":
+            numbers = ([1.0] * 3, [0.0] * 3, [127.5] * 3, [127.5**2] * 3)
+            return file.node("BatchNormalization", ["image", *(file.constant(np.float32(one)) for one in numbers)])
+        turned = file.node("Gather", ["image", file.constant(ROWS[::-1].copy())], axis=1)
+        return file.node("Div", [file.node("Sub", [turned, file.number(127.5)]), file.number(127.5)])
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_file(softmax, before=before))
+    with Classifier.open(path) as classifier:
+        assert classifier.io.input.origin["mean"] == "graph" and not classifier.notes
+        expected = SHARES if kind == "batch normalization" else SHARES[::-1]
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), expected, atol=0.01)
