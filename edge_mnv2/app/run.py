@@ -162,6 +162,7 @@ class Session:
             decider=model.decider(),
             gate=model.gate(),
             inline=no_spare_cpu(len(model.classifiers.classifiers)),
+            bursts=request.every_frame,
         )
         self.outputs.attach(self.loop, self._facts(), source, self._describe, model, model.first.labels)
         contest = model.classifiers.contest

@@ -13,6 +13,7 @@ from edge_mnv2.camera.settings import Geometry, Roi
 log = logging.getLogger(__name__)
 
 MAX_ERRORS = 1000
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Frame:
     def at(self, captured_at: int, index: int) -> Frame:
         """The same frame with another time and number; `dataclasses.replace` takes ten times as long."""
         return Frame(self.pixels, self.order, captured_at, index, self.position_ns, self.name, self.roi, self.answers)
+
+    def without_pixels(self) -> Frame:
+        """The same frame with an empty picture, which takes no memory."""
+        return Frame(
+            _NO_PIXELS, self.order, self.captured_at, self.index, self.position_ns, self.name, self.roi, self.answers
+        )
 
     @property
     def image(self) -> np.ndarray:

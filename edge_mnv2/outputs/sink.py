@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional, Protocol, Union, cast
 
-import numpy as np
-
 from edge_mnv2.errors import EdgeMnv2Error, UsageError
 from edge_mnv2.installed import load, offered
 from edge_mnv2.outputs.table import OutputValues
@@ -22,7 +20,6 @@ log = logging.getLogger(__name__)
 
 _QUEUE = 4096
 _PICTURES = 4
-_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 DRAIN_S = 2.0
 _RETRY_S = 1.0
 STEADY_S = 60.0
@@ -136,6 +133,11 @@ class Isolated:
         self._on_reader_gone = action
 
     @property
+    def wants_pixels(self) -> bool:
+        """Whether the sink looks at pictures, be it those of some results only."""
+        return self.wants_pictures or self._event_pictures
+
+    @property
     def errors(self) -> int:
         """Results and events that were lost, here or (its `lost`) in the sink."""
         return self._lost + self._sink.lost
@@ -152,8 +154,8 @@ class Isolated:
         except (Exception, SystemExit, GeneratorExit) as error:
             self._failed(_reason(error))
             return
-        if not self.wants_pictures and not (self._event_pictures and result.events):
-            result = replace(result, frame=replace(result.frame, pixels=_NO_PIXELS))
+        if result.frame.pixels.size and not self.wants_pictures and not (self._event_pictures and result.events):
+            result = replace(result, frame=result.frame.without_pixels())
         self._put(result)
 
     def announce(self, events: Sequence[Any]) -> None:

@@ -75,6 +75,7 @@ class NewestShown:
     """A sink that remembers only the newest result: `_work` shows it on `stream`, in a thread of its own."""
 
     name = "status"
+    wants_pixels = False
 
     def __init__(self, describe: Describe, stream: TextIO) -> None:
         self._describe = describe
@@ -185,6 +186,7 @@ class ServiceNotice:
     """
 
     name = "service manager"
+    wants_pixels = False
 
     def __init__(self, address: str, watchdog_s: Optional[float] = None) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Optional, Protocol
+from typing import Optional, Protocol, Union
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from edge_mnv2.errors import SourceError
 from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls, Pending
 from edge_mnv2.pipeline.decision import Decider, Event
-from edge_mnv2.pipeline.result import FrameClassifier, Result, classified
+from edge_mnv2.pipeline.result import FrameClassifier, Result, classified, seen_in
 from edge_mnv2.pipeline.stages import SceneGate, Smoother
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import Classified, Prediction
@@ -27,7 +27,8 @@ _FORGET_S = 5.0
 class ResultSink(Protocol):
     """Where results go. `write` returns at once and never raises: a slow or broken output must not slow the loop.
 
-    A sink with a method `announce(events)` is also told what is gone when results stop coming.
+    A sink with a method `announce(events)` is also told what is gone when results stop coming. One that says
+    `wants_pixels = False` may get frames without pixels.
     """
 
     def write(self, result: Result) -> None: ...
@@ -47,6 +48,7 @@ class FrameLoop:
     `smooth`) may be changed at any time. A frame that `gate` finds still gives a result all the same, from the scores
     of the last inference: smoothing, decisions and outputs go on as if it had been classified. With `inline`, files of
     which no frame may be lost are read by the threads that classify, in turn: right where each CPU has one of them.
+    With `bursts`, a single fast classifier prepares a few frames of a file in a row, then infers and reports them.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class FrameLoop:
         decider: Optional[Decider] = None,
         gate: Optional[SceneGate] = None,
         inline: bool = False,
+        bursts: bool = False,
     ) -> None:
         self.statistics = statistics or Statistics()
         if source.granted is not None and source.granted.fps:
@@ -79,6 +82,7 @@ class FrameLoop:
         self._smoother = Smoother(self.controls.smooth)
         self.decider = decider
         self._gate = gate
+        self._bursts = bursts and not source.live and len(classifiers) == 1
         self._last: Optional[Classified] = None
         self._hidden = _hidden(decider)
         self._index = 0
@@ -134,7 +138,7 @@ class FrameLoop:
         """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
         self._capture.start()
         try:
-            return self._run_one() if len(self._classifiers) == 1 else self._run_workers()
+            return self._run_one() if len(self._classifiers) == 1 and not self._bursts else self._run_workers()
         except SourceError as error:
             self.lost = error
             return "source_lost"
@@ -161,9 +165,13 @@ class FrameLoop:
 
     def _run_workers(self) -> str:
         # Imported here: one worker, the common case, pays nothing for many.
-        from edge_mnv2.pipeline.workers import Workers
+        from edge_mnv2.pipeline.workers import Bursts, Workers
 
-        with Workers(self._classifiers, self._capture, self.controls, _POLL_S, self._gate) as workers:
+        workers: Union[Bursts, Workers] = Workers(self._classifiers, self._capture, self.controls, _POLL_S, self._gate)
+        if self._bursts:
+            pixels = any(getattr(sink, "wants_pixels", True) for sink in self._sinks)
+            workers = Bursts(self._classifiers, self._capture, self.controls, self._gate, self._max_frames, pixels)
+        with workers:
             while True:
                 if ended := self._why_end():
                     return ended
@@ -244,7 +252,7 @@ class FrameLoop:
             shown_from=self.controls.shown_from,
             ranked=ranked,
             raw_row=None if scores is shown.scores else int(np.argmax(shown.scores)),
-            seen=_seen(frame, shown),
+            seen=seen_in(frame, shown),
             embedding=shown.embedding,
         )
         for sink in self._sinks:
@@ -284,15 +292,6 @@ class FrameLoop:
             self._stopping.wait(max(0, due - finished) / 1e9)
         else:
             self._due = finished
-
-
-def _seen(frame: Frame, classified: Classified) -> Optional[tuple[int, int, int, int]]:
-    """The part of the frame's pixels that was classified."""
-    if classified.box is None:
-        return None
-    left, top, width, height = classified.box
-    across, down = (0, 0) if frame.roi is None else frame.roi[:2]
-    return across + left, down + top, width, height
 
 
 def _hidden(decider: Optional[Decider]) -> np.ndarray:

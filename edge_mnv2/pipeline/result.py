@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional, Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from edge_mnv2.camera.frame import CameraAnswers, Frame
 from edge_mnv2.pipeline.decision import Event
-from edge_mnv2.runtime.classifier import Classified, Prediction
+from edge_mnv2.runtime.classifier import Classified, Prediction, Prepared
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class FrameClassifier(Protocol):
 
     def classify(self, pixels: np.ndarray, order: str = "rgb") -> Classified: ...
 
+    def prepare(self, pixels: np.ndarray, order: str = "rgb", place: int = 0) -> Prepared: ...
+
+    def answers(self, prepared: Sequence[Prepared]) -> Iterator[Classified]: ...
+
     def completed(self, pixels: np.ndarray, answers: CameraAnswers) -> Classified: ...
 
     def top(self, scores: np.ndarray, k: Optional[int] = None) -> list[Prediction]: ...
@@ -72,3 +77,12 @@ def classified(classifier: FrameClassifier, frame: Frame) -> Classified:
     if frame.answers is not None:
         return classifier.completed(frame.region, frame.answers)
     return classifier.classify(frame.region, frame.order)
+
+
+def seen_in(frame: Frame, answer: Classified) -> Optional[tuple[int, int, int, int]]:
+    """The part of the frame's pixels that was classified."""
+    if answer.box is None:
+        return None
+    left, top, width, height = answer.box
+    across, down = (0, 0) if frame.roi is None else frame.roi[:2]
+    return across + left, down + top, width, height

@@ -1,9 +1,12 @@
-"""Several interpreters at once, results in frame order."""
+"""Frames of a file several at once, results in frame order: by several interpreters, or several in a row by one."""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from edge_mnv2.camera.frame import Frame
@@ -15,6 +18,11 @@ from edge_mnv2.runtime.classifier import Classified
 
 Done = tuple[Frame, Optional[Classified], FrameClassifier]
 """A frame, what was found in it, and who looked."""
+
+_BURST = 4
+"""More frames in a row are hardly faster and take more memory."""
+_FAST_NS = 25_000_000
+"""Slower frames come one by one: whoever stops a run, or reads its log, waits for no more than the one in work."""
 
 
 class Workers:
@@ -142,3 +150,88 @@ class Workers:
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
+
+
+class Bursts:
+    """As `Workers`, with one classifier in the caller's thread and a few frames in a row.
+
+    An inference empties the processor's caches, so that what comes before and after it, the decoder too where it reads
+    here, runs faster several times in a row. `most` frames are taken altogether. Without `pixels`, frames lose theirs
+    once they are prepared: the next one has its place in memory.
+    """
+
+    def __init__(
+        self,
+        classifiers: Sequence[FrameClassifier],
+        capture: Capture,
+        controls: Controls,
+        gate: Optional[SceneGate] = None,
+        most: Optional[int] = None,
+        pixels: bool = True,
+    ) -> None:
+        self.classifiers = list(classifiers)
+        self._capture, self._controls, self._gate, self._pixels = capture, controls, gate, pixels
+        self._left: float = math.inf if most is None else most
+        self._taken = self._began = 0
+        self._waiting: deque[tuple[Frame, bool]] = deque()
+        """Frames that are not given out yet, and whether they were found still."""
+        self._answers: Iterator[Classified] = iter(())
+        self._error: Optional[Exception] = None
+
+    def __enter__(self) -> Bursts:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._capture.give_back(len(self._waiting))
+
+    @property
+    def ended(self) -> bool:
+        """Everything that was taken is delivered and nothing more will come."""
+        return self._capture.ended and self.idle and self._error is None
+
+    @property
+    def idle(self) -> bool:
+        """Everything that was taken is delivered."""
+        return not self._waiting
+
+    def swap(self, classifiers: list[FrameClassifier], gate: Optional[SceneGate]) -> None:
+        """Frames that are taken from now on are classified by these."""
+        self.classifiers, self._gate = classifiers, gate
+
+    def next_in_order(self, timeout: float) -> Optional[Done]:
+        """As `Workers.next_in_order`."""
+        if not self._waiting:
+            self._take(timeout)
+        if not self._waiting:
+            if self._error is not None:
+                raise self._error
+            return None
+        frame, still = self._waiting[0]
+        answer = None if still else next(self._answers)
+        self._waiting.popleft()
+        return frame, answer, self._by
+
+    def _take(self, timeout: float) -> None:
+        if self._error is not None:
+            return
+        now = time.monotonic_ns()
+        fast = self._taken > 0 and now - self._began <= _FAST_NS * self._taken
+        classifier, prepared = self.classifiers[0], []
+        self._began = now
+        for place in range(int(min(_BURST if fast else 1, self._left))):
+            try:
+                frame = self._capture.take(0.0 if place else timeout, self._controls.paused)
+            except Exception as error:
+                # After what was taken before.
+                self._error = error
+                break
+            if frame is None:
+                break
+            still = self._gate is not None and self._gate.still(frame)
+            if not still:
+                prepared.append(classifier.prepare(frame.region, frame.order, place))
+            self._waiting.append((frame if self._pixels else frame.without_pixels(), still))
+            frame = None  # the next one may have its buffer
+        self._taken = len(self._waiting)
+        self._left -= self._taken
+        self._by, self._answers = classifier, classifier.answers(prepared)

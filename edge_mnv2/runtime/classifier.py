@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime.interpreter import EmbeddingInterpreter, open_with_embedding
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe, score_reader
-from edge_mnv2.runtime.preprocess import Preprocessor
+from edge_mnv2.runtime.prediction import Prediction, top_predictions
+from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
 from edge_mnv2.runtime.table import AnyInterpreter, InCamera, TensorSpec, open_model, own_format
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.labels import fit_labels
@@ -26,37 +27,9 @@ log = logging.getLogger(__name__)
 
 SIMULATE = "EDGE_MNV2_SIMULATE_INFERENCE_MS"
 
-_FEW = 16
-"""So many of the best rows are looked for one by one; more are sorted."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One named output: `index` is the model's own output row, `score` a probability.
-
-    In a regression `score` is the measured value and `unit` its unit ("" where none is known), and `error` what it may
-    be off by (root mean square of held-out pictures in that part of the range), if that was measured. Else both are
-    None.
-    """
-
-    label: str
-    index: int
-    score: float
-    unit: Optional[str] = None
-    error: Optional[float] = None
-
-    @property
-    def rounded(self) -> float:
-        """The score as documents have it: a probability to four places, a measured value to seven digits."""
-        return round(self.score, 4) if self.unit is None else float(f"{self.score:.7g}")
-
-    @property
-    def figure(self) -> str:
-        """What a person reads: "93%", or a value with the error to expect and its unit."""
-        if self.unit is None:
-            return f"{self.score:.0%}"
-        off = "" if self.error is None else f" ± {self.error:.2g}"
-        return f"{self.score:.4g}{off} {self.unit}".rstrip()
+Box = tuple[int, int, int, int]
+Prepared = tuple[np.ndarray, int, int, Box]
+"""A model's input, when its making began, the nanoseconds it took, and the part of the picture that is in it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +46,7 @@ class Classified:
     postprocess_ns: int
     started_at: int
     engine: str
-    box: Optional[tuple[int, int, int, int]] = None
+    box: Optional[Box] = None
     embedding: Optional[np.ndarray] = None
 
 
@@ -89,21 +62,6 @@ def simulated_inference_ns() -> int:
     if not 0 <= milliseconds <= 60_000:
         raise UsageError(f"{SIMULATE}={text}", hint="milliseconds from 0 to 60000")
     return int(milliseconds * 1e6)
-
-
-def top_predictions(scores: np.ndarray, labels: Sequence[str], k: int) -> list[Prediction]:
-    """The `k` best rows of `scores`, best first; equal scores keep the order of their rows."""
-    k = min(k, scores.size)
-    left, best = scores.copy(), []
-    # Every further function of numpy costs: the model has just emptied the caches. One is called again at no price.
-    for _ in range(k if k <= _FEW else 0):
-        row = int(left.argmax())
-        best.append(Prediction(labels[row], row, left.item(row)))
-        left[row] = -np.inf
-    if k <= _FEW and (not best or best[-1].score > -np.inf):
-        return best
-    rows = np.argsort(-scores, kind="stable")[:k].tolist()
-    return [Prediction(labels[row], row, scores.item(row)) for row in rows]
 
 
 class Classifier:
@@ -127,8 +85,9 @@ class Classifier:
         self.top_k = top_k
         self.input: TensorSpec = interpreter.inputs[0]
         self.output: TensorSpec = io.output.tensor
-        self._writer = io.input.writer(self.input)
-        self._fit = Preprocessor(self._writer.height, self._writer.width, spec.resize or "crop", self._writer.channels)
+        self._resize = spec.resize or "crop"
+        self._places: list[tuple[Preprocessor, InputWriter]] = []
+        self._fit, self._writer = self._place(0)
         self.outputs = io.output.rows
         self.labels, note = fit_labels(spec.labels or io.labels, self.outputs, background=spec.background)
         self.notes = [*io.notes, *([note] if note else [])]
@@ -193,8 +152,42 @@ class Classifier:
 
     def classify(self, pixels: np.ndarray, order: str = "rgb") -> Classified:
         """Scores of one picture: `pixels` HxWx3 uint8 in `order`. Raises ModelError where the model fails."""
+        return self._classified(*self._inferred(self.prepare(pixels, order)))
+
+    def prepare(self, pixels: np.ndarray, order: str = "rgb", place: int = 0) -> Prepared:
+        """One picture as `answers` takes it, valid until something else is prepared at the same `place` (0, 1, ...)."""
         started = time.monotonic_ns()
-        self.interpreter.set_input(self._writer(self._fit.to_rgb(pixels, order)))
+        fit, writer = self._place(place)
+        values = writer(fit.to_rgb(pixels, order))
+        box = fit.box(pixels.shape[1], pixels.shape[0])
+        return values, started, time.monotonic_ns() - started, box
+
+    def answers(self, prepared: Sequence[Prepared]) -> Iterator[Classified]:
+        """What `classify` says of each picture. All inferences come first: what is made of their outputs, and in it by
+        the caller, is cheaper in a row, for an inference empties the processor's caches. Raises as `classify`, behind
+        the pictures before."""
+        outputs, failure = [], None
+        for one in prepared:
+            try:
+                outputs.append(self._inferred(one))
+            except Exception as error:
+                failure = error
+                break
+        for output in outputs:
+            yield self._classified(*output)
+        if failure is not None:
+            raise failure
+
+    def _place(self, number: int) -> tuple[Preprocessor, InputWriter]:
+        while len(self._places) <= number:
+            writer = self.io.input.writer(self.input)
+            self._places.append((Preprocessor(writer.height, writer.width, self._resize, writer.channels), writer))
+        return self._places[number]
+
+    def _inferred(self, prepared: Prepared) -> tuple[Any, ...]:
+        values, started, prepared_ns, box = prepared
+        began = time.monotonic_ns()
+        self.interpreter.set_input(values)
         ready = time.monotonic_ns()
         self.interpreter.invoke()
         if self._simulated_ns:
@@ -202,12 +195,16 @@ class Classifier:
             if remaining > 0:
                 time.sleep(remaining / 1e9)
         invoked = time.monotonic_ns()
-        scores = self.scores_from(self.interpreter.output(self.io.output.position))
-        done = time.monotonic_ns()
-        device = self.interpreter.engine
-        box = self._fit.box(pixels.shape[1], pixels.shape[0])
+        raw = self.interpreter.output(self.io.output.position)
+        read_ns = time.monotonic_ns() - invoked
         embedding = None if self.embedder is None else self.embedder.embedding()
-        return Classified(scores, ready - started, invoked - ready, done - invoked, started, device, box, embedding)
+        rest = started, self.interpreter.engine, box, embedding
+        return raw, prepared_ns + ready - began, invoked - ready, read_ns, rest
+
+    def _classified(self, raw: Any, preprocess_ns: int, inference_ns: int, read_ns: int, rest: tuple) -> Classified:
+        began = time.monotonic_ns()
+        scores = self.scores_from(raw)
+        return Classified(scores, preprocess_ns, inference_ns, read_ns + time.monotonic_ns() - began, *rest)
 
     def completed(self, pixels: np.ndarray, answers: CameraAnswers) -> Classified:
         """Scores of a picture that a network inside the camera has answered. Raises ModelError: another model's."""

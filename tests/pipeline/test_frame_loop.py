@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.camera.frame import Frame, Granted
-from edge_mnv2.errors import SourceLost
+from edge_mnv2.errors import ModelError, SourceLost
 from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.frame_loop import FrameLoop
@@ -263,3 +263,105 @@ def test_a_file_that_several_workers_lose_is_lost_and_has_not_ended(model: Class
         loop = FrameLoop(source, workers, every_frame=True, inline=True)
         assert loop.run() == "source_lost" and loop.lost is not None
         assert loop.statistics.frames + loop.dropped == 5
+
+
+@pytest.fixture
+def in_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is."""
+    monkeypatch.setattr("edge_mnv2.pipeline.workers._FAST_NS", 10**12)
+
+
+def answers(results: list[Result]) -> list[Any]:
+    return [(one.frame.index, one.top, one.ranked, one.seen, one.gated, one.engine) for one in results]
+
+
+@pytest.mark.usefixtures("in_bursts")
+@pytest.mark.parametrize("inline", [False, True])
+def test_bursts_give_the_same_answers_in_the_same_order(model: Classifier, inline: bool) -> None:
+    ended, loop, results = run(Scripted(30), [model], every_frame=True, inline=inline, bursts=True)
+    assert ended == "eof" and loop.dropped == 0 and loop.statistics.frames == 30
+    assert answers(results) == answers(run(Scripted(30), [model])[2])
+    for stage in ("preprocess", "inference", "postprocess", "latency", "frame_age"):
+        assert getattr(loop.statistics, stage).count == 30
+
+
+@pytest.mark.usefixtures("in_bursts")
+def test_bursts_take_no_frame_too_many(model: Classifier) -> None:
+    for most in range(1, 12):
+        source = Scripted(30)
+        ended, loop, results = run(source, [model], every_frame=True, inline=True, bursts=True, max_frames=most)
+        assert (ended, len(results), source._next, loop.dropped) == ("max_frames", most, most, 0)
+
+
+@pytest.mark.usefixtures("in_bursts")
+def test_a_stop_within_a_burst_counts_what_was_read(model: Classifier) -> None:
+    for last in range(1, 12):
+        source, collected = Scripted(30), Collected()
+
+        class Stopping:
+            def write(self, result: Result) -> None:
+                if result.frame.index == last - 1:
+                    loop.stop()
+
+        with source:
+            loop = FrameLoop(source, [model], [collected, Stopping()], every_frame=True, inline=True, bursts=True)
+            assert loop.run() == "signal"
+        assert len(collected.results) == last and last + loop.dropped == source._next
+
+
+@pytest.mark.usefixtures("in_bursts")
+def test_what_was_read_before_a_source_was_lost_is_reported(model: Classifier) -> None:
+    for lost_at in range(8):
+        source = Scripted(30, lost_at=lost_at)
+        ended, loop, results = run(source, [model], every_frame=True, inline=True, bursts=True)
+        assert (ended, len(results), loop.dropped) == ("source_lost", lost_at, 0)
+
+
+@pytest.mark.usefixtures("in_bursts")
+def test_results_before_an_inference_that_fails_are_reported(model: Classifier, monkeypatch: Any) -> None:
+    invoke, left = model.interpreter.invoke, list(range(7))
+
+    def fail() -> None:
+        if not left:
+            raise ModelError("no more")
+        left.pop()
+        invoke()
+
+    monkeypatch.setattr(model.interpreter, "invoke", fail)
+    source, collected = Scripted(30), Collected()
+    with source:
+        loop = FrameLoop(source, [model], [collected], every_frame=True, inline=True, bursts=True)
+        with pytest.raises(ModelError, match="no more"):
+            loop.run()
+    assert len(collected.results) == 7 and 7 + loop.dropped == source._next
+
+
+@pytest.mark.usefixtures("in_bursts")
+@pytest.mark.parametrize("pictures", [False, True])
+def test_pixels_stay_where_somebody_looks_at_them(model: Classifier, pictures: bool) -> None:
+    class Blind(Collected):
+        wants_pixels = False
+
+    source, blind = Scripted(9), Blind()
+    sinks = [blind, Collected()] if pictures else [blind]
+    with source:
+        loop = FrameLoop(source, [model], sinks, every_frame=True, inline=True, bursts=True)
+        assert loop.run() == "eof"
+    assert [result.frame.pixels.size > 0 for result in blind.results] == [pictures] * 9
+    assert [result.top[0].label for result in blind.results] == ["red", "green", "blue"] * 3
+
+
+def test_a_slow_model_takes_one_frame_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for more than the inference in work: not who stops it, nor who reads its log."""
+    monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "30")
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    source, ahead = Scripted(6), []
+
+    class Counting:
+        def write(self, result: Result) -> None:
+            ahead.append(source._next - result.frame.index)
+
+    with Classifier.open(path, ["red", "green", "blue"]) as slow, source:
+        assert FrameLoop(source, [slow], [Counting()], every_frame=True, inline=True, bursts=True).run() == "eof"
+    assert ahead == [1] * 6

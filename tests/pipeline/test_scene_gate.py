@@ -119,23 +119,28 @@ class Film:
     def close(self) -> None: ...
 
 
-def shown(film: Film, models: list[Classifier], gate: Optional[SceneGate]) -> tuple[FrameLoop, list[Result]]:
+def shown(
+    film: Film, models: list[Classifier], gate: Optional[SceneGate], bursts: bool = False
+) -> tuple[FrameLoop, list[Result]]:
     collected = Collected()
     decider = Decider(models[0].labels)
-    loop = FrameLoop(film, models, [collected], every_frame=True, decider=decider, gate=gate)
+    loop = FrameLoop(film, models, [collected], every_frame=True, decider=decider, gate=gate, bursts=bursts)
     assert loop.run() == "eof"
     return loop, collected.results
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_event_comes_with_the_frame_that_it_would_come_with(workers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workers", "bursts"), [(1, False), (1, True), (2, False)])
+def test_every_event_comes_with_the_frame_that_it_would_come_with(
+    workers: int, bursts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_mnv2.pipeline.workers._FAST_NS", 10**12)
     shots = [(solid(RED), 40), (solid(GREEN), 1), (solid(GREEN), 5), (solid(BLUE), 50), (solid(RED), 2)]
     path = tmp_path / "stub.tflite"
     path.write_bytes(colour_model())
     models = [Classifier.open(path, ["red", "green", "blue"]) for _ in range(workers)]
     try:
         _, plain = shown(Film(*shots), models, None)
-        loop, gated = shown(Film(*shots), models, SceneGate())
+        loop, gated = shown(Film(*shots), models, SceneGate(), bursts)
     finally:
         for each in models:
             each.close()

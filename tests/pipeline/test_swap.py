@@ -17,6 +17,7 @@ from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
+from edge_mnv2.pipeline.result import Result
 from edge_mnv2.pipeline.stages import SceneGate
 from edge_mnv2.pipeline.workers import Workers
 from edge_mnv2.runtime.classifier import Classifier
@@ -106,6 +107,39 @@ def test_swaps_lose_no_frame_and_mix_no_names(tmp_path: Path, workers: int, gate
     assert any(event.kind == "gone" for event in sink.events)
     for one in current:
         one.close()
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_swaps_between_bursts_lose_no_frame_and_mix_no_names(
+    tmp_path: Path, gated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_mnv2.pipeline.workers._FAST_NS", 10**12)
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    models = [Classifier.open(path, NAMES[turn % 2]) for turn in range(6)]
+    turns = iter(range(1, 6))
+
+    class Swapping(Announced):
+        def write(self, result: Result) -> None:
+            super().write(result)
+            if len(self.results) % 7 == 0 and (turn := next(turns, None)) is not None:
+                decider = Decider(NAMES[turn % 2], on=0.3, off=0.2, results=1)
+                gate = SceneGate(refresh_s=60) if gated else None
+                # The former one is closed as soon as that is allowed.
+                loop.swap([models[turn]], decider, gate, models[turn - 1].close)
+
+    sink, source = Swapping(), Scripted(60)
+    with source:
+        loop = FrameLoop(
+            source, models[:1], [sink], every_frame=True, decider=Decider(NAMES[0], on=0.3, results=1), bursts=True
+        )
+        assert loop.run() == "eof"
+    models[5].close()
+    assert loop.dropped == 0 and [result.frame.index for result in sink.results] == list(range(60))
+    turned = [int(result.top[0].label in NAMES[1]) for result in sink.results]
+    assert sum(a != b for a, b in zip(turned, turned[1:])) == 5
+    for result, turn in zip(sink.results, turned):
+        assert {one.label for one in result.top} | set(result.present) <= set(NAMES[turn])
 
 
 def test_a_swap_does_not_wait_for_a_frame(tmp_path: Path) -> None:

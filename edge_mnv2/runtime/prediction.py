@@ -1,0 +1,56 @@
+"""What an output row says, by its label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+_FEW = 16
+"""So many of the best rows are looked for one by one; more are sorted."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One named output: `index` is the model's own output row, `score` a probability.
+
+    In a regression `score` is the measured value and `unit` its unit ("" where none is known), and `error` what it may
+    be off by (root mean square of held-out pictures in that part of the range), if that was measured. Else both are
+    None.
+    """
+
+    label: str
+    index: int
+    score: float
+    unit: Optional[str] = None
+    error: Optional[float] = None
+
+    @property
+    def rounded(self) -> float:
+        """The score as documents have it: a probability to four places, a measured value to seven digits."""
+        return round(self.score, 4) if self.unit is None else float(f"{self.score:.7g}")
+
+    @property
+    def figure(self) -> str:
+        """What a person reads: "93%", or a value with the error to expect and its unit."""
+        if self.unit is None:
+            return f"{self.score:.0%}"
+        off = "" if self.error is None else f" ± {self.error:.2g}"
+        return f"{self.score:.4g}{off} {self.unit}".rstrip()
+
+
+def top_predictions(scores: np.ndarray, labels: Sequence[str], k: int) -> list[Prediction]:
+    """The `k` best rows of `scores`, best first; equal scores keep the order of their rows."""
+    k = min(k, scores.size)
+    left, best = scores.copy(), []
+    # Every further function of numpy costs: the model has just emptied the caches. One is called again at no price.
+    for _ in range(k if k <= _FEW else 0):
+        row = int(left.argmax())
+        best.append(Prediction(labels[row], row, left.item(row)))
+        left[row] = -np.inf
+    if k <= _FEW and (not best or best[-1].score > -np.inf):
+        return best
+    rows = np.argsort(-scores, kind="stable")[:k].tolist()
+    return [Prediction(labels[row], row, scores.item(row)) for row in rows]
