@@ -152,7 +152,7 @@ def _cpu_text(document: dict[str, Any]) -> str:
 def _tpu_text(document: dict[str, Any]) -> str:
     twin = document["twin"] or {}
     if document["edgetpu"]:
-        from edge_mnv2.runtime.edgetpu.choice import share_text
+        from edge_mnv2.runtime.edgetpu import share_text
         from edge_mnv2.tflite.model_file import EDGETPU_OP
 
         left = sum(count for name, count in document["operators"].items() if name != EDGETPU_OP)

@@ -25,7 +25,7 @@ from edge_mnv2.zoo.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
     from edge_mnv2.runtime.delegate import DelegateSpec, Plan
-    from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
+    from edge_mnv2.runtime.supervised.supervisor import SupervisedInterpreter
 
 
 def model_spec(model: Resolved, options: ModelOptions = ModelOptions(), resize: Optional[str] = None) -> ModelSpec:
@@ -209,8 +209,8 @@ def open_classifiers(
     plan = choose(request, delegate, try_tpu, Zoo(), fall_back=on_tpu_loss != "exit")
     if plan.tpu is not None:
         try:
-            from edge_mnv2.runtime.edgetpu.opening import open_supervised
-
+            name = "external" if delegate.mode == "external" else "edgetpu.opening"
+            open_supervised = importlib.import_module(f"edge_mnv2.runtime.{name}").open_supervised
             opened = _on_tpu(plan, delegate, settings, threads, workers, open_supervised)
         except AcceleratorError as error:
             if delegate.required:

@@ -25,8 +25,8 @@ from edge_mnv2.runtime.toolkit import Toolkit
 
 if TYPE_CHECKING:
     from edge_mnv2.runtime.delegate import DelegateSpec, Plan
-    from edge_mnv2.runtime.edgetpu.contact import Target
-    from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
+    from edge_mnv2.runtime.supervised.contact import Target
+    from edge_mnv2.runtime.supervised.supervisor import SupervisedInterpreter
     from edge_mnv2.zoo.resolve import Resolved
 
 NAME = "rknn"
@@ -61,12 +61,12 @@ def open_model(
     input_size: Optional[tuple[int, int]] = None,
 ) -> AnyInterpreter:
     """As `Runtime.open` says, without a CPU model to go on with. Raises AcceleratorError, RuntimeMissing."""
-    from edge_mnv2.runtime.edgetpu.contact import TpuInterpreter
+    from edge_mnv2.runtime.supervised.contact import WorkerInterpreter
 
     if not accelerate:
         raise UsageError(f"{path} runs on a Rockchip NPU only, and --delegate none keeps to the CPU")
     target = _target(asked, Path(path), None, threads, input_size)
-    return TpuInterpreter(target, _limits_s(target))
+    return WorkerInterpreter(target, _limits_s(target))
 
 
 def plan(request: Optional[str], spec: DelegateSpec, fall_back: bool) -> Plan:
@@ -126,17 +126,16 @@ def open_supervised(
     input_size: Optional[tuple[int, int]] = None,
     **_: Any,
 ) -> list[SupervisedInterpreter]:
-    """As `runtime.edgetpu.opening.open_supervised`. Each has a context of its own; the driver shares the cores."""
-    from edge_mnv2.runtime.edgetpu.contact import TpuInterpreter
-    from edge_mnv2.runtime.edgetpu.opening import Device, Shared, supervised
+    """As `runtime.delegate` says. Each has a context of its own; the driver shares the cores."""
+    from edge_mnv2.runtime.supervised.contact import WorkerInterpreter
+    from edge_mnv2.runtime.supervised.supervisor import Device, supervised
 
     target = _target(row(NAME), compiled, spec.index, threads, input_size)
-    contact = partial(TpuInterpreter, limits=_limits_s(target))
+    contact = partial(WorkerInterpreter, limits=_limits_s(target))
     opened: list[SupervisedInterpreter] = []
     try:
         for _number in range(count):
-            device = Device(target, Shared(NAME))
-            opened.append(supervised(device, contact(target), cpu, "auto", threads, "/", contact))
+            opened.append(supervised(Device(target), contact(target), cpu, contact))
     except BaseException:
         for one in opened:
             one.close()
@@ -154,8 +153,8 @@ def _target(
     asked: Runtime, path: Path, core: Optional[int], threads: int, input_size: Optional[tuple[int, int]]
 ) -> Target:
     """How the worker opens `path`. Raises RuntimeMissing where neither the NPU's package nor a simulator is here."""
-    from edge_mnv2.runtime.edgetpu.contact import Target
-    from edge_mnv2.runtime.edgetpu.library import Library
+    from edge_mnv2.runtime.supervised import Package
+    from edge_mnv2.runtime.supervised.contact import Target
 
     inputs, _ = facts_of(path, input_size)
     recipe, name = path.with_suffix(SIMULATOR), f"{NAME}:{'auto' if core is None else core}"
@@ -171,12 +170,11 @@ def _target(
             f"{path} needs the package rknn-toolkit-lite2, on a board with a Rockchip NPU", hint=asked.install_hint()
         )
     target = Target(
-        Library(title, NAME, external=True),
+        Package(title, title, f"{__name__}:open_in_worker"),
         name,
         model=str(path.absolute()),
         threads=threads,
         options=tuple(options.items()),
-        opener=f"{__name__}:open_in_worker",
         engine="npu",
     )
     return target if python is None else target.by(python)
@@ -243,8 +241,9 @@ class Npu:
         self.release()
 
 
-def open_in_worker(order: dict[str, Any]) -> Npu:
-    """Load the model of a worker's `order`. Raises RuntimeError with what the package says."""
+def open_in_worker(order: dict[str, Any], begin: Callable[[str], None]) -> Npu:
+    """As `supervised.Driver.opener`. Raises RuntimeError with what the package says."""
+    begin("open")
     options, path = order["options"], Path(order["model"])
     shape = tuple(json.loads(options["shape"]))
     inputs, outputs = facts_of(path, shape[1:3])

@@ -22,7 +22,7 @@ Run = Callable[..., "tuple[int, str, str]"]
 @pytest.fixture(autouse=True)
 def _models(tpu: pytest.MonkeyPatch, data: Path) -> None:
     tpu.setenv("EDGE_MNV2_MIRROR", str(data / "models"))
-    tpu.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.0)
+    tpu.setattr("edge_mnv2.runtime.supervised.contact.SETTLE_S", 0.0)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.builder.backbone import cut
-from edge_mnv2.runtime.edgetpu import worker
+from edge_mnv2.runtime import external as worker
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import graph
 from edge_mnv2.tflite.ir import Graph, Operator, Quantization, Subgraph, Tensor

@@ -1,33 +1,46 @@
-"""The Coral Edge TPU: discovered without its library, contacted in a process of its own, used, lost and regained."""
+"""The Coral Edge TPU: what can be told at a quick look. Every start pays for this file, so it imports little."""
 
 from __future__ import annotations
 
-from typing import Optional
+import re
+from pathlib import Path
+from typing import Optional, Union
 
-from edge_mnv2.errors import AcceleratorError
+from edge_mnv2.board.sysroot import Sysroot
 
+NAME = "edgetpu"
 LIBRARY_VARIABLE = "EDGE_MNV2_EDGETPU_LIB"
 """The environment variable that names libedgetpu."""
 
+USB_BEFORE_FIRMWARE = ("1a6e", "089a")
+USB_READY = ("18d1", "9302")
 
-class DeviceRefused(AcceleratorError):
-    """The library opens no device: the one kind of failure that a second attempt may cure.
-
-    `reason` is what the library said, often nothing.
-    """
-
-    def __init__(self, message: str, *, hint: Optional[str] = None, reason: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.reason = reason
+_USB = "sys/bus/usb/devices"
 
 
-class AcceleratorLost(AcceleratorError):
-    """An Edge TPU that was in use fails, hangs or has taken its process along."""
+def present(root: Union[Path, str] = "/") -> list[str]:
+    """`port`s of what is attached, without rights and holders."""
+    system = Sysroot(root)
+    return system.names("sys/class/apex") + [f"usb-{Path(device).name}" for device in usb_devices(system)]
 
 
-class DeviceHeld(AcceleratorError):
-    """Another process uses the device. `pid` is None where it is unknown which."""
+def usb_devices(system: Sysroot) -> list[str]:
+    """Folders of sticks below the root, by bus and port."""
+    folders = [f"{_USB}/{name}" for name in system.names(_USB) if re.fullmatch(r"\d+-\d+(\.\d+)*", name)]
+    sticks = [folder for folder in folders if usb_id(system, folder) in (USB_BEFORE_FIRMWARE, USB_READY)]
+    return sorted(sticks, key=lambda folder: [int(part) for part in re.findall(r"\d+", Path(folder).name)])
 
-    def __init__(self, message: str, pid: Optional[int] = None) -> None:
-        super().__init__(message, hint="one process at a time can use an Edge TPU")
-        self.pid = pid
+
+def usb_id(system: Sysroot, folder: str) -> tuple[Optional[str], Optional[str]]:
+    """(vendor, product) of a USB device as four hexadecimal digits each."""
+    return system.read(f"{folder}/idVendor"), system.read(f"{folder}/idProduct")
+
+
+def share_text(left_on_cpu: int, operators: Optional[int]) -> str:
+    """In words: `left_on_cpu` operators of a compiled graph run on the CPU; its CPU twin has `operators` (None: no twin
+    to count in; the compiler melts all that the TPU runs into one operator)."""
+    if operators is not None and operators >= left_on_cpu:
+        return f"the Edge TPU runs {operators - left_on_cpu} of {operators} operators"
+    if not left_on_cpu:
+        return "the Edge TPU runs the whole graph"
+    return f"the Edge TPU runs all but {left_on_cpu} operator{'s' if left_on_cpu > 1 else ''}"

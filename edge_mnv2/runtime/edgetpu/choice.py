@@ -1,4 +1,4 @@
-"""Which Edge TPUs are attached at a quick look, and which model runs where.
+"""Whether an Edge TPU is worth trying, and which model runs where.
 
 Every start pays for this module, so it imports little.
 """
@@ -7,44 +7,18 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Protocol, Union
 
-from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
 from edge_mnv2.runtime.delegate import DelegateSpec, Plan
-from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE
+from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE, present
 from edge_mnv2.runtime.table import own_format
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 from edge_mnv2.zoo.sidecar import outdated
-
-USB_BEFORE_FIRMWARE = ("1a6e", "089a")
-USB_READY = ("18d1", "9302")
-
-_USB = "sys/bus/usb/devices"
-
-
-def present(root: Union[Path, str] = "/") -> list[str]:
-    """`port`s of what is attached, without rights and holders."""
-    system = Sysroot(root)
-    return system.names("sys/class/apex") + [f"usb-{Path(device).name}" for device in usb_devices(system)]
-
-
-def usb_devices(system: Sysroot) -> list[str]:
-    """Folders of sticks below the root, by bus and port."""
-    folders = [f"{_USB}/{name}" for name in system.names(_USB) if re.fullmatch(r"\d+-\d+(\.\d+)*", name)]
-    sticks = [folder for folder in folders if usb_id(system, folder) in (USB_BEFORE_FIRMWARE, USB_READY)]
-    return sorted(sticks, key=lambda folder: [int(part) for part in re.findall(r"\d+", Path(folder).name)])
-
-
-def usb_id(system: Sysroot, folder: str) -> tuple[Optional[str], Optional[str]]:
-    """(vendor, product) of a USB device as four hexadecimal digits each."""
-    return system.read(f"{folder}/idVendor"), system.read(f"{folder}/idProduct")
-
 
 log = logging.getLogger(__name__)
 
@@ -239,13 +213,3 @@ def _fetched(name: str, models: Models, missing: Optional[ModelError]) -> Resolv
             f"the Edge TPU needs {name}, which is not on this device ({missing or error})",
             hint=f"edge-mnv2 pull {name}",
         ) from error
-
-
-def share_text(left_on_cpu: int, operators: Optional[int]) -> str:
-    """In words: `left_on_cpu` operators of a compiled graph run on the CPU; its CPU twin has `operators` (None: no twin
-    to count in; the compiler melts all that the TPU runs into one operator)."""
-    if operators is not None and operators >= left_on_cpu:
-        return f"the Edge TPU runs {operators - left_on_cpu} of {operators} operators"
-    if not left_on_cpu:
-        return "the Edge TPU runs the whole graph"
-    return f"the Edge TPU runs all but {left_on_cpu} operator{'s' if left_on_cpu > 1 else ''}"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED
-from edge_mnv2.runtime.edgetpu.opening import DeviceLock
+from edge_mnv2.runtime.supervised.lock import DeviceLock
 from tests.processes import Command
 from tests.runtime.edgetpu import trees
 from tests.stubs import free_port
@@ -29,7 +29,7 @@ Run = Callable[..., "tuple[int, str, str]"]
 def _models(tpu: pytest.MonkeyPatch, data: Path) -> None:
     """The compiled pair is on the machine; a device that refuses gets its second chance at once."""
     tpu.setenv("EDGE_MNV2_MIRROR", str(data / "models"))
-    tpu.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.0)
+    tpu.setattr("edge_mnv2.runtime.supervised.contact.SETTLE_S", 0.0)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

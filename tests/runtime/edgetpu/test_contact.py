@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu import AcceleratorLost, DeviceRefused, library
-from edge_mnv2.runtime.edgetpu.contact import Target, TpuInterpreter, Worker, probe
+from edge_mnv2.runtime.edgetpu import library
 from edge_mnv2.runtime.edgetpu.library import Library
 from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.runtime.supervised import AcceleratorLost, DeviceRefused
+from edge_mnv2.runtime.supervised.contact import Target, Worker, probe
+from edge_mnv2.runtime.supervised.contact import WorkerInterpreter as TpuInterpreter
 
 COMPILED = "models/mobilenet_v1_0.25_128_quant_edgetpu.tflite"
 TWIN = "models/mobilenet_v1_0.25_128_quant.tflite"
@@ -50,7 +52,7 @@ def test_each_failure_is_one_line_with_a_way_out(
     cause: type,
 ) -> None:
     tpu.setenv("STANDIN", fault)
-    tpu.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.0)
+    tpu.setattr("edge_mnv2.runtime.supervised.contact.SETTLE_S", 0.0)
     with pytest.raises(error) as caught:
         probe(target(standin, data / COMPILED))
     message = caught.value.message
@@ -97,7 +99,7 @@ def test_what_the_loader_says_becomes_our_error(
 
 def test_a_device_that_refuses_once_is_asked_again(tpu: pytest.MonkeyPatch, standin: Path, tmp_path: Path) -> None:
     tpu.setenv("STANDIN", f"refuse-once={tmp_path / 'mark'}")
-    tpu.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.1)
+    tpu.setattr("edge_mnv2.runtime.supervised.contact.SETTLE_S", 0.1)
     tpu.setenv("STANDIN_VERSION", "BuildLabel(N/A), RuntimeVersion(14)")
     assert probe(target(standin))["version"] == "BuildLabel(N/A), RuntimeVersion(14)"
 
@@ -167,7 +169,7 @@ def test_the_device_is_put_down_at_the_end(tpu: pytest.MonkeyPatch, standin: Pat
 def test_a_device_lost_in_use(tpu: pytest.MonkeyPatch, standin: Path, data: Path, fault: str, says: str) -> None:
     tpu.setenv("STANDIN", fault)
     if "hang" in fault:
-        tpu.setattr("edge_mnv2.runtime.edgetpu.contact.STALL_S", 0.5)
+        tpu.setattr("edge_mnv2.runtime.supervised.contact.STALL_S", 0.5)
     lost = TpuInterpreter(target(standin, data / COMPILED))
     values = np.full(lost.inputs[0].shape, 3, np.uint8)
     with pytest.raises(AcceleratorLost) as caught:
@@ -211,7 +213,7 @@ def test_the_worker_ends_with_its_parent_whatever_it_is_doing(
 ) -> None:
     program = """
 import sys, os, threading, time
-from edge_mnv2.runtime.edgetpu.contact import Target, Worker
+from edge_mnv2.runtime.supervised.contact import Target, Worker
 from edge_mnv2.runtime.edgetpu.library import Library
 worker = Worker(Target(Library(sys.argv[1], "test"), "edgetpu:0", model=sys.argv[2]))
 print(worker.pid, flush=True)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnv2.runtime.edgetpu import choice, discovery
-from edge_mnv2.runtime.edgetpu.discovery import Holder
+from edge_mnv2.runtime import edgetpu as choice
+from edge_mnv2.runtime.edgetpu import discovery
+from edge_mnv2.runtime.supervised.lock import Holder
 from tests.runtime.edgetpu import trees
 
 

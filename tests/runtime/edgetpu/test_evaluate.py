@@ -20,7 +20,7 @@ Run = Callable[..., "tuple[int, str, str]"]
 def pictures(tpu: pytest.MonkeyPatch, data: Path, tmp_path: Path) -> Path:
     """Twelve times a cat, and the compiled pair on the machine."""
     tpu.setenv("EDGE_MNV2_MIRROR", str(data / "models"))
-    tpu.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.0)
+    tpu.setattr("edge_mnv2.runtime.supervised.contact.SETTLE_S", 0.0)
     folder = tmp_path / "set"
     folder.mkdir()
     lines = ["file,class_index"]

@@ -55,7 +55,7 @@ def test_what_goes_wrong_is_one_line(
     fault: str, says: str, run: Run, standin: Path, stub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN", fault)
-    monkeypatch.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.0)
+    monkeypatch.setattr("edge_mnv2.runtime.supervised.contact.SETTLE_S", 0.0)
     options = ["--source", "test", "--max-frames", 1, "--model", stub, "--delegate", f"external:{standin}"]
     code, _, err = run("run", *options)
     assert code == 5 and says in err and "Edge TPU" not in err and err.count("\n") == 1

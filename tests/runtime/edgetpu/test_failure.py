@@ -3,8 +3,8 @@
 import pytest
 
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu import AcceleratorLost, DeviceRefused
-from edge_mnv2.runtime.edgetpu.library import Ending, Library, explain
+from edge_mnv2.runtime.edgetpu.library import Library
+from edge_mnv2.runtime.supervised import AcceleratorLost, DeviceRefused, Ending, explain
 
 STOCK = Library("/usr/lib/libedgetpu.so.1", "ld.so.cache", version="16.0", tensorflow="2.5.0")
 NAMED = "libedgetpu 16.0 built for TensorFlow 2.5.0"

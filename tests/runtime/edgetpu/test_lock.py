@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu import DeviceHeld
-from edge_mnv2.runtime.edgetpu.opening import DeviceLock
+from edge_mnv2.runtime.supervised import DeviceHeld
+from edge_mnv2.runtime.supervised.lock import DeviceLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from edge_mnv2.runtime.edgetpu.opening import DeviceLock
+from edge_mnv2.runtime.supervised.lock import DeviceLock
 lock = DeviceLock("usb-2-1", Path(sys.argv[1]))
 lock.acquire("edgetpu:usb:0")
 print("held", flush=True)

@@ -11,10 +11,11 @@ import pytest
 
 from edge_mnv2.errors import AcceleratorError, ModelError
 from edge_mnv2.runtime.delegate import parse
-from edge_mnv2.runtime.edgetpu import DeviceHeld, opening, supervisor
-from edge_mnv2.runtime.edgetpu.opening import DeviceLock
-from edge_mnv2.runtime.edgetpu.supervisor import SupervisedInterpreter
+from edge_mnv2.runtime.edgetpu import opening
 from edge_mnv2.runtime.interpreter import open_interpreter
+from edge_mnv2.runtime.supervised import DeviceHeld, supervisor
+from edge_mnv2.runtime.supervised.lock import DeviceLock
+from edge_mnv2.runtime.supervised.supervisor import SupervisedInterpreter
 from tests.runtime.edgetpu import trees
 
 COMPILED = "models/mobilenet_v1_0.25_128_quant_edgetpu.tflite"
@@ -26,7 +27,7 @@ def _impatient(tpu: pytest.MonkeyPatch) -> None:
     tpu.setattr(supervisor, "FIRST_RETRY_S", 0.2)
     tpu.setattr(supervisor, "SLOWEST_RETRY_S", 0.3)
     tpu.setattr(supervisor, "_LOOK_S", 0.05)
-    tpu.setattr("edge_mnv2.runtime.edgetpu.contact.SETTLE_S", 0.0)
+    tpu.setattr("edge_mnv2.runtime.supervised.contact.SETTLE_S", 0.0)
 
 
 def _open(data: Path, spec: str = "edgetpu", *, cpu: bool = True) -> SupervisedInterpreter:
@@ -74,7 +75,7 @@ def test_a_loss_costs_no_frame_and_the_device_comes_back(
     tpu: pytest.MonkeyPatch, data: Path, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     if "hang" in fault:
-        tpu.setattr("edge_mnv2.runtime.edgetpu.contact.STALL_S", 0.4)
+        tpu.setattr("edge_mnv2.runtime.supervised.contact.STALL_S", 0.4)
     tpu.setenv("STANDIN", fault)
     interpreter = _open(data)
     frames = _Frames(interpreter, data)

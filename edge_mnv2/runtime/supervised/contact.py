@@ -20,10 +20,9 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import AcceleratorError
-from edge_mnv2.runtime.edgetpu import DeviceRefused
-from edge_mnv2.runtime.edgetpu.library import Ending, Library, explain
-from edge_mnv2.runtime.edgetpu.worker import views
 from edge_mnv2.runtime.interpreter import import_runtime, memory_file
+from edge_mnv2.runtime.supervised import DeviceRefused, Driver, Ending, explain
+from edge_mnv2.runtime.supervised.worker import views
 from edge_mnv2.runtime.table import TensorSpec
 from edge_mnv2.runtime.toolkit import BOOT, environment
 
@@ -44,10 +43,10 @@ _unreaped: list[subprocess.Popen] = []
 
 @dataclass(frozen=True)
 class Target:
-    """What a worker is to open: the library, the device (`name` for people, `paths` and `option` for the library),
-    the compiled model (None: the device alone), and how."""
+    """What a worker is to open: what drives the device, the device itself (`name` for people, `paths` and `option` for
+    its library, to which `options` are told), the model (None: the device alone), and how."""
 
-    library: Library
+    library: Driver
     name: str
     option: str = ""
     paths: tuple[str, ...] = ()
@@ -55,9 +54,6 @@ class Target:
     runtime: str = "auto"
     threads: int = 1
     options: tuple[tuple[str, str], ...] = ()
-    """What an external delegate is told."""
-    opener: str = ""
-    """"module:function" that opens another accelerator's model in the worker, as `AnyInterpreter`, from the order."""
     python: str = sys.executable
     engine: str = "tpu"
 
@@ -75,7 +71,7 @@ class Worker:
         self._stage = "start"
         self._native: collections.deque[str] = collections.deque(maxlen=40)
         self.ready: dict[str, Any] = {}
-        self._memory_file = memory_file("edge-mnv2-edgetpu")
+        self._memory_file = memory_file("edge-mnv2-worker")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection = ours
         try:
@@ -86,7 +82,7 @@ class Worker:
             raise
         finally:
             theirs.close()
-        self._reader = threading.Thread(target=self._read_native, name="edgetpu-stderr", daemon=True)
+        self._reader = threading.Thread(target=self._read_native, name="worker-stderr", daemon=True)
         self._reader.start()
 
     @property
@@ -103,9 +99,9 @@ class Worker:
             "model": target.model,
             "runtime": target.runtime,
             "threads": target.threads,
-            "options": dict(target.options) if target.library.external else None,
+            "options": dict(target.options),
             "name": target.name,
-            "opener": target.opener,
+            "opener": target.library.opener,
         }
         with contextlib.suppress(OSError):
             self._connection.send(json.dumps(order).encode())
@@ -206,7 +202,7 @@ class Worker:
                 text = line.decode(errors="replace").rstrip()
                 if text:
                     self._native.append(text)
-                    log.debug("edgetpu worker: %s", text)
+                    log.debug("worker: %s", text)
 
 
 def probe(target: Target, limits: Optional[dict[str, float]] = None) -> dict[str, Any]:
@@ -220,7 +216,8 @@ def probe(target: Target, limits: Optional[dict[str, float]] = None) -> dict[str
 
 
 def first_contact(target: Target, limits: Optional[dict[str, float]] = None) -> Worker:
-    """An opened worker. A device that refuses once is asked once more: a stick changes its USB id with its first use.
+    """An opened worker. Where the driver says so, a device that refuses is asked once more: a stick changes its USB id
+    with its first use.
 
     Raises AcceleratorError.
     """
@@ -230,7 +227,7 @@ def first_contact(target: Target, limits: Optional[dict[str, float]] = None) -> 
             worker.open()
         except DeviceRefused as error:
             worker.close()
-            if attempt == 2:
+            if attempt == 2 or not target.library.asked_twice:
                 raise
             log.debug("%s; trying once more", error.message)
             time.sleep(SETTLE_S)
@@ -246,7 +243,9 @@ def _spawn(python: str, connection: socket.socket, memory_file: int) -> subproce
     for process in list(_unreaped):
         if process.poll() is not None:
             _unreaped.remove(process)
-    program = f"{BOOT}\nfrom edge_mnv2.runtime.edgetpu.worker import main\nmain({connection.fileno()}, {memory_file})"
+    program = (
+        f"{BOOT}\nfrom edge_mnv2.runtime.supervised.worker import main\nmain({connection.fileno()}, {memory_file})"
+    )
     return subprocess.Popen(
         [python, "-c", program],
         stdin=subprocess.PIPE,
@@ -262,7 +261,7 @@ STALL_S = 0.75
 _STALL_FACTOR = 8
 
 
-class TpuInterpreter:
+class WorkerInterpreter:
     """The interface of `edge_mnv2.runtime.interpreter.Interpreter` over a worker process.
 
     `invoke` raises AcceleratorLost where the device fails, hangs or takes the worker along; the inputs last set can

@@ -1,6 +1,6 @@
 """The process that holds an accelerator: it loads the library and the model and answers one invoke after another.
 
-Started by `edge_mnv2.runtime.edgetpu.contact` with two inherited descriptors: a socket of packets (requests and
+Started by `edge_mnv2.runtime.supervised.contact` with two inherited descriptors: a socket of packets (requests and
 answers) and a memory file (the model's inputs and outputs). Standard input is the life line: its other end is open as
 long as the parent lives.
 """
@@ -8,7 +8,6 @@ long as the parent lives.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import mmap
@@ -23,82 +22,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error
+from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.installed import load
-from edge_mnv2.runtime.edgetpu.library import PLUGIN_SYMBOLS
-from edge_mnv2.runtime.interpreter import first_line, import_runtime, open_interpreter
 from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec
-from edge_mnv2.tflite.model_file import EDGETPU_OP
-
-_KINDS = {0: "pci", 1: "usb"}
-"""`edgetpu_device_type` of the library's C interface."""
-
-
-class _Device(ctypes.Structure):
-    _fields_ = (("type", ctypes.c_int), ("path", ctypes.c_char_p))
-
-
-def load_delegate(
-    library: str, option: str = "", runtime: str = "auto", options: Optional[dict[str, str]] = None
-) -> Any:
-    """The runtime's own delegate object for `device=option`, or for the `options` of an external delegate.
-
-    Raises AcceleratorError, with the native error as its cause: OSError (no such library, or not one), AttributeError
-    (a library without the delegate's functions), ValueError (the library refuses; its text is often empty),
-    RuntimeError (not CPython).
-    """
-    module, _ = import_runtime(runtime)
-    try:
-        # Looked up here first: the runtime's own loader leaves half an object behind whose destructor complains.
-        native = ctypes.CDLL(library)
-        for symbol in PLUGIN_SYMBOLS:
-            getattr(native, symbol.decode())
-        return module.load_delegate(library, {"device": option} if options is None else options)
-    except (OSError, AttributeError, ValueError, RuntimeError) as error:
-        raise AcceleratorError(f"the library {library} gives no delegate: {first_line(error)}") from error
-
-
-def library_version(library: str) -> str:
-    """What the library says about itself, "" where it says nothing."""
-    try:
-        function = ctypes.CDLL(library).edgetpu_version
-    except (OSError, AttributeError):
-        return ""
-    function.restype = ctypes.c_char_p
-    return (function() or b"").decode(errors="replace")
-
-
-def option_for(library: str, paths: tuple[str, ...], otherwise: str) -> str:
-    """The `device` option that means the device at one of `paths` (its `/sys` folder, its device file).
-
-    The library counts its devices in an order of its own, which changes when a stick loads its firmware, so it is
-    asked; `otherwise` where it cannot be asked or does not list the device.
-    """
-    try:
-        native = ctypes.CDLL(library)
-        native.edgetpu_list_devices.restype = ctypes.POINTER(_Device)
-        native.edgetpu_list_devices.argtypes = (ctypes.POINTER(ctypes.c_size_t),)
-        native.edgetpu_free_devices.argtypes = (ctypes.POINTER(_Device),)
-        native.edgetpu_free_devices.restype = None
-    except (OSError, AttributeError):
-        return otherwise
-    count = ctypes.c_size_t()
-    devices = native.edgetpu_list_devices(ctypes.byref(count))
-    if not devices:
-        return otherwise
-    try:
-        seen = {"pci": 0, "usb": 0}
-        for position in range(count.value):
-            kind = _KINDS.get(devices[position].type)
-            if kind is None:
-                continue
-            if (devices[position].path or b"").decode(errors="replace") in paths:
-                return f"{kind}:{seen[kind]}"
-            seen[kind] += 1
-    finally:
-        native.edgetpu_free_devices(devices)
-    return otherwise
-
 
 DONE = b"."
 ALIGNMENT = 64
@@ -184,34 +110,13 @@ def _die_with_parent() -> None:
 
 
 def _open(order: dict, stages: _Stages) -> Optional[AnyInterpreter]:
-    library, runtime = order["library"], order["runtime"]
+    """What the driver's opener opens. Without a model it is the device alone that is asked for, and told about."""
     stages.begin("runtime")
-    if order["opener"]:
-        opener = load(order["opener"])
-        stages.begin("open")
-        order.update(version="", chosen="", cpu_operators=0)
-        opened: AnyInterpreter = opener(order)
-        return opened
-    import_runtime(runtime)
-    stages.begin("library")
-    ours = order["options"] is None
-    version = library_version(library) if ours else ""
-    option = option_for(library, tuple(order["paths"]), order["option"]) if ours else ""
-    stages.begin("create")
-    native = load_delegate(library, option, runtime, order["options"])
-    if order["model"] is None:
-        stages.send({"ready": {"version": version, "option": option}})
-        return None
-    stages.begin("open")
-    interpreter = open_interpreter(
-        order["model"],
-        runtime=runtime,
-        threads=order["threads"],
-        delegates=[native],
-        delegate_name=order["name"],
-        quiet=False,
-    )
-    order.update(version=version, chosen=option, cpu_operators=interpreter.operator_count(but=(EDGETPU_OP,)))
+    opener = load(order["opener"])
+    order.update(version="", chosen="", cpu_operators=0)
+    interpreter: Optional[AnyInterpreter] = opener(order, stages.begin)
+    if interpreter is None:
+        stages.send({"ready": {"version": order["version"], "option": order["chosen"]}})
     return interpreter
 
 
