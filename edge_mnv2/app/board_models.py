@@ -15,7 +15,7 @@ from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.pipeline.statistics import give_back_memory
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import model_spec, open_classifier
-from edge_mnv2.tflite.model_file import with_pool_output
+from edge_mnv2.tflite.model_file import pool_among_outputs, with_pool_output
 from edge_mnv2.zoo import latest, registry
 from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.resolve import resolve
@@ -99,7 +99,7 @@ def embedder_of(model: str, threads: int = 1) -> Optional[Callable[[Any], Any]]:
     """
     try:
         resolved = resolve(model)
-        if with_pool_output(resolved.path) is None:
+        if with_pool_output(resolved.path) is None and pool_among_outputs(resolved.path) is None:
             return None
         classifier = Classifier.open(resolved.path, spec=model_spec(resolved), threads=threads, embeds=True)
     except (EdgeMnv2Error, OSError):

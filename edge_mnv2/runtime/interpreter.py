@@ -36,7 +36,7 @@ from edge_mnv2.runtime.table import (
     candidates,
     reference,
 )
-from edge_mnv2.tflite.model_file import with_pool_output
+from edge_mnv2.tflite.model_file import pool_among_outputs, with_pool_output
 
 log = logging.getLogger(__name__)
 
@@ -191,11 +191,11 @@ class Interpreter:
 
 
 class EmbeddingInterpreter(Interpreter):
-    """With the model's embedding behind its own outputs."""
+    """With the model's embedding: its own output number `place`, else one behind them."""
 
-    def __init__(self, opened: Interpreter) -> None:
+    def __init__(self, opened: Interpreter, place: Optional[int] = None) -> None:
         super().__init__(opened._native, opened.runtime, opened.threads, opened.delegate)
-        self._embedding = self.outputs.pop()
+        self._embedding = self.outputs.pop() if place is None else self.outputs[place]
 
     def embedding(self) -> np.ndarray:
         """Real values float32 of what the model saw in the last input, of any size."""
@@ -247,7 +247,6 @@ def open_interpreter(
         raise
     except (RuntimeError, ValueError) as error:
         if "failed to create XNNPACK runtime" in str(error):
-            # It takes every operator of the model before; which of the two it lacks now it does not say.
             reason = "there is too little memory, or its weights and scales are so large that no arithmetic holds them"
             raise ModelError(f"{name} cannot be prepared for this processor: {reason}") from error
         raise _explained(name, error) from error
@@ -279,10 +278,11 @@ def open_with_embedding(
     if any(row.module == __name__ and row.opens(path) for row in candidates(path, runtime)):
         # What is wrong with the file or the runtime is said below.
         with contextlib.suppress(OSError, EdgeMnv2Error):
-            if (model := with_pool_output(Path(path))) is not None:
+            model, place = with_pool_output(Path(path)), pool_among_outputs(Path(path))
+            if model is not None or place is not None:
                 size = more.get("input_size")
-                opened = open_interpreter(model, runtime=runtime, threads=threads, input_size=size)
-                return EmbeddingInterpreter(opened)
+                with_it = open_interpreter(model or path, runtime=runtime, threads=threads, input_size=size)
+                return EmbeddingInterpreter(with_it, place)
     return table.open_model(path, runtime=runtime, threads=threads, **more)
 
 

@@ -87,6 +87,16 @@ def with_pool_output(path: Path) -> Optional[bytes]:
         return None
 
 
+def pool_among_outputs(path: Path) -> Optional[int]:
+    """The position among the outputs of the embedding, where the file has it there already. Raises OSError."""
+    try:
+        with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            model = Flatbuffer(data).root()
+            return list(model.tables(2)[0].numbers(2, "i")).index(_last_pool(model))
+    except (Damaged, struct.error, LookupError, ValueError):
+        return None
+
+
 def _last_pool(model: Table) -> Optional[int]:
     """The tensor of the last average over whole maps."""
     codes = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in model.tables(1)]

@@ -174,6 +174,11 @@ def test_the_embedding_of_every_dtype_is_real_and_there_once(tmp_path: Path, dty
         assert answer.embedding.argmax() == answer.scores.argmax() == 0 and answer.embedding.size == 3
     path.write_bytes(with_pool_output(path) or b"")
     assert with_pool_output(path) is None
+    # As people export it themselves: it stays an output, and is the embedding too.
+    with Classifier.open(path, spec=ModelSpec(output="0"), embeds=True) as model:
+        again = model.classify(solid(RED))
+        assert len(model.interpreter.outputs) == 2 and np.array_equal(again.scores, answer.scores)
+        assert again.embedding is not None and np.array_equal(again.embedding, answer.embedding)
 
 
 def test_what_has_no_embedding_is_opened_as_it_is(tmp_path: Path, data: Path) -> None:
