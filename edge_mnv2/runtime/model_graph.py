@@ -7,7 +7,6 @@ message of onnx.proto3. Field numbers are those of these schemas. Both become on
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import io
@@ -314,13 +313,8 @@ def _onnx_packed(properties: Mapping[str, str], producer: str) -> Packed:
 
 
 def _names(text: str, key: str) -> list[str]:
-    """Names as Python writes a list or dictionary (Ultralytics), as JSON, one a line, or between commas."""
-    if text[0] in "[{":
-        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            listed = ast.literal_eval(text)
-            rows = {int(row): name for row, name in listed.items()} if isinstance(listed, dict) else list(listed)
-            return [str(rows[row]) for row in range(len(rows))]
-    elif "\n" not in text:
+    """Names in any form of a label file, or between commas."""
+    if text[0] not in "[{" and "\n" not in text:
         text = text.replace(",", "\n")
     return parse_labels(text.encode(), key)
 

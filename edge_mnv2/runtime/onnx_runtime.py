@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional, Union
@@ -146,6 +147,9 @@ def open_model(
     try:
         session = _session(module, path, session_options(module, threads), chosen)
     except Exception as error:  # InvalidProtobuf, InvalidGraph, NotImplemented, Fail, NoSuchFile, ...
+        if re.search("external (data|initializer)", str(error).replace(str(path), ""), re.IGNORECASE):
+            hint = f"copy it too, whole: exporters call it {Path(path).name}.data"
+            raise ModelError(f"{path} has its weights in another file, which is not beside it", hint=hint) from error
         if len(chosen) == 1:
             raise ModelError(f"{path} cannot be loaded: {_reason(error)}") from error
         log.warning("the GPU cannot be used (%s): going on without it", _reason(error))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import csv
 import json
 import logging
 import re
@@ -12,6 +15,7 @@ from typing import Any, Optional, Union
 from edge_mnv2.errors import LabelsError
 from edge_mnv2.files import LFS_POINTER, text_content
 from edge_mnv2.messages import steering
+from edge_mnv2.strict_yaml import parse_plain
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +26,13 @@ _MAX_BYTES = 4 << 20
 _MAX_NAME = 500
 # Not str.splitlines(): that also splits at form feeds and at Unicode's own line separators.
 _LINE_END = re.compile(r"\r*\n|\r")
-_INDEX_FIRST = re.compile(r"[ \t]*(?P<index>\d{1,7})(?:[ \t]*[:,;=][ \t]*|[ \t]+)(?P<name>\S.*)")
+_INDEX_FIRST = re.compile(
+    r"[ \t]*(?P<index>\d{1,7})(?:[ \t]*(?:[:,;]|=>?|->|[.)-](?=[ \t]))[ \t]*|[ \t]+)(?P<name>\S.*)"
+)
 _INDEX_LAST = re.compile(r"[ \t]*(?P<name>\S.*?)[ \t]*[,;\t][ \t]*(?P<index>\d{1,7})[ \t]*")
+_WORDNET_FIRST = re.compile(r"n\d{8}[ \t]+(?P<name>\S.*)")
+_NAME_TITLES = ("label", "name", "class", "class_name", "label_name", "display_name", "category")
+_INDEX_TITLES = ("index", "id", "class_id", "class_index", "label_id", "category_id", "row", "idx")
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
@@ -33,10 +42,11 @@ def read_labels(path: Union[Path, str]) -> list[str]:
 
     One name a line, UTF-8 (UTF-16 with a byte order mark too). A byte order mark, CRLF, trailing blanks and empty lines
     at the end are dropped. `0 name`, `0:name`, `0,name` and `name,0` lose their index when every line has one and the
-    indices are 0..n-1 without a gap; lines are then put into the order of their indices. JSON: a list of names, a map
-    `{name: index}` or `{index: name}`, or one of these under `labels`, `classes`, `names` or `class_indices`. A folder:
-    the names of the folders in it, in the order of text, as torchvision and Keras number them; that order is said.
-    Raises LabelsError naming the file.
+    indices are 0..n-1 without a gap; lines are then put into the order of their indices. CSV with titles: its columns
+    of names and of indices. JSON, Python's way to write it, or YAML (`.yaml`, as Ultralytics has it): a list of names
+    or of objects with `id` and `name`, a map `{name: index}` or `{index: name}`, or one of these under `labels`,
+    `classes`, `names` and the like. A folder: the names of the folders in it, in the order of text, as torchvision and
+    Keras number them; that order is said. Raises LabelsError naming the file.
     """
     path = Path(path)
     try:
@@ -59,7 +69,12 @@ def read_labels(path: Union[Path, str]) -> list[str]:
 def parse_labels(data: bytes, name: str = "labels") -> list[str]:
     """`read_labels` for a file in memory; `name` stands in the errors."""
     text = _decode(data, name)
-    if text.lstrip()[:1] in ("[", "{") and (names := _from_json(text, name)) is not None:
+    names = None
+    if text.lstrip()[:1] in ("[", "{"):
+        names = _from_json(text, name)
+    elif name.lower().endswith((".yaml", ".yml")):
+        names = _listed(parse_plain(text.encode(), name, LabelsError), name)
+    if names is not None:
         return _checked(names, name)
     lines = [line.rstrip(" \t\f\v\u00a0\u3000\ufeff") for line in _LINE_END.split(text)]
     while lines and not lines[-1]:
@@ -113,22 +128,44 @@ def _folder_names(folder: Path) -> list[str]:
 
 
 def _from_json(text: str, file: str) -> Optional[list[str]]:
-    """The names in a JSON document; None where the text is no JSON (a name may begin with a bracket)."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    for key in ("labels", "classes", "names", "class_indices"):
+    """The names in a JSON document, or one as Python writes it; None for another text (a name may begin with "[")."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise LabelsError(f"{file} names an index or a class twice")
+        return dict(pairs)
+
+    value = None
+    with contextlib.suppress(json.JSONDecodeError, RecursionError):
+        value = json.loads(text, object_pairs_hook=once)
+    if value is None:
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            value = ast.literal_eval(text)
+    return _listed(value, file) if isinstance(value, (list, dict)) else None
+
+
+def _listed(value: Any, file: str) -> list[str]:
+    """The names in a document. Raises LabelsError."""
+    for key in ("labels", "classes", "names", "class_indices", "class_names", "id2label", "categories"):
         if isinstance(value, dict) and isinstance(value.get(key), (list, dict)):
             value = value[key]
             break
-    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        pairs = [tuple(_first(one, titles) for titles in (_INDEX_TITLES, _NAME_TITLES)) for one in value]
+    elif isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         return [one.strip() for one in value]
-    if isinstance(value, dict) and value:
-        names = _by_index([(key, index) for key, index in value.items()])
-        if names is not None:
-            return names
-    raise LabelsError(f"{file} is JSON without a list of names", hint='["cup", "plate"] or {"cup": 0, "plate": 1}')
+    else:
+        pairs = list(value.items()) if isinstance(value, dict) else []
+    if pairs and (names := _by_index(pairs)) is not None:
+        return names
+    raise LabelsError(
+        f"{file} has no list of names, and no names with every index from 0 on",
+        hint='["cup", "plate"] or {"cup": 0, "plate": 1}',
+    )
+
+
+def _first(row: dict[str, Any], titles: Sequence[str]) -> Any:
+    return next((row[title] for title in titles if title in row), None)
 
 
 def _by_index(pairs: Sequence[tuple[Any, Any]]) -> Optional[list[str]]:
@@ -220,6 +257,8 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def _without_indices(lines: list[str]) -> list[str]:
+    if (names := _from_table(lines)) is not None:
+        return names
     # A list of names that merely begin with digits ("7 up") is kept: its numbers do not run from 0 without a gap.
     for form in (_INDEX_FIRST, _INDEX_LAST):
         matches = [form.fullmatch(line) for line in lines]
@@ -228,7 +267,27 @@ def _without_indices(lines: list[str]) -> list[str]:
         pairs = [(match["index"], _unquoted(match["name"])) for match in matches if match]
         if len(pairs) == len(lines) - titles and (names := _by_index(pairs)) is not None:
             return names
-    return [line.strip() for line in lines]
+    # ImageNet's list of synsets.
+    synsets = [_WORDNET_FIRST.fullmatch(line) for line in lines]
+    return [line.strip() if match is None else match["name"] for line, match in zip(lines, synsets)]
+
+
+def _from_table(lines: Sequence[str]) -> Optional[list[str]]:
+    """The names in a CSV whose titles tell which column has them; None for other lines."""
+    for sign in ",;\t":
+        try:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=sign)]
+        except csv.Error:
+            continue
+        titles = {title.lower(): place for place, title in enumerate(rows[0])}
+        name, index = _first(titles, _NAME_TITLES), _first(titles, _INDEX_TITLES)
+        if name is None or len(titles) < 2 or len(rows) < 2 or {len(row) for row in rows} != {len(titles)}:
+            continue
+        if index is None:
+            return [row[name] for row in rows[1:]]
+        if (names := _by_index([(row[index], row[name]) for row in rows[1:]])) is not None:
+            return names
+    return None
 
 
 def _unquoted(cell: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -303,6 +304,20 @@ def test_files_that_are_no_model(content: bytes, expected: str, tmp_path: Path, 
     code, _, err = run("classify", tmp_path, "--model", path)
     assert code == 3 and expected in err, err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_weights_in_another_file_are_missed_by_name(tmp_path: Path) -> None:
+    loaded = onnx.load_from_string(brought_onnx())
+    path = tmp_path / "m.onnx"
+    onnx.save(loaded, path, save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    with Classifier.open(path) as classifier:
+        assert classifier.outputs == 3
+    (tmp_path / "m.onnx.data").write_bytes(b"")
+    with pytest.raises(ModelError, match="weights in another file"):
+        Classifier.open(path)
+    (tmp_path / "m.onnx.data").unlink()
+    with pytest.raises(ModelError, match=re.escape("m.onnx.data")):
+        Classifier.open(path)
 
 
 def test_damaged_files_end_in_an_error_not_a_crash(tmp_path: Path) -> None:

@@ -187,6 +187,24 @@ FORMS = {
     ),
     "tabs": ("0\tcup\n1\tplate\n2\tfork\n", None),
     "equal signs, out of order": ("2=fork\n0=cup\n1=plate\n", None),
+    "CSV, titles, more columns": ("id,label,colour\n0,cup,red\n1,plate,red\n2,fork,grey\n", None),
+    "CSV, titles, out of order": ("class_id;weight;class\n2;1;fork\n0;1;cup\n1;1;plate\n", None),
+    "CSV, titles, no indices": ("name,colour\ncup,red\nplate,red\nfork,grey\n", None),
+    "full stops": ("0. cup\n1. plate\n2. fork\n", None),
+    "brackets": ("0) cup\n1) plate\n2) fork\n", None),
+    "arrows": ("0 -> cup\n1 => plate\n2 - fork\n", None),
+    "a dictionary as Python writes it": ("{0: 'cup',\n 1: \"plate\",\n 2: 'fork'}\n", None),
+    "a list as Python writes it": ("['cup', 'plate', 'fork',]\n", None),
+    "Hugging Face's config": (
+        '{"model_type": "mobilenet_v2", "id2label": {"0": "cup", "1": "plate", "2": "fork"}}',
+        None,
+    ),
+    "COCO's categories": (
+        '{"categories": [{"id": 1, "name": "plate"}, {"id": 0, "name": "cup"}, {"id": 2, "name": "fork"}]}',
+        None,
+    ),
+    "ImageNet's synsets": ("n01440764 cup\nn01443537 plate\nn01484850 fork\n", None),
+    "decimal numbers": ("0.5 mm\n1.5 mm\n", ["0.5 mm", "1.5 mm"]),
     "digits as names": ('{"0": 0, "1": 1, "10": 2, "2": 3}', ["0", "1", "10", "2"]),
     "names that begin with brackets": ("[cup]\n{plate}\n", ["[cup]", "{plate}"]),
     "names with commas and digits": ("cup, 1\nplate, 7\n", ["cup, 1", "plate, 7"]),
@@ -202,6 +220,24 @@ def test_the_usual_forms_of_label_files(form: str, tmp_path: Path) -> None:
         for end in ("\n", "\r\n"):
             path.write_bytes(text.replace("\n", end).encode(encoding))
             assert read_labels(path) == (names or ["cup", "plate", "fork"])
+
+
+@pytest.mark.parametrize(
+    "names", ["{0: cup, 1: plate, 2: fork}", "[cup, plate, fork]", "\n  0: cup\n  1: plate\n  2: fork"]
+)
+def test_ultralytics_and_roboflow_have_their_names_in_yaml(names: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text(f"train: images\nnc: 3\nnames: {names}\n")
+    assert read_labels(path) == ["cup", "plate", "fork"]
+    path.write_text("names: [cup, on]\n")
+    with pytest.raises(LabelsError, match=r"data\.yaml"):
+        read_labels(path)
+
+
+def test_what_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"0": "cup", "0": "plate", "1": "fork"}')
+    with pytest.raises(LabelsError, match="twice"):
+        read_labels(tmp_path / "labels.json")
 
 
 @pytest.mark.parametrize(
