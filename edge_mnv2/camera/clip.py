@@ -29,15 +29,14 @@ from edge_mnv2.paths import utf8_named
 
 log = logging.getLogger(__name__)
 
-_MAX_FPS = 1000.0
+_RATES = (0.001, 1000.0)
+"""Frames a second that are believed; with others time stamps are worth nothing."""
+_JUMP_NS = 10 * 10**9
+"""A transport stream whose clock goes on by more, or goes back, is several recordings."""
 _TAIL_S = 1.0
 """Where the frame count is the container's duration times its rate, sound may last longer than the pictures."""
-
-
 _MAX_DAMAGED = 250
 """After so many reads in a row without a picture it is the end: OpenCV does not tell an end from a damaged frame."""
-
-
 _HEVC = ("hevc", "hvc1", "hev1", "h265")
 
 
@@ -74,14 +73,15 @@ class ClipSource(Source):
         self._count = self._regular = self._unreadable = 0
         self._first_ns = self._last_ns = 0
         fps = positive(capture.get(cv2.CAP_PROP_FPS))
-        # OpenCV 4.6 takes a transport stream's clock of 90 kHz for its frame rate.
-        self._fps = fps if fps is not None and fps <= _MAX_FPS else None
+        self._fps = fps if fps is not None and _RATES[0] <= fps <= _RATES[1] else None
         self._step_ns = int(1e9 / (self._fps or 25.0))
         promised = positive(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._promised = None if promised is None else int(promised)
         # MP4 and AVI count their frames; for the others OpenCV multiplies duration and rate.
         self._shown_s = facts.trimmed_s
         self._packets = head[:1] == b"\x47"
+        # OpenCV 4.6 takes a transport stream's clock of 90 kHz for its frame rate.
+        self._stamped, self._jumped = fps is None or self._fps is not None or self._packets, False
         self._chunks = head[:4] == b"RIFF"
         self._counted = (head[4:8] == b"ftyp" and self._shown_s is None) or self._chunks
         size = [int(capture.get(which)) or None for which in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
@@ -155,11 +155,8 @@ class ClipSource(Source):
     def _without_gap(self, pixels: np.ndarray) -> Optional[np.ndarray]:
         """`pixels`, or the picture before it where OpenCV has passed over damaged ones by itself."""
         capture = self._capture
-        if (
-            capture is None
-            or self._count == 0
-            or self._stamp_ns() - self._first_ns - self._last_ns < 1.5 * self._step_ns
-        ):
+        gap_ns = self._stamp_ns() - self._first_ns - self._last_ns
+        if capture is None or self._count == 0 or gap_ns < 1.5 * self._step_ns:
             return pixels
         other = self._concealing(capture)
         return pixels if other is capture else self._next_picture(other)
@@ -200,7 +197,9 @@ class ClipSource(Source):
             self._first_ns = stamp
             position = 0
         else:
-            position = stamp - self._first_ns
+            position = stamp - self._first_ns if self._stamped else 0
+            if self._packets and not -step <= position - self._last_ns <= _JUMP_NS:
+                self._first_ns, self._jumped, position = stamp - self._last_ns - step, True, 0
             # Frames without a time stamp of their own (some AVI files end so) follow at the nominal rate.
             if position <= self._last_ns:
                 position = self._last_ns + step
@@ -218,11 +217,13 @@ class ClipSource(Source):
             self._report(f"{self.path} is damaged or cut short: {self._count} of {expected} frames could be read")
 
     def _expected(self) -> int:
-        if self._promised is None or self._fps is None:
-            return self._count
-        if self._counted:
+        if self._promised is not None and self._counted:
             short = self._promised > self._count
             return self._promised - (empty_avi_frames(self.path) if short and self._chunks else 0)
+        if self._jumped:
+            return self._count + has_lost_packets(self.path, joined=True)
+        if self._promised is None or self._fps is None:
+            return self._count
         reached_s = self._last_ns / 1e9 + 1 / self._fps
         duration_s = self._shown_s or self._promised / self._fps
         if reached_s + max(_TAIL_S, 2 / self._fps) < duration_s:

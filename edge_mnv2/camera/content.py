@@ -213,7 +213,8 @@ def why_unreadable(path: Path, head: bytes) -> tuple[str, Optional[str]]:
             return f"is {names} video, which cannot be decoded here", hint
         if not index:
             return "has no index: the recording was not finished", "recover it, or record in another format"
-        return "has sound but no pictures", None
+        empty = all(kind != b"trak" for kind, _ in _boxes(index))
+        return ("holds neither pictures nor sound" if empty else "has sound but no pictures"), None
     if head[:4] == b"\x1aE\xdf\xa3":
         with path.open("rb") as file:
             start = file.read(1 << 16)
@@ -250,8 +251,9 @@ def _avi_index(file: IO[bytes]) -> bytes:
     return b""
 
 
-def has_lost_packets(path: Path) -> bool:
-    """False too where the file cannot be read, or has packets of another size than 188 bytes."""
+def has_lost_packets(path: Path, joined: bool = False) -> bool:
+    """False too where the file cannot be read, or has packets of another size than 188 bytes. Of files that were
+    `joined` packets tell it alone: the counters begin anew."""
     last: dict[int, int] = {}
     try:
         with path.open("rb") as file:
@@ -261,17 +263,19 @@ def has_lost_packets(path: Path) -> bool:
             file.seek(0)
             while block := file.read(_BLOCK):
                 packets = np.frombuffer(block, np.uint8, len(block) // _PACKET * _PACKET).reshape(-1, _PACKET)
-                if _breaks(packets, last):
+                if _unsound(packets) or (not joined and _breaks(packets, last)):
                     return True
     except OSError:
         pass
     return False
 
 
+def _unsound(packets: np.ndarray) -> bool:
+    return bool((packets[:, 0] != _SYNC).any() or (packets[:, 1] & 0x80).any())
+
+
 def _breaks(packets: np.ndarray, last: dict[int, int]) -> bool:
     """Whether `packets` (uint8 Nx188) go on as they should; `last` has each stream's last counter, and is updated."""
-    if (packets[:, 0] != _SYNC).any() or (packets[:, 1] & 0x80).any():
-        return True
     pids = (packets[:, 1].astype(int) & 0x1F) << 8 | packets[:, 2]
     field, payload = packets[:, 3] & 0x20 > 0, packets[:, 3] & 0x10 > 0
     # The stream's maker may say that a counter jumps here.

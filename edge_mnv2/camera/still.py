@@ -55,6 +55,8 @@ _FORMATS = {
     "AVIF": "AvifImagePlugin",
 }
 _ORIENTATION = 0x0112
+_WHITE = 0x0106
+"""TIFF 6.0, PhotometricInterpretation: 0 where 0 is white."""
 _SURELY_FREE = 64 << 20
 _SHARE_OF_FREE = 0.75
 _STRIP_PIXELS = 1 << 20
@@ -191,7 +193,11 @@ def _opened(file: IO[bytes]) -> ImageFile.ImageFile:
         file.seek(0)
         try:
             image: ImageFile.ImageFile = factory(file, "")
-        except (SyntaxError, IndexError, TypeError, struct.error):
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            if str(error) == "unknown pixel mode":
+                raise SourceError(
+                    f"{file.name} has a kind of samples that cannot be read here", hint="convert it to PNG"
+                ) from None
             continue
         if isinstance(image, PngImagePlugin.PngImageFile):
             # Decoding alone does not look at the checksums of the pixel data.
@@ -254,6 +260,9 @@ def _rgb(path: Path, image: ImageFile.ImageFile) -> np.ndarray:
     for top in range(0, height, rows):
         strip = image if rows >= height else image.crop((0, top, width, min(height, top + rows)))
         pixels[top : top + rows] = _deep_rgb(strip) if deep else _plain_rgb(strip)
+    if deep and image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_WHITE) == 0:
+        # Pillow does that for 8 bits.
+        np.bitwise_not(pixels, out=pixels)
     return _upright(pixels, orientation)
 
 

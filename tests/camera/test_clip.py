@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -219,6 +220,39 @@ def test_a_hole_inside_a_clip_is_reported(tmp_path: Path, suffix: str, fourcc: s
             assert read < 60 and source.decode_errors > 0 and source.error_count == 1
 
 
+def test_transport_streams_that_were_put_together_keep_time_and_are_whole(tmp_path: Path) -> None:
+    """Their clock goes back at the seam, or on by a day: what is shorter than a minute before wraps around."""
+    path = tmp_path / "a.ts"
+    first, long = mp4.write_clip(path, pictures(20), "mp4v"), mp4.write_clip(path, pictures(80), "mp4v", fps=1)
+    for parts, count in (((first, first, first), 60), ((long, first), 100), ((first, long), 100)):
+        path.write_bytes(b"".join(parts))
+        with open_source(str(path)) as source:
+            positions = [frame.position_ns for frame in read_all(source)]
+            assert len(positions) == count and (source.errors, source.decode_errors) == ([], 0)
+        assert np.diff(positions).min() > 0 and np.diff(positions).max() < 1.1e9
+    damaged = bytearray(first + first)
+    damaged[188 * 30 : 188 * 32] = bytes(376)
+    path.write_bytes(damaged)
+    with open_source(str(path)) as source:
+        read_all(source)
+        assert source.error_count == 1
+
+
+@pytest.mark.parametrize("rate", [(1, 10**6), (100_000, 1), (0, 0)])
+def test_a_rate_that_nobody_believes_is_a_usual_one(tmp_path: Path, rate: tuple[int, int]) -> None:
+    path = tmp_path / "a.avi"
+    whole = bytearray(mp4.write_clip(path, pictures(), "MJPG"))
+    struct.pack_into("<II", whole, whole.index(b"strh") + 28, *rate)
+    struct.pack_into("<I", whole, whole.index(b"avih") + 8, rate[0] * 10**6 // max(1, rate[1]) % 2**32)
+    path.write_bytes(whole)
+    with open_source(str(path)) as source:
+        assert [frame.position_ns for frame in read_all(source)] == [40_000_000 * number for number in range(60)]
+        assert source.error_count == 0
+    path.write_bytes(whole[: len(whole) // 2])
+    with open_source(str(path)) as source:
+        assert len(read_all(source)) < 60 and source.error_count == 1
+
+
 def test_reading_again_reports_again_only_once(tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     whole = mp4.write_clip(path, pictures(), "MJPG")
@@ -423,6 +457,7 @@ def codec(name: bytes) -> mp4.Edit:
         ({b"stsd": codec(b"av01")}, "is AV1 video, which cannot be decoded here.*H.264"),
         ({b"stsd": codec(b"zzzz")}, "is zzzz video, which cannot be decoded here"),
         ({b"hdlr": lambda content: content[:8] + b"soun" + content[12:]}, "has sound but no pictures"),
+        ({b"moov": lambda content: content[: content.index(b"trak") - 4]}, "holds neither pictures nor sound"),
     ],
 )
 def test_videos_without_a_decoder_say_so(tmp_path: Path, edits: dict, says: str) -> None:

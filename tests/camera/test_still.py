@@ -7,6 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, features
@@ -86,6 +87,24 @@ def test_sixteen_bit_grey_keeps_the_high_byte(tmp_path: Path, suffix: str) -> No
     Image.fromarray(ramp * 257).save(tmp_path / f"grey.{suffix}")
     pixels = read_still(tmp_path / f"grey.{suffix}")
     assert all((pixels[..., channel] == ramp).all() for channel in range(3))
+
+
+def test_a_tiff_whose_zero_is_white_is_no_negative(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(0, 240, 4, dtype=np.uint16), (20, 1))
+    for dtype, factor in ((np.uint8, 1), (np.uint16, 257)):
+        samples = Image.fromarray((ramp * factor).astype(dtype))
+        samples.save(tmp_path / "scan.tif")
+        whole = (tmp_path / "scan.tif").read_bytes()
+        black, white = (struct.pack("<HHIHH", 262, 3, 1, zero, 0) for zero in (1, 0))
+        assert whole.count(black) == 1
+        (tmp_path / "scan.tif").write_bytes(whole.replace(black, white))
+        assert (read_still(tmp_path / "scan.tif")[..., 0] == 255 - ramp).all(), dtype
+
+
+def test_samples_that_cannot_be_read_are_no_damage(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "measured.tif"), np.ones((4, 4, 3), np.float32))
+    with pytest.raises(SourceError, match=r"measured\.tif has a kind of samples that cannot be read here"):
+        read_still(tmp_path / "measured.tif")
 
 
 def test_transparency_of_every_kind_lies_over_white(tmp_path: Path) -> None:
