@@ -45,9 +45,11 @@ def context(
     return checked
 
 
-def trust(session: requests.Session, ca: Optional[str]) -> None:
-    """Let `session` accept servers whose certificate the authority in `ca` has signed. Raises UsageError."""
-    if ca is None:
+def trust(session: requests.Session, ca: Optional[str], *, system: bool = False) -> None:
+    """Let `session` accept servers whose certificate the authority in `ca` has signed, or one of the system's; without
+    `ca` only where `system` asks for those. Raises UsageError.
+    """
+    if ca is None and not system:
         return
     from requests.adapters import HTTPAdapter
     from urllib3.util.ssl_ import create_urllib3_context
@@ -60,6 +62,9 @@ def trust(session: requests.Session, ca: Optional[str]) -> None:
     class Adapter(HTTPAdapter):
         def init_poolmanager(self, *args: Any, **options: Any) -> None:
             super().init_poolmanager(*args, ssl_context=checked, **options)
+
+        def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+            return super().proxy_manager_for(proxy, ssl_context=checked, **options)
 
     session.mount("https://", Adapter())
 

@@ -12,12 +12,12 @@ from typing import Any, Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.files import sha256_of
 from edge_mnv2.pipeline.statistics import give_back_memory
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import model_spec, open_classifier
 from edge_mnv2.tflite.model_file import pool_among_outputs, with_pool_output
 from edge_mnv2.zoo import latest, registry
-from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.resolve import resolve
 
 log = logging.getLogger(__name__)

@@ -185,7 +185,7 @@ class Session:
         from edge_mnv2.app.board_models import embedder_of
         from edge_mnv2.app.run_model import WorkbenchRun
         from edge_mnv2.app.workbench import ModelWorkbench
-        from edge_mnv2.zoo.digest import sha256_of
+        from edge_mnv2.files import sha256_of
         from edge_mnv2.zoo.resolve import resolve
 
         def changed(name: str) -> Callable[[], None]:

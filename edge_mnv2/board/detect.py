@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
-from edge_mnv2.board.cpus import counted_cpus
-from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.cpus import MemoryReader, counted_cpus
 from edge_mnv2.board.sysroot import Sysroot
 
 _ELF_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64", 258: "loongarch64"}

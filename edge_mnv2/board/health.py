@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
-from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.cpus import MemoryReader
 from edge_mnv2.board.sysroot import BoardTool, Sysroot
 from edge_mnv2.board.throttling import PowerMode, PowerRails, Rail, Throttling, ordered, total_watts
 

@@ -215,7 +215,7 @@ def _check_memory(path: Path, image: Image.Image) -> None:
     needed = width * height * (len(image.getbands()) if len(image.getbands()) in (1, 4) else 4) + width * height * 3
     if needed < _SURELY_FREE:
         return
-    from edge_mnv2.board.memory import MemoryReader
+    from edge_mnv2.board.cpus import MemoryReader
     from edge_mnv2.board.sysroot import Sysroot
 
     free = MemoryReader(Sysroot("/")).read().available

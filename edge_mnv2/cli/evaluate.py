@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -12,9 +12,8 @@ import typer
 
 from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, MODEL, argument, option, settings
-from edge_mnv2.cli.terminal import aligned, fitted, json_text, note
+from edge_mnv2.cli.terminal import aligned, bar, fitted, json_text, note
 from edge_mnv2.errors import PARTIAL, SourceError
-from edge_mnv2.messages import console, in_place, visible
 from edge_mnv2.settings.kinds import File
 
 if TYPE_CHECKING:
@@ -79,34 +78,25 @@ def evaluate(
 @contextlib.contextmanager
 def _progress(dataset: Dataset) -> Iterator[Callable[[Outcome], None]]:
     """A bar on a terminal; bad pictures are named in any case."""
-    if not sys.stderr.isatty():
-        yield lambda outcome: _failed(outcome, note)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    done, total, began = 0, len(dataset.examples), time.monotonic()
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with in_place(Progress(*columns, console=console(), transient=True)) as bar:
-        task = bar.add_task("", total=len(dataset.examples), rate="")
+    def advance(outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        if outcome.error is not None:
+            note(f"edge-mnv2: error: {outcome.error}")
+        if draw is not None:
+            draw(f"{done / (time.monotonic() - began):.0f} pictures/s", done, total)
 
-        def advance(outcome: Outcome) -> None:
-            _failed(outcome, lambda text: bar.console.print(visible(text), markup=False, highlight=False))
-            speed = bar.tasks[0].speed
-            bar.update(task, advance=1, rate=f"{speed:.0f} pictures/s" if speed else "")
-
+    with bar() as draw:
         yield advance
 
 
-def _failed(outcome: Outcome, say: Callable[[str], None]) -> None:
-    if outcome.error is not None:
-        say(f"edge-mnv2: error: {outcome.error}")
-
-
 def _text(document: dict[str, Any], unit: str) -> str:
-    from edge_mnv2.evaluate.evaluation_page import MEASURES
+    from edge_mnv2.evaluate.evaluation_page import figures
+    from edge_mnv2.html_report import plural
 
-    against = document["against"]
-    models = [document, *([against] if against is not None else [])]
-    threads = f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}"
+    threads = plural(document["threads"], "thread")
     lines = [
         fitted(
             f"{document['images']} pictures from {document['dataset']}, "
@@ -114,17 +104,8 @@ def _text(document: dict[str, Any], unit: str) -> str:
         ),
         "",
     ]
-    rows = [
-        [name, *(_shown(one.get(key), kind, unit) for one in models)]
-        for key, name, kind in MEASURES
-        if document.get(key) is not None
-    ]
-    rows += [
-        [f"inference {rank}", *(_shown(one["inference_ms"][rank], "ms", "") for one in models)]
-        for rank in ("p50", "p95")
-    ]
-    header = ["", *(one["model"] for one in models)]
-    lines.append(aligned(rows, header, right=tuple(range(1, len(header)))))
+    header = ["", document["model"], *([document["against"]["model"]] if document["against"] is not None else [])]
+    lines.append(aligned(figures(document, unit), header, right=range(1, len(header))))
     if document["agreement"] is not None:
         lines += ["", f"same top-1 on {document['agreement']:.1%} of the pictures"]
     wrong = [cell for cell in document.get("confusion", ()) if cell["class_index"] != cell["predicted_index"]]
@@ -141,16 +122,6 @@ def _text(document: dict[str, Any], unit: str) -> str:
 
 def _short(label: str) -> str:
     return label.partition(",")[0]
-
-
-def _shown(value: Any, kind: str, unit: str) -> str:
-    if value is None:
-        return "-"
-    if kind == "share":
-        return f"{value:.1%}"
-    if kind == "ms":
-        return f"{value:.2f} ms"
-    return f"{value:.4g} {unit}{'²' if unit and kind == 'square' else ''}".rstrip()
 
 
 COMMAND = Command(

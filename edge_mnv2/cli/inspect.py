@@ -38,6 +38,7 @@ def inspect(
 
 
 def _inspect_model(model: str, options: ModelOptions, svg: Optional[Path], as_json: bool) -> None:
+    from edge_mnv2.html_report import write_page
     from edge_mnv2.inspect import delegation, inspection
     from edge_mnv2.inspect.inspection import model_document
     from edge_mnv2.inspect.picture import model_picture
@@ -46,12 +47,13 @@ def _inspect_model(model: str, options: ModelOptions, svg: Optional[Path], as_js
     resolved = resolve(model)
     inspected = inspection.inspect(resolved.path)
     if svg is not None:
-        _write(svg, model_picture(inspected))
+        write_page(svg, model_picture(inspected), "--svg")
     document = model_document(inspected, resolved, delegation.find(resolved.path), options)
     typer.echo(json_text(document) if as_json else _model_text(document))
 
 
 def _inspect_network(text: str, svg: Optional[Path], as_json: bool) -> None:
+    from edge_mnv2.html_report import write_page
     from edge_mnv2.inspect.inspection import network_document
     from edge_mnv2.inspect.picture import network_picture
     from edge_mnv2.network.network import mobilenet_v2
@@ -59,7 +61,7 @@ def _inspect_network(text: str, svg: Optional[Path], as_json: bool) -> None:
     width, resolution = _width_and_resolution(text)
     network = mobilenet_v2(width, resolution)
     if svg is not None:
-        _write(svg, network_picture(network))
+        write_page(svg, network_picture(network), "--svg")
     if as_json:
         typer.echo(json_text(network_document(network, width, resolution)))
     else:
@@ -72,16 +74,6 @@ def _width_and_resolution(text: str) -> tuple[float, int]:
         return float(width), int(resolution) if comma else 224
     except ValueError:
         raise UsageError(f"--network {text}", hint="a width and a resolution, such as 1.0,224") from None
-
-
-def _write(target: Path, picture: str) -> None:
-    from edge_mnv2.paths import atomic_write
-
-    try:
-        with atomic_write(target, "w") as handle:
-            handle.write(picture)
-    except OSError as error:
-        raise UsageError(f"--svg {target} cannot be written: {error.strerror}") from error
 
 
 def _model_text(document: dict[str, Any]) -> str:

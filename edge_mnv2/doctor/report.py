@@ -21,7 +21,8 @@ from edge_mnv2 import paths
 from edge_mnv2.addresses import redact
 from edge_mnv2.board.detect import detect
 from edge_mnv2.board.health import Health
-from edge_mnv2.errors import EdgeMnv2Error, UsageError
+from edge_mnv2.errors import EdgeMnv2Error
+from edge_mnv2.html_report import write_page
 from edge_mnv2.runtime.table import rows
 
 _PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "typer")
@@ -32,12 +33,7 @@ _SHORTEST = 3
 
 def write_report(target: Path, checks: Sequence[dict[str, Any]]) -> None:
     """Write the report whole or not at all. Raises UsageError."""
-    content = json.dumps(_without_names(report(checks)), indent=1, ensure_ascii=False) + "\n"
-    try:
-        with paths.atomic_write(target) as handle:
-            handle.write(content.encode())
-    except OSError as error:
-        raise UsageError(f"--report {target} cannot be written: {error.strerror or error}") from error
+    write_page(target, json.dumps(_without_names(report(checks)), indent=1, ensure_ascii=False) + "\n")
 
 
 def report(checks: Sequence[dict[str, Any]]) -> dict[str, Any]:

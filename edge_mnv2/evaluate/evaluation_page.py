@@ -253,28 +253,46 @@ _CALIBRATION = (
 )
 
 
+def figures(document: Document, unit: str) -> list[list[str]]:
+    """A row for each figure that is known: its name, its value for the model and, where there is one, for the other
+    model. The last two are times of an inference, median and 95th percentile.
+    """
+    models = [document, *([document["against"]] if document["against"] is not None else [])]
+    rows = [
+        [name, *(_shown(one.get(key), kind, unit) for one in models)]
+        for key, name, kind in MEASURES
+        if document.get(key) is not None
+    ]
+    times = [[f"inference {rank}", *(_shown(one["inference_ms"][rank], "ms") for one in models)] for rank in _RANKS]
+    return rows + times
+
+
+_RANKS = ("p50", "p95")
+
+
+def _shown(value: Optional[float], kind: str, unit: str = "") -> str:
+    if value is None:
+        return "-"
+    if kind == "share":
+        return f"{value:.1%}"
+    if kind == "ms":
+        return f"{value:.2f} ms"
+    return f"{value:.4g} {unit}{'²' if unit and kind == 'square' else ''}".rstrip()
+
+
 def _summary(document: Document, unit: str) -> str:
     against = document["against"]
-    measures = [entry for entry in MEASURES if document.get(entry[0]) is not None]
-    cards = [("pictures", f"{document['images']}")]
-    cards += [(name, _number(document[key], kind, unit)) for key, name, kind in measures]
+    *rows, median, p95 = figures(document, escape(unit))
+    cards = [("pictures", f"{document['images']}"), *((name, value) for name, value, *_ in rows)]
     if document["agreement"] is not None:
         cards.append(("agreement", f"{document['agreement']:.1%}"))
-    cards.append(("inference, median", _milliseconds(document["inference_ms"]["p50"])))
-    threads = f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}"
+    cards.append(("inference, median", median[1]))
+    threads = html_report.plural(document["threads"], "thread")
     setting = f"{document['dataset']} · {document['runtime']}, {document['delegate']}, {threads}"
     parts = [f'<p class="soft">{escape(setting)}</p>{html_report.cards(cards)}']
     if against is not None:
-        rows = [
-            [name, _number(document[key], kind, unit), _number(against[key], kind, unit)]
-            for key, name, kind in measures
-            if against.get(key) is not None
-        ]
-        for rank in ("p50", "p95"):
-            times = [_milliseconds(one["inference_ms"][rank]) for one in (document, against)]
-            rows.append([f"inference {rank}", *times])
-        header = ["", document["model"], against["model"]]
-        parts.append(section("Side by side", table([escape(cell) for cell in header], rows, numeric=(1, 2))))
+        header = ["", escape(document["model"]), escape(against["model"])]
+        parts.append(section("Side by side", table(header, [*rows, median, p95], numeric=(1, 2))))
     return "".join(parts)
 
 
@@ -320,15 +338,3 @@ def _per_class(document: Document) -> str:
         f"<details{' open' if len(rows) <= MATRIX_CLASSES else ''}><summary>{len(rows)} classes, worst first</summary>"
     )
     return section("Per class", f"{inner}{ranking}</details>")
-
-
-def _number(value: Any, kind: str, unit: str) -> str:
-    if value is None:
-        return "-"
-    if kind == "share":
-        return f"{value:.1%}"
-    return f"{value:.4g} {escape(unit)}{'²' if unit and kind == 'square' else ''}".rstrip()
-
-
-def _milliseconds(value: Optional[float]) -> str:
-    return "-" if value is None else f"{value:.2f} ms"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional
 
+from edge_mnv2 import html_report
 from edge_mnv2.board.cpus import usable_cpus
 from edge_mnv2.datasets.labelled_pictures import Dataset, read_dataset
 from edge_mnv2.errors import UsageError
@@ -162,12 +163,7 @@ def _write_page(target: Path, result: Document, evaluation: Evaluation, mistakes
     if subject.classes is None and subject.classifier.outputs == 1:
         truth = [example.truth[0] for example in evaluation.examples if not isinstance(example.truth, int)]
         values = (truth, [answer[0] for answer in subject.answers])
-    text = page(result, mistakes.worst(), values, unit)
-    try:
-        with atomic_write(target, "w") as handle:
-            handle.write(text)
-    except OSError as error:
-        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
+    html_report.write_page(target, page(result, mistakes.worst(), values, unit))
 
 
 class PictureTable:

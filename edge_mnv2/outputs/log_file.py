@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.disk import Floor, append_whole, moved, parse_bytes, write_all
+from edge_mnv2.files import Floor, append_whole, moved, write_all
 from edge_mnv2.outputs.records import CSV_COLUMNS, as_csv_line, as_json_line
 from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues, default
 from edge_mnv2.pipeline.result import Result
+from edge_mnv2.settings.kinds import Bytes
 
 _SYNC_S = 5.0
 """How much a power cut may take, in seconds; more often would wear an SD card."""
@@ -207,8 +208,8 @@ class Rotation:
             match = re.fullmatch(r"\s*([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*(s|min|h|d|w)\s*", part)
             if match is None:
                 try:
-                    sizes.append(parse_bytes("--log-rotate", part))
-                except UsageError:
+                    sizes.append(Bytes().parse(part))
+                except ValueError:
                     raise UsageError(
                         f"--log-rotate {text}", hint="a size (10MB), an age (12h, 1d) or both (10MB,1d)"
                     ) from None

@@ -16,21 +16,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 from edge_mnv2.installed import need
-from edge_mnv2.outputs import mqtt_orders
+from edge_mnv2.outputs import mqtt_client
 from edge_mnv2.outputs.home_assistant import discovery
 from edge_mnv2.outputs.live import Facts, Live
-from edge_mnv2.outputs.mqtt_client import (
-    MqttAddress,
-    board_identity,
-    connect_options,
-    leave,
-    make_client,
-    own_name,
-    publisher_of,
-    refusal,
-    subscribe,
-    unreachable,
-)
+from edge_mnv2.outputs.mqtt_client import MqttAddress, Orders
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import Outbox, as_json, as_state
 from edge_mnv2.outputs.sink import Sink
@@ -73,10 +62,10 @@ class MqttSink(Sink):
         self._address = address
         self._live = live or Live()
         self._host = socket.gethostname().split(".")[0]
-        self._identity = identity or board_identity()
+        self._identity = identity or mqtt_client.board_identity()
         self._facts, self._labels = Facts(), tuple[str, ...]()
         self._outbox = Outbox()
-        self._orders = mqtt_orders.Orders(self._live, str(address), self._answer)
+        self._orders = Orders(self._live, str(address), self._answer)
         self._answered: list[_Message] = []
         self._wake = threading.Condition()
         self._newest: Optional[Result] = None
@@ -94,7 +83,7 @@ class MqttSink(Sink):
         self._under_way: Optional[int] = None
         self._delivered: set[int] = set()
         digest = hashlib.sha256(f"{self._identity}/{address.topic}".encode()).hexdigest()[:12]
-        self._client_id, self._name_taken = own_name(f"edge-mnv2-{self._host[:32]}-{digest}")
+        self._client_id, self._name_taken = mqtt_client.own_name(f"edge-mnv2-{self._host[:32]}-{digest}")
         self._client = self._open_client()
         self._thread = threading.Thread(target=self._work, name="mqtt", daemon=True)
         self._thread.start()
@@ -139,18 +128,19 @@ class MqttSink(Sink):
             self._wake.notify_all()
         self._thread.join(_FAREWELL_S)
         self._outbox.give_up()
-        leave(self._client, self._address, self._connected, deadline - time.monotonic(), _FAREWELL_S)
+        mqtt_client.leave(self._client, self._address, self._connected, deadline - time.monotonic(), _FAREWELL_S)
         self._name_taken.close()
 
     def _open_client(self) -> Any:
         address = self._address
-        client = make_client(address, self._client_id)
+        client = mqtt_client.make_client(address, self._client_id)
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
-        client.connect_async(address.host, address.port, keepalive=_KEEPALIVE_S, **connect_options(address.version))
+        options = mqtt_client.connect_options(address.version)
+        client.connect_async(address.host, address.port, keepalive=_KEEPALIVE_S, **options)
         client.loop_start()
         return client
 
@@ -158,10 +148,10 @@ class MqttSink(Sink):
         if reason.is_failure or self._ending:
             # The thread of a client may outlive the end of the run for a moment: nobody waits for what it says.
             if not self._ending:
-                self._tell(refusal(reason, self._address.version))
+                self._tell(mqtt_client.refusal(reason, self._address.version))
             return
         self._tell("")
-        subscribe(client, self._address)
+        mqtt_client.subscribe(client, self._address)
         with self._wake:
             self._connected, self._connected_at = True, time.monotonic()
             self._published_controls = None
@@ -175,7 +165,7 @@ class MqttSink(Sink):
     def _on_connect_fail(self, *_: Any) -> None:
         if not self._ending:
             # It is called while the error is being handled, which is not handed over.
-            self._tell(unreachable(sys.exc_info()[1], self._address.tls))
+            self._tell(mqtt_client.unreachable(sys.exc_info()[1], self._address.tls))
 
     def _on_disconnect(self, _client: Any, _userdata: Any, _flags: Any, reason: Any, *_: Any) -> None:
         with self._wake:
@@ -213,7 +203,7 @@ class MqttSink(Sink):
             if not message.retain:
                 self._obey(message.topic.rpartition("/")[2], message.payload)
         elif message.topic == f"{topic}/state":
-            if not message.retain and publisher_of(message.payload) not in (None, self._client_id):
+            if not message.retain and mqtt_client.publisher_of(message.payload) not in (None, self._client_id):
                 self._warn_shared()
         elif message.topic == f"{topic}/status":
             if not message.retain and message.payload == b"offline" and not self._ending:
@@ -233,10 +223,10 @@ class MqttSink(Sink):
             self._wake.notify_all()
 
     def _obey(self, control: str, payload: bytes) -> None:
-        if control == mqtt_orders.MODEL:
+        if control == mqtt_client.MODEL:
             self._orders.put(payload)
         else:
-            mqtt_orders.change(self._live, control, payload, str(self._address))
+            mqtt_client.change_control(self._live, control, payload, str(self._address))
             with self._wake:
                 self._wake.notify_all()
 
@@ -332,7 +322,7 @@ class MqttSink(Sink):
         loop = self._live.loop
         if loop is None or not self._address.controls:
             return None
-        controls = {name: loop.controls.as_dict()[name] for name in mqtt_orders.CONTROLS}
+        controls = {name: loop.controls.as_dict()[name] for name in mqtt_client.CONTROLS}
         if controls == self._published_controls:
             return None
         self._published_controls = controls

@@ -16,8 +16,8 @@ from typing import Any, Optional
 import numpy as np
 
 from edge_mnv2.errors import UsageError
+from edge_mnv2.files import Floor, append_whole, moved
 from edge_mnv2.installed import extra_hint, need
-from edge_mnv2.outputs.disk import Floor, append_whole, moved
 from edge_mnv2.outputs.picture import annotated
 from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.disk import Floor
+from edge_mnv2.files import Floor
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import timestamp
 from edge_mnv2.outputs.sink import Sink

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
-from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.cpus import MemoryReader
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import UsageError
 from edge_mnv2.html_report import plural

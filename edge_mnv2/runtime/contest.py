@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2 import paths
-from edge_mnv2.board.cpus import processor
-from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.cpus import MemoryReader, processor
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import EdgeMnv2Error, ModelError
+from edge_mnv2.files import sha256_of
 from edge_mnv2.runtime import table
-from edge_mnv2.zoo.digest import sha256_of
 
 log = logging.getLogger(__name__)
 

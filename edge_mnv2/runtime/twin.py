@@ -15,8 +15,8 @@ import numpy as np
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError
+from edge_mnv2.files import sha256_of
 from edge_mnv2.runtime.table import AnyInterpreter, Runtime, TensorSpec
-from edge_mnv2.zoo.digest import sha256_of
 
 FORM = 1
 """Raised when the same `.tflite` gives another twin: those in the cache are then made again."""

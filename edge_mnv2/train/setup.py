@@ -9,8 +9,7 @@ from typing import Optional
 import numpy as np
 import torch
 
-from edge_mnv2.board.cpus import usable_cpus
-from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.cpus import MemoryReader, usable_cpus
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.builder.recipe import IMAGENET_ENTRY
 from edge_mnv2.builder.request import IMAGENET

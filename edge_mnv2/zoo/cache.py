@@ -10,7 +10,7 @@ from typing import Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import LabelsError
-from edge_mnv2.zoo.digest import sha256_of
+from edge_mnv2.files import sha256_of
 from edge_mnv2.zoo.entry import Entry, FolderSource
 from edge_mnv2.zoo.labels import read_labels
 from edge_mnv2.zoo.registry import slug

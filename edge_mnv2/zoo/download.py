@@ -68,7 +68,7 @@ def download(url: str, part: Path, size: int, limits: Limits, progress: Optional
     silences = 0
     with web.open_session() as session:
         for attempt in range(limits.attempts):
-            offset = _length(part)
+            offset = length(part)
             if offset > size:
                 _truncate(part)
                 offset = 0
@@ -82,7 +82,7 @@ def download(url: str, part: Path, size: int, limits: Limits, progress: Optional
                 continue
             except Unreachable as error:
                 failure = error
-            silences = silences + 1 if failure.silent and _length(part) == offset else 0
+            silences = silences + 1 if failure.silent and length(part) == offset else 0
             if not failure.again or attempt == limits.attempts - 1 or silences == _MOST_SILENCES:
                 break
             pause = failure.pause_s
@@ -296,7 +296,8 @@ def _note(part: Path, url: str, validator: Optional[str]) -> None:
     notes_path(part).write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
 
 
-def _length(part: Path) -> int:
+def length(part: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
     try:
         return part.stat().st_size
     except OSError:

@@ -9,9 +9,9 @@ from typing import Any, Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError, ProfileError
+from edge_mnv2.files import sha256_of
 from edge_mnv2.strict_yaml import read_plain
 from edge_mnv2.zoo import cache
-from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import Entry, parse_entries
 from edge_mnv2.zoo.model_facts import MEASURED
 from edge_mnv2.zoo.pull import leftovers, removal_lock

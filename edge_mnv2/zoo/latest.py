@@ -18,8 +18,8 @@ from typing import Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.files import sha256_of
 from edge_mnv2.zoo import cache, registry, versions
-from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.labels import with_background
 from edge_mnv2.zoo.sidecar import companions
 

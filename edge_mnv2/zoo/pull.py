@@ -20,9 +20,9 @@ from rich.filesize import decimal
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import DownloadError, EdgeMnv2Error
+from edge_mnv2.files import sha256_of
 from edge_mnv2.zoo import cache, registry
-from edge_mnv2.zoo.digest import sha256_of
-from edge_mnv2.zoo.download import ProgressCallback, notes_path, transfer_bar
+from edge_mnv2.zoo.download import ProgressCallback, length, notes_path, transfer_bar
 from edge_mnv2.zoo.entry import Entry, FolderSource, PackageSource, PipSource, Source, UrlSource, without_credentials
 from edge_mnv2.zoo.web import Limits, Unreachable
 
@@ -188,7 +188,7 @@ def _from_sources(
         packaged = entry.package_file is not None
         reasons.append("it ships with edge-mnv2 and is missing or damaged there" if packaged else "it has no source")
         hints.append("install edge-mnv2 again")
-    resumable = " (the part that came is resumable and will be continued)" if _size(part) else ""
+    resumable = " (the part that came is resumable and will be continued)" if length(part) else ""
     offline = f"without a network, put {entry.file} into a folder and name it in {cache.MIRROR}"
     hint = "; ".join(hints) or (offline if cache.mirror() is None else None)
     raise DownloadError(f"cannot pull {entry.name}: {'; '.join(reasons)}{resumable}", hint=hint)
@@ -245,7 +245,7 @@ def _copying(source: Path, part: Path) -> Callable[[], None]:
 
 
 def _difference(part: Path, entry: Entry) -> Optional[str]:
-    size = _size(part)
+    size = length(part)
     if size != entry.bytes:
         return f"{size} of {entry.bytes} bytes" if size < (entry.bytes or 0) else f"{size} bytes, not {entry.bytes}"
     digest = sha256_of(part, fresh=True)
@@ -320,7 +320,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _check_space(folder: Path, entry: Entry, part: Path) -> None:
-    needed = (entry.bytes or 0) - _size(part) + _SPARE_BYTES
+    needed = (entry.bytes or 0) - length(part) + _SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DownloadError(
@@ -334,10 +334,3 @@ def _disk_error(target: Path, error: OSError) -> DownloadError:
         return DownloadError(f"no space is left in {target.parent}", hint="free some, or set EDGE_MNV2_CACHE_DIR")
     reason = error.strerror or error
     return DownloadError(f"cannot write to {target.parent}: {reason}", hint="set EDGE_MNV2_CACHE_DIR")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.errors import ModelError
+from edge_mnv2.files import sha256_of
 from edge_mnv2.paths import finish_writing
 from edge_mnv2.zoo import cache, latest, registry
-from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import Entry
 from edge_mnv2.zoo.model_facts import Measured, OpenSet, Preprocess
 from edge_mnv2.zoo.sidecar import Sidecar, read_sidecar

@@ -12,8 +12,8 @@ from typing import Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError, UsageError
+from edge_mnv2.files import sha256_of
 from edge_mnv2.strict_yaml import Fields, read_plain
-from edge_mnv2.zoo.digest import sha256_of
 from edge_mnv2.zoo.entry import TASKS
 from edge_mnv2.zoo.labels import labels_text, read_labels
 from edge_mnv2.zoo.model_facts import Measured, Preprocess, parse_measured, parse_preprocess

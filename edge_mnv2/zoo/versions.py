@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.zoo.digest import sha256_of
+from edge_mnv2.files import sha256_of
 
 KEEP = 5
 """How many versions are kept, the one in use among them."""

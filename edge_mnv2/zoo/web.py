@@ -94,23 +94,8 @@ def open_session() -> requests.Session:
         import requests
     except ImportError:
         raise Unreachable("the package requests is not installed", hint=f"{pip()} requests") from None
-    from requests.adapters import HTTPAdapter
-    from urllib3.util.ssl_ import create_urllib3_context
-
-    # urllib3's own context: before version 2 it compares host names itself, and Python's default one is in its way.
-    context = create_urllib3_context()
-    context.load_default_certs()
-    certificates.context(os.environ.get("EDGE_MNV2_CA") or None, checked=context)
-
-    class SystemTrust(HTTPAdapter):
-        def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
-            super().init_poolmanager(*arguments, ssl_context=context, **more)
-
-        def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-            return super().proxy_manager_for(proxy, ssl_context=context, **more)
-
     session = requests.Session()
-    session.mount("https://", SystemTrust())
+    certificates.trust(session, os.environ.get("EDGE_MNV2_CA") or None, system=True)
     # Models do not compress, and a size is only known of what is not encoded.
     session.headers.update({"User-Agent": f"edge-mnv2/{__version__}", "Accept-Encoding": "identity"})
     return session
@@ -223,27 +208,16 @@ def _host(url: str) -> str:
     return urlsplit(url).hostname or url
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and everything that it was made from."""
-    seen: set[int] = set()
-    waiting: list[Any] = [error]
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        waiting += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
-
-
 def _is_timeout(error: BaseException) -> bool:
-    return any(isinstance(one, TimeoutError) or "timeout" in type(one).__name__.lower() for one in _causes(error))
+    return any(
+        isinstance(one, TimeoutError) or "timeout" in type(one).__name__.lower() for one in certificates.causes(error)
+    )
 
 
 def _explained(url: str, error: requests.RequestException, limits: Limits) -> Unreachable:
     import requests
 
-    causes = list(_causes(error))
+    causes = certificates.causes(error)
     host = _host(url)
     if isinstance(error, requests.exceptions.SSLError):
         return _tls_reason(host, causes)
@@ -282,5 +256,5 @@ def _tls_reason(host: str, causes: list[BaseException]) -> Unreachable:
 
 def _last_words(causes: list[BaseException]) -> str:
     """The plainest text in a chain of errors: that of the operating system or of TLS."""
-    plain = [one for one in causes if isinstance(one, OSError) and one.strerror] or causes[-1:]
-    return str(getattr(plain[-1], "strerror", None) or plain[-1])
+    plain = next((one for one in causes if isinstance(one, OSError) and one.strerror), causes[0])
+    return str(getattr(plain, "strerror", None) or plain)

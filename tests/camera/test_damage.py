@@ -134,10 +134,10 @@ def bomb(width: int, height: int, colours: int = 2) -> bytes:
 
 @pytest.mark.slow
 def test_memory_is_checked_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge_mnv2.board import memory
+    from edge_mnv2.board import cpus
 
     (tmp_path / "bomb.png").write_bytes(bomb(13_000, 13_000))
-    monkeypatch.setattr(memory.MemoryReader, "read", lambda self: memory.Memory(total=1000, available=900))
+    monkeypatch.setattr(cpus.MemoryReader, "read", lambda self: cpus.Memory(total=1000, available=900))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(SourceError, match=r"bomb\.png has 13000x13000 pixels, which need \d+ MB of memory; 900 MB are"):
         read_still(tmp_path / "bomb.png")

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.outputs.disk import Floor, parse_bytes
+from edge_mnv2.files import Floor
 from edge_mnv2.outputs.log_file import LogFile, Rotation, began
 from edge_mnv2.outputs.records import CSV_COLUMNS
 from edge_mnv2.outputs.sink import Isolated
+from edge_mnv2.settings.kinds import Bytes
 from tests.outputs.results import NOON, result
 from tests.outputs.test_mqtt import until
 from tests.stubs import colour_model
@@ -119,7 +120,7 @@ def test_a_file_that_was_taken_away_is_begun_anew(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("text", "size"), [("1kB", 1000), ("2MiB", 2097152), ("1T", 10**12)])
 def test_bytes(text: str, size: int) -> None:
-    assert parse_bytes("--min-free", text) == size
+    assert Bytes().parse(text) == size
 
 
 def test_the_floor_of_this_disk(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def unmount(folder: Path) -> None:
 
 
 def test_rotated_logs_make_room_before_the_floor_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_mnv2.outputs.disk._LOOK_S", 0.0)
+    monkeypatch.setattr("edge_mnv2.files._LOOK_S", 0.0)
     with small_disk(tmp_path / "card") as card:
         log = LogFile(str(card / "log.jsonl"), rotation=Rotation.parse("100kB", keep=50), least_free=300_000)
         for index in range(6000):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnv2 import paths
+from edge_mnv2 import files, paths
 from edge_mnv2.errors import ModelError
-from edge_mnv2.zoo import cache, digest, registry
+from edge_mnv2.zoo import cache, registry
 from edge_mnv2.zoo.model_facts import Preprocess
 from edge_mnv2.zoo.resolve import resolve
 
@@ -58,7 +58,7 @@ def test_a_file_of_a_known_name_and_other_content_is_said(
 
 
 def test_a_damaged_copy_is_never_used(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "_TICK_NS", -1)
+    monkeypatch.setattr(files, "_TICK_NS", -1)
     path = _cached(data)
     good = path.read_bytes()
     resolve(SMALL)
@@ -77,32 +77,32 @@ def test_a_damaged_copy_is_never_used(data: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_unchanged_file_is_hashed_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "_TICK_NS", -1)
-    first = digest.sha256_of(small)
-    monkeypatch.setattr(digest, "_CHUNK", "not a size: whoever reads fails")
-    assert digest.sha256_of(small) == first
+    monkeypatch.setattr(files, "_TICK_NS", -1)
+    first = files.sha256_of(small)
+    monkeypatch.setattr(files, "_CHUNK", "not a size: whoever reads fails")
+    assert files.sha256_of(small) == first
     with pytest.raises(TypeError):
-        digest.sha256_of(small, fresh=True)
+        files.sha256_of(small, fresh=True)
     small.touch()
     with pytest.raises(TypeError):
-        digest.sha256_of(small)
+        files.sha256_of(small)
 
 
 def test_what_was_just_written_is_not_remembered(small: Path) -> None:
-    digest.sha256_of(small)
+    files.sha256_of(small)
     assert not (paths.state_dir() / "hashes.json").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"x": 1}', b"\xff\xfe", b'{"/x": [1,2,3,4,5,6]}'])
 def test_a_broken_memory_does_not_matter(content: bytes, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "_TICK_NS", -1)
+    monkeypatch.setattr(files, "_TICK_NS", -1)
     paths.state_dir().mkdir(parents=True)
     (paths.state_dir() / "hashes.json").write_bytes(content)
-    assert digest.sha256_of(small) == digest.sha256_of(small)
+    assert files.sha256_of(small) == files.sha256_of(small)
 
 
 def test_a_cache_and_a_home_that_cannot_be_written_serve(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "_TICK_NS", -1)
+    monkeypatch.setattr(files, "_TICK_NS", -1)
     _cached(data)
     monkeypatch.setenv("EDGE_MNV2_STATE_DIR", "/proc/self/no")
     assert resolve(SMALL).name == SMALL
