@@ -46,7 +46,10 @@ def page(title: str, content: str, style: str = "") -> str:
 
 
 def write_page(target: Path, text: str, option: str = "--report") -> None:
-    """Write a page, a picture or a document to `target`, whole or not at all. Raises UsageError, which names the `option` that asked for it."""
+    """Write a page, a picture or a document to `target`, whole or not at all.
+
+    Raises UsageError, which names the `option` that asked for it.
+    """
     try:
         with atomic_write(target, "w") as handle:
             handle.write(text)

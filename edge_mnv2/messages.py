@@ -41,6 +41,11 @@ def shown(text: object) -> str:
     return f"'{printable if len(printable) <= 60 else printable[:57] + '...'}'"
 
 
+def first_line(error: BaseException) -> str:
+    """An error's text without what follows its first line; its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def steering(text: str) -> Optional[str]:
     r"""The first control or bidirectional sign of `text` as `\u001b`; None where there is none.
 

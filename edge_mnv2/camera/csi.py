@@ -31,6 +31,7 @@ from edge_mnv2.camera.live import Captured, LiveSource, NoFrames, call_within, d
 from edge_mnv2.camera.settings import CameraSettings, Geometry, Spec
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, SourceLost
 from edge_mnv2.installed import pip
+from edge_mnv2.messages import first_line
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -227,7 +228,7 @@ def import_picamera2() -> tuple[Any, Any]:
     except Exception as error:
         # A package built for another numpy raises ValueError, a missing native library OSError.
         raise SourceError(
-            f"picamera2 is installed but does not work ({_first_line(error)})",
+            f"picamera2 is installed but does not work ({first_line(error)})",
             hint=f"in a virtual environment remove pip's numpy, or {pip()} 'numpy<2'"
             if "numpy" in str(error) or "_ARRAY_API" in str(error)
             else "sudo apt install --reinstall python3-picamera2",
@@ -300,7 +301,7 @@ def _how(error: ImportError) -> str:
     if (_SYSTEM_PACKAGES / "picamera2").is_dir():
         if in_venv and str(_SYSTEM_PACKAGES) not in sys.path:
             return f"it is installed for the system: set include-system-site-packages = true in {sys.prefix}/pyvenv.cfg"
-        return f"it is installed, but Python {version} cannot load it ({_first_line(error)}); use /usr/bin/python3"
+        return f"it is installed, but Python {version} cannot load it ({first_line(error)}); use /usr/bin/python3"
     install = "sudo apt install -y python3-picamera2 (Raspberry Pi OS)"
     if in_venv and str(_SYSTEM_PACKAGES) not in sys.path:
         return f"{install}, then set include-system-site-packages = true in {sys.prefix}/pyvenv.cfg"
@@ -332,7 +333,7 @@ def _explained(name: str, error: BaseException) -> SourceError:
     chain: list[str] = []
     link: Optional[BaseException] = error
     while link is not None and len(chain) < 8:
-        chain.append(_first_line(link))
+        chain.append(first_line(link))
         link = link.__cause__
     text = " <- ".join(dict.fromkeys(chain))
     lowered = text.lower()
@@ -341,8 +342,3 @@ def _explained(name: str, error: BaseException) -> SourceError:
     if "busy" in lowered or "acquire" in lowered or "in use" in lowered:
         return SourceError(f"{name} is in use by another process ({text})", hint="stop it, for instance rpicam-vid")
     return SourceError(f"{name} cannot be opened: {text}")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

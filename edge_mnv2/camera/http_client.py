@@ -22,6 +22,7 @@ from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.camera.live import PasswordRefused
 from edge_mnv2.certificates import causes, refusal, trust
 from edge_mnv2.errors import SourceError
+from edge_mnv2.messages import first_line
 
 if TYPE_CHECKING:
     import requests
@@ -97,7 +98,7 @@ class HttpClient:
             return SourceError(f"{self._name}: {certificate[0]}", hint=certificate[1])
         reason = why_unreachable(error, self._url)
         if reason is None:
-            return SourceError(f"{self._name} does not speak HTTP: {redact(_innermost(error))}")
+            return SourceError(f"{self._name} does not speak HTTP: {redact(first_line(causes(error)[0]))}")
         return SourceError(
             f"{self._name} cannot be reached: {reason}", hint="check the address and that the camera is on"
         )
@@ -199,11 +200,9 @@ class _Credentials:
 
     def _header(self, request: requests.PreparedRequest) -> str:
         assert self._challenge is not None
-        scheme, parameters = self._challenge
-        if scheme == "basic":
-            return "Basic " + b64encode(f"{self._user}:{self._password}".encode()).decode()
         self._count += 1
-        return digest(parameters, self._user, self._password, request.method or "GET", request.path_url, self._count)
+        method, uri = request.method or "GET", request.path_url
+        return authorization(self._challenge, self._user, self._password, method, uri, self._count)
 
 
 def challenges(response: requests.Response) -> list[tuple[str, dict[str, str]]]:
@@ -250,6 +249,16 @@ def best(offered: list[tuple[str, dict[str, str]]]) -> Optional[tuple[str, dict[
 def _algorithm(parameters: dict[str, str]) -> str:
     name = parameters.get("algorithm", "MD5").upper()
     return name[: -len("-SESS")] if name.endswith("-SESS") else name
+
+
+def authorization(
+    challenge: tuple[str, dict[str, str]], user: str, password: str, method: str, uri: str, count: int
+) -> str:
+    """The `Authorization` header that answers a challenge as `best` gives it, for the `count`th time."""
+    scheme, parameters = challenge
+    if scheme == "basic":
+        return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+    return digest(parameters, user, password, method, uri, count)
 
 
 def digest(parameters: dict[str, str], user: str, password: str, method: str, uri: str, count: int) -> str:
@@ -310,8 +319,3 @@ def why_unreachable(error: BaseException, url: StreamUrl) -> Optional[str]:
 def port(url: StreamUrl) -> int:
     """The port of an address, by its scheme where it names none."""
     return urlsplit(url.bare).port or {"https": 443, "rtsp": 554, "rtsps": 322}.get(url.scheme, 80)
-
-
-def _innermost(error: BaseException) -> str:
-    text = str(causes(error)[0]).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
+from edge_mnv2.camera.frame import Granted
 from edge_mnv2.camera.live import Captured
 from edge_mnv2.errors import SourceError, SourceLost
 from edge_mnv2.installed import pip
@@ -64,6 +65,18 @@ def fourcc_text(code: float) -> Optional[str]:
 def positive(value: float) -> Optional[float]:
     """`value` where it is a positive number; OpenCV answers 0, -1 or nonsense for what it does not know."""
     return float(value) if math.isfinite(value) and 0 < value < 1e9 else None
+
+
+def granted_by(capture: Any, backend: str) -> Granted:
+    """What an open capture says that it gives."""
+    cv2 = import_cv2()
+    return Granted(
+        int(positive(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or 0) or None,
+        int(positive(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or 0) or None,
+        positive(capture.get(cv2.CAP_PROP_FPS)),
+        fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
+        backend,
+    )
 
 
 class FrameBuffers:

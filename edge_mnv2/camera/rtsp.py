@@ -14,7 +14,7 @@ from typing import Optional
 from urllib.parse import urlsplit
 
 from edge_mnv2.addresses import StreamUrl, redact
-from edge_mnv2.camera.http_client import best, digest, parse_challenges, port, why_unreachable
+from edge_mnv2.camera.http_client import authorization, best, parse_challenges, port, why_unreachable
 from edge_mnv2.camera.live import PasswordRefused
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.certificates import context, refusal
@@ -137,7 +137,8 @@ class _Conversation:
         lines = [f"{method} {uri} RTSP/1.0", f"CSeq: {self._count}", "User-Agent: edge-mnv2"]
         lines += [f"{key}: {value}" for key, value in headers.items()]
         if self._challenge is not None:
-            lines.append(f"Authorization: {self._credentials(method, uri)}")
+            user, password = self._url.user or "", self._url.password or ""
+            lines.append(f"Authorization: {authorization(self._challenge, user, password, method, uri, self._count)}")
         try:
             self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
             text = self._received()
@@ -147,16 +148,6 @@ class _Conversation:
         if not text.startswith("RTSP/"):
             raise SourceError(f"{self._name} does not speak RTSP", hint="check the port, which is 554 for most cameras")
         return _Answer(text)
-
-    def _credentials(self, method: str, uri: str) -> str:
-        from base64 import b64encode
-
-        assert self._challenge is not None
-        scheme, parameters = self._challenge
-        user, password = self._url.user or "", self._url.password or ""
-        if scheme == "basic":
-            return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
-        return digest(parameters, user, password, method, uri, self._count)
 
     def _received(self) -> str:
         data = b""

@@ -119,10 +119,11 @@ def list_stills(folder: Union[Path, str], report: Callable[[str], object] = _log
         for link in (Path(here, name) for name in folders if Path(here, name).is_symlink()):
             report(f"{link} is a link to a folder, which is not followed: name that folder itself")
         files += [Path(here, name) for name in names if not name.startswith(".") and _listed(Path(here, name))]
-    return sorted(files, key=lambda path: [_natural(part) for part in path.relative_to(folder).parts])
+    return sorted(files, key=lambda path: [natural(part) for part in path.relative_to(folder).parts])
 
 
-def _natural(name: str) -> tuple:
+def natural(name: str) -> tuple:
+    """By this key `2.jpg` comes before `10.jpg`."""
     # Text and numbers alternate, so that equal positions always hold equal types.
     parts = re.split(r"(\d+)", name.casefold())
     return tuple(int(part) if position % 2 else part for position, part in enumerate(parts)), name

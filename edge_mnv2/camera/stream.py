@@ -14,7 +14,7 @@ from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.camera import rtsp
 from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.camera.live import Captured, SourceEnded, ThreadedSource
-from edge_mnv2.camera.opencv import CaptureReader, built_with, fourcc_text, import_cv2, positive
+from edge_mnv2.camera.opencv import CaptureReader, built_with, granted_by, import_cv2, positive
 from edge_mnv2.camera.settings import CameraSettings, Spec
 from edge_mnv2.errors import SourceError, SourceLost
 
@@ -103,19 +103,7 @@ def open_capture(
         reader = CaptureReader(capture, name, patience_s=float("inf"), damaged=damaged)
     else:
         reader = PacedReader(capture, name, damaged)
-    return reader, granted(capture, "ffmpeg")
-
-
-def granted(capture: Any, backend: str) -> Granted:
-    """What an open capture says that it gives."""
-    cv2 = import_cv2()
-    return Granted(
-        int(positive(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or 0) or None,
-        int(positive(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or 0) or None,
-        positive(capture.get(cv2.CAP_PROP_FPS)),
-        fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
-        backend,
-    )
+    return reader, granted_by(capture, "ffmpeg")
 
 
 def _options(settings: CameraSettings, is_rtsp: bool) -> str:
@@ -201,7 +189,7 @@ class GStreamerStream(CaptureStream):
             raise SourceError(
                 f"GStreamer cannot run {self.description}", hint="try it with gst-launch-1.0, which says more"
             )
-        self.granted = granted(capture, self._backend)
+        self.granted = granted_by(capture, self._backend)
         return CaptureReader(capture, self.description, patience_s=float("inf"), damaged=self._count_damage)
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from edge_mnv2.camera import ioctl, v4l2
-from edge_mnv2.camera.frame import Granted
 from edge_mnv2.camera.jpeg import JpegDecoder, reduction
 from edge_mnv2.camera.live import ThreadedSource
-from edge_mnv2.camera.opencv import CaptureReader, fourcc_text, import_cv2, positive
+from edge_mnv2.camera.opencv import CaptureReader, granted_by, import_cv2
 from edge_mnv2.camera.settings import CameraSettings, Spec
 from edge_mnv2.errors import SourceError, SourceLost
 
@@ -87,7 +86,7 @@ class V4l2Camera(ThreadedSource):
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
             capture.set(cv2.CAP_PROP_FPS, self.settings.fps or FPS)
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-            self._read_back(cv2, capture, path)
+            self._read_back(capture, path)
             _set_controls(path, self.settings)
         except BaseException:
             capture.release()
@@ -109,14 +108,8 @@ class V4l2Camera(ThreadedSource):
             return None
         return JpegDecoder(least_side) if capture.set(cv2.CAP_PROP_CONVERT_RGB, 0) else None
 
-    def _read_back(self, cv2: Any, capture: Any, path: str) -> None:
-        granted = Granted(
-            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) or None,
-            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) or None,
-            positive(capture.get(cv2.CAP_PROP_FPS)),
-            fourcc_text(capture.get(cv2.CAP_PROP_FOURCC)),
-            "v4l2",
-        )
+    def _read_back(self, capture: Any, path: str) -> None:
+        granted = granted_by(capture, "v4l2")
         asked = self.settings
         differs = (
             (asked.size is not None and asked.size != (granted.width, granted.height))

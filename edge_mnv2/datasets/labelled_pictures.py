@@ -173,15 +173,13 @@ def _classes_of_table(table: Path) -> list[str]:
 
 def class_folders(folder: Path) -> list[Path]:
     """The class folders below `folder` in natural order; hidden ones are none. Raises SourceError."""
+    from edge_mnv2.camera.still import natural
+
     try:
         entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
         raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
-    return sorted(entries, key=lambda entry: [_natural(part) for part in re.split(r"(\d+)", entry.name.casefold())])
-
-
-def _natural(part: str) -> tuple[int, str]:
-    return (int(part), "") if part.isdecimal() else (0, part)
+    return sorted(entries, key=lambda entry: natural(entry.name))
 
 
 def _from_table(table: Path, answers: Answers, choices: Sequence[str]) -> Dataset:

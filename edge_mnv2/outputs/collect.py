@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +17,7 @@ from edge_mnv2.datasets.looks import SAME_LOOK, projected
 from edge_mnv2.outputs.live import Embed, Live
 from edge_mnv2.outputs.picture import jpeg
 from edge_mnv2.outputs.records import as_entry, timestamp
-from edge_mnv2.outputs.sink import Sink
+from edge_mnv2.outputs.sink import Sink, give_way
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.result import Result
 
@@ -37,7 +34,6 @@ _LEAST_GAP_S = 0.5
 _COST = 40
 """After a picture that took t seconds of work, none is looked at for so many times t: 2.5 % of the time at most."""
 _LONGER_SIDE = 640
-_NICE = 10
 _QUALITY = 90
 _NOVELTY_SHARE = 0.3
 
@@ -141,10 +137,8 @@ class CollectSink(Sink):
             self._embed, self._opened_by = opener() or _no_embedding, opener
         if not self._polite:
             self._polite = True
-            # From now on inference goes before this thread where they want the same core. Not before: a short run ends
-            # with what it has collected.
-            with contextlib.suppress(OSError, AttributeError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            # Not before: a short run ends with what it has collected.
+            give_way()
         began = time.monotonic()
         why, doubt, model = self._chosen.pop(result.frame.index)
         # Frames that waited in vain for this thread leave their reasons behind.

@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
 from edge_mnv2.installed import need
+from edge_mnv2.messages import first_line
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.sink import Sink
 from edge_mnv2.outputs.table import OutputValues
@@ -45,7 +46,7 @@ class GpioSink(Sink):
                 try:
                     device = gpiozero.DigitalOutputDevice(pin, active_high=not inverted, initial_value=False)
                 except Exception as error:
-                    reason = _reason_of_lgpio([str(one.message) for one in fallbacks]) or _first_line(error)
+                    reason = _reason_of_lgpio([str(one.message) for one in fallbacks]) or first_line(error)
                     raise UsageError(f"--gpio {pin}: {reason}", hint=_hint(reason)) from None
                 self._wanted.append((device, label))
             stack.pop_all()
@@ -125,10 +126,6 @@ def _hint(reason: str) -> str:
     if "busy" in reason.lower():
         return "another program has this pin (gpioinfo shows it)"
     return _NO_PINS
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def open_output(values: OutputValues, _live: Live) -> GpioSink:

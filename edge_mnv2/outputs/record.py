@@ -7,7 +7,6 @@ import errno
 import itertools
 import logging
 import os
-import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +18,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.files import Floor, append_whole, moved
 from edge_mnv2.installed import extra_hint, need
 from edge_mnv2.outputs.picture import annotated
-from edge_mnv2.outputs.sink import Sink
+from edge_mnv2.outputs.sink import Sink, give_way
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.pipeline.result import Result
 
@@ -30,7 +29,6 @@ _FRAGMENT_US = 400_000
 _KEY_MS = 2000
 _STILL_MS = 500
 _MILLISECOND = Fraction(1, 1000)
-_NICE = 10
 _CODECS: tuple[tuple[str, dict[str, str]], ...] = (
     ("libx264", {"preset": "ultrafast", "tune": "zerolatency", "crf": "25"}),
     ("mpeg4", {"qscale": "5"}),
@@ -90,8 +88,7 @@ class RecordSink(Sink):
         self._floor.check()
         if not self._nice:
             self._nice = True
-            with contextlib.suppress(OSError, AttributeError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            give_way()
         picture = annotated(result, MOST_PIXELS)
         if self._container is None:
             self._begin(picture)

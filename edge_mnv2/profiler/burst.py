@@ -81,16 +81,11 @@ def choose_feed(spec: Optional[str], settings: Camera) -> Feed:
     """
     parsed = parse("test" if spec is None else spec)
     if parsed.kind == "test" and parsed.fps is None:
-        return pattern_feed(parsed.size or settings_size(settings) or PATTERN_SIZE, settings)
+        return pattern_feed(parsed.size or settings.size or PATTERN_SIZE, settings)
     source = open_source(str(spec), CameraSettings(**settings.asked()))
     return Feed(
         source, source.live, parsed.size, parsed.kind in _SIZABLE or (parsed.kind == "test" and not parsed.size)
     )
-
-
-def settings_size(settings: Camera) -> Optional[tuple[int, int]]:
-    """(width, height) where the settings ask for a size."""
-    return None if settings.width is None or settings.height is None else (settings.width, settings.height)
 
 
 @dataclass

@@ -19,7 +19,6 @@ from edge_mnv2.profiler.burst import (
     pattern_feed,
     percentiles,
     rounded,
-    settings_size,
 )
 from edge_mnv2.profiler.measurement import Goal, OpenClassifiers, Setting, cpu_settings, pinned, supervised_settings
 from edge_mnv2.profiler.watch import Watch
@@ -321,7 +320,7 @@ def _camera_sizes(
     notes: list[str],
 ) -> tuple[list[Row], Optional[Row]]:
     rows: list[Row] = []
-    own = settings_size(settings.camera)
+    own = settings.camera.size
     for size in sorted({*SIZES, *([own] if own else [])}):
         asked = choose_feed(source, replace(settings.camera, width=size[0], height=size[1]))
         try:

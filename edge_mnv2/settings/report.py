@@ -66,13 +66,15 @@ def save_profile(
     """
     target = place_for(name)
     date = (now or datetime.now(timezone.utc)).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    lines = [f"extends: {_text(extends)}", f"description: {_text(description or f'Measured on {board.model}')}"]
-    lines += _section("board", {key: _text(value) for key, value in identity(board).items()})
-    lines += ["saved:", f'  date: "{date}"', *([f"  goal: {goal}"] if goal else [])]
+    document: dict[str, Any] = {
+        "extends": _text(extends),
+        "description": _text(description or f"Measured on {board.model}"),
+        "board": {key: _text(value) for key, value in identity(board).items()},
+        "saved": {"date": _text(date), **({"goal": goal} if goal else {})},
+    }
     for title, table in (("versions", versions), ("figures", figures)):
-        written = {_text(key): _plain(value) for key, value in (table or {}).items() if value is not None}
-        lines += [f"  {line}" for line in _section(title, written)]
-    text = "\n".join([*lines, *_settings(values)]) + "\n"
+        document["saved"][title] = {_text(key): _plain(value) for key, value in (table or {}).items()}
+    text = "\n".join(_lines({**document, **_sections(values)})) + "\n"
     # Nothing that we could not read again ever replaces a profile.
     parse_profile(text, target)
     try:
@@ -84,26 +86,28 @@ def save_profile(
     return target
 
 
-def _settings(values: Mapping[str, Any]) -> list[str]:
+def _sections(values: Mapping[str, Any]) -> dict[str, Any]:
+    sections: dict[str, Any] = {section: {} for section in SECTIONS}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        if key.startswith("camera.controls."):
+            sections[section].setdefault("controls", {})[_text(name.partition(".")[2])] = _plain(value)
+        elif key in KEYS:
+            sections[section][name] = _value(key, value)
+        else:
+            raise ProfileError(f"no setting is called {key}")
+    return sections
+
+
+def _lines(table: Mapping[str, Any]) -> list[str]:
+    """Keys with their values, which are YAML already, or tables, of which empty ones are left out."""
     lines: list[str] = []
-    for section in SECTIONS:
-        own: dict[str, str] = {}
-        controls: dict[str, str] = {}
-        for key, value in values.items():
-            if key.startswith("camera.controls.") and section == "camera":
-                controls[_text(key[len("camera.controls.") :])] = _plain(value)
-            elif key in KEYS and key.startswith(f"{section}."):
-                own[key.partition(".")[2]] = _value(key, value)
-        lines += _section(section, own) or ([f"{section}:"] if controls else [])
-        lines += [f"  {line}" for line in _section("controls", controls)]
-    unknown = [key for key in values if key not in KEYS and not key.startswith("camera.controls.")]
-    if unknown:
-        raise ProfileError(f"no setting is called {unknown[0]}")
+    for key, value in table.items():
+        if not isinstance(value, dict):
+            lines.append(f"{key}: {value}")
+        elif value:
+            lines += [f"{key}:", *(f"  {line}" for line in _lines(value))]
     return lines
-
-
-def _section(name: str, entries: Mapping[str, str]) -> list[str]:
-    return [f"{name}:", *(f"  {key}: {value}" for key, value in entries.items())] if entries else []
 
 
 def _value(key: str, value: Any) -> str:

@@ -92,6 +92,11 @@ class Camera:
         metadata={"name": "", "kind": Control(), "help": "The camera's own controls, by its driver's names."},
     )
 
+    @property
+    def size(self) -> Optional[tuple[int, int]]:
+        """(width, height) where both are set."""
+        return None if self.width is None or self.height is None else (self.width, self.height)
+
     def asked(self) -> dict[str, Any]:
         """Everything but `source`, as keyword arguments of a camera's settings."""
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "source"}

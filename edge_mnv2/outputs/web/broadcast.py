@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from aiohttp import web
 
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.picture import bgr, jpeg
+from edge_mnv2.outputs.sink import give_way
 from edge_mnv2.outputs.web.guard import Guard
 from edge_mnv2.pipeline.result import Result
 
@@ -121,7 +120,6 @@ _QUALITY = 72
 _LEAST_REST = 3.0
 """The encoder rests at least so many times as long as it works: it never takes more than a quarter of a core."""
 _REPEAT_S = 5.0
-_NICE = 10
 
 
 class Video:
@@ -129,7 +127,7 @@ class Video:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="web-jpeg", initializer=_give_way)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="web-jpeg", initializer=give_way)
         self.encoded = 0
         self._still, self._still_until = b"", 0.0
 
@@ -173,9 +171,3 @@ class Video:
         return await asyncio.get_running_loop().run_in_executor(
             self._pool, lambda: jpeg(bgr(result.frame, most, result.seen), quality)
         )
-
-
-def _give_way() -> None:
-    """Let inference go before encoding where they want the same core."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from aiohttp import web
 
-from edge_mnv2.outputs.web.workbench import Refused, answering, document_of, in_thread, thumbnail
+from edge_mnv2.outputs.web.workbench import Refused, document_of, in_thread, thumbnail
 
 if TYPE_CHECKING:
     from edge_mnv2.outputs.live import Lesson
@@ -24,10 +24,10 @@ class LessonPages:
 
     def add_to(self, application: web.Application) -> None:
         get, post = application.router.add_get, application.router.add_post
-        post("/api/lesson", answering(self._press))
-        post("/api/lesson/delete", answering(self._delete))
-        get("/api/lesson/pictures", answering(self._pictures))
-        get("/api/lesson/picture.jpg", answering(self._picture))
+        post("/api/lesson", self._press)
+        post("/api/lesson/delete", self._delete)
+        get("/api/lesson/pictures", self._pictures)
+        get("/api/lesson/picture.jpg", self._picture)
 
     @property
     def _lesson(self) -> Lesson:

@@ -7,18 +7,18 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from aiohttp import web
 
-from edge_mnv2.errors import UsageError
+from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.web.address import Access, Refusal
 from edge_mnv2.outputs.web.broadcast import BOUNDARY, MOST_FOLLOWERS, SEPARATOR, Broadcast, Video
 from edge_mnv2.outputs.web.guard import Guard
 from edge_mnv2.outputs.web.lesson import LessonPages
 from edge_mnv2.outputs.web.metrics import History, Metrics
-from edge_mnv2.outputs.web.workbench import ASSETS, WorkbenchPages
+from edge_mnv2.outputs.web.workbench import ASSETS, Refused, WorkbenchPages, document_of, in_thread
 
 log = logging.getLogger(__name__)
 
@@ -128,20 +128,24 @@ class Pages:
         except web.HTTPException as error:
             response = _said(error.status, _REASONS.get(error.status, error.reason))
             response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
-        except UsageError as error:
-            response = _said(400, str(error))
+        except Refused as refused:
+            response = _said(refused.status, str(refused))
+        except SourceError as error:
+            response = _said(415, str(error))
+        except EdgeMnv2Error as error:
+            response = _said(409, str(error))
         except web.RequestPayloadError:
             response = _said(400, "this body cannot be decoded")
         except (ConnectionError, asyncio.CancelledError):
             raise
+        except OSError as error:
+            response = _said(507, f"cannot be written: {error.strerror or error}")
         except Exception as error:
             log.debug("web %s", request.path, exc_info=error)
             response = _said(500, "unexpected error")
         if not response.prepared:
-            for name, value in _HEADERS.items():
+            for name, value in _headers(request).items():
                 response.headers.setdefault(name, value)
-            if "token" not in request.query:
-                response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         return response
 
     async def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
@@ -170,7 +174,10 @@ class Pages:
         return web.Response(body=self._page, content_type="text/html", charset="utf-8")
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
-        form = await _soon(request.post())
+        try:
+            form = await asyncio.wait_for(request.post(), _UPLOAD_S)
+        except asyncio.TimeoutError:
+            raise Refused(408, "the body took too long") from None
         refusal = self._access.guess(request, str(form.get("token", "")).strip())
         return self._let_in(request) if refusal is None else await self._refused(request, refusal)
 
@@ -187,9 +194,7 @@ class Pages:
     async def _follow(self, request: web.Request, what: Broadcast, kind: str) -> web.StreamResponse:
         if not what.has_room():
             return _said(503, f"{MOST_FOLLOWERS} viewers are the most")
-        response = web.StreamResponse(headers={**_HEADERS, "Content-Type": kind, "X-Accel-Buffering": "no"})
-        if "token" not in request.query:
-            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        response = web.StreamResponse(headers={**_headers(request), "Content-Type": kind, "X-Accel-Buffering": "no"})
         await response.prepare(request)
         try:
             await what.send_to(response, _guard(request))
@@ -201,10 +206,8 @@ class Pages:
         picture = await self._video.still()
         if picture is None:
             return _said(503, "there is no picture yet")
-        response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "image/jpeg"})
+        response = web.StreamResponse(headers={**_headers(request), "Content-Type": "image/jpeg"})
         response.content_length = len(picture)
-        if "token" not in request.query:
-            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         if "download" in request.query:
             name = str(self._live.document()["t"] or "snapshot").replace(":", "-")
             response.headers["Content-Disposition"] = f'attachment; filename="edge-mnv2-{name}.jpg"'
@@ -218,14 +221,14 @@ class Pages:
 
     async def _keep(self, request: web.Request) -> web.StreamResponse:
         """Save the newest frame on the board."""
-        await _json_object(request)
+        await document_of(request, MOST_BYTES, _UPLOAD_S)
         store, result = self._live.snapshots, self._live.latest
         if store is None:
             return _said(404, "pictures are not kept here: start it with --snapshots DIR")
         if result is None:
             return _said(503, "there is no picture yet")
         try:
-            name = await asyncio.get_running_loop().run_in_executor(None, store.take, result)
+            name = await in_thread(store.take, result)
         except OSError as error:
             return _said(507, f"the picture cannot be saved: {error.strerror or error}")
         return web.json_response({"saved": name})
@@ -246,11 +249,14 @@ class Pages:
         loop = self._live.loop
         if loop is None:
             return _said(503, "the run has not begun yet")
-        change = await _json_object(request)
+        change = await document_of(request, MOST_BYTES, _UPLOAD_S)
         unknown = set(change) - {"threshold", "smooth", "paused"}
         if unknown or not change:
             return _said(400, "give threshold, smooth or paused")
-        loop.controls.change(**change)
+        try:
+            loop.controls.change(**change)
+        except UsageError as error:
+            raise Refused(400, str(error)) from None
         return web.json_response(loop.controls.as_dict())
 
     async def _produce_states(self) -> None:
@@ -272,6 +278,11 @@ def _dumps(document: Any) -> str:
 _REASONS = {404: "nothing is here", 405: "this path does not do that", 413: f"more than {MOST_BYTES} bytes"}
 
 
+def _headers(request: web.Request) -> dict[str, str]:
+    """What every answer has. Only who shows the token in the address may be another site's page."""
+    return _HEADERS if "token" in request.query else {**_HEADERS, "Cross-Origin-Resource-Policy": "same-origin"}
+
+
 def _said(status: int, why: str) -> web.Response:
     return web.json_response({"error": why}, status=status)
 
@@ -281,24 +292,3 @@ def _guard(request: web.Request) -> Guard:
     guard = request.transport.get_protocol()
     assert isinstance(guard, Guard)
     return guard
-
-
-async def _soon(content: Awaitable[Any]) -> Any:
-    """A request's body, which a client may not take its time with."""
-    try:
-        return await asyncio.wait_for(content, _UPLOAD_S)
-    except asyncio.TimeoutError:
-        raise web.HTTPRequestTimeout(reason="the body took too long") from None
-
-
-async def _json_object(request: web.Request) -> dict[str, Any]:
-    # Another kind of body could be sent by a form of another site, without the browser asking us first.
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(reason="send application/json")
-    try:
-        document: Optional[Any] = json.loads(await _soon(request.read()))
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise web.HTTPBadRequest(reason="this is no JSON object")
-    return document

@@ -6,7 +6,6 @@ Everything here is behind the same token as the rest of the page; whatever chang
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import logging
 import operator
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 from aiohttp import BodyPartReader, web
 
 from edge_mnv2.datasets.collection import Answer, AnyCollection, Item, side_by_side
-from edge_mnv2.errors import EdgeMnv2Error, SourceError
 from edge_mnv2.outputs.picture import jpeg
 from edge_mnv2.pipeline.statistics import give_back_memory
 
@@ -65,16 +63,16 @@ class WorkbenchPages:
 
     def add_to(self, application: web.Application) -> None:
         get, post = application.router.add_get, application.router.add_post
-        get("/review", answering(self._review))
-        get("/api/collected", answering(self._collected))
-        get("/api/collected/{id}.jpg", answering(self._picture))
-        get("/api/workbench", answering(self._state))
-        post("/api/answers", answering(self._answers))
-        post("/api/collected/delete", answering(self._delete))
-        post("/api/teach", answering(self._teach))
-        post("/api/model", answering(self._model))
-        post("/api/roi", answering(self._roi))
-        post("/api/classify", answering(self._classify))
+        get("/review", self._review)
+        get("/api/collected", self._collected)
+        get("/api/collected/{id}.jpg", self._picture)
+        get("/api/workbench", self._state)
+        post("/api/answers", self._answers)
+        post("/api/collected/delete", self._delete)
+        post("/api/teach", self._teach)
+        post("/api/model", self._model)
+        post("/api/roi", self._roi)
+        post("/api/classify", self._classify)
 
     @property
     def _bench(self) -> Workbench:
@@ -202,36 +200,17 @@ class WorkbenchPages:
         self._room -= 1
 
 
-def answering(handler: Any) -> Any:
-    """`handler` with each error as a status and a sentence."""
-
-    @functools.wraps(handler)
-    async def answer(request: web.Request) -> web.StreamResponse:
-        try:
-            response: web.StreamResponse = await handler(request)
-        except Refused as refused:
-            return web.json_response({"error": str(refused)}, status=refused.status)
-        except SourceError as error:
-            return web.json_response({"error": str(error)}, status=415)
-        except EdgeMnv2Error as error:
-            return web.json_response({"error": str(error)}, status=409)
-        except OSError as error:
-            return web.json_response({"error": f"cannot be written: {error.strerror or error}"}, status=507)
-        return response
-
-    return answer
-
-
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
 
-async def document_of(request: web.Request) -> dict[str, Any]:
+async def document_of(request: web.Request, most: int = _MOST_JSON, limit_s: Optional[float] = None) -> dict[str, Any]:
+    """The JSON object in a request, at most so many bytes. Raises Refused."""
     # Another kind of content could be sent by a form of another site, without the browser asking us first.
     if request.content_type != "application/json":
         raise Refused(415, "send application/json")
     try:
-        document = json.loads(await _read(request.content, _MOST_JSON) or b"{}")
+        document = json.loads(await _read(request.content, most, limit_s) or b"{}")
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
@@ -255,7 +234,7 @@ async def _upload(request: web.Request) -> tuple[str, bytes]:
     raise Refused(415, "this form has no picture")
 
 
-async def _read(content: Any, most: int) -> bytes:
+async def _read(content: Any, most: int, limit_s: Optional[float] = None) -> bytes:
     """Everything from `content`, in time and within `most` bytes."""
     data = bytearray()
 
@@ -266,7 +245,7 @@ async def _read(content: Any, most: int) -> bytes:
                 raise Refused(413, f"more than {most} bytes")
 
     try:
-        await asyncio.wait_for(read(), _UPLOAD_S)
+        await asyncio.wait_for(read(), limit_s or _UPLOAD_S)
     except asyncio.TimeoutError:
         raise Refused(408, "the content took too long") from None
     return bytes(data)
