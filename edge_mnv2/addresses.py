@@ -30,6 +30,9 @@ _ANY_ADDRESS = re.compile(r"(?i)([a-z][a-z0-9+.-]*(?::/{1,3}|//)|//)[^\s\"'!]*@"
 _SCHEME = re.compile(r"\A(?:[A-Za-z][A-Za-z0-9+.-]*(?::/{1,3}|//)|//)")
 _SCHEME_ONLY = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*:(?=[^@]*:[^@]*@)")
 _NO_SCHEME = re.compile(r"[^\s\"'!/:=]+:[^\s\"'!]*@(?=[\w\[])")
+_TEST_PATTERN = re.compile(r"test:[\dx.]*@[\d.]+(?:e\d+)?(?![\w.-])|test:WIDTHxHEIGHT@")
+"""Of the sources that are no addresses, the one with an @ in it."""
+
 
 _known: set[str] = set()
 """Secrets of this process in each form that a message may show them in."""
@@ -147,6 +150,8 @@ def secrets_of(text: str) -> list[str]:
     """What in `text`, an address or a mistyped one, looks like credentials: `user:password`, the password alone, values
     of `password=` and the like. Longest first."""
     text = text.strip()
+    if _TEST_PATTERN.match(text):
+        return []
     secrets = {match[3].strip("\"'") for match in _SECRET_WORDS.finditer(text)}
     # With the scheme as it should be, with a mistyped one, without one.
     for rest in {text, _SCHEME.sub("", text, count=1), _SCHEME_ONLY.sub("", text, count=1)}:
@@ -178,7 +183,7 @@ def redact(text: str) -> str:
     """`text` without what looks like credentials: secrets of this process, `user:password@`, `password=...`."""
     text = hide_known(text, 4)
     text = _ANY_ADDRESS.sub(r"\1...@", text)
-    text = _NO_SCHEME.sub("...@", text)
+    text = _NO_SCHEME.sub(lambda match: match[0] if _TEST_PATTERN.match(text, match.start()) else "...@", text)
     return _SECRET_WORDS.sub(lambda match: match[0] if match[3] in _shown else f"{match[1]}{match[2]}...", text)
 
 

@@ -95,8 +95,12 @@ def atomic_write(target: Path, mode: str = "wb", *, private: bool = False) -> It
     """Open a temporary file beside `target` and rename it over `target` when the block ends without an error.
 
     The file appears whole or not at all; it is flushed to the disk before the rename. With `private` its owner alone
-    can read it. Raises OSError.
+    can read it. A device, a pipe and /dev/stdout are written to as they are: nothing takes their place. Raises OSError.
     """
+    if _is_special(Path(target)):
+        with Path(target).open(mode, encoding=None if "b" in mode else "utf-8") as handle:
+            yield handle
+        return
     with _unnamed(Path(target), mode, private) as (handle, part):
         yield handle
         _to_disk(handle)
@@ -117,6 +121,8 @@ def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
             try:
                 if target.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                if _is_special(target):
+                    raise OSError(errno.EINVAL, "it is no regular file")
                 handle, part = unnamed.enter_context(_unnamed(target, "wb"))
                 handle.write(content)
                 _to_disk(handle)
@@ -163,6 +169,13 @@ def finish_writing(target: Path) -> None:
         note.unlink(missing_ok=True)
     except (OSError, ValueError, TypeError, RecursionError):
         return
+
+
+def _is_special(target: Path) -> bool:
+    """Whether `target` is a device or a pipe, or a name of the system's for something that is open already."""
+    if target.is_symlink() and str(target.parent).startswith(("/dev", "/proc")):
+        return True
+    return target.exists() and not (target.is_file() or target.is_dir())
 
 
 def _note_beside(target: Path) -> Path:

@@ -210,8 +210,14 @@ def test_messages_without_secrets_stay_as_they_are() -> None:
         "31.0 FPS | inference 3.6 ms (p95 4.1) | dropped 0 | 74 % red",
         "write to me@home.example at 12:30",
         "mqtt://broker:1883/lab/cam: connected",
+        "'test:9x9@30': sides of a test pattern go from 16 to 8192 pixels",
+        "test:WIDTHxHEIGHT@FPS, for instance test:1280x720@30",
+        "test:@15",
     ):
         assert redact(text) == text
+    assert secrets_of("test:1280x720@30") == []
+    for text, secret in (("test:4711@cam.example", "4711"), ("test:pw77@30", "pw77"), ("test:4711@30.lan", "4711")):
+        assert secret in secrets_of(text) and secret not in redact(f"no such camera: {text}")
 
 
 @pytest.mark.parametrize("options", [[], ["--resolved"], ["--json"], ["--resolved", "--json"]], ids=" ".join)

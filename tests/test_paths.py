@@ -190,3 +190,28 @@ def test_a_signal_between_the_files_leaves_old_or_new(
         write_together([(tmp_path / name, f"new {name}".encode()) for name in NAMES])
     assert contents(tmp_path) == ({"old"} if renames == 0 else {"new"})
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "what is open already"])
+def test_nothing_takes_the_place_of_a_device_or_a_pipe(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    if kind == "pipe":
+        os.mkfifo(target)
+        reader = os.open(target, os.O_RDONLY | os.O_NONBLOCK)
+    elif kind == "link to a device":
+        target.symlink_to(os.devnull)
+        reader = os.open(os.devnull, os.O_RDONLY)
+    else:
+        reader = os.open(tmp_path / "opened", os.O_RDWR | os.O_CREAT)
+        target = Path(f"/proc/self/fd/{reader}")
+    try:
+        before = (target.lstat().st_mode, target.stat().st_ino)
+        with atomic_write(target, "w") as handle:
+            handle.write("content")
+        assert os.read(reader, 100) == (b"" if kind == "link to a device" else b"content")
+        if kind != "what is open already":
+            with pytest.raises(OSError, match="regular file"):
+                write_together([(target, b"content")])
+        assert (target.lstat().st_mode, target.stat().st_ino) == before
+    finally:
+        os.close(reader)

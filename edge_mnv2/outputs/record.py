@@ -52,7 +52,7 @@ class RecordSink(Sink):
         self._every_frame = every_frame
         wanted = Path(path)
         if wanted.suffix.lower() != ".mp4":
-            raise UsageError(f"--record {path}", hint="the name ends in .mp4")
+            raise UsageError(f"--record {path}", hint="choose a name that ends in .mp4")
         if not os.access(wanted.parent, os.W_OK | os.X_OK):
             reason = "cannot be written to" if wanted.parent.is_dir() else "is no folder"
             raise UsageError(
