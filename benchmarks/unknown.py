@@ -1,6 +1,6 @@
 """How many strangers `teach` rejects as unknown, and how many new pictures of the taught classes stay known.
 
-    python benchmarks/unknown.py PHOTOS KINDS.csv [--model FILE] [--seeds 4] [--known 0.95]
+    python benchmarks/unknown.py PHOTOS KINDS.csv [--model FILE] [--seeds 4] [--first-seed 0] [--kind photographs ...]
 
 KINDS.csv (`file,group`) says which kind a photograph of the folder PHOTOS shows. Strangers are the photographs that it
 does not name, and noise of several grains, black frames and plain surfaces. Photographs: all kinds are taught, and
@@ -43,6 +43,7 @@ from tests.teach.made_classes import MADE, write_classes
 
 FEW = (2, 3, 4, 5)
 NEW = 300
+KINDS = ("photographs", "digits", "textures")
 HELD_OUT = 0.25
 
 
@@ -144,27 +145,30 @@ def main() -> None:
     parser.add_argument("kinds", type=Path)
     parser.add_argument("--model", action="append", help="a name or a file; may be given again")
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--known", type=float, default=0.95)
     arguments = parser.parse_args()
     with arguments.kinds.open() as table:
         kinds = {row["file"]: row["group"] for row in csv.DictReader(table)}
-    names = sorted(set(kinds.values()))
+    names, asked = sorted(set(kinds.values())), arguments.kind or KINDS
     others = [read_still(path) for path in list_stills(arguments.photos) if path.name not in kinds]
     report = {}
     for model in arguments.model or [DEFAULT_MODEL]:
         with Embedder(resolve(model)) as embedder:
             strangers = Strangers(*(np.stack([embedder.codes(one) for one in many]) for many in (others, surfaces())))
         lessons = defaultdict(list)
-        for seed in range(arguments.seeds):
-            choices = {"photographs, all kinds": [tuple(names)], "photographs, 2 to 5 kinds": []}
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+            choices: dict[str, list[tuple[str, ...]]] = {"photographs, all kinds": [tuple(names)]}
             for count in FEW:
                 random = np.random.default_rng((seed, count))
-                choices["photographs, 2 to 5 kinds"].append(tuple(random.choice(names, count, replace=False)))
-            for label, chosen in choices.items():
+                few = tuple(random.choice(names, count, replace=False).tolist())
+                choices.setdefault("photographs, 2 to 5 kinds", []).append(few)
+            for label, chosen in choices.items() if KINDS[0] in asked else ():
                 for some in chosen:
                     one = photographs(arguments.photos, kinds, some, model, seed, arguments.known)
                     lessons[label].append(said(label, measured(*one, strangers)))
-            for kind in ("digits", "textures"):
+            for kind in [one for one in KINDS[1:] if one in asked]:
                 for each in (5, 10, 20):
                     one, label = made(kind, each, model, seed, arguments.known), f"{kind}, {each} pictures"
                     lessons[label].append(said(label, measured(*one, strangers)))
