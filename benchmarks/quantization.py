@@ -19,28 +19,30 @@ import dataclasses
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 from unittest import mock
 
 import numpy as np
 
 from edge_mnv2.builder import quantization
-from edge_mnv2.builder.calibration import activation_ranges, read_crops, shipped_ranges
+from edge_mnv2.builder.calibration import activation_limits, activation_ranges, read_crops, shipped_ranges, spanned
+from edge_mnv2.builder.comparison import choose_share, divergence
 from edge_mnv2.builder.inference import MEAN, STD, Operation, operations
 from edge_mnv2.builder.quantization import LOGIT_MARGIN, Ranges, activation_scales, quantize
 from edge_mnv2.builder.recipe import IMAGENET_ENTRY
-from edge_mnv2.builder.tflite_model import float_model, integer_model
-from edge_mnv2.builder.weights import read_weights
+from edge_mnv2.builder.tflite_model import float_model, integer_model, numbers
+from edge_mnv2.builder.weights import Weights, read_weights
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.network.network import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
-from edge_mnv2.runtime.model_io import softmax
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
 from edge_mnv2.zoo.pull import fetch
 
 SIZE = 224
 CROPS = 50
+REACH = {"mean range": 0.0, "half way": 0.5, "widest range": 1.0}
 CONVERTER = Path(__file__).parent / "peers" / "tensorflow_converter.py"
 PIXELS = tuple(255 * np.array(values) for values in (MEAN, STD))
 
@@ -91,12 +93,6 @@ def by_tensorflow(python: str, steps: list[Operation], crops: Sequence[np.ndarra
         return model.read_bytes()
 
 
-def divergence(exact: np.ndarray, found: np.ndarray) -> float:
-    """Mean over pictures of the KL divergence, in nats, of the probabilities `found` from those that are `exact`."""
-    p, q = (np.maximum(softmax(values), 1e-12) for values in (exact, found))
-    return float(np.sum(p * np.log(p / q), axis=1).mean())
-
-
 def read_classes(folder: Path, fit: Preprocessor, most: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
     """The pictures below `folder` as the model sees them, evenly over the classes `most` of them; and their classes."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
@@ -114,20 +110,38 @@ def widths(options: argparse.Namespace) -> None:
     crops, _ = read_classes(options.calibration, fit, CROPS)
     print("| width | float top-1 | integers of | top-1 | agreement | KL |\n| ---: | ---: | --- | ---: | ---: | ---: |")
     for path in options.weights:
-        weights = read_weights(path)
-        network = mobilenet_v2(weights.width, options.resolution, weights.outputs)
-        steps = operations(network, weights.tensors)
-        reference = float_model(network, steps)
-        exact = logits(reference, pictures)
-        scales = activation_scales(steps, activation_ranges(reference, steps, crops))
-        found = {"edge-mnv2": logits(integer_model(network, steps, (scales, quantize(steps, scales))), pictures)}
-        if options.tensorflow:
-            found["TensorFlow"] = logits(by_tensorflow(options.tensorflow, steps, crops), pictures, *PIXELS)
-        best = exact.argmax(axis=1)
-        for name, values in found.items():
-            top, share = values.argmax(axis=1), (best == truth).mean()
-            figures = f"{(top == truth).mean():.3f} | {(top == best).mean():.3f} | {divergence(exact, values):.4f}"
-            print(f"| {weights.width:g} | {share:.3f} | {name} | {figures} |", flush=True)
+        for row in compared(read_weights(path), pictures, truth, crops, options.resolution, options.tensorflow):
+            print(row, flush=True)
+
+
+def compared(
+    weights: Weights,
+    pictures: Sequence[np.ndarray],
+    truth: np.ndarray,
+    crops: Sequence[np.ndarray],
+    resolution: int,
+    tensorflow: Optional[str],
+) -> Iterator[str]:
+    """The rows of one network."""
+    network = mobilenet_v2(weights.width or 1.0, resolution, weights.outputs)
+    steps = operations(network, weights.tensors)
+    reference = float_model(network, steps)
+    limits = activation_limits(reference, steps, crops)
+
+    def integers(some: Mapping[str, np.ndarray], share: float) -> bytes:
+        return integer_model(network, steps, numbers(network, steps, spanned(some, share)))
+
+    share = choose_share(reference, crops, limits, integers)
+    exact = logits(reference, pictures)
+    found = {f"edge-mnv2, {name}": logits(integers(limits, one), pictures) for name, one in REACH.items()}
+    if tensorflow:
+        found["TensorFlow"] = logits(by_tensorflow(tensorflow, steps, crops), pictures, *PIXELS)
+    best = exact.argmax(axis=1)
+    for name, values in found.items():
+        top, right = values.argmax(axis=1), (best == truth).mean()
+        name = f"**{name}**" if name.endswith(dict(zip(REACH.values(), REACH))[share]) else name
+        agreed = f"{(top == best).mean():.3f} | {divergence(exact, values).mean():.4f}"
+        yield f"| {weights.width:g} | {right:.3f} | {name} | {(top == truth).mean():.3f} | {agreed} |"
 
 
 def main() -> None:

@@ -4,8 +4,9 @@
 
 KINDS.csv (`file,group`) says which kind a photograph of the folder PHOTOS shows. Strangers are the photographs that it
 does not name, and noise of several grains, black frames and plain surfaces. Photographs: all kinds are taught, and
-choices of 2 to 5 of them; a quarter of each kind is held out. Made pictures (digits, textures): choices of 5 to all
-classes, 5, 10 and 20 pictures of each, with at least 300 new pictures of the same classes.
+choices of 2 to 5 of them; a quarter of each kind is held out (a lesson without any such picture does not count). Made
+pictures (digits, textures): choices of 5 to all classes, 5, 10 and 20 pictures of each, with at least 300 new pictures
+of the same classes.
 
 `recall` of known pictures and the `rejected` shares are those at the threshold that the model is written with, by its
 own integers, as is `accuracy`, that of the known pictures among the taught classes. `auroc` and `rejected_at_95`, at
@@ -83,7 +84,8 @@ def photographs(photos: Path, kinds: dict[str, str], chosen: tuple[str, ...], mo
                 (place / name).symlink_to((photos / name).resolve())
         taught = taught_from(Path(work), model, seed, known, HELD_OUT)
     lesson = taught.lesson
-    return taught, taught.layer.of(lesson.codes[lesson.first[taught.held]]), lesson.truth[taught.held].astype(int)
+    new = lesson.codes[lesson.first[taught.held]]
+    return taught, taught.layer.of(new) if len(new) else new, lesson.truth[taught.held].astype(int)
 
 
 def made(kind: str, each: int, model: str, seed: int, known: float):
@@ -167,7 +169,8 @@ def main() -> None:
             for label, chosen in choices.items() if KINDS[0] in asked else ():
                 for some in chosen:
                     one = photographs(arguments.photos, kinds, some, model, seed, arguments.known)
-                    lessons[label].append(said(label, measured(*one, strangers)))
+                    if len(one[1]):
+                        lessons[label].append(said(label, measured(*one, strangers)))
             for kind in [one for one in KINDS[1:] if one in asked]:
                 for each in (5, 10, 20):
                     one, label = made(kind, each, model, seed, arguments.known), f"{kind}, {each} pictures"

@@ -21,13 +21,10 @@ from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import InputWriter
 
 
-def activation_ranges(
-    model: bytes, steps: list[Operation], pictures: Iterable[np.ndarray], *, regression: bool = False
-) -> dict[str, tuple[float, float]]:
-    """Mean over `pictures` (RGB uint8 of the model's size) of each activation's minimum and maximum.
+def activation_limits(model: bytes, steps: list[Operation], pictures: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Each activation's minimum and maximum on each of `pictures` (RGB uint8 of the model's size): (pictures, 2).
 
-    `model` is the float model of `steps`. The mean, rather than the extremes, keeps one odd picture from making every
-    step coarser. For a `regression` the last one gets the extremes: every picture's value has to fit.
+    `model` is the float model of `steps`.
     """
     names = [step.output for step in steps if step.kind != "pad"]
     with open_interpreter(model, xnnpack=False, preserve_all_tensors=True, threads=2) as interpreter:
@@ -40,11 +37,32 @@ def activation_ranges(
             values = [interpreter.tensor(index[name]) for name in names]
             seen.append([(float(value.min()), float(value.max())) for value in values])
     limits = np.array(seen)
-    ranges = {name: (float(low), float(high)) for name, (low, high) in zip(names, limits.mean(axis=0))}
-    if regression:
-        last = limits[:, names.index(LOGITS)]
-        ranges[LOGITS] = (float(last[:, 0].min()), float(last[:, 1].max()))
+    return {name: limits[:, place] for place, name in enumerate(names)}
+
+
+def spanned(
+    limits: Mapping[str, np.ndarray], share: float = 0.0, *, regression: bool = False
+) -> dict[str, tuple[float, float]]:
+    """Ranges of activations: the mean of the pictures' minima and maxima, `share` of the way to the extremes.
+
+    The mean keeps one odd picture from making every step coarser; small networks need the extremes. The logits always
+    get the mean, which `LOGIT_MARGIN` widens. For a `regression` the last one gets the extremes: every picture's value
+    has to fit.
+    """
+    ranges = {}
+    for name, each in limits.items():
+        ends = np.array([each[:, 0].min(), each[:, 1].max()])
+        part = share if name != LOGITS else float(regression)
+        low, high = (1 - part) * each.mean(axis=0) + part * ends
+        ranges[name] = (float(low), float(high))
     return ranges
+
+
+def activation_ranges(
+    model: bytes, steps: list[Operation], pictures: Iterable[np.ndarray], *, regression: bool = False
+) -> dict[str, tuple[float, float]]:
+    """`spanned` of the `activation_limits` on `pictures`: the mean of their ranges."""
+    return spanned(activation_limits(model, steps, pictures), regression=regression)
 
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_mnv2.builder.inference import Operation
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
+from edge_mnv2.runtime.model_io import softmax
 from edge_mnv2.runtime.onnx_runtime import session_options
 from edge_mnv2.runtime.preprocess import InputWriter
 
@@ -19,6 +20,9 @@ LAYER_PICTURES = 16
 """So many pictures settle a layer's signal-to-noise ratio to a few tenths of a decibel."""
 
 _MOST_DECIBELS = 99.0
+
+SHARES = (0.0, 0.5, 1.0)
+"""Ranges between the mean of the pictures' and the extremes of all of them."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,35 @@ def compare(
         float(np.sqrt(np.square(exact - coarse).mean())) if regression else None,
         _layers(reference, integer, steps, images[:: -(-len(images) // LAYER_PICTURES)]),
     )
+
+
+def divergence(exact: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """How far `coarse` logits (pictures, classes) are from the `exact` ones (pictures,): the KL divergence of their
+    probabilities in nats; of a single output the squared difference."""
+    if exact.shape[1] == 1:
+        return np.square(exact - coarse)[:, 0]
+    p, q = (np.maximum(softmax(values), 1e-12) for values in (exact, coarse))
+    return np.sum(p * np.log(p / q), axis=1)
+
+
+def choose_share(
+    reference: bytes,
+    images: Sequence[np.ndarray],
+    limits: Mapping[str, np.ndarray],
+    integers: Callable[[Mapping[str, np.ndarray], float], bytes],
+) -> float:
+    """How far to go from the mean of the pictures' ranges to their extremes: one of `SHARES`.
+
+    `limits` are those of the calibration crops `images`; `integers` makes the integer model of some of them and a
+    share. Ranges of every second crop are judged by the `divergence` on the others. The mean stays unless another share
+    is better by more than one standard error of the paired difference; of several such, the best.
+    """
+    used, asked = {name: each[::2] for name, each in limits.items()}, images[1::2]
+    exact, _ = _answers(reference, asked)
+    losses = {share: divergence(exact, _answers(integers(used, share), asked)[0]) for share in SHARES}
+    gains = {share: losses[SHARES[0]] - loss for share, loss in losses.items()}
+    better = [share for share, gain in gains.items() if gain.mean() > gain.std() / np.sqrt(len(gain))]
+    return max(better, key=lambda share: float(gains[share].mean()), default=SHARES[0])
 
 
 def _answers(model: bytes, images: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
@@ -13,14 +13,15 @@ import numpy as np
 from edge_mnv2 import paths
 from edge_mnv2.builder.calibration import (
     Crops,
-    activation_ranges,
+    activation_limits,
     ranges_document,
     read_crops,
     read_ranges,
     rounded_ranges,
     shipped_ranges,
+    spanned,
 )
-from edge_mnv2.builder.comparison import Comparison, compare, onnx_ms, tflite_ms
+from edge_mnv2.builder.comparison import Comparison, choose_share, compare, onnx_ms, tflite_ms
 from edge_mnv2.builder.inference import (
     IMAGENET_PICTURES,
     TENSORFLOW_PICTURES,
@@ -38,6 +39,8 @@ from edge_mnv2.zoo.sidecar import companions, write_files
 
 IMAGENET_ENTRY = "torchvision-mobilenet_v2"
 RESOLUTION = 224
+
+_REACH = {0.5: "half way to the widest", 1.0: "the widest"}
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
@@ -66,9 +69,12 @@ def build(request: BuildRequest, say: Say = lambda _: None, progress: Optional[P
         ranges = read_ranges(request.ranges, network, weights)
     elif crops is not None:
         say(f"calibrating with {len(crops.images)} crops of {crops.pictures} pictures")
-        regression = request.task == "regression"
-        images = _counted(crops.images, "calibrating", at)
-        ranges = rounded_ranges(activation_ranges(reference, trained.steps, images, regression=regression))
+        limits = activation_limits(reference, steps, _counted(crops.images, "calibrating", at))
+        at("choosing ranges", 0, 0)
+        share = choose_share(reference, crops.images, limits, trained.trial)
+        if share:
+            say(f"ranges: {_REACH[share]} of the pictures, which answers more like the float model than their mean")
+        ranges = rounded_ranges(spanned(limits, share, regression=network.head.task == "regression"))
     else:
         ranges = shipped_ranges(network, weights)
     at("integers", 0, 0)
@@ -118,6 +124,11 @@ class Trained:
     def floats(self) -> bytes:
         """The float `.tflite`."""
         return float_model(self.network, self.steps, self.pictures)
+
+    def trial(self, limits: Mapping[str, np.ndarray], share: float) -> bytes:
+        """The integer `.tflite` by the `limits` of some crops, as `calibration.spanned` takes them."""
+        ranges = spanned(limits, share, regression=self.network.head.task == "regression")
+        return integer_model(self.network, self.steps, numbers(self.network, self.steps, ranges, self.pictures))
 
     def finish(
         self,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge_mnv2.builder.backbone import cut
-from edge_mnv2.builder.calibration import activation_ranges
+from edge_mnv2.builder.calibration import activation_limits, activation_ranges, spanned
+from edge_mnv2.builder.comparison import choose_share
 from edge_mnv2.builder.inference import Normalization, operations
 from edge_mnv2.builder.onnx_model import onnx_model
 from edge_mnv2.builder.tflite_model import direct_pixels, float_model, integer_model, numbers
@@ -57,6 +59,22 @@ def test_probabilities() -> None:
     _, z = answers(Head())
     _, shares = answers(Head(softmax=True))
     np.testing.assert_allclose(shares, reference.softmax(z), atol=1.01 / 256)
+
+
+@pytest.mark.parametrize(("first", "others", "share"), [(1.0, 1.0, 0.0), (1000.0, 1.0, 0.0), (1.0, 0.02, 1.0)])
+def test_ranges_reach_to_the_extremes_only_where_that_pays(first: float, others: float, share: float) -> None:
+    """Of crops alike, of one odd crop a thousand times as wide, and of crops that but for one show next to nothing."""
+    network = mobilenet_v2(0.35, 64, 2)
+    steps = operations(network, seeded.tensors(network.state_dict_shapes()))
+    real = float_model(network, steps)
+    pictures = [seeded.picture(64, seed) for seed in range(12)]
+    widest = {name: (ends.min(), ends.max()) for name, ends in activation_limits(real, steps, pictures).items()}
+    limits = {name: np.outer([first] + 11 * [others], ends) for name, ends in widest.items()}
+
+    def integers(some: Mapping[str, np.ndarray], share: float) -> bytes:
+        return integer_model(network, steps, numbers(network, steps, spanned(some, share)))
+
+    assert choose_share(real, pictures, limits, integers) == share
 
 
 # Of MNIST, of CIFAR, very dark, very light, and the two that most are trained with.
