@@ -247,8 +247,8 @@ def open_interpreter(
         raise
     except (RuntimeError, ValueError) as error:
         if "failed to create XNNPACK runtime" in str(error):
-            reason = "there is too little memory, or its weights and scales are so large that no arithmetic holds them"
-            raise ModelError(f"{name} cannot be prepared for this processor: {reason}") from error
+            reason = "there is too little memory, or its weights and scales are larger than any arithmetic takes"
+            raise ModelError(f"{name} cannot be prepared: {reason}") from error
         raise _explained(name, error) from error
     except MemoryError as error:
         raise ModelError(f"{name} needs more memory than there is") from error
@@ -308,8 +308,8 @@ def _file_argument(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first non-empty line of an error's text, without trailing dots or blanks; what is not visible is escaped."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The first non-empty line of an error's text, without the node, trailing dots or blanks; all of it visible."""
+    lines = [one.strip() for one in (str(error).partition("Node number")[0] or str(error)).splitlines() if one.strip()]
     return visible(lines[0].rstrip(". ")).replace("\t", "\\t") if lines else type(error).__name__
 
 

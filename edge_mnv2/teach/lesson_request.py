@@ -124,7 +124,8 @@ def check_names(names: tuple[str, ...]) -> None:
                 hint="elsewhere that row of a model is no class; 'empty' or 'other' is a good name",
             )
     try:
-        labels_text(names)
+        # Of a folder without classes something else is said.
+        labels_text(names or ("none",))
     except LabelsError as error:
         raise UsageError(f"a class name does not fit into a label file: {error.message}") from None
 

@@ -23,6 +23,12 @@ from edge_mnv2.tflite.wire_formats import Damaged, Flatbuffer, Table, verify
 
 EDGETPU_OP = "edgetpu-custom-op"
 _POOLS = (1, 40)
+_WEIGHTS = "weights become a model with `edge-mnv2 build --weights FILE`"
+_INSTEAD = {
+    "a ZIP archive": f"unpack it where it is a download; {_WEIGHTS}",
+    "a gzip archive": "unpack it",
+    "an HDF5 file": _WEIGHTS,
+}
 """AVERAGE_POOL_2D and MEAN."""
 
 
@@ -119,7 +125,8 @@ def _check(name: str, data: Union[bytes, mmap.mmap]) -> ModelFile:
     if name.lower().endswith(".onnx"):
         return _check_onnx(name, data)
     if bytes(data[4:8]) != b"TFL3":
-        raise ModelError(f"{name} is not a TensorFlow Lite model: {_what_it_is(bytes(data[:4096]))}")
+        what = _what_it_is(bytes(data[:4096]))
+        raise ModelError(f"{name} is not a TensorFlow Lite model: {what}", hint=_INSTEAD.get(what))
     try:
         return _walk(name, data)
     except (Damaged, struct.error, OverflowError, MemoryError) as error:

@@ -164,6 +164,8 @@ def pin(path: Path) -> list[str]:
         if changed:
             with paths.atomic_write(path, "w") as handle:
                 handle.write("\n".join(lines))
+    except UnicodeDecodeError:
+        raise ProfileError(f"{path} is no registry: it is not UTF-8 text", hint="name a registry.yaml") from None
     except (OSError, ValueError) as error:
         raise ProfileError(f"{path} cannot be read or written: {getattr(error, 'strerror', None) or error}") from error
     ours = path.resolve() == paths.packaged("models", "registry.yaml").resolve()

@@ -85,6 +85,8 @@ def resolve(name_or_path: str) -> Resolved:
 
 
 def _instead(path: Path, known: registry.Registry) -> str:
+    if str(path).startswith(("http:/", "https:/")):
+        return "a model is a file on this device: download it first"
     entry = known.by_file(path.name)
     if entry is not None:
         return f"`--model {entry.name}` means the model of that name"
@@ -115,7 +117,9 @@ def _by_name(entry: Entry) -> Resolved:
 
 def _by_path(path: Path, known: registry.Registry, *, again: bool = False) -> Resolved:
     if path.is_dir():
-        raise ModelError(f"{path} is a folder, not a model", hint="name the .tflite file in it")
+        saved = (path / "saved_model.pb").exists()
+        hint = "convert it with TFLiteConverter" if saved else "name the .tflite file in it"
+        raise ModelError(f"{path} is a {'TensorFlow SavedModel' if saved else 'folder'}, not a model file", hint=hint)
     if not path.exists():
         raise ModelError(f"{path} is a link to a file that is not there")
     if not path.is_file():

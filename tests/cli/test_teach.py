@@ -107,6 +107,12 @@ def test_hidden_things_are_no_classes(run: Run, small: Path, pets: Path, tmp_pat
     assert "1 pictures beside the class folders" in notes
 
 
+def test_a_folder_without_classes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    code, _, err = run("teach", tmp_path, "--out", tmp_path / "m.tflite")
+    assert code == 2 and f"{tmp_path} has neither labels.csv nor a folder for each class" in err
+
+
 def test_an_empty_class(run: Run, pets: Path, tmp_path: Path) -> None:
     (pets / "cat").mkdir()
     (pets / "cat" / "readme.txt").write_text("later")

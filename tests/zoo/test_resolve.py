@@ -119,12 +119,16 @@ def test_what_is_no_model_is_told_apart(tmp_path: Path) -> None:
         ("zzz", "'zzz'.*models list"),
         ("demo", "'demo' is a clip"),
         ("torchvision-mobilenet_v2", "is a set of weights"),
+        ("https://host.example/m.tflite", "download it first"),
         ("/dev/null", "not a regular file"),
         ("a\0b", "a"),
     ):
         with pytest.raises(ModelError, match=words) as caught:
             resolve(wanted)
         assert caught.value.exit_code == 3
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ModelError, match=r"is a TensorFlow SavedModel.*convert it"):
+        resolve(str(tmp_path))
     (tmp_path / "link.tflite").symlink_to("gone")
     with pytest.raises(ModelError, match="link to a file that is not there"):
         resolve(str(tmp_path / "link.tflite"))
