@@ -45,6 +45,13 @@ def put_off() -> Iterator[None]:
         raise Interrupted
 
 
+def name_of(number: int) -> str:
+    """`SIGKILL`, `SIGSEGV`: a signal that ended a process, by its name."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
 def came() -> bool:
     """Whether one came that nothing else handled; a library may have made another error of it."""
     return _came_at is not None

@@ -27,7 +27,7 @@ def doctor(
     as_json: bool = JSON,
 ) -> None:
     """Check the whole board: one row a check, each with its fix."""
-    from edge_mnv2.doctor.checks import run_checks
+    from edge_mnv2.doctor.checks import run_checks, write_report
 
     failed = None
     rows: list[dict[str, Any]] = []
@@ -43,8 +43,6 @@ def doctor(
     if as_json:
         typer.echo(json_text({**document, "ok": failed is None}))
     if report is not None:
-        from edge_mnv2.doctor.report import write_report
-
         write_report(report, rows)
         log.info("%s is written: read it before you send it", report)
     if failed is not None:

@@ -1,25 +1,40 @@
-"""The checks: one row each, with its fix. A check never raises and never takes the process with it."""
+"""The checks: one row each, with its fix. A check never raises and never takes the process with it.
+
+And what `doctor --report FILE` writes for others to read: versions, board, checks, figures; nothing that is a secret.
+User, host, home and temporary folders are replaced by words, credentials are left out, and of the board's serial number
+there is not even a hash.
+"""
 
 from __future__ import annotations
 
+import getpass
+import json
 import logging
 import os
 import platform
 import shutil
-import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Optional
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any, Optional
 
-from edge_mnv2 import paths
+from edge_mnv2 import paths, signals
+from edge_mnv2.addresses import redact
 from edge_mnv2.board.cpus import resolve_threads
+from edge_mnv2.board.detect import detect
+from edge_mnv2.board.health import Health
 from edge_mnv2.errors import AcceleratorError, Check, EdgeMnv2Error, ModelError
+from edge_mnv2.html_report import write_page
 from edge_mnv2.installed import pip, repair_hint
 from edge_mnv2.runtime.contest import has_device, known, rivals
-from edge_mnv2.runtime.table import TABLE, installed, reference
+from edge_mnv2.runtime.table import TABLE, installed, reference, rows
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
 log = logging.getLogger(__name__)
@@ -157,12 +172,8 @@ def _camera(root: str) -> Iterator[Check]:
 
     cameras = attached_cameras(root, formats=False)
     if not cameras:
-        yield Check(
-            "camera",
-            "warn",
-            "no camera found",
-            "plug one in; a Pi's ribbon camera needs `apt install python3-picamera2`",
-        )
+        fix = "plug one in; a Pi's ribbon camera needs `apt install python3-picamera2`"
+        yield Check("camera", "warn", "no camera found", fix)
     for camera in cameras:
         readable = camera.number is not None or os.access(camera.path, os.R_OK | os.W_OK) or root != "/"
         detail = f"{camera.name} ({camera.path})"
@@ -252,10 +263,86 @@ def run_python(code: str, *arguments: str, timeout: float = 120.0) -> Attempt:
     if done.returncode == 0:
         return Attempt(True, done.stdout.strip())
     if done.returncode < 0:
-        try:
-            name = signal.Signals(-done.returncode).name
-        except ValueError:
-            name = f"signal {-done.returncode}"
+        name = signals.name_of(-done.returncode)
         return Attempt(False, f"the process was killed by {name}", _FIXES.get(name, "run it again with --debug"))
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     return Attempt(False, lines[-1] if lines else f"exit code {done.returncode}")
+
+
+_PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "typer")
+_TIMES = 30
+_SHORTEST = 3
+"""A name of fewer letters would take words apart."""
+
+
+def write_report(target: Path, checks: Sequence[dict[str, Any]]) -> None:
+    """Write the report whole or not at all. Raises UsageError."""
+    write_page(target, json.dumps(_without_names(report(checks)), indent=1, ensure_ascii=False) + "\n")
+
+
+def report(checks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The report's fields, names not yet replaced."""
+    board = {name: value for name, value in vars(detect()).items() if name != "serial"}
+    versions = {name: version for name in _PACKAGES if (version := _version(name))}
+    versions.update({row.name: version for row in rows() if (version := row.version())})
+    return {
+        "edge_mnv2": _version("edge-mnv2"),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "libc": " ".join(platform.libc_ver()),
+        "versions": versions,
+        "board": board,
+        "health": Health().sample().as_dict(),
+        "figures": _figures(),
+        "checks": list(checks),
+    }
+
+
+def _version(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _figures() -> dict[str, Any]:
+    """The default model as `run` opens it, one inference after another."""
+    import numpy as np
+
+    from edge_mnv2.runtime.opening import open_classifiers
+    from edge_mnv2.settings.profile import resolve
+
+    try:
+        with open_classifiers(resolve(), workers=1) as opened:
+            classifier = opened.classifiers[0]
+            grey = np.full((*classifier.input_size, 3), 128, np.uint8)
+            took = [classifier.classify(grey).inference_ns / 1e6 for _ in range(_TIMES)]
+            facts = {"model": opened.model, "runtime": opened.runtime, "delegate": opened.delegate}
+            return {**facts, "threads": opened.threads, "inference_ms": round(median(took), 2)}
+    except EdgeMnv2Error as error:
+        return {"error": error.message}
+
+
+def _without_names(value: Any) -> Any:
+    """`value` with every text in it redacted."""
+    if isinstance(value, dict):
+        return {key: _without_names(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_names(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    text = redact(value)
+    for name, word in _names():
+        text = text.replace(name, word)
+    return text
+
+
+def _names() -> list[tuple[str, str]]:
+    """(text, what stands for it), the longest first."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        user = ""
+    known = [(str(paths.home()), "~"), (tempfile.gettempdir(), "TMP"), (socket.gethostname(), "HOST")]
+    known += [(user, "USER")] if user != "root" else []
+    return sorted([one for one in known if len(one[0]) >= _SHORTEST], key=lambda one: -len(one[0]))

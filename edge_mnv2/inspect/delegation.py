@@ -7,7 +7,6 @@ die on a file that nobody has seen before.
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.paths import module_command
+from edge_mnv2.signals import name_of
 
 _SECONDS = 120
 
@@ -44,7 +44,7 @@ def find(path: Path) -> Delegation:
     except OSError as error:
         return Delegation(problem=f"cannot start {sys.executable}: {error.strerror}")
     if done.returncode < 0:
-        return Delegation(problem=f"the runtime crashes on it ({_signal_name(-done.returncode)})")
+        return Delegation(problem=f"the runtime crashes on it ({name_of(-done.returncode)})")
     try:
         answer = json.loads(done.stdout)
         return Delegation(**{**answer, "operators": tuple(answer.get("operators", ()))})
@@ -79,13 +79,6 @@ def taken(details: Sequence[dict]) -> tuple[list[int], int]:
             inside.add(position)
             pending.extend(int(source) for source in details[position]["inputs"] if source >= 0)
     return sorted(inside), len(nodes)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _answer(path: str) -> dict:

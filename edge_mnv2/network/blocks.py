@@ -167,23 +167,6 @@ class Block:
     def macs(self) -> int:
         return sum(layer.macs for layer in self.layers())
 
-    @property
-    def peak_activations(self) -> int:
-        """Most activation values alive at once where every layer's output is kept whole: a layer's input and output,
-        and the block's input while it waits for the addition (which is done in place)."""
-        waiting = 0 if self.shortcut is None else elements(self.input)
-        alive = [elements(layer.input) + elements(layer.output) for layer in self.path]
-        alive[1:] = [values + waiting for values in alive[1:]]
-        if self.shortcut:
-            alive.append(waiting + 2 * elements(self.output))
-        return max(alive)
-
-    @property
-    def carried_activations(self) -> int:
-        """Activation values between blocks: input and output. It is all that a runtime needs which computes the inside
-        of the block a few channels at a time (MobileNetV2, section 5.1)."""
-        return elements(self.input) + elements(self.output)
-
 
 def named(prefix: str, name: str) -> str:
     """`name` behind `prefix`, with a dot between them where there is a prefix."""

@@ -89,9 +89,6 @@ class Network:
         for block in self.blocks:
             yield from block.layers()
 
-    def convolutions(self) -> list[Convolution]:
-        return [layer for layer in self.layers() if isinstance(layer, Convolution)]
-
     @property
     def classifier(self) -> Linear:
         """The layer that makes the outputs."""
@@ -112,11 +109,6 @@ class Network:
     def macs(self) -> int:
         """Multiply-accumulates of one picture."""
         return sum(block.macs for block in self.blocks)
-
-    @property
-    def peak_activations(self) -> int:
-        """Most activation values alive at once, where every layer's output is kept whole."""
-        return max(block.peak_activations for block in self.blocks)
 
     def state_dict_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor of trained weights that inference needs, name → shape, in network order."""

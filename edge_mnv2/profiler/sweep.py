@@ -51,7 +51,6 @@ class Row:
     energies: list[float] = field(default_factory=list)
     entrant: Entrant = field(default_factory=Entrant)
     compares: str = "engines"
-    granted_fps: Optional[float] = None
     runtime: str = ""
 
     @property
@@ -334,7 +333,6 @@ def _camera_sizes(
             continue
         row = _size_row(winner, (got[0] or size[0], got[1] or size[1]))
         row.burst.add(burst)
-        row.granted_fps = granted.fps if granted is not None else None
         row.entrant.costs.append(goal.cost(burst, None))
         rows.append(row)
     if not rows:

@@ -6,8 +6,6 @@ Whatever the schema knows and these classes do not name travels along in `extra`
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -215,18 +213,6 @@ class Graph:
     @property
     def outputs(self) -> list[Tensor]:
         return self.main.outputs
-
-    def packed_files(self) -> dict[str, bytes]:
-        """Files inside `archive`, such as the label list of a model with TFLite metadata. Damaged ones are left out."""
-        files = {}
-        try:
-            with zipfile.ZipFile(io.BytesIO(self.archive)) as archive:
-                for member in archive.infolist():
-                    if member.file_size <= 16 << 20:
-                        files[member.filename] = archive.read(member)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
-            pass
-        return files
 
 
 _POOLS = ("MEAN", "AVERAGE_POOL_2D")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_mnv2 import paths
-from edge_mnv2.doctor import checks, report
+from edge_mnv2.doctor import checks
 from edge_mnv2.errors import Check
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -34,7 +34,7 @@ def test_it_says_versions_board_and_figures(run: Run, tmp_path: Path, monkeypatc
 
 def test_it_is_written_whole_or_not_at_all(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "run_checks", lambda: iter([Check("a", "ok", "b")]))
-    monkeypatch.setattr(report, "_figures", dict)
+    monkeypatch.setattr(checks, "_figures", dict)
     code, _, err = run("doctor", "--report", tmp_path / "no" / "report.json")
     assert code == 2 and "--report" in err and "cannot be written" in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())

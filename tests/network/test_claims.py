@@ -45,7 +45,7 @@ def test_the_shortcut_joins_the_thin_ends() -> None:
     blocks = comparison.single_blocks()
     ours, wide = blocks["inverted residual"], blocks["bottleneck residual"]
     assert ours.shortcut == wide.shortcut == ()
-    assert f"is {wide.carried_activations // ours.carried_activations} times smaller" in PROSE
+    assert f"is {comparison.carried_activations(wide) // comparison.carried_activations(ours)} times smaller" in PROSE
 
 
 def test_whole_networks() -> None:
@@ -55,7 +55,7 @@ def test_whole_networks() -> None:
     assert f"and {ours.parameters / before.parameters:.0%}".replace("%", " %") in PROSE
     assert ours.macs == min(network.macs for network in networks.values())
     assert ours.parameters == min(network.parameters for network in networks.values())
-    peak = f"{ours.peak_activations / 1e6:.2f} M values, {ours.peak_activations / before.peak_activations:.2f} times"
+    peak = f"{comparison.peak_activations(ours) / 1e6:.2f} M values, {comparison.peak_activations(ours) / comparison.peak_activations(before):.2f} times"
     assert peak in PROSE
     assert comparison.carried_activations(ours) * 2 == comparison.carried_activations(before)
     assert f"V1's {comparison.carried_activations(before) / 1e6:.2f} M" in PROSE

@@ -9,6 +9,7 @@ from typing import Optional
 import numpy as np
 import pytest
 
+from edge_mnv2.network.blocks import Convolution
 from edge_mnv2.network.network import mobilenet_v2
 from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.tflite import costs, graph
@@ -111,7 +112,7 @@ def test_published_files_cost_what_the_network_says(data: Path, name: str, width
     network = mobilenet_v2(width, resolution, 1001)
     assert costs.total(map(costs.operator_macs, model.operators)) == network.macs
     # Folded files have a bias for each channel of each convolution instead of batch normalization.
-    biases = sum(layer.channels for layer in network.convolutions())
+    biases = sum(layer.channels for layer in network.layers() if isinstance(layer, Convolution))
     assert sum(map(costs.operator_parameters, model.operators)) == network.parameters + biases
 
 

@@ -128,7 +128,6 @@ class Video:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="web-jpeg", initializer=give_way)
-        self.encoded = 0
         self._still, self._still_until = b"", 0.0
 
     async def produce(self, publish: Callable[[bytes], None]) -> None:
@@ -167,7 +166,6 @@ class Video:
         self._pool.shutdown(wait=False)
 
     async def _encode(self, result: Result, most: int, quality: int) -> bytes:
-        self.encoded += 1
         return await asyncio.get_running_loop().run_in_executor(
             self._pool, lambda: jpeg(bgr(result.frame, most, result.seen), quality)
         )
