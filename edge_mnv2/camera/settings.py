@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 from urllib.parse import unquote
 
 import numpy as np
@@ -22,6 +22,8 @@ import numpy as np
 from edge_mnv2.addresses import StreamUrl, redact
 from edge_mnv2.camera import content
 from edge_mnv2.errors import SourceError, UsageError
+from edge_mnv2.settings.more_kinds import Region
+from edge_mnv2.settings.schema import Camera
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
 MAX_SIDE, MAX_FPS = 8192, 100_000.0
@@ -147,10 +149,6 @@ def _meant(text: str) -> Optional[str]:
 
 log = logging.getLogger(__name__)
 
-RTSP_TRANSPORTS = ("auto", "tcp", "udp")
-ROTATIONS = (0, 90, 180, 270)
-FLIPS = ("h", "v", "hv")
-
 
 @dataclass(frozen=True)
 class Roi:
@@ -161,27 +159,16 @@ class Roi:
     width: float
     height: float
 
-    def __post_init__(self) -> None:
-        numbers = (self.x, self.y, self.width, self.height)
-        # The comparison is written so that NaN fails it.
-        if not (all(0 <= number < 1e6 for number in numbers) and self.width > 0 and self.height > 0):
-            raise UsageError(f"region {self} is no rectangle", hint="X,Y,W,H in pixels or as fractions from 0 to 1")
-        if not self.fractional and any(number != int(number) for number in numbers):
-            raise UsageError(f"region {self} mixes fractions and pixels", hint="all four in pixels, or all at most 1")
-
     @classmethod
     def parse(cls, value: Union[str, Sequence[float], Roi]) -> Roi:
         """`"X,Y,W,H"` or four numbers. Raises UsageError."""
         if isinstance(value, Roi):
             return value
-        parts = value.split(",") if isinstance(value, str) else list(value)
+        kind = Region()
         try:
-            if any(isinstance(part, bool) for part in parts):
-                raise ValueError
-            x, y, width, height = (float(part) for part in parts)
-        except (TypeError, ValueError):
-            raise UsageError(f"region '{value}' is not X,Y,W,H", hint="for instance 100,0,400,400") from None
-        return cls(x, y, width, height)
+            return cls(*(kind.parse(value) if isinstance(value, str) else kind.accept(value)))
+        except ValueError:
+            raise UsageError(f"region '{value}' is not {kind.expects}", hint="for instance 100,0,400,400") from None
 
     @property
     def fractional(self) -> bool:
@@ -269,8 +256,8 @@ class CameraNetwork:
 
 
 @dataclass(frozen=True)
-class CameraSettings:
-    """Every field may stay out; None means that the source decides.
+class CameraSettings(Camera):
+    """Every field may stay out; None means that the source decides. Fields with their ranges: `settings.schema.Camera`.
 
     `width`, `height` (pixels), `fps` and `format` (a V4L2 FourCC such as "MJPG") are asked of a camera, which may grant
     something else. `rotate` is clockwise degrees, `flip` "h", "v" or "hv", `roi` a region as `Roi.parse` takes it.
@@ -283,53 +270,23 @@ class CameraSettings:
     Raises UsageError for a value out of range.
     """
 
-    width: Optional[int] = None
-    height: Optional[int] = None
-    fps: Optional[float] = None
-    format: Optional[str] = None
-    rotate: int = 0
-    flip: Optional[str] = None
-    roi: Optional[Union[Roi, str, tuple[float, float, float, float]]] = None
-    warmup_frames: Optional[int] = None
-    stall_s: Optional[float] = None
-    frozen_s: float = 5.0
-    backend: Optional[str] = None
-    controls: Mapping[str, Any] = field(default_factory=dict)
     least_side: Optional[int] = None
-    ca: Optional[str] = None
-    rtsp_transport: str = "auto"
     hurry: bool = False
     network: Optional[CameraNetwork] = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("width", 16, 16384),
-            ("height", 16, 16384),
-            ("fps", 0.01, 100_000),
-            ("warmup_frames", 0, 10_000),
-            ("stall_s", 0.1, 3600),
-            ("frozen_s", 0, 86_400),
-        ):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{name} of {value}", hint=f"from {low:g} to {high:g}")
+        for item in fields(Camera):
+            value, kind = getattr(self, item.name), item.metadata["kind"]
+            if value is None or item.name in ("roi", "controls"):
+                continue
+            try:
+                kind.accept(value)
+            except ValueError:
+                raise UsageError(f"{item.name} of {value}", hint=kind.expects) from None
         if (self.width is None) != (self.height is None):
             raise UsageError("width without height, or height without width", hint="give both")
-        if self.rotate not in ROTATIONS:
-            raise UsageError(f"rotation by {self.rotate} degrees", hint="0, 90, 180 or 270, clockwise")
-        if self.flip and "".join(sorted(self.flip)) not in FLIPS:
-            raise UsageError(f"flip '{self.flip}'", hint="h, v or hv")
-        if self.format is not None and len(self.format) != 4:
-            raise UsageError(f"format '{self.format}'", hint="a FourCC of four letters, for instance MJPG or YUYV")
-        if self.rtsp_transport not in RTSP_TRANSPORTS:
-            raise UsageError(f"RTSP transport '{self.rtsp_transport}'", hint=f"one of {', '.join(RTSP_TRANSPORTS)}")
         if self.roi is not None:
             object.__setattr__(self, "roi", Roi.parse(self.roi))
-
-    @property
-    def size(self) -> Optional[tuple[int, int]]:
-        """(width, height) where both are given."""
-        return None if self.width is None or self.height is None else (self.width, self.height)
 
     def geometry(self) -> Geometry:
         """A `Geometry` of these settings, new for each source."""

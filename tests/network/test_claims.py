@@ -55,7 +55,8 @@ def test_whole_networks() -> None:
     assert f"and {ours.parameters / before.parameters:.0%}".replace("%", " %") in PROSE
     assert ours.macs == min(network.macs for network in networks.values())
     assert ours.parameters == min(network.parameters for network in networks.values())
-    peak = f"{comparison.peak_activations(ours) / 1e6:.2f} M values, {comparison.peak_activations(ours) / comparison.peak_activations(before):.2f} times"
+    most, former = comparison.peak_activations(ours), comparison.peak_activations(before)
+    peak = f"{most / 1e6:.2f} M values, {most / former:.2f} times"
     assert peak in PROSE
     assert comparison.carried_activations(ours) * 2 == comparison.carried_activations(before)
     assert f"V1's {comparison.carried_activations(before) / 1e6:.2f} M" in PROSE
