@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,10 @@ def review(
     from edge_mnv2.zoo.registry import DEFAULT_MODEL
 
     collections = [Collection(folder, create=False) for folder in folders]
+    for collection in collections:
+        # One that can only be read is shown as it is.
+        with contextlib.suppress(OSError):
+            collection.tidy()
     model = resolved.runtime.model or DEFAULT_MODEL
     live = Live()
     live.workbench = bench = ModelWorkbench(

@@ -7,71 +7,31 @@ Several processes may use one collection.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
-import hashlib
 import json
+import logging
 import os
-import re
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
 
 from edge_mnv2 import paths
-from edge_mnv2.datasets.looks import LOOK_SIZE, SAME_LOOK, read_look
+from edge_mnv2.datasets.collected_picture import ID, Answer, Item, answer_of, identity_of, item_of, line_of, shared
+from edge_mnv2.datasets.looks import LOOK_SIZE, SAME_LOOK
 from edge_mnv2.errors import UsageError
 
-_ID = re.compile(r"[0-9a-f]{16}")
+log = logging.getLogger(__name__)
+
 _MOST_WASTE = 4
 _TAIL = 256
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a person said of a picture: the name of a class, None for none of the classes; `bad`: not worth teaching."""
-
-    label: Optional[str]
-    bad: bool = False
-
-
-@dataclass(frozen=True)
-class Item:
-    """One collected picture.
-
-    `why` names the reasons, `value` (0..1) says how much an answer is worth, `top` is what the model said as in a log
-    line, `model` the first 16 digits of its sha256, `t` when it was taken (ISO 8601, UTC), `bytes` the picture's size.
-    `look` is float32 (LOOK_SIZE,) of length 1, or None.
-    """
-
-    id: str
-    t: str
-    why: tuple[str, ...]
-    value: float
-    top: tuple[dict[str, Any], ...]
-    model: str
-    bytes: int
-    look: Optional[np.ndarray] = None
-    answer: Optional[Answer] = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON output; without the look."""
-        answer = None if self.answer is None else {"class": self.answer.label, "bad": self.answer.bad}
-        return {
-            "id": self.id,
-            "t": self.t,
-            "why": list(self.why),
-            "value": round(self.value, 3),
-            "top": list(self.top),
-            "model": self.model,
-            "bytes": self.bytes,
-            "answer": answer,
-        }
+_UNKNOWN = "without a record"
+"""The reason of a picture whose line is lost."""
 
 
 class Collection:
@@ -87,6 +47,7 @@ class Collection:
         self._pictures = self.folder / "pictures"
         self._lock = threading.RLock()
         self._items: dict[str, Item] = {}
+        self._deleted: set[str] = set()
         self._read_to = self._lines = self._inode = 0
         self._tail = b""
         try:
@@ -95,7 +56,7 @@ class Collection:
                 self._pictures.mkdir(mode=0o700, exist_ok=True)
                 for name in (self._index, self._lock_file):
                     os.close(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
-                self._tidy()
+                self.tidy()
             elif not self._index.is_file():
                 raise UsageError(f"{folder} is not a collection", hint="name a folder that `run --collect` has written")
             self._refresh()
@@ -117,7 +78,7 @@ class Collection:
 
     def path(self, identity: str) -> Optional[Path]:
         """The file of picture `identity`, None where there is no such picture."""
-        if not _ID.fullmatch(identity) or identity not in self._items:
+        if not ID.fullmatch(identity) or identity not in self._items:
             return None
         return self._pictures / f"{identity}.jpg"
 
@@ -149,7 +110,7 @@ class Collection:
 
         Above `quota` bytes the pictures of least value go, never one that was answered. Raises OSError.
         """
-        identity = hashlib.sha256(jpeg).hexdigest()[:16]
+        identity = identity_of(jpeg)
         item = Item(identity, t, tuple(why), value, tuple(top), model, len(jpeg), look)
         with self._lock, self._exclusive():
             self._refresh()
@@ -157,7 +118,7 @@ class Collection:
                 return None
             with paths.atomic_write(self._pictures / f"{identity}.jpg", private=True) as file:
                 file.write(jpeg)
-            self._append([_line(item)])
+            self._append([line_of(item)])
         return item
 
     def answer(self, identities: Iterable[str], answer: Optional[Answer]) -> list[str]:
@@ -175,20 +136,35 @@ class Collection:
             self._refresh()
             wanted = self._items if identities is None else dict.fromkeys(identities)
             gone = [one for one in wanted if one in self._items]
-            for identity in gone:
-                del self._items[identity]
             if gone:
-                self._rewrite()
+                # Said first, and forgotten last: whatever ends this process, they do not come back.
+                self._write([{"id": identity, "deleted": True} for identity in gone])
+                self._refresh()
                 self._unlink(gone)
+                self._rewrite()
         return len(gone)
 
-    def _tidy(self) -> None:
-        """Pictures that a power cut left without their line in the index."""
+    def tidy(self) -> None:
+        """Take in whole pictures that the index does not name (a power cut came between, or folders were put together),
+        and remove what is left of others. Raises OSError."""
+        lines = []
         with self._exclusive():
             self._refresh()
             for path in self._pictures.iterdir():
-                if path.suffix == ".part" or (_ID.fullmatch(path.stem) and path.stem not in self._items):
+                if path.suffix == ".part":
                     path.unlink()
+                elif ID.fullmatch(path.stem) and path.stem not in self._items:
+                    data = path.read_bytes()
+                    if path.stem in self._deleted or identity_of(data) != path.stem:
+                        path.unlink()
+                        continue
+                    taken = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
+                    lines.append(line_of(Item(path.stem, taken, (_UNKNOWN,), 0.5, (), "", len(data))))
+            self._append(lines)
+            if self._deleted:
+                self._rewrite()
+        if lines:
+            log.warning("%s: %d pictures without a record are taken in, unanswered", self.folder, len(lines))
 
     def _make_room(self, new: Item, quota: Optional[int]) -> bool:
         if quota is None:
@@ -204,8 +180,9 @@ class Collection:
         if spare < 0:
             return False
         # First the line and then the file: what a power cut leaves behind is tidied up at the next start.
-        self._append([{"id": identity, "deleted": True} for identity in leaving])
+        self._write([{"id": identity, "deleted": True} for identity in leaving])
         self._unlink(leaving)
+        self._append([])
         return True
 
     def _unlink(self, identities: Iterable[str]) -> None:
@@ -220,6 +197,12 @@ class Collection:
             yield
 
     def _append(self, lines: Sequence[dict[str, Any]]) -> None:
+        self._write(lines)
+        self._refresh()
+        if self._lines > _MOST_WASTE * len(self._items) + 100:
+            self._rewrite()
+
+    def _write(self, lines: Sequence[dict[str, Any]]) -> None:
         if not lines:
             return
         data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
@@ -233,13 +216,10 @@ class Collection:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-        self._refresh()
-        if self._lines > _MOST_WASTE * len(self._items) + 100:
-            self._rewrite()
 
     def _rewrite(self) -> None:
         """The index without what is over. Other processes notice that the file is another one."""
-        lines = [json.dumps(_line(item), ensure_ascii=False) + "\n" for item in self._items.values()]
+        lines = [json.dumps(line_of(item), ensure_ascii=False) + "\n" for item in self._items.values()]
         with paths.atomic_write(self._index, private=True) as file:
             file.write("".join(lines).encode())
         self._refresh()
@@ -251,6 +231,7 @@ class Collection:
             handle.seek(self._read_to - len(self._tail))
             if status.st_ino != self._inode or handle.read(len(self._tail)) != self._tail:
                 # Another file. It may have the number of the one before, which is free again.
+                self._deleted.clear()
                 self._items, self._lines, self._read_to, self._tail, self._inode = {}, 0, 0, b"", status.st_ino
                 handle.seek(0)
             for line in handle:
@@ -259,30 +240,21 @@ class Collection:
                 self._read_to += len(line)
                 self._tail = (self._tail + line)[-_TAIL:]
                 with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-                    self._apply(json.loads(line, object_pairs_hook=_shared))
+                    self._apply(json.loads(line, object_pairs_hook=shared))
                     self._lines += 1
 
     def _apply(self, line: dict[str, Any]) -> None:
         identity = line["id"]
         if "t" in line:
-            if not _ID.fullmatch(identity):
+            if not ID.fullmatch(identity):
                 return
-            self._items[identity] = Item(
-                identity,
-                str(line["t"]),
-                tuple(map(str, line["why"])),
-                float(line["value"]),
-                tuple(line["top"]),
-                str(line["model"]),
-                int(line["bytes"]),
-                read_look(line.get("look")),
-            )
+            self._items[identity] = item_of(line)
+            self._deleted.discard(identity)
         if line.get("deleted"):
             self._items.pop(identity, None)
+            self._deleted.add(str(identity))
         elif "answer" in line and identity in self._items:
-            said = line["answer"]
-            answer = None if said is None else Answer(said["class"], bool(said["bad"]))
-            self._items[identity] = replace(self._items[identity], answer=answer)
+            self._items[identity] = replace(self._items[identity], answer=answer_of(line["answer"]))
 
 
 class Collections:
@@ -320,17 +292,6 @@ class Collections:
 
 
 AnyCollection = Union[Collection, Collections]
-
-
-def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Labels once. Python 3.12 never frees what is interned.
-    return {key: sys.intern(value) if key in ("label", "model") else value for key, value in pairs}
-
-
-def _line(item: Item) -> dict[str, Any]:
-    line = item.as_dict()
-    if item.look is not None:
-        line["look"] = base64.b64encode(item.look.astype(np.float16).tobytes()).decode()
-    return line
 
 
 def side_by_side(items: Sequence[Item], near: float = 2 * SAME_LOOK) -> list[list[Item]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -32,7 +35,7 @@ def test_only_what_repeats_is_interned(tmp_path: Path, monkeypatch: pytest.Monke
     collection, interned = Collection(tmp_path / "c"), set[str]()
     for number in range(3):
         added(collection, number, top=[{"label": "cup", "index": 3, "score": 0.4}], look=look(number))
-    monkeypatch.setattr("edge_mnv2.datasets.collection.sys.intern", lambda text: interned.add(text) or text)
+    monkeypatch.setattr(sys, "intern", lambda text: interned.add(text) or text)
     assert len(Collection(tmp_path / "c").items()) == 3
     # The standard library's paths intern their parts.
     assert {"cup", "ab" * 8} <= interned and not any(text.startswith("2026") or len(text) > 100 for text in interned)
@@ -113,6 +116,60 @@ def test_pictures_without_a_line_are_removed(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "mine.txt").write_bytes(b"somebody's")
     Collection(tmp_path)
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["mine.txt"]
+
+
+def test_folders_that_were_put_together_lose_no_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two indices one is left, and its answers."""
+    for name, numbers in (("a", (1, 2, 3)), ("b", (3, 4))):
+        board = Collection(tmp_path / name)
+        board.answer([item.id for number in numbers if (item := added(board, number))], Answer(name))
+        shutil.copytree(tmp_path / name, tmp_path / "both", dirs_exist_ok=True)
+    both = Collection(tmp_path / "both")
+    assert sorted(str(item.answer and item.answer.label) for item in both.items()) == ["None", "None", "b", "b"]
+    assert {item.why for item in both.items() if item.answer is None} == {("without a record",)}
+    assert "2 pictures without a record are taken in, unanswered" in caplog.text
+    assert (
+        both.answer([item.id for item in both.items()], Answer("cup"))
+        and len(Collection(tmp_path / "both").items()) == 4
+    )
+
+
+def test_what_was_deleted_does_not_come_back_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_unlink", "_rewrite"):
+        collection = Collection(tmp_path)
+        item = added(collection, 1)
+        assert item is not None
+        collection.answer([item.id], Answer("secret name"))
+        with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+            cut.setattr(collection, name, Mock(side_effect=KeyboardInterrupt))
+            collection.delete()
+        assert Collection(tmp_path).items() == [] and list((tmp_path / "pictures").iterdir()) == []
+        assert (tmp_path / "index.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", [5, ["x"], "", "../evil", ".hidden", "a\x1b[2Jb", "\udcff", "x" * 101])
+def test_an_index_of_another_hand_names_no_class_that_the_page_refuses(tmp_path: Path, name: object) -> None:
+    collection = Collection(tmp_path)
+    item = added(collection, 1)
+    assert item is not None
+    with (tmp_path / "index.jsonl").open("a") as file:
+        file.write(json.dumps({"id": item.id, "answer": {"class": name, "bad": False}}) + "\n")
+    assert [one.answer for one in Collection(tmp_path).items()] == [None]
+
+
+def test_numbers_that_are_none_do_not_reach_the_page(tmp_path: Path) -> None:
+    collection = Collection(tmp_path)
+    item = added(collection, 1)
+    assert item is not None
+    line = json.loads((tmp_path / "index.jsonl").read_text())
+    best = {"label": "cup", "index": 1, "score": 0.5}
+    for value in (float("nan"), float("inf"), -float("inf"), 1e300):
+        strange = {**line, "value": value, "top": [{**best, "score": value}, 7, {"index": 1}, best]}
+        with (tmp_path / "index.jsonl").open("a") as file:
+            file.write(json.dumps(strange) + "\n")
+        (again,) = Collection(tmp_path).items()
+        assert 0 <= again.value <= 1 and again.top[-1] == best
+        json.dumps(again.as_dict(), allow_nan=False)
 
 
 def test_a_long_history_is_cut_down(tmp_path: Path) -> None:

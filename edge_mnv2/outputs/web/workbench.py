@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 from aiohttp import BodyPartReader, web
 
-from edge_mnv2.datasets.collection import Answer, AnyCollection, Item, side_by_side
+from edge_mnv2.datasets.collected_picture import Answer, Item, class_problem
+from edge_mnv2.datasets.collection import AnyCollection, side_by_side
 from edge_mnv2.outputs.picture import jpeg
 from edge_mnv2.pipeline.statistics import give_back_memory
 
@@ -260,11 +261,9 @@ def _ids(ids: Any) -> list[str]:
 def _class_name(name: Any) -> Optional[str]:
     if name is None:
         return None
-    if not isinstance(name, str) or not name.strip() or len(name) > _MOST_NAME or not name.isprintable():
-        raise Refused(400, f"a class has a name of 1 to {_MOST_NAME} printable characters, or is null")
-    if name.strip().startswith(".") or any(sign in name for sign in "/\\"):
-        raise Refused(400, "a class's name has no slash and no dot at its beginning")
-    return name.strip()
+    if problem := class_problem(name):
+        raise Refused(400, problem)
+    return str(name).strip()
 
 
 def thumbnail(path: Path) -> bytes:
