@@ -194,7 +194,7 @@ def run(
     if on_tpu_loss not in ("cpu", "exit"):
         raise UsageError(f"on_tpu_loss={on_tpu_loss!r}", hint="cpu or exit")
     for name, value in (("max_frames", max_frames), ("duration", duration), ("give_up", give_up)):
-        if value is not None and not value > 0:
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
             raise UsageError(f"{name}={value!r}", hint="a number above 0")
     settings = _settings("run", {"model": model, "labels": labels, **options}, device)
     return Run(

@@ -88,6 +88,7 @@ def test_errors_are_leaves_and_name_the_option_of_python() -> None:
         (lambda: Classifier(thread=2), UsageError, "did you mean threads"),
         (lambda: run(threads=0), UsageError, "^threads: '0'"),
         (lambda: run(max_frames=0), UsageError, "max_frames=0"),
+        (lambda: run(max_frames="3"), UsageError, "max_frames='3'"),
         (lambda: run(source="test", camera="0").__next__(), UsageError, "exclude each other"),
         (lambda: next(run("/no/such/clip.mp4")), SourceError, "file not found"),
         (lambda: next(open_source("/no/such/clip.mp4")), SourceError, "file not found"),

@@ -45,9 +45,10 @@ SAME_VALUES = frozenset({"cast", "reshape", "transpose", "identity", "quantize",
 _TFLITE = {
     0: "add", 1: "pool", 2: "concat", 3: "conv", 4: "depthwise", 6: "dequantize", 9: "linear", 11: "norm",
     14: "sigmoid", 18: "mul", 22: "reshape", 23: "resize", 25: "softmax", 32: "custom", 34: "pad", 36: "part",
-    39: "transpose", 40: "pool", 41: "sub", 42: "div", 43: "reshape", 45: "part", 47: "exp", 48: "best",
+    39: "transpose", 40: "pool", 41: "sub", 42: "div", 43: "reshape", 45: "part", 47: "exp", 48: "best", 49: "part",
     50: "logsoftmax", 53: "cast", 55: "max", 56: "best", 57: "min", 60: "pad", 65: "part", 70: "reshape", 74: "sum",
-    79: "best", 82: "best", 97: "resize", 100: "pad", 105: "part", 106: "add", 114: "quantize",
+    79: "best", 82: "best", 88: "part", 97: "resize", 100: "pad", 102: "part", 105: "part", 106: "add", 107: "part",
+    114: "quantize", 116: "clip",
 }  # fmt: skip
 _ONNX = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Conv": "conv", "QLinearConv": "conv",
@@ -57,7 +58,9 @@ _ONNX = {
     "Reshape": "reshape", "Flatten": "reshape", "Squeeze": "reshape", "Unsqueeze": "reshape", "Resize": "resize",
     "Transpose": "transpose", "Identity": "identity", "Dropout": "identity", "TopK": "best", "ReduceMax": "best",
     "Slice": "part", "Gather": "part", "Clip": "clip", "Max": "max", "Min": "min", "Concat": "concat", "Sum": "add",
-    "Mean": "mean", "Reciprocal": "reciprocal", "BatchNormalization": "batchnorm", "LpNormalization": "norm",
+    "Mean": "mean", "Split": "part", "Compress": "part", "GatherElements": "part", "HardSigmoid": "sigmoid",
+    "Hardmax": "best", "Round": "clip", "Where": "where", "Reciprocal": "reciprocal", "BatchNormalization": "batchnorm",
+    "LpNormalization": "norm",
 }  # fmt: skip
 _TFLITE_TYPES = {0: "f4", 1: "f2", 2: "i4", 3: "u1", 4: "i8", 7: "i2", 9: "i1"}
 _ONNX_TYPES = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 10: "f2", 11: "f8"}

@@ -218,6 +218,9 @@ def _chosen_output(
         raise UsageError(f"{path} has no output '{spec.output}'", hint=f"its outputs: {', '.join(names)}")
     if len(outputs) == 1:
         return 0
+    boxes = [output.name for output in outputs if output.shape[-1:] == (4,) and not _rows(output)]
+    if boxes:
+        raise ModelError(f"{path} finds objects, its output '{boxes[0]}' holds boxes: it is no picture classifier")
 
     def likelihood(position: int) -> tuple[bool, bool, bool, int, int]:
         output = outputs[position]

@@ -17,7 +17,7 @@ BEST = "best"
 """Kind of the operators that leave of all scores only the best, or its row."""
 _MOST_STEPS = 12
 _MANY = ("add", "mean", "concat", "mul", "div", "sub")
-_PART = ("part", "clip", "max", "min", "pool")
+_PART = ("part", "clip", "max", "min", "pool", "where")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def probability(graph: ModelGraph, key: Key, depth: int = _MOST_STEPS) -> Option
     constants = [graph.constant(one) for one in node.inputs]
     computed = [one for one, constant in zip(node.inputs, constants) if constant is None]
     if node.kind in _PART and computed:
-        inner = probability(graph, computed[0], depth - 1)
+        # The condition of a `Where` stands in front.
+        inner = probability(graph, computed[-1 if node.kind == "where" else 0], depth - 1)
         return inner and replace(inner, part=inner.part or node.kind == "part")
     if node.kind not in _MANY or not computed:
         return None

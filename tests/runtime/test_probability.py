@@ -19,7 +19,8 @@ from tests.runtime.brought import COLOUR, GAIN, Net
 from tests.stubs import solid
 
 SHARES = brought.scores()
-SIGMOIDS = 1 / (1 + np.exp(-GAIN * (np.array(COLOUR) - 127.5) / 127.5))
+LOGITS = GAIN * (np.array(COLOUR) - 127.5) / 127.5
+SIGMOIDS = 1 / (1 + np.exp(-LOGITS))
 ROWS = np.array([0, 1, 2], np.int64)
 
 
@@ -67,6 +68,11 @@ def cut(file: OnnxFile, logits: str) -> str:
     return file.node("Slice", [softmax(file, background), *ends])
 
 
+def above(file: OnnxFile, logits: str) -> str:
+    shares = softmax(file, logits)
+    return file.node("Where", [file.node("Greater", [shares, file.number(0.01)]), shares, file.number(0.0)])
+
+
 ONNX: dict[str, tuple[Callable[[OnnxFile, str], str], np.ndarray, str]] = {
     "without its background row": (cut, SHARES, "softmax"),
     "chosen rows": (lambda f, x: f.node("Gather", [softmax(f, x), f.constant(ROWS)], axis=1), SHARES, "softmax"),
@@ -81,6 +87,8 @@ ONNX: dict[str, tuple[Callable[[OnnxFile, str], str], np.ndarray, str]] = {
     "a product of two": (lambda f, x: f.node("Mul", [sigmoid(f, x), sigmoid(f, x)]), SIGMOIDS**2, "multilabel"),
     "logistic, written out": (logistic, SIGMOIDS, "multilabel"),
     "1 - p and p": (two_rows, np.array([1 - SIGMOIDS[0], SIGMOIDS[0]]), "softmax"),
+    "hard": (lambda f, x: f.node("HardSigmoid", [x]), np.clip(LOGITS * 0.2 + 0.5, 0, 1), "multilabel"),
+    "small ones made zero": (above, np.where(SHARES > 0.01, SHARES, 0), "softmax"),
     # These only look alike.
     "logits over a temperature": (lambda f, x: f.node("Div", [x, f.number(1.0)]), SHARES, "logits"),
     "swish": (lambda f, x: f.node("Mul", [x, sigmoid(f, x)]), np.empty(0), "logits"),
@@ -133,14 +141,46 @@ def test_one_row_of_a_softmax_of_two_is_a_probability(tmp_path: Path) -> None:
         np.testing.assert_allclose(classifier.scores(solid(COLOUR)), [1 - share, share], atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["TopK", "ReduceMax", "LpNormalization"])
+def test_a_number_of_scores_that_is_left_open_is_learned(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+
+    def two(file: OnnxFile, logits: str) -> str:
+        return file.node("Compress", [softmax(file, logits), "chosen"], axis=1)
+
+    model = onnx.load_from_string(onnx_file(two, 2))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([True, False, True]), "chosen"))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "classes"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with Classifier.open(path, ["red", "blue"]) as classifier:
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), SHARES[[0, 2]], atol=1e-4)
+
+
+def test_what_finds_objects_is_no_classifier(tmp_path: Path, run: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    file = OnnxFile()
+    means = file.node("Flatten", [file.node("GlobalAveragePool", ["image"])])
+    file.node("Sigmoid", [means], "scores")
+    file.node("Identity", [file.constant(np.zeros((1, 3, 4), np.float32))], "boxes")
+    path = tmp_path / "m.onnx"
+    outputs = {"boxes": ("float32", (1, 3, 4)), "scores": ("float32", (1, 3))}
+    path.write_bytes(file.serialize({"image": ("float32", (1, 3, 12, 12))}, outputs))
+    Image.new("RGB", (30, 20), COLOUR).save(tmp_path / "p.png")
+    code, _, err = run("classify", tmp_path / "p.png", "--model", path)
+    assert code == 3 and "'boxes' holds boxes" in err and err.count("\n") == 1
+    assert run("classify", tmp_path / "p.png", "--model", path, "--model-output", "scores")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["TopK", "ReduceMax", "Hardmax", "LpNormalization"])
 def test_answers_that_are_no_scores_of_all_classes_are_refused(kind: str, tmp_path: Path, run: Any) -> None:
     pytest.importorskip("onnxruntime")
 
     def end(file: OnnxFile, logits: str) -> str:
         if kind == "TopK":
             return file.node(kind, [softmax(file, logits), file.constant(np.array([2], np.int64))])
-        return file.node(kind, [logits], **({"axes": [1]} if kind == "ReduceMax" else {"axis": 1, "p": 2}))
+        numbers: dict[str, dict[str, Any]] = {"ReduceMax": {"axes": [1]}, "Hardmax": {"axis": 1}}
+        return file.node(kind, [logits], **numbers.get(kind, {"axis": 1, "p": 2}))
 
     path = tmp_path / "m.onnx"
     content = onnx_file(end, {"TopK": 2, "ReduceMax": 1}.get(kind, 3))
