@@ -45,7 +45,7 @@ def spanned(
 ) -> dict[str, tuple[float, float]]:
     """Ranges of activations: the mean of the pictures' minima and maxima, `share` of the way to the extremes.
 
-    The mean keeps one odd picture from making every step coarser; small networks need the extremes. The logits always
+    The mean keeps one odd picture from making every step coarser; small networks need wider ranges. The logits always
     get the mean, which `LOGIT_MARGIN` widens. For a `regression` the last one gets the extremes: every picture's value
     has to fit.
     """

@@ -21,8 +21,8 @@ LAYER_PICTURES = 16
 
 _MOST_DECIBELS = 99.0
 
-SHARES = (0.0, 0.5, 1.0)
-"""Ranges between the mean of the pictures' and the extremes of all of them."""
+HALF_WAY = 0.5
+"""Ranges half way from the mean of the pictures' to the extremes of all of them."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ def choose_share(
     limits: Mapping[str, np.ndarray],
     integers: Callable[[Mapping[str, np.ndarray], float], bytes],
 ) -> float:
-    """How far to go from the mean of the pictures' ranges to their extremes: one of `SHARES`.
+    """How far to go from the mean of the pictures' ranges to their extremes: 0 or `HALF_WAY`.
 
     `limits` are those of the calibration crops `images`; `integers` makes the integer model of some of them and a
-    share. Ranges of every second crop are judged by the `divergence` on the others. The mean stays unless another share
-    is better by more than one standard error of the paired difference; of several such, the best.
+    share. Ranges of every second crop are judged by the `divergence` on the others. The mean stays unless half way is
+    better by more than one standard error of the paired difference. (The extremes themselves grow with the number of
+    crops, so that a part of them says little about all.)
     """
     used, asked = {name: each[::2] for name, each in limits.items()}, images[1::2]
     exact, _ = _answers(reference, asked)
-    losses = {share: divergence(exact, _answers(integers(used, share), asked)[0]) for share in SHARES}
-    gains = {share: losses[SHARES[0]] - loss for share, loss in losses.items()}
-    better = [share for share, gain in gains.items() if gain.mean() > gain.std() / np.sqrt(len(gain))]
-    return max(better, key=lambda share: float(gains[share].mean()), default=SHARES[0])
+    mean, half = (divergence(exact, _answers(integers(used, share), asked)[0]) for share in (0.0, HALF_WAY))
+    gain = mean - half
+    return HALF_WAY if gain.mean() > gain.std() / np.sqrt(len(gain)) else 0.0
 
 
 def _answers(model: bytes, images: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:

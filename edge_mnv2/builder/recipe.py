@@ -40,8 +40,6 @@ from edge_mnv2.zoo.sidecar import companions, write_files
 IMAGENET_ENTRY = "torchvision-mobilenet_v2"
 RESOLUTION = 224
 
-_REACH = {0.5: "half way to the widest", 1.0: "the widest"}
-
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 """Called with what is done, and so many steps of so many; of 0 where nobody knows."""
@@ -73,7 +71,7 @@ def build(request: BuildRequest, say: Say = lambda _: None, progress: Optional[P
         at("choosing ranges", 0, 0)
         share = choose_share(reference, crops.images, limits, trained.trial)
         if share:
-            say(f"ranges: {_REACH[share]} of the pictures, which answers more like the float model than their mean")
+            say("ranges: half way from the pictures' mean to the widest, which answers more like the float model")
         ranges = rounded_ranges(spanned(limits, share, regression=network.head.task == "regression"))
     else:
         ranges = shipped_ranges(network, weights)
