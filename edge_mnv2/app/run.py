@@ -156,7 +156,7 @@ class Session:
             repeat=request.repeat or (self.chosen.fallback and self.outputs.serves_page),
             max_frames=request.max_frames,
             duration_s=request.duration_s,
-            controls=Controls(output.least_score, output.smooth, output.shown_from(model.taught)),
+            controls=Controls(output.least_score, output.smooth, output.shown_from(model.taught), model.first.unknown),
             health=self.health.latest,
             max_fps=lambda: limits.max_fps,
             decider=model.decider(),

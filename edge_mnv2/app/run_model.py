@@ -158,15 +158,17 @@ class RunModel:
     def _switch(
         self, classifiers: Classifiers, loop: FrameLoop, changed: Callable[[], None], decider: Optional[Decider]
     ) -> None:
-        done, former = threading.Event(), self.classifiers
+        done, former, first = threading.Event(), self.classifiers, classifiers.classifiers[0]
+        loop.controls.carry(first.unknown)
 
         def taken_over() -> None:
             self.classifiers = classifiers
+            loop.controls.unknown = first.unknown
             self._former_losses += former.tpu_losses
             changed()
             done.set()
 
-        withdrawn = loop.swap(classifiers.classifiers, decider, self.gate(classifiers.classifiers[0]), taken_over)
+        withdrawn = loop.swap(classifiers.classifiers, decider, self.gate(first), taken_over)
         while not done.wait(_SWITCH_S):
             if withdrawn():
                 raise UsageError("the run has ended, or its model hangs: no other one can take over")

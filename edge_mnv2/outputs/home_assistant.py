@@ -28,11 +28,17 @@ Entity = tuple[str, dict[str, Any]]
 
 
 def discovery(
-    address: MqttAddress, host: str, model: str, labels: Sequence[str] = (), page: Optional[str] = None
+    address: MqttAddress,
+    host: str,
+    model: str,
+    labels: Sequence[str] = (),
+    page: Optional[str] = None,
+    taught: bool = False,
 ) -> list[Entity]:
     """(topic, configuration) of every entity of the board whose topics begin with `address.topic`.
 
-    `labels` are the model's classes, `page` the address of its page where others can reach it.
+    `labels` are the model's classes, `page` the address of its page where others can reach it; where the
+    "unknown" of a `taught` model begins can be moved.
     """
     topic, node = address.topic, node_of(address.topic)
     state = {"state_topic": f"{topic}/state"}
@@ -122,6 +128,9 @@ def discovery(
                 state_off="false",
             ),
         ]
+        if taught:
+            share = {"min": 0.8, "max": 0.995, "step": 0.005, "mode": "slider", "icon": "mdi:help-circle"}
+            entities.append(control("number", "known", "Stay known", value_template="{{ value_json.known }}", **share))
     return entities
 
 

@@ -47,7 +47,8 @@ class MqttSink(Sink):
     """Publishes below `address.topic`: `status` ("online", "offline"; retained, also the last will), `state` (JSON,
     retained, the newest only, one in `address.interval_s` and the last), `event` (JSON, in their order), `picture`
     (JPEG, retained, of the last event) and `controls` (JSON, retained). Takes `set/threshold`, `set/smooth`,
-    `set/paused` and `set/model` for the run that `live` shows; `model` (JSON, retained) says what came of the last.
+    `set/paused`, `set/known` and `set/model` for the run that `live` shows; `model` (JSON, retained) says what came of
+    the last.
 
     While the broker is away, at most a thousand events wait. One message is under way at a time and the next goes when
     the broker has it, so that their order holds whatever breaks; with QoS 2 the broker passes none on twice.
@@ -255,7 +256,9 @@ class MqttSink(Sink):
         """Tell Home Assistant what we have, as soon as we know it."""
         address = self._address
         if address.discovery and self._facts.model:
-            entities = discovery(address, self._host, self._facts.model, self._labels, self._live.page)
+            loop = self._live.loop
+            taught = loop is not None and loop.controls.unknown is not None
+            entities = discovery(address, self._host, self._facts.model, self._labels, self._live.page, taught)
             configured = {topic for topic, _ in entities}
             self._first.extend(_Message(topic, b"") for topic in sorted(self._configured - configured))
             self._configured = configured

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONTROLS = ("threshold", "smooth", "paused")
+CONTROLS = ("threshold", "smooth", "paused", "known")
 MODEL = "model"
 _MOST_BYTES = 1000
 _MOST_ORDERS = 20

@@ -6,26 +6,41 @@ import threading
 from typing import Any, Generic, Optional, TypeVar
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.settings.schema import KEYS
+from edge_mnv2.settings.schema import OPTIONS
+from edge_mnv2.zoo.model_facts import MovedThreshold
 
 
 class Controls:
     """Threshold, smoothing and pause of a running loop. Any thread changes them, the loop reads them at each frame.
 
+    `unknown`: where a taught model's "unknown" begins, which moves too; None for other models.
     `threshold`: lower scores are in no result. `shown_from`: lower scores are in results and shown to nobody; a
     threshold that somebody sets replaces it.
     """
 
-    def __init__(self, threshold: float = 0.0, smooth: float = 0.0, shown_from: float = 0.0) -> None:
+    def __init__(
+        self,
+        threshold: float = 0.0,
+        smooth: float = 0.0,
+        shown_from: float = 0.0,
+        unknown: Optional[MovedThreshold] = None,
+    ) -> None:
         self._lock = threading.Lock()
         self.threshold = threshold
         self.shown_from = max(threshold, shown_from)
         self.smooth = smooth
+        self.unknown = unknown
+        self._set_known: Optional[float] = None
         self.paused = False
         self.version = 0
 
     def change(
-        self, *, threshold: Optional[float] = None, smooth: Optional[float] = None, paused: Optional[bool] = None
+        self,
+        *,
+        threshold: Optional[float] = None,
+        smooth: Optional[float] = None,
+        paused: Optional[bool] = None,
+        known: Optional[float] = None,
     ) -> None:
         """Change what is given, all or nothing; `version` counts the changes.
 
@@ -35,12 +50,24 @@ class Controls:
         smooth = None if smooth is None else _accepted("smooth", smooth)
         if paused is not None and not isinstance(paused, bool):
             raise UsageError("paused is true or false")
+        if known is not None:
+            known = _accepted("known", known)
+            if self.unknown is None:
+                raise UsageError("known: the model does not say where its 'unknown' begins")
         with self._lock:
             if threshold is not None:
                 self.threshold = self.shown_from = threshold
             self.smooth = self.smooth if smooth is None else smooth
             self.paused = self.paused if paused is None else paused
+            if known is not None and self.unknown is not None:
+                self._set_known = known
+                self.unknown.move(known)
             self.version += 1
+
+    def carry(self, unknown: Optional[MovedThreshold]) -> None:
+        """What was set holds for a model that takes over, too."""
+        if unknown is not None and self._set_known is not None:
+            unknown.move(self._set_known)
 
     def as_dict(self) -> dict[str, Any]:
         with self._lock:
@@ -49,6 +76,7 @@ class Controls:
                 "shown_from": self.shown_from,
                 "smooth": self.smooth,
                 "paused": self.paused,
+                "known": None if self.unknown is None else self.unknown.known,
                 "version": self.version,
             }
 
@@ -98,7 +126,7 @@ class Pending(Generic[T]):
 
 
 def _accepted(name: str, value: Any) -> float:
-    kind = KEYS[f"output.{name}"].kind
+    kind = OPTIONS[name].kind
     try:
         return float(kind.accept(value))
     except ValueError:

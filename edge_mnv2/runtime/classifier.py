@@ -81,7 +81,7 @@ class Classifier:
         self.task = "regression" if io.output.kind == "value" else "classification"
         self.unit = spec.unit or ""
         self._errors = spec.errors
-        self._scaled_row = spec.scaled_row
+        self.unknown = spec.unknown
         self.top_k = top_k
         self.input: TensorSpec = interpreter.inputs[0]
         self.output: TensorSpec = io.output.tensor
@@ -238,9 +238,8 @@ class Classifier:
             if not np.isfinite(scores).any():
                 raise self._no_numbers()
             scores = np.clip(np.nan_to_num(scores, nan=0.0) / np.float32(self.io.output.whole), 0.0, 1.0)
-        if self._scaled_row is not None:
-            row, factor = self._scaled_row
-            scores[row] *= np.float32(factor)
+        if self.unknown is not None and self.unknown.factor != 1:
+            scores[self.unknown.row] *= np.float32(self.unknown.factor)
             scores /= scores.sum()
         return np.array([1 - scores[0], scores[0]], np.float32) if kind == "binary" else scores
 

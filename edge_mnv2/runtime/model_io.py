@@ -18,6 +18,7 @@ from edge_mnv2.runtime.model_input import Scaling, float_input, in_pixels, integ
 from edge_mnv2.runtime.preprocess import InputWriter, image_layout
 from edge_mnv2.runtime.probability import BEST, Values, probability
 from edge_mnv2.runtime.table import TensorSpec
+from edge_mnv2.zoo.model_facts import MovedThreshold
 
 _SCORES = ("softmax", "sigmoid")
 _ASK = "--task regression (a measured value) or --task classification (one logit of two classes)"
@@ -29,7 +30,7 @@ class ModelSpec:
 
     `mean` and `std` are in pixel units, or all below 1 for fractions of 255; `size` is (height, width) where the model
     leaves it open; `output` the name or number of the output to read. `origin`: who said it, by these names.
-    `scaled_row`: an output row and by what its odds are multiplied. `errors`: (lowest value, highest value, error to
+    `unknown`: where a taught model's "unknown" begins. `errors`: (lowest value, highest value, error to
     expect) of a regression.
     """
 
@@ -44,7 +45,7 @@ class ModelSpec:
     layout: Optional[str] = None
     output: Optional[str] = None
     origin: Mapping[str, str] = field(default_factory=dict)
-    scaled_row: Optional[tuple[int, float]] = None
+    unknown: Optional[MovedThreshold] = None
     errors: tuple[tuple[float, ...], ...] = ()
 
     def source(self, *keys: str) -> str:

@@ -19,7 +19,7 @@ from edge_mnv2.runtime.table import NamedRuntimeMissing, candidates
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.zoo.labels import read_labels
-from edge_mnv2.zoo.model_facts import range_as_mean_and_std
+from edge_mnv2.zoo.model_facts import MovedThreshold, range_as_mean_and_std
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
@@ -56,19 +56,21 @@ def model_spec(model: Resolved, options: ModelOptions = ModelOptions(), resize: 
         said.layout,
         options.output or said.output,
         origin,
-        None if options.known is None else _scaled_row(model, options.known),
+        _unknown(model, options.known),
         model.errors,
     )
 
 
-def _scaled_row(model: Resolved, known: float) -> tuple[int, float]:
-    """The row of "unknown", and by what its odds are multiplied for `--known`."""
+def _unknown(model: Resolved, known: Optional[float]) -> Optional[MovedThreshold]:
+    """Where "unknown" begins by `--known`; None for a model that does not say."""
     if model.open_set is None:
+        if known is None:
+            return None
         raise UsageError(
             f"--known {known:g}: {model.name} does not say where its 'unknown' begins",
             hint="a classifier that `teach` wrote from several pictures a class does; teach an older one again",
         )
-    return model.open_set.row, model.open_set.factor(known)
+    return MovedThreshold(model.open_set, known)
 
 
 @dataclass

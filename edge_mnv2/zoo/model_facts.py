@@ -48,6 +48,28 @@ class OpenSet:
         threshold = thresholds[place - 1] + part * (thresholds[place] - thresholds[place - 1])
         return math.exp(self.slope * (threshold - self.threshold))
 
+    @property
+    def known(self) -> Optional[float]:
+        """The share that stays known at the model's own threshold; None where the curve does not reach it."""
+        for (low, above), (high, below) in zip(self.curve, self.curve[1:]):
+            if below <= self.threshold <= above:
+                return round(low + (high - low) * (above - self.threshold) / ((above - below) or 1.0), 3)
+        return None
+
+
+class MovedThreshold:
+    """Where "unknown" begins in a model in use: the odds of its output `row` are multiplied by `factor`, so that the
+    share `known` of pictures of its classes stays known. One for all workers; any thread moves it."""
+
+    def __init__(self, open_set: OpenSet, known: Optional[float] = None) -> None:
+        self._open_set, self.row = open_set, open_set.row
+        self.known, self.factor = open_set.known, 1.0
+        if known is not None:
+            self.move(known)
+
+    def move(self, known: float) -> None:
+        self.known, self.factor = known, self._open_set.factor(known)
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -32,6 +32,7 @@ from edge_mnv2.outputs.mqtt import MqttSink
 from edge_mnv2.outputs.mqtt_client import board_identity, connect_options, make_client, parse
 from edge_mnv2.outputs.records import Outbox
 from edge_mnv2.pipeline.controls import Controls
+from edge_mnv2.zoo.model_facts import MovedThreshold, OpenSet
 from tests.outputs.results import event, result
 from tests.processes import Command, until
 from tests.stubs import colour_model, free_port
@@ -634,7 +635,8 @@ class HomeAssistant:
 def test_home_assistant_whole(broker: Broker) -> None:
     live, labels = Live(), ["cup", 'the "big" one', "unknown", "}} {% x"]
     live.page = "http://192.168.1.7:8080/"
-    controls = Controls(threshold=0.2)
+    unknown = MovedThreshold(OpenSet(2, 10.0, 0.3, ((0.9, 0.4), (0.95, 0.3), (0.99, 0.1))))
+    controls = Controls(threshold=0.2, unknown=unknown)
     live.loop = SimpleNamespace(controls=controls)  # type: ignore[assignment]
     listener = Listener(broker.port)
     sink = MqttSink(parse(f"mqtt://127.0.0.1:{broker.port}/lab/cam?interval=0"), live)
@@ -658,12 +660,16 @@ def test_home_assistant_whole(broker: Broker) -> None:
         assert config["device"]["configuration_url"] == "http://192.168.1.7:8080/"
         assert re.fullmatch(r"homeassistant/[a-z_]+/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+/config", topic)
     assert (home.state("number", "Threshold"), home.state("switch", "Paused")) == ("0.2", "false")
+    assert home.state("number", "Stay known") == "0.95"
     # What is set there happens here, and is told back; nonsense is not obeyed.
     for name, value in (("threshold", "0.5"), ("paused", "true"), ("smooth", "7"), ("threshold", "x"), ("other", "1")):
         listener._client.publish(f"lab/cam/set/{name}", value, qos=1)
     until(lambda: HomeAssistant(listener).state("number", "Threshold") == "0.5")
     until(lambda: HomeAssistant(listener).state("switch", "Paused") == "true")
-    assert controls.smooth == 0
+    assert (controls.smooth, unknown.known) == (0, 0.95)
+    for value in ("2", "0.99"):
+        listener._client.publish("lab/cam/set/known", value, qos=1)
+    until(lambda: HomeAssistant(listener).state("number", "Stay known") == "0.99")
     sink.announce([event("gone", labels[-1])])
     until(lambda: HomeAssistant(listener).state("binary_sensor", labels[-1]) == "OFF")
     sink.close()
@@ -671,7 +677,7 @@ def test_home_assistant_whole(broker: Broker) -> None:
     # Another model: entities of classes that are gone are removed, the others stay.
     again = MqttSink(parse(f"mqtt://127.0.0.1:{broker.port}/lab/cam?interval=0"))
     again.begin(FACTS, ["cup", "plate"])
-    others = {config["name"] for config in home.configs.values()} - {*labels}
+    others = {config["name"] for config in home.configs.values()} - {*labels, "Stay known"}
     assert len(others) == 8 + 4
     until(lambda: {one["name"] for one in HomeAssistant(listener).configs.values()} == {*others, "cup", "plate"})
     again.close()

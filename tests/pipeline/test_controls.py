@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_mnv2.errors import UsageError
@@ -16,7 +17,9 @@ from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.model_io import ModelSpec
 from edge_mnv2.settings.schema import Output
+from edge_mnv2.zoo.model_facts import MovedThreshold, OpenSet
 from tests.pipeline.test_frame_loop import Collected, Scripted
 from tests.stubs import colour_model
 
@@ -34,6 +37,9 @@ from tests.stubs import colour_model
         {"paused": 1},
         {"paused": "yes"},
         {"threshold": 0.5, "smooth": 7},
+        {"known": 0.7},
+        {"known": "0.9"},
+        {"smooth": 0.1, "known": 0.9},
     ],
 )
 def test_a_wrong_change_changes_nothing(change: Any) -> None:
@@ -42,6 +48,27 @@ def test_a_wrong_change_changes_nothing(change: Any) -> None:
     with pytest.raises(UsageError):
         controls.change(**change)
     assert controls.as_dict() == before
+
+
+def test_where_unknown_begins_moves_and_holds_for_the_next_model(tmp_path: Path) -> None:
+    """The last row's odds change in the classifier that runs; 0.95 is what the model was written with."""
+    path = tmp_path / "stub.tflite"
+    path.write_bytes(colour_model())
+    taught = OpenSet(2, 10.0, 0.3, ((0.9, 0.4), (0.95, 0.3), (0.99, 0.1)))
+    unknown, other = MovedThreshold(taught), MovedThreshold(taught)
+    with Classifier.open(path, spec=ModelSpec(["red", "green", "unknown"], unknown=unknown)) as classifier:
+        controls = Controls(unknown=classifier.unknown)
+        assert controls.as_dict()["known"] == 0.95
+        raw = np.array([100, 0, 50], np.float32)
+        usual = classifier.scores_from(raw.astype(classifier.output.dtype))
+        controls.change(known=0.99)
+        assert controls.as_dict()["known"] == 0.99
+        moved = classifier.scores_from(raw.astype(classifier.output.dtype))
+        odds = (moved[2] / moved[0]) / (usual[2] / usual[0])
+        assert odds == pytest.approx(np.exp(-2.0), rel=1e-4) and moved.sum() == pytest.approx(1)
+    controls.carry(None)
+    controls.carry(other)
+    assert (other.known, other.factor) == (0.99, unknown.factor)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

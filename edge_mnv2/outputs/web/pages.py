@@ -250,9 +250,9 @@ class Pages:
         if loop is None:
             return _said(503, "the run has not begun yet")
         change = await document_of(request, MOST_BYTES, _UPLOAD_S)
-        unknown = set(change) - {"threshold", "smooth", "paused"}
+        unknown = set(change) - {"threshold", "smooth", "paused", "known"}
         if unknown or not change:
-            return _said(400, "give threshold, smooth or paused")
+            return _said(400, "give threshold, smooth, paused or known")
         try:
             loop.controls.change(**change)
         except UsageError as error:
