@@ -7,6 +7,7 @@ whole sensor and reaches the frame rate.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -195,34 +196,28 @@ def converter(name: str) -> Optional[tuple[Convert, str]]:
     """
     import cv2
 
-    def colour(code: int, take: Callable[..., np.ndarray], *more: Any) -> tuple[Convert, str]:
-        return lambda data, width, height, stride: cv2.cvtColor(take(data, width, height, stride, *more), code), "rgb"
-
-    def lines(channels: int, order: str) -> tuple[Convert, str]:
-        def convert(data: np.ndarray, width: int, height: int, stride: int) -> np.ndarray:
-            return np.ascontiguousarray(_lines(data, width, height, stride, channels)[..., :3])
-
-        return convert, order
-
     def decode(data: np.ndarray, _width: int, _height: int, _stride: int) -> np.ndarray:
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if pixels is None:
             raise ValueError("a damaged JPEG")
         return np.asarray(pixels)
 
-    table: dict[str, Callable[[], tuple[Convert, str]]] = {
-        "BGR888": lambda: lines(3, "rgb"),
-        "RGB888": lambda: lines(3, "bgr"),
-        "XBGR8888": lambda: lines(4, "rgb"),
-        "XRGB8888": lambda: lines(4, "bgr"),
-        "YUV420": lambda: colour(cv2.COLOR_YUV2RGB_I420, _planes, False),
-        "YVU420": lambda: colour(cv2.COLOR_YUV2RGB_I420, _planes, True),
-        "NV12": lambda: colour(cv2.COLOR_YUV2RGB_NV12, _interleaved),
-        "NV21": lambda: colour(cv2.COLOR_YUV2RGB_NV21, _interleaved),
-        "YUYV": lambda: colour(cv2.COLOR_YUV2RGB_YUY2, _lines, 2),
-        "YVYU": lambda: colour(cv2.COLOR_YUV2RGB_YVYU, _lines, 2),
-        "UYVY": lambda: colour(cv2.COLOR_YUV2RGB_UYVY, _lines, 2),
-        "R8": lambda: colour(cv2.COLOR_GRAY2RGB, _lines, 1),
-        "MJPEG": lambda: (decode, "bgr"),
+    channels = {"BGR888": (3, "rgb"), "RGB888": (3, "bgr"), "XBGR8888": (4, "rgb"), "XRGB8888": (4, "bgr")}
+    colours: dict[str, tuple[int, Callable[..., np.ndarray], tuple[Any, ...]]] = {
+        "YUV420": (cv2.COLOR_YUV2RGB_I420, _planes, (False,)),
+        "YVU420": (cv2.COLOR_YUV2RGB_I420, _planes, (True,)),
+        "NV12": (cv2.COLOR_YUV2RGB_NV12, _interleaved, ()),
+        "NV21": (cv2.COLOR_YUV2RGB_NV21, _interleaved, ()),
+        "YUYV": (cv2.COLOR_YUV2RGB_YUY2, _lines, (2,)),
+        "YVYU": (cv2.COLOR_YUV2RGB_YVYU, _lines, (2,)),
+        "UYVY": (cv2.COLOR_YUV2RGB_UYVY, _lines, (2,)),
+        "R8": (cv2.COLOR_GRAY2RGB, _lines, (1,)),
     }
-    return table[name]() if name in table else None
+    if name in channels:
+        count, order = channels[name]
+        lines = functools.partial(_lines, channels=count)
+        return lambda *buffer: np.ascontiguousarray(lines(*buffer)[..., :3]), order
+    if name in colours:
+        code, take, more = colours[name]
+        return lambda *buffer: cv2.cvtColor(take(*buffer, *more), code), "rgb"
+    return (decode, "bgr") if name == "MJPEG" else None

@@ -115,10 +115,7 @@ def show(name: str = argument("NAME", "A name from `models list`."), as_json: bo
     from edge_mnv2.zoo import inventory, registry
 
     details = inventory.details(registry.load(refresh=True).get(name))
-    if as_json:
-        typer.echo(json_text(details))
-    else:
-        typer.echo(inventory.description(details))
+    typer.echo(json_text(details) if as_json else inventory.description(details))
 
 
 def verify(
@@ -158,12 +155,8 @@ def remove(
     from edge_mnv2.zoo import inventory, registry
 
     known = registry.load()
-    removed = [path for entry in [known.get(name) for name in names] for path in inventory.remove(entry)]
-    if as_json:
-        typer.echo(json_text({"removed": [str(path) for path in removed]}))
-    else:
-        for path in removed:
-            typer.echo(str(path))
+    removed = [str(path) for entry in [known.get(name) for name in names] for path in inventory.remove(entry)]
+    typer.echo(json_text({"removed": removed}) if as_json else "\n".join(removed))
 
 
 def pin(
@@ -178,10 +171,8 @@ def pin(
 
     path = registry if registry is not None else paths.packaged("models", "registry.yaml")
     changed = inventory.pin(path)
-    if as_json:
-        typer.echo(json_text({"registry": str(path), "changed": changed}))
-    else:
-        typer.echo(f"{path}: {', '.join(changed) if changed else 'unchanged'}")
+    said = f"{path}: {', '.join(changed) or 'unchanged'}"
+    typer.echo(json_text({"registry": str(path), "changed": changed}) if as_json else said)
 
 
 def list_versions(
@@ -219,10 +210,8 @@ def use(
     if not name or not number.isdecimal():
         raise UsageError(f"'{wanted}' is not MODEL@VERSION", hint="such as kiosk.tflite@2; see `models versions`")
     version = versions.use(_own_file(name), int(number))
-    if as_json:
-        typer.echo(json_text(version.as_dict()))
-    else:
-        typer.echo(f"{name}: version {version.number} of {version.date.replace('T', ' ')[:16]} is in use")
+    said = f"{name}: version {version.number} of {version.date.replace('T', ' ')[:16]} is in use"
+    typer.echo(json_text(version.as_dict()) if as_json else said)
 
 
 def _own_file(model: str) -> Path:

@@ -105,10 +105,7 @@ def profile(
             root=root or "/",
         )
     )
-    if as_json:
-        typer.echo(json_text(result.document()))
-    else:
-        typer.echo(_text(result))
+    typer.echo(json_text(result.document()) if as_json else _text(result))
     if report is not None:
         typer.echo(f"report: {report}", err=True)
 

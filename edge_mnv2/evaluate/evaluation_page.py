@@ -4,7 +4,6 @@ anywhere: no script, nothing to fetch, pictures inside.
 
 from __future__ import annotations
 
-import heapq
 import io
 import math
 from collections.abc import Sequence
@@ -179,7 +178,8 @@ class Mistakes:
     def __init__(self, subject: Subject, most: int = 12) -> None:
         self._subject = subject
         self._most = most
-        self._heap: list[Mistake] = []
+        self.worst: list[Mistake] = []
+        """The weightiest first."""
 
     def add(self, outcome: Outcome) -> None:
         """Look at one picture's outcome."""
@@ -196,17 +196,10 @@ class Mistakes:
             truths = truth if isinstance(truth, tuple) else ()
             weight = max((abs(a - b) for a, b in zip(answer, truths)), default=0.0)
             texts = (_values(truths), _values(answer))
-        if len(self._heap) == self._most and weight <= self._heap[0].weight:
+        if len(self.worst) == self._most and weight <= self.worst[-1].weight:
             return
         mistake = Mistake(weight, outcome.example.name, *texts, _jpeg(outcome.image))
-        if len(self._heap) < self._most:
-            heapq.heappush(self._heap, mistake)
-        else:
-            heapq.heapreplace(self._heap, mistake)
-
-    def worst(self) -> list[Mistake]:
-        """The weightiest first."""
-        return sorted(self._heap, reverse=True)
+        self.worst = sorted([*self.worst, mistake], reverse=True)[: self._most]
 
 
 def _values(values: tuple[float, ...]) -> str:

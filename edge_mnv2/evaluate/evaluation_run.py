@@ -163,7 +163,7 @@ def _write_page(target: Path, result: Document, evaluation: Evaluation, mistakes
     if subject.classes is None and subject.classifier.outputs == 1:
         truth = [example.truth[0] for example in evaluation.examples if not isinstance(example.truth, int)]
         values = (truth, [answer[0] for answer in subject.answers])
-    html_report.write_page(target, page(result, mistakes.worst(), values, unit))
+    html_report.write_page(target, page(result, mistakes.worst, values, unit))
 
 
 class PictureTable:

@@ -60,17 +60,11 @@ def top_k_accuracy(answers: Sequence[Answer], k: int) -> Optional[float]:
     return sum(answer.rank < k for answer in answers) / len(answers) if answers else None
 
 
-def per_class(answers: Iterable[Answer]) -> list[ClassAccuracy]:
+def per_class(answers: Sequence[Answer]) -> list[ClassAccuracy]:
     """Accuracy of each class that occurs, by rising class index."""
-    images: Counter[int] = Counter()
-    first: Counter[int] = Counter()
-    five: Counter[int] = Counter()
-    called: Counter[int] = Counter()
-    for answer in answers:
-        images[answer.truth] += 1
-        first[answer.truth] += answer.rank < 1
-        five[answer.truth] += answer.rank < 5
-        called[answer.predicted] += 1
+    images = Counter(answer.truth for answer in answers)
+    first, five = (Counter(answer.truth for answer in answers if answer.rank < k) for k in (1, 5))
+    called = Counter(answer.predicted for answer in answers)
     return [
         ClassAccuracy(
             class_index=index,

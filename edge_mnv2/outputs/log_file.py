@@ -255,7 +255,7 @@ def began(head: bytes) -> float:
     if match := _STAMP.search(head):
         with contextlib.suppress(ValueError):
             text = match[0].decode().rstrip("Z").split(".")[0]
-            return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
+            return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()
     return time.time()
 
 

