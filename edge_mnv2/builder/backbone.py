@@ -11,6 +11,7 @@ from typing import Optional
 
 import numpy as np
 
+from edge_mnv2.board.accelerators import compiled_for, rows
 from edge_mnv2.errors import ModelError
 from edge_mnv2.tflite.ir import PIXELS, Graph, Operator, Tensor, last_pool
 
@@ -66,10 +67,10 @@ def cut(graph: Graph, name: str = "the model", at: Optional[int] = None) -> Back
     main = graph.main
     place = last_pool(main.operators) if at is None else at
     if place is None:
-        if any(operator.custom_code == "edgetpu-custom-op" for operator in main.operators):
+        if row := compiled_for(filter(None, (operator.custom_code for operator in main.operators))):
             raise ModelError(
-                f"{name} is compiled for the Coral Edge TPU: its layers cannot be seen any more",
-                hint="teach the same model without _edgetpu in its name",
+                f"{name} is compiled for the {row.product} {row.title}: its layers cannot be seen any more",
+                hint=f"teach the same model without _{row.name} in its name",
             )
         raise ModelError(f"{name} has no global average pool before its answer", hint="teach a picture classifier")
     if len(main.inputs) != 1:
@@ -83,14 +84,15 @@ def cut(graph: Graph, name: str = "the model", at: Optional[int] = None) -> Back
 
 
 def compiled_like(compiled: Graph, original: Backbone, name: str = "the compiled model") -> Backbone:
-    """`compiled`, an embedding extractor for the Edge TPU, in the place of the backbone that it was compiled from.
+    """`compiled`, an embedding extractor for an accelerator, in the place of the backbone that it was compiled from.
 
     Its output must be the original's embedding, in the same integers. Raises ModelError, which calls the file `name`.
     """
     main = compiled.main
     output = main.outputs[0] if len(main.outputs) == 1 else None
-    if not any(operator.custom_code == "edgetpu-custom-op" for operator in main.operators):
-        raise ModelError(f"{name} is not compiled for the Coral Edge TPU", hint="see `edge-mnv2 compile`")
+    if compiled_for(filter(None, (operator.custom_code for operator in main.operators))) is None:
+        devices = " or ".join(f"the {one.product} {one.title}" for one in rows() if one.operator)
+        raise ModelError(f"{name} is not compiled for {devices}", hint="see `edge-mnv2 compile`")
     backbone = Backbone(compiled, output, original.classes) if output is not None and output.quantized else None
     if backbone is None or backbone.size != original.size:
         raise ModelError(f"{name} does not end in the {original.size} values of the backbone's embedding")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from edge_mnv2 import paths
+from edge_mnv2.board import accelerators
 from edge_mnv2.builder.calibration import (
     Crops,
     activation_limits,
@@ -80,10 +82,8 @@ def build(request: BuildRequest, say: Say = lambda _: None, progress: Optional[P
     model = integer_model(
         network, trained.steps, integers, input_dtype=request.input_dtype, output_dtype=request.output_dtype
     )
-    if request.target == "edgetpu":
-        from edge_mnv2.tflite.edgetpu_limits import check_edgetpu
-
-        check_edgetpu(model)
+    if (row := accelerators.named(request.target)) is not None:
+        import_module(row.limits).check(model)
     if crops is None:
         return trained.finish(model, integers)
     at("comparing", 0, 0)

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Optional
 
+from edge_mnv2.board import accelerators
 from edge_mnv2.builder.comparison import Comparison
 from edge_mnv2.builder.inference import LOGITS, Normalization, Operation
 from edge_mnv2.builder.weights import Weights
@@ -22,7 +23,7 @@ IMAGENET = "imagenet"
 """The weights that are known by name: torchvision's MobileNetV2, width 1.0, 1000 classes."""
 
 TASKS = ("classification", "regression")
-TARGETS = ("cpu", "edgetpu")
+TARGETS = ("cpu", *(one.name for one in accelerators.TABLE if one.limits))
 FORMATS = ("tflite", "onnx")
 INPUT_TYPES = ("uint8", "int8")
 OUTPUT_TYPES = ("int8", "float32")
@@ -72,10 +73,11 @@ class BuildRequest:
         ):
             if value not in known:
                 raise UsageError(f"{option} {value}", hint=" or ".join(known))
-        if self.target == "edgetpu" and (self.floating or self.format != "tflite"):
+        if (row := accelerators.named(self.target)) is not None and (self.floating or self.format != "tflite"):
             other = "--float" if self.floating else "--format onnx"
             raise UsageError(
-                f"{other} and --target edgetpu exclude each other", hint="an Edge TPU runs full-integer .tflite files"
+                f"{other} and --target {row.name} exclude each other",
+                hint=f"{row.one()} runs full-integer .tflite files",
             )
         default = (self.input_dtype, self.output_dtype) == (INPUT_TYPES[0], OUTPUT_TYPES[0])
         if not default and (self.floating or self.format != "tflite"):

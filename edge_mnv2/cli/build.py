@@ -8,6 +8,8 @@ from typing import Any, Optional
 
 import typer
 
+from edge_mnv2.board import accelerators
+from edge_mnv2.board.accelerators import named
 from edge_mnv2.builder.compilers import FORMS, QUANTIZATIONS, TARGETS, CompileRequest, compile_model, takers
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, flag, option, with_origin
@@ -18,6 +20,8 @@ from edge_mnv2.settings.more_kinds import Numbers
 from edge_mnv2.settings.option import COMMAND_LINE, Value
 
 log = logging.getLogger(__name__)
+
+_LIMITED = "".join(f", or {one.name} to check its limits too" for one in accelerators.TABLE if one.limits)
 
 
 def build(
@@ -51,7 +55,7 @@ def build(
     ),
     unit: Optional[str] = option("unit", "A regression's unit, for people."),
     floating: bool = flag("float", "A float model instead of a full-integer one."),
-    target: str = option("target", "cpu, or edgetpu to check its limits too.", default="cpu"),
+    target: str = option("target", f"cpu{_LIMITED}.", default="cpu"),
     format: str = option("format", "tflite or onnx.", default="tflite"),
     input_type: str = option("input-type", "Of an integer .tflite: uint8 or int8.", default="uint8"),
     output_type: str = option("output-type", "Of an integer .tflite: int8 or float32.", default="int8"),
@@ -134,7 +138,7 @@ COMMAND = Command(
 
 def compile(
     model: Optional[str] = argument("MODEL", "A name from `models list`, or a .tflite file.", required=False),
-    target: str = option("target", f"{FORMS}.", default="edgetpu"),
+    target: str = option("target", f"{FORMS}.", default=TARGETS[0].name),
     weights: Value = with_origin(option("weights", "Instead of MODEL: trained weights, as for `build`.")),
     labels: Optional[Path] = option("labels", "The classes' names, one a line.", File()),
     out: Optional[Path] = option(
@@ -176,13 +180,13 @@ def compile(
 
 
 def _compiled_in_words(document: dict[str, Any]) -> str:
-    operators, edgetpu = document["operators"], document["target"] == "edgetpu"
-    on_it = operators["tpu" if edgetpu else "accelerator"]
+    operators, row = document["operators"], named(document["delegate"])
+    on_it = operators.get("tpu", operators.get("accelerator"))
     rows = [["file", f"{document['out']} ({document['bytes'] / 1e6:.2f} MB)"]]
-    if edgetpu:
+    if row is not None and row.limits:
         rows += [
             ["compiler", document["compiler"] or "unknown version"],
-            ["operators", f"the Edge TPU runs {_known(on_it)} of {_known(operators['total'])}"],
+            ["operators", f"the {row.title} runs {_known(on_it)} of {_known(operators['total'])}"],
             ["weights on the chip", f"{_megabytes(document['on_chip_used_bytes'])}"],
             ["streamed each time", f"{_megabytes(document['off_chip_bytes'])}"],
         ]

@@ -52,15 +52,14 @@ def doctor(
 DOCTOR = Command(doctor, examples=("edge-mnv2 doctor", "edge-mnv2 doctor --report report.json"))
 
 
-_MEASURED_ON = {"none": "CPU", "edgetpu": "Edge TPU"}
-
-
 def list_profiles(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """Every device profile; * marks the one for this board."""
+    from edge_mnv2.board import accelerators
     from edge_mnv2.board.detect import detect
     from edge_mnv2.settings import report
 
     rows, reason, error = report.listed(detect(check_root(root)))
+    titles = {one.name: one.title for one in accelerators.rows()}
     if as_json:
         chosen = next((row["name"] for row in rows if row.get("chosen")), None)
         typer.echo(json_text({"profiles": rows, "chosen": chosen, "reason": reason}))
@@ -71,7 +70,7 @@ def list_profiles(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
                 row["name"],
                 row["from"],
                 "-" if row["expected_ms"] is None else f"{row['expected_ms']:g}",
-                "-" if row["expected_ms"] is None else f"{row['precision']}, {_MEASURED_ON[row['delegate']]}",
+                "-" if row["expected_ms"] is None else f"{row['precision']}, {titles.get(row['delegate'], 'CPU')}",
                 (row["error"] and "cannot be read") or row["description"] or "",
             )
             for row in rows
@@ -189,41 +188,30 @@ def cameras(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
 
 def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """Edge TPUs that are attached, the library that drives them, and what is wrong with either."""
-    from edge_mnv2.runtime.edgetpu.checks import checks
-    from edge_mnv2.runtime.edgetpu.discovery import find
-    from edge_mnv2.runtime.edgetpu.library import find as find_library
+    from edge_mnv2.board.accelerators import rows
 
     folder = check_root(root)
-    devices = find(folder)
-    judged = checks(folder)
+    seen = [one.load().attached(folder) for one in rows() if one.visible]
+    judged = [check for one in seen for check in one.checks]
     if as_json:
         typer.echo(
             json_text(
                 {
-                    "accelerators": [_plain(accelerator) for accelerator in devices],
-                    "library": _plain(find_library(folder)),
-                    "checks": [row.as_dict() for row in judged],
+                    "accelerators": [_plain(device) for one in seen for device in one.devices],
+                    "library": next((_plain(one.library) for one in seen if one.library is not None), None),
+                    "checks": [check.as_dict() for check in judged],
                 }
             )
         )
         return
-    rows = [
-        (
-            item.name,
-            item.state,
-            item.node or item.path,
-            "-" if item.speed_mbps is None else f"{item.speed_mbps:g} Mbit/s",
-            "-" if item.temp_c is None else f"{item.temp_c:g} °C",
-        )
-        for item in devices
-    ]
-    if rows:
-        typer.echo(aligned(rows, ("NAME", "STATE", "DEVICE", "LINK", "DIE")))
-    else:
-        note("no Edge TPU found: looked on USB and PCIe")
-    for row in judged:
-        fix = f": {row.fix}" if row.fix else ""
-        note(f"{row.status:4}  {row.detail}{fix}")
+    cells = [line for one in seen for line in one.cells]
+    if cells:
+        typer.echo(aligned(cells, ("NAME", "STATE", "DEVICE", "LINK", "DIE")))
+    for one in seen if not cells else ():
+        note(one.missing)
+    for check in judged:
+        fix = f": {check.fix}" if check.fix else ""
+        note(f"{check.status:4}  {check.detail}{fix}")
 
 
 def _sizes(sizes: list[Any]) -> str:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
+from edge_mnv2.board.accelerators import Accelerator
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, option, settings
 from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import UsageError
+from edge_mnv2.inspect.inspection import limited
 from edge_mnv2.settings.kinds import File
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def _model_text(document: dict[str, Any]) -> str:
         value = document[key]
         facts.append((title, "unknown" if value is None else scaled(value) + unit))
     facts[-1] = ("memory", f"{facts[-1][1]} for activations (estimate, without delegates)")
-    facts += [("CPU", _cpu_text(document)), ("Edge TPU", _tpu_text(document))]
+    facts += [("CPU", _cpu_text(document)), *((one.title, _compiled_text(document, one)) for one in limited())]
     facts += [("note", note) for note in document["notes"]]
     counts = ", ".join(f"{count} {name}" for name, count in document["operators"].items())
     facts.append(("operators", counts or "none"))
@@ -141,25 +143,22 @@ def _cpu_text(document: dict[str, Any]) -> str:
     return f"XNNPACK runs {runtime['delegated']} of {total} operators{parts}{left}  ({runtime['name']})"
 
 
-def _tpu_text(document: dict[str, Any]) -> str:
+def _compiled_text(document: dict[str, Any], row: Accelerator) -> str:
     twin = document["twin"] or {}
-    if document["edgetpu"]:
-        from edge_mnv2.runtime.edgetpu import share_text
-        from edge_mnv2.tflite.model_file import EDGETPU_OP
-
-        left = sum(count for name, count in document["operators"].items() if name != EDGETPU_OP)
-        return f"compiled for it: {share_text(left, None)}" + (f"; on a CPU: {twin['cpu']}" if twin.get("cpu") else "")
-    return _compilable_text(document) + (f"; compiled: {twin['tpu']}" if twin.get("tpu") else "")
+    if document[row.name]:
+        left = sum(count for name, count in document["operators"].items() if name != row.operator)
+        return f"compiled for it: {row.share(left, None)}" + (f"; on a CPU: {twin['cpu']}" if twin.get("cpu") else "")
+    return _compilable_text(document, row.name) + (f"; compiled: {twin['tpu']}" if twin.get("tpu") else "")
 
 
-def _compilable_text(document: dict[str, Any]) -> str:
+def _compilable_text(document: dict[str, Any], name: str) -> str:
     """What `edge-mnv2 compile` would make of it."""
-    problems, mapped, total = document["edgetpu_problems"], document["edgetpu_operators"], len(document["layers"])
+    problems, mapped, total = document[f"{name}_problems"], document[f"{name}_operators"], len(document["layers"])
     if not problems:
         return f"not compiled for it; its compiler should take all {total} operators (edge-mnv2 compile)"
     more = f" and {len(problems) - 2} more reasons" if len(problems) > 2 else ""
     why = f"{'; '.join(problems[:2])}{more}"
-    if not document["edgetpu_compiles"]:
+    if not document[f"{name}_compiles"]:
         return f"not compiled for it, and cannot be: {why}"
     return f"not compiled for it; its compiler should take {mapped} of {total} operators: {why}"
 

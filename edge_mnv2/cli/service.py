@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -140,11 +139,8 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
             source,
             folders,
             devices=table.service_devices(model, settings.runtime.backend),
-            edgetpu=settings.runtime.delegate != "none",
+            delegate=settings.runtime.delegate,
         )
-        if settings.runtime.delegate.startswith("external:"):
-            # Nobody knows what device files its driver opens.
-            requirements = replace(requirements, pipeline=True)
     return Unit(
         name=name,
         words=[str(program()), "run", *words],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 import typer
 
+from edge_mnv2.board import accelerators
 from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, option, outputs, settings, with_origin
 from edge_mnv2.cli.run import CAMERA
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 _SAY_EVERY_S = 5.0
 _INTERRUPTED = 130
+_COMPILED = "; ".join(
+    f"compiled for the {one.title}: write NAME_{one.name}.tflite too" for one in accelerators.TABLE if one.operator
+)
 
 
 def teach(
@@ -74,7 +78,7 @@ def teach(
     ),
     compiled: Optional[Path] = option(
         "compiled",
-        "The backbone's embedding extractor, compiled for the Edge TPU: write NAME_edgetpu.tflite too.",
+        f"The backbone's embedding extractor, {_COMPILED or 'compiled'}.",
         File(),
     ),
     unit: Optional[str] = option("unit", "A measured value's unit, for people."),

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -27,10 +27,12 @@ from typing import Any, Optional
 
 from edge_mnv2 import paths, signals
 from edge_mnv2.addresses import redact
+from edge_mnv2.board import accelerators
+from edge_mnv2.board.accelerators import Accelerator
 from edge_mnv2.board.cpus import resolve_threads
 from edge_mnv2.board.detect import detect
 from edge_mnv2.board.health import Health
-from edge_mnv2.errors import AcceleratorError, Check, EdgeMnv2Error, ModelError
+from edge_mnv2.errors import Check, EdgeMnv2Error
 from edge_mnv2.html_report import write_page
 from edge_mnv2.installed import pip, repair_hint
 from edge_mnv2.runtime.contest import has_device, known, rivals
@@ -66,17 +68,18 @@ print(row(sys.argv[1]).about())
 
 def run_checks(root: str = "/") -> Iterator[Check]:
     """Every check in order, as it is done."""
-    for name, check in (
+    checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("python", _python),
         ("numpy+opencv", _numpy_and_opencv),
         ("model", _default_model),
         ("runtime", _runtime),
         ("fastest", _fastest),
         ("camera", partial(_camera, root)),
-        ("edgetpu", partial(_edgetpu, root)),
+        *((one.name, partial(_accelerator, one, root)) for one in accelerators.rows() if one.visible),
         ("profile", partial(_profile, root)),
         ("disk", _disk),
-    ):
+    ]
+    for name, check in checks:
         try:
             yield from check()
         except EdgeMnv2Error as error:
@@ -183,30 +186,8 @@ def _camera(root: str) -> Iterator[Check]:
             yield Check("camera", "warn", f"{detail}: no permission", "sudo usermod -aG video $USER, then log in again")
 
 
-def _edgetpu(root: str) -> Iterator[Check]:
-    from edge_mnv2.runtime.edgetpu.checks import checks
-    from edge_mnv2.runtime.edgetpu.choice import worth_trying
-
-    rows = checks(root)
-    yield from rows
-    wrong = {row.id for row in rows if row.status != "ok"}
-    if root == "/" and worth_trying() and not wrong & {"edgetpu-library", "edgetpu-rights", "edgetpu-held"}:
-        yield _edgetpu_contact()
-
-
-def _edgetpu_contact() -> Check:
-    from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED
-    from edge_mnv2.runtime.edgetpu.opening import try_device
-    from edge_mnv2.zoo.resolve import resolve
-
-    try:
-        compiled = resolve(DEFAULT_COMPILED).path
-    except ModelError:
-        compiled = None
-    try:
-        return Check("edgetpu-contact", "ok", try_device(compiled))
-    except AcceleratorError as error:
-        return Check("edgetpu-contact", "warn", error.message, error.hint)
+def _accelerator(row: Accelerator, root: str) -> Iterator[Check]:
+    yield from row.load().diagnose(root)
 
 
 def _profile(root: str) -> Iterator[Check]:

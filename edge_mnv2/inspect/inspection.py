@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
+from edge_mnv2.board import accelerators
+from edge_mnv2.board.accelerators import Accelerator
 from edge_mnv2.errors import EdgeMnv2Error, LabelsError, ModelError
 from edge_mnv2.inspect.delegation import Delegation
 from edge_mnv2.network.network import Network, stage_table
@@ -19,7 +22,6 @@ from edge_mnv2.runtime.opening import model_spec
 from edge_mnv2.runtime.table import TensorSpec
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.tflite import costs, graph, model_file
-from edge_mnv2.tflite.edgetpu_limits import Verdict, verdict
 from edge_mnv2.tflite.ir import Graph, Operator, Tensor
 from edge_mnv2.zoo.labels import fit_labels
 from edge_mnv2.zoo.resolve import Resolved
@@ -55,11 +57,21 @@ class Layer:
     detail: str
 
 
+class Verdict(Protocol):
+    """What a compiler would make of a model: whether anything `compiles`, operators that are `mapped`, why not all."""
+
+    mapped: int
+    problems: tuple[str, ...]
+
+    @property
+    def compiles(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Inspection:
     """`parameters`, `macs` and `arena_bytes` (activation memory) are None where unknown; costs are those of subgraph 0
-    with batch 1. `edgetpu`: compiled for the Coral Edge TPU; `edgetpu_verdict`: what its compiler would make of a model
-    that is not. `notes` are sentences for a person."""
+    with batch 1. `compiled`: the accelerator that it is compiled for; `verdicts`: what the compiler of each would make
+    of a model that is not, by its name. `notes` are sentences for a person."""
 
     file: str
     graph: Graph
@@ -72,9 +84,14 @@ class Inspection:
     parameters: Optional[int]
     macs: Optional[int]
     arena_bytes: Optional[int]
-    edgetpu: bool
-    edgetpu_verdict: Optional[Verdict]
+    compiled: Optional[Accelerator]
+    verdicts: dict[str, Verdict]
     notes: tuple[str, ...]
+
+
+def limited() -> list[Accelerator]:
+    """Those of which is known what their compilers take."""
+    return [one for one in accelerators.rows() if one.limits]
 
 
 def inspect(path: Path) -> Inspection:
@@ -87,7 +104,7 @@ def inspect(path: Path) -> Inspection:
     model = graph.read(data, str(path))
     layers = _layers(model)
     main = [layer for layer in layers if layer.subgraph == 0]
-    compiled = facts.edgetpu
+    compiled = accelerators.compiled_for(facts.custom_ops)
     return Inspection(
         file=str(path),
         graph=model,
@@ -96,12 +113,12 @@ def inspect(path: Path) -> Inspection:
         outputs=tuple(map(_tensor_facts, model.outputs)),
         operators=dict(Counter(layer.operator for layer in layers)),
         layers=layers,
-        quantization="compiled for the Edge TPU" if compiled else quantization_scheme(model),
+        quantization=f"compiled for the {compiled.title}" if compiled else quantization_scheme(model),
         parameters=costs.total(layer.parameters for layer in layers),
         macs=costs.total(layer.macs for layer in main),
         arena_bytes=costs.arena_bytes(model.main),
-        edgetpu=compiled,
-        edgetpu_verdict=None if compiled else verdict(model),
+        compiled=compiled,
+        verdicts={} if compiled else {one.name: import_module(one.limits).verdict(model) for one in limited()},
         notes=tuple(_notes(model, compiled)),
     )
 
@@ -182,7 +199,7 @@ def _layers(model: Graph) -> tuple[Layer, ...]:
     for number, subgraph in enumerate(model.subgraphs):
         for index, operator in enumerate(subgraph.operators):
             first = operator.outputs[0] if operator.outputs else None
-            hidden = operator.name == model_file.EDGETPU_OP
+            hidden = accelerators.compiled_for([operator.name]) is not None
             layers.append(
                 Layer(
                     index=index,
@@ -220,7 +237,7 @@ def detail(operator: Operator) -> str:
 _ACTIVATIONS = {1: "relu", 2: "relu -1..1", 3: "relu6", 4: "tanh", 5: "sign"}
 
 
-def _notes(model: Graph, compiled: bool) -> list[str]:
+def _notes(model: Graph, compiled: Optional[Accelerator]) -> list[str]:
     notes = []
     if len(model.subgraphs) > 1:
         notes.append(f"{len(model.subgraphs)} subgraphs: MACs and activation memory are those of the first")
@@ -230,8 +247,9 @@ def _notes(model: Graph, compiled: bool) -> list[str]:
         {operator.name for subgraph in model.subgraphs for operator in subgraph.operators if operator.kind == "CUSTOM"}
     )
     if compiled:
-        notes.append("compiled for the Coral Edge TPU: weights and operators are inside one custom operator")
-        custom = [name for name in custom if name != model_file.EDGETPU_OP]
+        device = f"{compiled.product} {compiled.title}"
+        notes.append(f"compiled for the {device}: weights and operators are inside one custom operator")
+        custom = [name for name in custom if name != compiled.operator]
     if custom:
         notes.append(f"custom operators that a plain runtime does not know: {', '.join(map(printable, custom))}")
     if model.newer:
@@ -248,14 +266,21 @@ def model_document(
     """Unknown values are None. `labels` are one name for each output row; `input` and `output` say how the model is
     used, and who says so (see `runtime.model_io`).
 
-    `edgetpu`: compiled for the Edge TPU. Of a model that is not, `edgetpu_compiles` says whether the compiler would
-    take it, `edgetpu_operators` how many operators the TPU would run, `edgetpu_problems` why not the others.
+    Under an accelerator's name: whether it is compiled for it. Of a model that is not, `NAME_compiles` says whether its
+    compiler would take it, `NAME_operators` how many operators it would run, `NAME_problems` why not the others.
     """
     notes = list(inspection.notes)
     spec = model_spec(resolved, options)
     io = _described(inspection, spec, notes)
     labels, labels_from = _labels(resolved, spec, io, notes)
-    entry, verdict = resolved.entry, inspection.edgetpu_verdict
+    entry = resolved.entry
+    compiled: Document = {}
+    for one in limited():
+        verdict = inspection.verdicts.get(one.name)
+        compiled[one.name] = inspection.compiled is one
+        compiled[f"{one.name}_compiles"] = verdict.compiles if verdict is not None else None
+        compiled[f"{one.name}_operators"] = verdict.mapped if verdict is not None else None
+        compiled[f"{one.name}_problems"] = list(map(printable, verdict.problems)) if verdict is not None else []
     left = [layer for layer in inspection.layers if layer.subgraph == 0 and layer.index not in delegation.operators]
     return {
         "file": inspection.file,
@@ -272,10 +297,7 @@ def model_document(
         "parameters": inspection.parameters,
         "macs": inspection.macs,
         "arena_bytes": inspection.arena_bytes,
-        "edgetpu": inspection.edgetpu,
-        "edgetpu_compiles": verdict.compiles if verdict is not None else None,
-        "edgetpu_operators": verdict.mapped if verdict is not None else None,
-        "edgetpu_problems": list(map(printable, verdict.problems)) if verdict is not None else [],
+        **compiled,
         "xnnpack": delegation.xnnpack,
         "runtime": {
             "name": delegation.runtime,

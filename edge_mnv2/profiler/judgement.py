@@ -1,4 +1,4 @@
-"""What a measurement means: is this board as quick as others of its kind, and which is better, Edge TPU or CPU?"""
+"""What a measurement means: is this board as quick as others of its kind, and which is better, accelerator or CPU?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from edge_mnv2.board.accelerators import automatic
 from edge_mnv2.board.cpus import online_cpus
 from edge_mnv2.board.detect import Board
 from edge_mnv2.board.health import HealthSample
@@ -72,7 +73,7 @@ def precision(model: Resolved) -> Optional[str]:
         facts = inspect(model.path)
     except EdgeMnv2Error:
         return None
-    if facts.edgetpu:
+    if facts.compiled:
         # Its operators are hidden in one; the registry knows which network it was.
         return "int8" if model.entry is not None and "mobilenet_v2_1.0_224" in model.name else None
     shape = facts.inputs[0].shape if facts.inputs else ()
@@ -102,7 +103,8 @@ def judge(
     reference = expected.inference_ms
     if board.os_bits == 32 and expected.inference_ms_32bit is not None:
         reference = expected.inference_ms_32bit
-    same_device = (expected.delegate == "edgetpu") == delegate.startswith("edgetpu")
+    row = automatic(delegate)
+    same_device = expected.delegate == (row.name if row is not None else "none")
     if reference is None or not same_device or (precision == "float32" and expected.precision == "int8"):
         return Judgement("unknown", None, None, expected.source)
     ratio = measured_ms / reference
@@ -141,8 +143,10 @@ def _causes(board: Board, sample: HealthSample, threads: int, delegate: str, onl
 
 @dataclass(frozen=True)
 class Verdict:
-    """For one purpose: the best value of each, and which of the two to use ("tpu", "cpu", "either")."""
+    """For one purpose: the best value of each, and which of the two to use ("tpu", "cpu", "either"). `title` is what
+    the accelerator is called."""
 
+    title: str
     purpose: str
     tpu: float
     cpu: float
@@ -150,21 +154,22 @@ class Verdict:
     use: str
 
     def __str__(self) -> str:
-        name = {"tpu": "the Edge TPU", "cpu": "the CPU", "either": "either"}[self.use]
-        return f"{self.purpose}: {name} (Edge TPU {self.tpu:.4g} {self.unit}, CPU {self.cpu:.4g} {self.unit})"
+        name = {"tpu": f"the {self.title}", "cpu": "the CPU", "either": "either"}[self.use]
+        return f"{self.purpose}: {name} ({self.title} {self.tpu:.4g} {self.unit}, CPU {self.cpu:.4g} {self.unit})"
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Edge TPU or CPU: which to use for what. `tpu_model` and `cpu_model` name what was compared."""
+    """Accelerator or CPU: which to use for what. `tpu_model` and `cpu_model` name what was compared."""
 
+    title: str
     verdicts: list[Verdict]
     tpu_model: str
     cpu_model: str
 
     def lines(self) -> list[str]:
         """Sentences for a person."""
-        return [f"Edge TPU with {self.tpu_model}, CPU with {self.cpu_model}", *map(str, self.verdicts)]
+        return [f"{self.title} with {self.tpu_model}, CPU with {self.cpu_model}", *map(str, self.verdicts)]
 
     def document(self) -> dict[str, Any]:
         """As `accelerator` in the JSON document."""
@@ -181,12 +186,14 @@ class Advice:
 
 def advise(rows: Sequence[Row]) -> Optional[Advice]:
     """None where only one of the two was measured."""
-    tpu = [row for row in rows if row.delegate.startswith("edgetpu")]
-    cpu = [row for row in rows if not row.delegate.startswith("edgetpu")]
+    tpu = [row for row in rows if automatic(row.delegate)]
+    cpu = [row for row in rows if not automatic(row.delegate)]
     if not tpu or not cpu:
         return None
+    accelerator = automatic(tpu[0].delegate)
+    assert accelerator is not None
     verdicts = [
-        _verdict(purpose, tpu, cpu, value, unit, more)
+        _verdict(accelerator.title, purpose, tpu, cpu, value, unit, more)
         for purpose, value, unit, more in (
             ("lowest latency", _latency_ms, "ms", False),
             ("most frames a second", lambda row: row.fps, "FPS", True),
@@ -195,7 +202,7 @@ def advise(rows: Sequence[Row]) -> Optional[Advice]:
         )
     ]
     fastest = [min(each, key=lambda row: _latency_ms(row) or 0) for each in (tpu, cpu)]
-    return Advice([verdict for verdict in verdicts if verdict], fastest[0].model, fastest[1].model)
+    return Advice(accelerator.title, [verdict for verdict in verdicts if verdict], fastest[0].model, fastest[1].model)
 
 
 def _latency_ms(row: Row) -> Optional[float]:
@@ -204,6 +211,7 @@ def _latency_ms(row: Row) -> Optional[float]:
 
 
 def _verdict(
+    title: str,
     purpose: str,
     tpu: Sequence[Row],
     cpu: Sequence[Row],
@@ -220,4 +228,4 @@ def _verdict(
         use = "either"
     else:
         use = "tpu" if (ours > theirs) == more_is_better else "cpu"
-    return Verdict(purpose, round(ours, 3), round(theirs, 3), unit, use)
+    return Verdict(title, purpose, round(ours, 3), round(theirs, 3), unit, use)

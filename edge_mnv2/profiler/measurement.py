@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
+from edge_mnv2.board.accelerators import automatic
 from edge_mnv2.board.cpus import MemoryReader
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import UsageError
@@ -43,14 +44,15 @@ class Setting:
 
     @property
     def accelerated(self) -> bool:
-        """Whether it is an Edge TPU."""
-        return self.delegate.startswith("edgetpu")
+        """Whether it is an accelerator that is compared with the CPU."""
+        return automatic(self.delegate) is not None
 
     @property
     def device(self) -> str:
         """In words: an accelerator, or the CPU."""
         own = supervising(self.runtime, self.delegate.partition(":")[0], self.model)
-        return own.name if own is not None else "Edge TPU" if self.accelerated else "CPU"
+        row = automatic(self.delegate)
+        return own.name if own is not None else row.title if row is not None else "CPU"
 
     @property
     def complexity(self) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2 import __version__
+from edge_mnv2.board.accelerators import automatic
 from edge_mnv2.board.detect import Board
 from edge_mnv2.board.health import HealthSample
 from edge_mnv2.profiler.judgement import Advice, Judgement
@@ -39,7 +40,7 @@ class Measured:
 
     @property
     def accelerated(self) -> bool:
-        return self.delegate.startswith("edgetpu")
+        return automatic(self.delegate) is not None
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _measured(result: Profiled) -> dict[str, Any]:
     if setting.model is not None and (result.measured.accelerated or result.settings.runtime.model is not None):
         values["runtime.model"] = _lasting(setting.model)
     if swept is not None and result.advice is not None:
-        # "auto" takes the TPU while it is there; with "edgetpu" the day it is unplugged would end in an error.
+        # "auto" takes it while it is there; with its name the day it is unplugged would end in an error.
         values["runtime.delegate"] = "auto" if setting.accelerated else "none"
         if setting.accelerated:
             values["runtime.threads"] = _best_on_cpu(swept.rows).threads

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
+from edge_mnv2.board.accelerators import Accelerator, automatic, named
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
 from edge_mnv2.profiler.burst import (
     PATTERN_SIZE,
@@ -24,6 +25,7 @@ from edge_mnv2.profiler.measurement import Goal, OpenClassifiers, Setting, cpu_s
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, allowed, rivals
+from edge_mnv2.runtime.delegate import DelegateSpec, on_cpu, parse, worth_trying
 from edge_mnv2.runtime.race import Entrant, race
 from edge_mnv2.runtime.table import reference
 from edge_mnv2.settings.profile import Settings
@@ -97,14 +99,11 @@ class Swept:
 
 
 def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int, notes: list[str]) -> list[Setting]:
-    """What to compare: the CPU and, where one can be used, the Edge TPU, for each of `models`; or another accelerator.
+    """What to compare: the CPU and, where one can be used, an accelerator, for each of `models`.
 
     A number of threads or workers, or a delegate, from the command line or the environment is kept. What cannot take
     part is said in `notes`. Raises ModelError for a model that neither can run, AcceleratorError where nothing is left.
     """
-    from edge_mnv2.runtime.delegate import parse
-    from edge_mnv2.runtime.edgetpu.choice import Zoo, choose, worth_trying
-
     asked = settings.runtime.delegate
     fixed = settings.origin("runtime.delegate").kind in ("command line", "environment") and asked != "auto"
     spec = parse(asked)
@@ -116,19 +115,20 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     models = [model for model in models if not own[model]]
     if not models:
         return options
-    if (spec.required and fixed) or (not (fixed and spec.mode == "none") and worth_trying()):
+    if (row := _compared(spec, fixed)) is not None:
+        counts = _counts(row, workers)
         for model in models:
-            plan = choose(model, spec if spec.required else parse("auto"), True, Zoo(), fall_back=False)
+            plan = row.load().plan(model, spec if spec.required else parse("auto"), False)
             if plan.tpu is None:
                 notes += plan.notes
                 continue
             compiled.add(model)
             name = _request(plan.tpu)
-            options += [Setting(name, str(spec) if spec.required else "edgetpu", 1, count) for count in _tpus(workers)]
+            options += [Setting(name, str(spec) if spec.required else row.name, 1, count) for count in counts]
     if not (fixed and spec.required):
         for model in models:
             try:
-                plan = choose(model, parse("none"), False, Zoo())
+                plan = on_cpu(model, parse("none"))
             except ModelError as error:
                 if model not in compiled:
                     raise
@@ -168,11 +168,19 @@ def _request(model: Resolved) -> str:
     return str(model.path.absolute())
 
 
-def _tpus(workers: Optional[int]) -> list[int]:
-    """Numbers of workers to try on the accelerators: there is one for each device."""
-    from edge_mnv2.runtime.edgetpu.discovery import find
+def _compared(spec: DelegateSpec, fixed: bool) -> Optional[Accelerator]:
+    """The accelerator that takes part: the one that was asked for (`fixed`: by a person), or one that is there."""
+    if fixed and spec.mode == "none":
+        return None
+    if not spec.required:
+        return worth_trying()
+    row = named(spec.mode)
+    return row if fixed or worth_trying() is not None else None
 
-    attached = max(1, len(find(held=False)))
+
+def _counts(row: Accelerator, workers: Optional[int]) -> list[int]:
+    """Numbers of workers to try on the accelerators: there is one for each device."""
+    attached = max(1, row.load().count()) if row.automatic else 1
     return [min(workers, attached)] if workers is not None else list(range(1, attached + 1))
 
 
@@ -239,9 +247,10 @@ def _opened(options: Sequence[Setting], frames: Feed, opened: OpenClassifiers, n
         try:
             loop_burst(opened.get(setting), frames, 0.05)
         except AcceleratorError as error:
-            if setting.delegate != "edgetpu":
+            row = automatic(setting.delegate)
+            if row is None or row.name != setting.delegate:
                 raise
-            notes.append(f"no Edge TPU: {error}")
+            notes.append(f"no {row.title}: {error}")
             refused = error
             continue
         rows.append(Row(setting, frames.size))

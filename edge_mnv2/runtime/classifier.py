@@ -12,6 +12,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from edge_mnv2.board import accelerators
 from edge_mnv2.camera.frame import CameraAnswers
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime.interpreter import EmbeddingInterpreter, open_with_embedding
@@ -286,8 +287,5 @@ def _check(path: str) -> None:
     """Look at the file before a native loader does. Raises ModelError."""
     if own_format(path):
         return
-    if model_file.check(path).edgetpu:
-        raise ModelError(
-            f"{path} is compiled for the Coral Edge TPU and cannot run on a CPU",
-            hint="use --delegate edgetpu with a Coral attached, or the same model without _edgetpu in its name",
-        )
+    if row := accelerators.compiled_for(model_file.check(path).custom_ops):
+        raise row.not_on_cpu(path)

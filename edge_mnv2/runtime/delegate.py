@@ -1,32 +1,45 @@
 """What `--delegate` asks for, and how an accelerator that may be lost answers that.
 
-A row of `runtime.table` that is `supervised` has a module with
+A row of `board.accelerators`, and one of `runtime.table` that is `supervised`, has a module with
 
     plan(request, spec, fall_back) -> Plan
     open_supervised(spec, compiled, cpu, *, runtime, threads, count, input_size, fall_back) -> [interpreter, ...]
 
-where `request` is what `--model` says, and `fall_back` whether the CPU is to go on when the accelerator is lost.
+where `request` is what `--model` says, and `fall_back` whether the CPU is to go on when the accelerator is lost. One
+that is `automatic` also has
+
+    worth_trying() -> bool               whether one is likely to be there: every start asks, so it imports little
+    count() -> int                       how many are attached
+    without(model, spec) -> Plan         for a model that is compiled for it, when it is not used
+
+and one that is `visible`
+
+    attached(root) -> Attached
+    diagnose(root) -> iterator of Check  with what it takes to touch it, where `root` is this machine's
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Any, Optional
 
-from edge_mnv2.errors import UsageError
-from edge_mnv2.runtime.table import Runtime, rows
+from edge_mnv2.board import accelerators
+from edge_mnv2.board.accelerators import Accelerator
+from edge_mnv2.errors import Check, UsageError
+from edge_mnv2.runtime.table import Runtime, own_format, rows
 from edge_mnv2.settings.schema import DELEGATES
-
-if TYPE_CHECKING:
-    from edge_mnv2.zoo.resolve import Resolved
+from edge_mnv2.tflite import model_file
+from edge_mnv2.zoo.registry import DEFAULT_MODEL
+from edge_mnv2.zoo.resolve import Resolved, resolve
 
 
 @dataclass(frozen=True)
 class DelegateSpec:
     """`mode` is the first word of one of `settings.schema.DELEGATES`; `kind` ("usb", "pci") and `index` narrow the
-    choice among several Edge TPUs, or cores of an NPU; `library` is a file, and `options` are an external delegate's.
+    choice among several devices, or cores of one; `library` is a file, and `options` are what its delegate is told.
     """
 
     mode: str
@@ -56,21 +69,21 @@ def parse(text: str) -> DelegateSpec:
     """Read one of `DELEGATES`, in any case. Raises UsageError."""
     groups = DELEGATES.groups(text.strip(), re.IGNORECASE)
     if groups is None:
-        raise UsageError(
-            f"--delegate {text}: no such delegate", hint=f"{DELEGATES.expects}; edgetpu:usb is the first stick"
-        )
+        examples = (one.example for one in accelerators.rows() if one.example)
+        raise UsageError(f"--delegate {text}: no such delegate", hint="; ".join([DELEGATES.expects, *examples]))
     mode = text.strip().partition(":")[0].lower()
-    if mode == "external":
-        return _external(mode, groups["library"])
+    row = accelerators.named(mode)
+    if row is not None and row.options:
+        return _with_options(mode, groups["library"])
     kind, index = groups.get("kind"), groups.get("index")
     return DelegateSpec(mode, kind and kind.lower(), None if index is None else int(index), groups.get("library"))
 
 
-def _external(mode: str, text: str) -> DelegateSpec:
+def _with_options(mode: str, text: str) -> DelegateSpec:
     path, *rest = text.split(",")
     pairs = [part.partition("=") for part in rest]
     if not path or not all(key and equals for key, equals, _ in pairs):
-        raise UsageError(f"--delegate {mode}:{text}", hint="external:PATH[,key=value...]")
+        raise UsageError(f"--delegate {mode}:{text}", hint=f"{mode}:PATH[,key=value...]")
     options = tuple((key.strip(), value.strip()) for key, _, value in pairs)
     return DelegateSpec(mode, library=str(Path(path).expanduser()), options=options)
 
@@ -96,3 +109,35 @@ def supervising(backend: str, delegate: str, path: Optional[str]) -> Optional[Ru
     """The row with a supervision of its own that `--runtime`, `--delegate` or the model's name asks for, or None."""
     asked = (one for one in rows() if one.supervised)
     return next((one for one in asked if one.name in (backend, delegate) or (path and one.opens(path))), None)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What is seen of a kind of accelerator without touching it: `devices` and their `library` (dataclasses), `cells`
+    of a table for people (name, state, device, link, die), and what is wrong. `missing` is said where there is none."""
+
+    devices: Sequence[Any]
+    library: Any
+    cells: Sequence[tuple[str, ...]]
+    checks: Sequence[Check]
+    missing: str
+
+
+def worth_trying() -> Optional[Accelerator]:
+    """What `auto` should try, None for the CPU."""
+    return next((one for one in accelerators.rows() if one.automatic and one.load().worth_trying()), None)
+
+
+def compiled_for(model: Resolved) -> Optional[Accelerator]:
+    """What `model` is compiled for, None for an ordinary one. Raises ModelError."""
+    if model.entry is not None:
+        return accelerators.named(model.entry.runs_on)
+    return None if own_format(model.path) else accelerators.compiled_for(model_file.check(model.path).custom_ops)
+
+
+def on_cpu(request: Optional[str], spec: DelegateSpec) -> Plan:
+    """`request` (None: the default) on the CPU, or its twin. Raises ModelError where it is compiled and has none."""
+    model = resolve(request or DEFAULT_MODEL)
+    row = compiled_for(model) if request is not None else None
+    plan: Plan = row.load().without(model, spec) if row is not None else Plan(model)
+    return plan

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from edge_mnv2.board import accelerators
 from edge_mnv2.errors import AcceleratorError
 from edge_mnv2.runtime.interpreter import first_line, import_runtime, open_interpreter
 from edge_mnv2.runtime.table import AnyInterpreter
@@ -122,10 +123,8 @@ def open_in_worker(order: dict[str, Any], begin: Callable[[str], None]) -> Optio
     return open_delegated(order, begin)
 
 
-def open_delegated(
-    order: dict[str, Any], begin: Callable[[str], None], but: tuple[str, ...] = ()
-) -> Optional[AnyInterpreter]:
-    """The model of `order` in the runtime, accelerated by its library; operators of the kinds `but` are its own."""
+def open_delegated(order: dict[str, Any], begin: Callable[[str], None]) -> Optional[AnyInterpreter]:
+    """The model of `order` in the runtime, accelerated by its library."""
     begin("create")
     native = load_delegate(order["library"], order["options"], order["runtime"])
     if order["model"] is None:
@@ -139,5 +138,6 @@ def open_delegated(
         delegate_name=order["name"],
         quiet=False,
     )
-    order["cpu_operators"] = interpreter.operator_count(but=but)
+    own = [one.operator for one in accelerators.TABLE if one.operator]
+    order["cpu_operators"] = interpreter.operator_count(but=own)
     return interpreter

@@ -20,6 +20,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from edge_mnv2.board import accelerators
 from edge_mnv2.errors import EdgeMnv2Error, ModelError
 from edge_mnv2.installed import pip
 from edge_mnv2.messages import visible
@@ -136,8 +137,8 @@ class Interpreter:
 
     @property
     def engine(self) -> str:
-        """ "tpu" where an Edge TPU runs the model, else "cpu"."""
-        return "tpu" if self.delegate.startswith("edgetpu") else "cpu"
+        """ "cpu", whatever a delegate takes from it."""
+        return "cpu"
 
     def set_input(self, values: np.ndarray, position: int = 0) -> None:
         """Copy `values` (the input's own shape and dtype) into input number `position`."""
@@ -315,11 +316,8 @@ def first_line(error: BaseException) -> str:
 
 def _explained(name: str, error: Exception) -> EdgeMnv2Error:
     text = str(error)
-    if "edgetpu-custom-op" in text:
-        return ModelError(
-            f"{name} is compiled for the Coral Edge TPU and cannot run on a CPU",
-            hint="use --delegate edgetpu with a Coral attached, or the same model without _edgetpu in its name",
-        )
+    if row := next((one for one in accelerators.TABLE if one.operator and one.operator in text), None):
+        return row.not_on_cpu(name)
     if "_ARRAY_API" in text or "numpy.core.multiarray" in text:
         return RuntimeMissing(
             f"the installed runtime does not work with numpy {np.__version__}",

@@ -180,8 +180,8 @@ def open_classifiers(
 
     Raises as `open_classifier`, and AcceleratorError where an accelerator was asked for by name and cannot be used.
     """
-    from edge_mnv2.runtime.delegate import parse, supervising
-    from edge_mnv2.runtime.edgetpu.choice import Zoo, choose, worth_trying
+    from edge_mnv2.board.accelerators import named
+    from edge_mnv2.runtime.delegate import on_cpu, parse, supervising, worth_trying
 
     threads, note = resolve_threads(settings.runtime.threads, spare=spare)
     notes = [note] if note else []
@@ -202,26 +202,25 @@ def open_classifiers(
         module = importlib.import_module(own.module)
         plan = module.plan(request, delegate, on_tpu_loss != "exit")
         open_own = partial(module.open_supervised, fall_back=on_tpu_loss != "exit")
-        opened = _on_tpu(plan, delegate, settings, threads, workers, open_own)
+        opened = _supervised(plan, delegate, settings, threads, workers, open_own)
         opened.notes[:0] = notes
         if own.in_camera and plan.tpu is not None:
             opened.network = plan.tpu.path
         return opened
-    try_tpu = delegate.mode == "auto" and worth_trying()
-    plan = choose(request, delegate, try_tpu, Zoo(), fall_back=on_tpu_loss != "exit")
-    if plan.tpu is not None:
+    row = named(delegate.mode) if delegate.required else worth_trying() if delegate.mode == "auto" else None
+    plan = row.load().plan(request, delegate, on_tpu_loss != "exit") if row is not None else on_cpu(request, delegate)
+    if row is not None and plan.tpu is not None:
         try:
-            name = "external" if delegate.mode == "external" else "edgetpu.opening"
-            open_supervised = importlib.import_module(f"edge_mnv2.runtime.{name}").open_supervised
-            opened = _on_tpu(plan, delegate, settings, threads, workers, open_supervised)
+            open_supervised = row.load().open_supervised
+            opened = _supervised(plan, delegate, settings, threads, workers, open_supervised, row.title)
         except AcceleratorError as error:
             if delegate.required:
                 raise
-            notes.append(f"no Edge TPU: {error}")
+            notes.append(f"no {row.title}: {error}")
             try:
-                plan = choose(request, delegate, False, Zoo())
+                plan = on_cpu(request, delegate)
             except ModelError:
-                # Only the TPU can run this model: then the TPU's trouble is the reason.
+                # Only the accelerator can run this model: then its trouble is the reason.
                 raise error from None
         else:
             opened.notes[:0] = notes
@@ -271,13 +270,14 @@ def _on_cpu(
     return Classifiers(classifiers, model.name, [*notes, *classifiers[0].notes], beside)
 
 
-def _on_tpu(
+def _supervised(
     plan: Plan,
     delegate: DelegateSpec,
     settings: Settings,
     threads: int,
     workers: int,
     open_supervised: Callable[..., list[SupervisedInterpreter]],
+    title: str = "",
 ) -> Classifiers:
     """One classifier a device, on up to `workers` of them. Raises AcceleratorError where none can be used."""
     assert plan.tpu is not None
@@ -303,7 +303,7 @@ def _on_tpu(
         raise
     notes = [*plan.notes, *interpreters[0].notes]
     if len(interpreters) < workers:
-        notes.append(f"{len(interpreters)} of {workers} workers: there is one Edge TPU for each")
+        notes.append(f"{len(interpreters)} of {workers} workers: there is one {title or 'device'} for each")
     return Classifiers(classifiers, plan.model.name, [*notes, *classifiers[0].notes])
 
 

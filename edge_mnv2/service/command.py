@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from edge_mnv2 import paths
+from edge_mnv2.board import accelerators
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.table import OutputValues
 from edge_mnv2.settings.option import Option
@@ -157,12 +158,11 @@ class Needs:
     network: bool
     bound_port: Optional[int]
     groups: tuple[str, ...]
-    """Groups that own the outputs' devices."""
+    """Groups that own the devices."""
     devices: tuple[str, ...]
-    """Those of the outputs and the runtime, as DeviceAllow= has them."""
+    """Those of accelerators, the runtime and the outputs, as DeviceAllow= has them."""
     desktop: bool
     pipeline: bool
-    edgetpu: bool
     temporary: bool
     """Whether it uses files under /tmp, which a private /tmp would hide."""
 
@@ -263,12 +263,17 @@ def needs(
     own: Sequence[Path],
     *,
     devices: Iterable[str] = (),
-    edgetpu: bool,
+    delegate: str = "none",
 ) -> Needs:
     """What a run of these `outputs` needs.
 
-    `texts` are all its options' values, `own` the tool's own folders, `devices` those of its runtime.
+    `texts` are all its options' values, `own` the tool's own folders, `devices` those of its runtime. `delegate`
+    as `--delegate` has it: all but "none" may come to use whatever is plugged in.
     """
+    asked, plugged = accelerators.named(delegate), () if delegate == "none" else accelerators.rows()
+    rows = outputs.outputs
+    open_devices = [each for row in plugged for each in row.devices]
+    groups = [*(each for row in plugged for each in row.groups), *(each for row in rows for each in row.groups)]
     written = []
     for row in outputs.outputs:
         for option in row.options:
@@ -282,11 +287,10 @@ def needs(
         written=tuple(dict.fromkeys([*own, *written])),
         network=remote or any(row.network for row in outputs.outputs) or any(map(name_of, texts)),
         bound_port=ports[0] if ports else None,
-        groups=tuple(dict.fromkeys(group for row in outputs.outputs for group in row.groups)),
-        devices=tuple(dict.fromkeys([*devices, *(device for row in outputs.outputs for device in row.devices)])),
+        groups=tuple(dict.fromkeys(groups)),
+        devices=tuple(dict.fromkeys([*open_devices, *devices, *(each for row in rows for each in row.devices)])),
         desktop=any(row.desktop for row in outputs.outputs),
-        pipeline=source.startswith(("gst:", "csi")),
-        edgetpu=edgetpu,
+        pipeline=source.startswith(("gst:", "csi")) or (asked is not None and asked.unlisted),
         temporary=any(
             value.startswith(("/tmp/", "/var/tmp/"))
             for value in [str(program()), source, *map(str, own), *map(str, written), *texts]

@@ -166,15 +166,11 @@ _SYSTEM = (
     "RemoveIPC=yes",
 )
 _CAMERAS = ("char-video4linux", "char-media", "char-dma_heap", "char-vcio")
-_ACCELERATORS = ("char-usb_device", "char-apex")
 
 
 def groups(needs: Needs) -> list[str]:
     """The groups that own the devices in use, where this machine has them."""
-    wanted = ["video"]
-    if needs.edgetpu:
-        wanted.append("plugdev")
-    return [name for name in (*wanted, *needs.groups) if _exists(name)]
+    return [name for name in ("video", *needs.groups) if _exists(name)]
 
 
 def sandbox(needs: Needs, *, system: bool, folders: Sequence[str]) -> list[str]:
@@ -190,7 +186,7 @@ def sandbox(needs: Needs, *, system: bool, folders: Sequence[str]) -> list[str]:
     if not free and not needs.temporary:
         lines.append("PrivateTmp=yes")
     if not free:
-        devices = [*_CAMERAS, *(_ACCELERATORS if needs.edgetpu else ()), *needs.devices]
+        devices = [*_CAMERAS, *needs.devices]
         lines += ["DevicePolicy=closed", *(f"DeviceAllow={device} rw" for device in devices)]
     bind = "CAP_NET_BIND_SERVICE" if needs.bound_port is not None and needs.bound_port < 1024 else ""
     return [*lines, f"CapabilityBoundingSet={bind}", f"AmbientCapabilities={bind}"]

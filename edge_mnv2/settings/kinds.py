@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -217,11 +217,14 @@ class Text(Kind):
 
 
 class Forms(Text):
-    """Words of several forms: as people see one → its pattern."""
+    """Words of several forms: (as people see one, its pattern). `more` gives those of installed packages."""
 
-    def __init__(self, patterns: Mapping[str, str]) -> None:
-        super().__init__(", ".join(patterns))
-        self._patterns = patterns.values()
+    def __init__(self, forms: Sequence[tuple[str, str]], more: Callable[[], Iterable[tuple[str, str]]] = tuple) -> None:
+        self._forms, self._more, self.metavar = forms, more, "TEXT"
+
+    @property
+    def expects(self) -> str:  # type: ignore[override]
+        return ", ".join(shown for shown, _ in (*self._forms, *self._more()))
 
     def accept(self, value: Any) -> str:
         if not isinstance(value, str) or self.groups(value) is None:
@@ -230,9 +233,12 @@ class Forms(Text):
 
     def groups(self, text: str, flags: int = 0) -> Optional[dict[str, str]]:
         """Named groups of the first pattern that matches, those that are absent left out; None where none does."""
-        matches = (re.fullmatch(pattern, text, flags) for pattern in self._patterns)
-        match = next(filter(None, matches), None)
-        return None if match is None else {name: value for name, value in match.groupdict().items() if value}
+        # Packages are asked for only where no form of ours fits.
+        for forms in (lambda: self._forms, self._more):
+            for _, pattern in forms():
+                if match := re.fullmatch(pattern, text, flags):
+                    return {name: value for name, value in match.groupdict().items() if value}
+        return None
 
 
 class File(Kind):

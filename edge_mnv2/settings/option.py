@@ -70,11 +70,12 @@ class Option:
 
     @property
     def help_line(self) -> str:
-        """The help with the default, which is written nowhere else."""
+        """The help with the default, which is written nowhere else; `{expects}` in it is what the kind takes."""
+        help = self.help.replace("{expects}", self.kind.expects) if "{expects}" in self.help else self.help
         if self.default in (None, (), "") or (self.flag and not self.no):
-            return self.help
+            return help
         shown = ("" if self.default else "no-") + self.name if self.flag else self.kind.written(self.default)
-        return f"{self.help.rstrip('.')} (default {shown})."
+        return f"{help.rstrip('.')} (default {shown})."
 
     def called(self, origin: str) -> str:
         """The option, or its variable where the value came from there."""

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
+from edge_mnv2.board import accelerators
 from edge_mnv2.errors import UsageError
 from edge_mnv2.settings.kinds import Choice, Flag, Forms, Kind, Number, Offered, Or, Text, Whole
 from edge_mnv2.settings.more_kinds import Channels, Control, Names, Numbers, Region, Size, Source
@@ -20,16 +21,10 @@ CAMERA_BACKENDS = Offered()
 """Names from the tables of those rooms, handed in by whoever knows both."""
 
 DELEGATES = Forms(
-    {
-        "auto": "auto",
-        "none": "none",
-        "edgetpu[:N|:usb[:N]|:pci[:N]]": "edgetpu(:(?P<kind>usb|pci))?(:(?P<index>[0-9]{1,3}))?",
-        "rknn[:0|1|2|auto]": "rknn(:(auto|(?P<index>[0-2])))?",
-        "imx500[:FILE.rpk]": "imx500(:(?P<library>.+))?",
-        "external:PATH[,key=value...]": "external:(?P<library>.+)",
-    }
+    [("auto", "auto"), ("none", "none"), *(form for one in accelerators.TABLE for form in one.forms)],
+    lambda: (form for one in accelerators.of_packages() for form in one.forms),
 )
-"""What accelerates a runtime: as people see it → pattern. Its groups are fields of `runtime.delegate.DelegateSpec`."""
+"""What accelerates a runtime."""
 
 
 SHOWN_FROM = 0.35
@@ -119,7 +114,7 @@ class Runtime:
     delegate: str = setting(
         "auto",
         DELEGATES,
-        f"What accelerates it: {DELEGATES.expects}.",
+        "What accelerates it: {expects}.",
         "delegate",
     )
     threads: Union[int, str] = setting("auto", Whole(1, 256, ("auto",)), "Threads of one interpreter.", "threads")
@@ -204,7 +199,11 @@ class Expected:
         None, Number(0, 100000, "ms", above=True), "The same on a 32-bit operating system."
     )
     precision: str = setting("int8", Choice("int8", "float32"), "Precision of the model that was measured.")
-    delegate: str = setting("none", Choice("none", "edgetpu"), "Accelerator that it was measured with.")
+    delegate: str = setting(
+        "none",
+        Choice("none", *(one.name for one in accelerators.TABLE if one.automatic)),
+        "Accelerator that it was measured with.",
+    )
     source: Optional[str] = setting(None, Text(), "Who published it, and how it was measured.")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
+from edge_mnv2.board import accelerators
 from edge_mnv2.datasets.classes import TABLE
 from edge_mnv2.datasets.labelled_pictures import CLASSIFICATION, REGRESSION, class_folders, printable
 from edge_mnv2.errors import UsageError
@@ -21,6 +22,7 @@ from edge_mnv2.teach.head_fitting import Taught, teach
 from edge_mnv2.teach.lesson import Progress, Say, learn
 from edge_mnv2.teach.lesson_document import Document, document, warnings
 from edge_mnv2.teach.lesson_request import UNKNOWN, LessonRequest, check, check_names
+from edge_mnv2.tflite.model_file import check_bytes
 from edge_mnv2.zoo import versions
 from edge_mnv2.zoo.labels import labels_text
 
@@ -126,14 +128,16 @@ def companions(out: Path) -> list[Path]:
 
 
 def write(taught: Taught, out: Path, document: Document, more: Sequence[tuple[Path, bytes]] = ()) -> list[Path]:
-    """Write them, and `more` with them: all of them or none. An older twin for the accelerator goes.
+    """Write them, and `more` with them: all of them or none. Older twins for accelerators go.
 
     Raises UsageError where that cannot be done.
     """
     lesson = taught.lesson
     names = lesson.classes + ((UNKNOWN,) if taught.unknown is not None else ())
     labels, sidecar_file, document_file = companions(out)
-    twin = out.with_name(f"{out.stem}_edgetpu.tflite")
+    twins = {
+        one.operator: out.with_name(f"{out.stem}_{one.name}.tflite") for one in accelerators.rows() if one.operator
+    }
     contents: list[tuple[Path, bytes]] = []
     sidecar = [f"# taught by edge-mnv2 on {document['backbone']['model']}", f"task: {lesson.task}"]
     sidecar.append(f"sha256: '{hashlib.sha256(taught.model).hexdigest()}'")
@@ -162,12 +166,14 @@ def write(taught: Taught, out: Path, document: Document, more: Sequence[tuple[Pa
     contents.append((document_file, text.encode()))
     if taught.compiled is not None:
         # The name under which `run` finds the twin for the accelerator.
-        contents.append((twin, taught.compiled))
+        contents += [
+            (twins.pop(one), taught.compiled) for one in check_bytes(taught.compiled).custom_ops if one in twins
+        ]
     contents.append((out, taught.model))
     try:
         write_together([*more, *contents])
-        if taught.compiled is None:
-            twin.unlink(missing_ok=True)
+        for older in twins.values():
+            older.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be written: {error.strerror or error}") from error
     return [path for path, _ in contents]

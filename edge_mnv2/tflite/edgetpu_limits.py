@@ -123,7 +123,7 @@ def _axes(operator: Operator, rank: int) -> Optional[set[int]]:
     return {int(axis) % rank for axis in values.reshape(-1)} if rank else set()
 
 
-def check_edgetpu(model: bytes) -> None:
+def check(model: bytes) -> None:
     """Raises ModelError with the first reasons why not all of `model` would run on the Edge TPU."""
     judgement = verdict(read(model))
     if judgement is not None and judgement.problems:

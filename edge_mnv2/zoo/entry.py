@@ -78,6 +78,10 @@ class ModelInput:
         return f"{'x'.join(str(n) for n in self.shape[1:])} {self.dtype}"
 
 
+RUNS_ON = ("cpu", "edgetpu")
+"""What a registry may say that a model is for."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file that is known by name.
@@ -119,8 +123,8 @@ class Entry:
 
     @property
     def tpu(self) -> Optional[str]:
-        """The name to use on a Coral Edge TPU: this one, its twin, or None."""
-        return None if self.kind != "model" else self.name if self.runs_on == "edgetpu" else self.twin
+        """The name to use on an accelerator: this one, its twin, or None."""
+        return None if self.kind != "model" else self.name if self.runs_on != "cpu" else self.twin
 
     @property
     def package_file(self) -> Optional[str]:
@@ -183,7 +187,7 @@ def _entry(name: str, fields: Fields, registry: Optional[str], base: Optional[st
         unit=fields.text("unit"),
         preprocess=parse_preprocess(fields),
         measured=parse_measured(fields),
-        runs_on=fields.text("runs_on", ("cpu", "edgetpu")) or "cpu",
+        runs_on=fields.text("runs_on", RUNS_ON) or "cpu",
         twin=fields.text("twin"),
         sources=_sources(fields, file, bool(recipe), base),
         recipe=recipe,
@@ -218,7 +222,7 @@ def _recipe(fields: Fields) -> dict[str, Any]:
         "weights": inner.text("weights", ("imagenet",)) or "imagenet",
         "resolution": inner.integer("resolution", 32) or 224,
         "float": inner.flag("float"),
-        "target": inner.text("target", ("cpu", "edgetpu")) or "cpu",
+        "target": inner.text("target", RUNS_ON) or "cpu",
     }
     inner.end()
     return recipe

@@ -12,7 +12,7 @@ from edge_mnv2.errors import ModelError, ProfileError
 from edge_mnv2.files import sha256_of
 from edge_mnv2.strict_yaml import read_plain
 from edge_mnv2.zoo import cache
-from edge_mnv2.zoo.entry import Entry, parse_entries
+from edge_mnv2.zoo.entry import RUNS_ON, Entry, parse_entries
 from edge_mnv2.zoo.model_facts import MEASURED
 from edge_mnv2.zoo.pull import leftovers, removal_lock
 from edge_mnv2.zoo.sidecar import read_sidecar
@@ -148,7 +148,7 @@ def _place(row: dict[str, Any]) -> str:
 def _device(row: dict[str, Any]) -> str:
     if row["kind"] != "model":
         return "-"
-    return "cpu" if row["cpu"] == row["name"] else "edgetpu"
+    return RUNS_ON[row["cpu"] != row["name"]]
 
 
 def pin(path: Path) -> list[str]:

@@ -11,7 +11,8 @@ import pytest
 
 from edge_mnv2.errors import ModelError
 from edge_mnv2.tflite import graph
-from edge_mnv2.tflite.edgetpu_limits import Verdict, check_edgetpu, verdict
+from edge_mnv2.tflite.edgetpu_limits import Verdict, verdict
+from edge_mnv2.tflite.edgetpu_limits import check as check_edgetpu
 from edge_mnv2.tflite.ir import Tensor
 from tests.stubs import colour_model
 

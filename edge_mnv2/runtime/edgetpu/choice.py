@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Protocol, Union
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
-from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
-from edge_mnv2.runtime.delegate import DelegateSpec, Plan
-from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE, present
-from edge_mnv2.runtime.table import own_format
-from edge_mnv2.tflite import model_file
+from edge_mnv2.errors import AcceleratorError, Check, EdgeMnv2Error, ModelError
+from edge_mnv2.runtime.delegate import Attached, DelegateSpec, Plan, compiled_for
+from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE, NAME, present
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 from edge_mnv2.zoo.sidecar import outdated
+
+if TYPE_CHECKING:
+    from edge_mnv2.runtime.supervised.supervisor import SupervisedInterpreter
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,72 @@ def worth_trying(root: Union[Path, str] = "/") -> bool:
     return installed is not None and installed.by_hand
 
 
+def count() -> int:
+    """How many are attached."""
+    from edge_mnv2.runtime.edgetpu.discovery import find
+
+    return len(find(held=False))
+
+
+def attached(root: Union[Path, str] = "/") -> Attached:
+    """As `runtime.delegate` says."""
+    from edge_mnv2.runtime.edgetpu import library
+    from edge_mnv2.runtime.edgetpu.checks import checks
+    from edge_mnv2.runtime.edgetpu.discovery import find
+
+    devices = find(root)
+    cells = [
+        (
+            item.name,
+            item.state,
+            item.node or item.path,
+            "-" if item.speed_mbps is None else f"{item.speed_mbps:g} Mbit/s",
+            "-" if item.temp_c is None else f"{item.temp_c:g} °C",
+        )
+        for item in devices
+    ]
+    missing = "no Edge TPU found: looked on USB and PCIe"
+    return Attached(devices, library.find(root), cells, checks(root), missing)
+
+
+def diagnose(root: Union[Path, str] = "/") -> Iterator[Check]:
+    """As `runtime.delegate` says."""
+    from edge_mnv2.runtime.edgetpu.checks import checks
+
+    rows = checks(root)
+    yield from rows
+    wrong = {row.id for row in rows if row.status != "ok"}
+    if str(root) != "/" or not worth_trying() or wrong & {"edgetpu-library", "edgetpu-rights", "edgetpu-held"}:
+        return
+    from edge_mnv2.runtime.edgetpu.opening import try_device
+
+    try:
+        compiled = resolve(DEFAULT_COMPILED).path
+    except ModelError:
+        compiled = None
+    try:
+        yield Check("edgetpu-contact", "ok", try_device(compiled))
+    except AcceleratorError as error:
+        yield Check("edgetpu-contact", "warn", error.message, error.hint)
+
+
+def plan(request: Optional[str], spec: DelegateSpec, fall_back: bool) -> Plan:
+    """As `runtime.delegate` says."""
+    return choose(request, spec, True, Zoo(), fall_back=fall_back)
+
+
+def without(model: Resolved, spec: DelegateSpec) -> Plan:
+    """As `runtime.delegate` says."""
+    return _without_tpu(model, spec, Zoo())
+
+
+def open_supervised(*arguments: Any, **options: Any) -> list[SupervisedInterpreter]:
+    """As `runtime.delegate` says."""
+    from edge_mnv2.runtime.edgetpu import opening
+
+    return opening.open_supervised(*arguments, **options)
+
+
 class Models(Protocol):
     """Where models come from."""
 
@@ -71,9 +139,8 @@ class Zoo:
         return resolve(request)
 
     def compiled(self, model: Resolved) -> bool:
-        if model.entry is not None:
-            return model.entry.runs_on == "edgetpu"
-        return not own_format(model.path) and model_file.check(model.path).edgetpu
+        row = compiled_for(model)
+        return row is not None and row.name == NAME
 
     def twin(self, model: Resolved) -> Twin:
         name = model.entry.twin if model.entry is not None else None
@@ -126,10 +193,6 @@ def choose(
     name. Raises ModelError (a compiled model that nothing here can run), AcceleratorError (`edgetpu` asked for, and no
     compiled model).
     """
-    if spec.mode == "external":
-        # It runs ordinary models, and the CPU goes on with the same one.
-        model = models.resolve(request or DEFAULT_MODEL)
-        return Plan(model if fall_back else None, model)
     use_tpu = spec.required or (spec.mode == "auto" and attached)
     if request is None:
         return _default(spec, models, fall_back) if use_tpu else Plan(models.resolve(DEFAULT_MODEL))

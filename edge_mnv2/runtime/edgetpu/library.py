@@ -20,7 +20,6 @@ from edge_mnv2.runtime import external
 from edge_mnv2.runtime.edgetpu import LIBRARY_VARIABLE
 from edge_mnv2.runtime.interpreter import import_runtime
 from edge_mnv2.runtime.table import AnyInterpreter
-from edge_mnv2.tflite.model_file import EDGETPU_OP
 
 VARIABLE = LIBRARY_VARIABLE
 NAMES = ("libedgetpu.so.1", "libedgetpu.so.1.0", "libedgetpu.so")
@@ -247,4 +246,4 @@ def open_in_worker(order: dict[str, Any], begin: Callable[[str], None]) -> Optio
     order["version"] = library_version(library)
     order["chosen"] = option_for(library, tuple(order["paths"]), order["option"])
     order["options"] = {"device": order["chosen"]}
-    return external.open_delegated(order, begin, but=(EDGETPU_OP,))
+    return external.open_delegated(order, begin)

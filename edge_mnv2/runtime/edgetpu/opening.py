@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
 
+from edge_mnv2.board.accelerators import TABLE
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError
 from edge_mnv2.runtime.delegate import DelegateSpec, parse
-from edge_mnv2.runtime.edgetpu import NAME, checks, discovery, library, present, share_text
+from edge_mnv2.runtime.edgetpu import NAME, checks, discovery, library, present
 from edge_mnv2.runtime.edgetpu.discovery import Accelerator
 from edge_mnv2.runtime.edgetpu.library import Library
 from edge_mnv2.runtime.supervised import DeviceHeld, DeviceRefused
@@ -20,8 +21,7 @@ from edge_mnv2.runtime.supervised.contact import Target, WorkerInterpreter, prob
 from edge_mnv2.runtime.supervised.lock import DeviceLock, holders_of
 from edge_mnv2.runtime.supervised.supervisor import Device, SupervisedInterpreter, open_on
 
-_TITLE = "Edge TPU"
-_WHAT = f"an {_TITLE}"
+_ROW = next(one for one in TABLE if one.name == NAME)
 _Contact = TypeVar("_Contact")
 _TRIALS = 5
 _PASSING_S = 0.2
@@ -46,7 +46,7 @@ class _Tpu(Device):
             time.sleep(_PASSING_S)
             others = holders_of(accelerator.node or "", Sysroot(self.root), but=(os.getpid(),))
             if others:
-                raise DeviceHeld(f"{name} is used by {others[0]}", others[0].pid, _WHAT)
+                raise DeviceHeld(f"{name} is used by {others[0]}", others[0].pid, _ROW.one())
         obstacle = checks.obstacle(accelerator, self.root)
         if obstacle is not None:
             raise AcceleratorError(obstacle.detail, hint=obstacle.fix)
@@ -79,7 +79,7 @@ def open_supervised(
     opened = open_on(_devices(spec, compiled, runtime, threads, root, count), cpu, count)
     for one in opened:
         if one.share is not None:
-            one.notes.append(share_text(*one.share))
+            one.notes.append(_ROW.share(*one.share))
     return opened
 
 
@@ -151,7 +151,7 @@ def _devices(
             option=accelerator.name,
             paths=tuple(path for path in (accelerator.path, accelerator.node) if path),
         )
-        yield _Tpu(target, DeviceLock(accelerator.port, what=_WHAT), _TITLE, accelerator, root)
+        yield _Tpu(target, DeviceLock(accelerator.port, what=_ROW.one()), _ROW.title, accelerator, root)
 
 
 def _unlisted(spec: DelegateSpec, base: Target, count: int) -> Iterator[_Tpu]:
@@ -160,4 +160,4 @@ def _unlisted(spec: DelegateSpec, base: Target, count: int) -> Iterator[_Tpu]:
         index = position if spec.index is None else spec.index
         name = ":".join(part for part in (NAME, spec.kind, str(index)) if part)
         option = spec.option if position == 0 else f"{spec.kind or ''}:{index}"
-        yield _Tpu(replace(base, name=name, option=option), DeviceLock(f"{NAME}-{index}", what=_WHAT), _TITLE)
+        yield _Tpu(replace(base, name=name, option=option), DeviceLock(f"{NAME}-{index}", what=_ROW.one()), _ROW.title)
