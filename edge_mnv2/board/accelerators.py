@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Optional
+from typing import Any, Optional
 
 from edge_mnv2.errors import ModelError
 from edge_mnv2.installed import rows_of_packages
@@ -121,6 +121,25 @@ def rows() -> tuple[Accelerator, ...]:
 def of_packages() -> tuple[Accelerator, ...]:
     ours = {one.name for one in TABLE}
     return tuple(one for _, one in rows_of_packages(GROUP, Accelerator) if one.name not in ours)
+
+
+def limited() -> list[Accelerator]:
+    """Those of which is known what their compilers take."""
+    return [one for one in rows() if one.limits]
+
+
+def judged(graph: Any, compiled: Optional[Accelerator], printable: Callable[[str], str]) -> dict[str, Any]:
+    """Under an accelerator's name: whether the model is `compiled` for it. Of a model that is for none, `NAME_compiles`
+    says whether its compiler would take it, `NAME_operators` how many operators it would run, `NAME_problems` why not
+    the others, made `printable`."""
+    document: dict[str, Any] = {}
+    for one in limited():
+        verdict = None if compiled else importlib.import_module(one.limits).verdict(graph)
+        document[one.name] = compiled is one
+        document[f"{one.name}_compiles"] = verdict and verdict.compiles
+        document[f"{one.name}_operators"] = verdict and verdict.mapped
+        document[f"{one.name}_problems"] = list(map(printable, verdict.problems)) if verdict else []
+    return document
 
 
 def named(delegate: str) -> Optional[Accelerator]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from edge_mnv2.board.accelerators import Accelerator
+from edge_mnv2.board.accelerators import Accelerator, limited
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, option, settings
 from edge_mnv2.cli.terminal import aligned, json_text
 from edge_mnv2.errors import UsageError
-from edge_mnv2.inspect.inspection import limited
 from edge_mnv2.settings.kinds import File
 
 if TYPE_CHECKING:

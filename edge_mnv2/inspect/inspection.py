@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Optional
 
 import numpy as np
 
@@ -57,21 +56,11 @@ class Layer:
     detail: str
 
 
-class Verdict(Protocol):
-    """What a compiler would make of a model: whether anything `compiles`, operators that are `mapped`, why not all."""
-
-    mapped: int
-    problems: tuple[str, ...]
-
-    @property
-    def compiles(self) -> bool: ...
-
-
 @dataclass(frozen=True)
 class Inspection:
     """`parameters`, `macs` and `arena_bytes` (activation memory) are None where unknown; costs are those of subgraph 0
-    with batch 1. `compiled`: the accelerator that it is compiled for; `verdicts`: what the compiler of each would make
-    of a model that is not, by its name. `notes` are sentences for a person."""
+    with batch 1. `compiled`: the accelerator that it is compiled for; `compilers`: what each of theirs would make of
+    it, as `accelerators.judged` has it. `notes` are sentences for a person."""
 
     file: str
     graph: Graph
@@ -85,13 +74,8 @@ class Inspection:
     macs: Optional[int]
     arena_bytes: Optional[int]
     compiled: Optional[Accelerator]
-    verdicts: dict[str, Verdict]
+    compilers: dict[str, Any]
     notes: tuple[str, ...]
-
-
-def limited() -> list[Accelerator]:
-    """Those of which is known what their compilers take."""
-    return [one for one in accelerators.rows() if one.limits]
 
 
 def inspect(path: Path) -> Inspection:
@@ -118,7 +102,7 @@ def inspect(path: Path) -> Inspection:
         macs=costs.total(layer.macs for layer in main),
         arena_bytes=costs.arena_bytes(model.main),
         compiled=compiled,
-        verdicts={} if compiled else {one.name: import_module(one.limits).verdict(model) for one in limited()},
+        compilers=accelerators.judged(model, compiled, printable),
         notes=tuple(_notes(model, compiled)),
     )
 
@@ -265,22 +249,12 @@ def model_document(
 ) -> Document:
     """Unknown values are None. `labels` are one name for each output row; `input` and `output` say how the model is
     used, and who says so (see `runtime.model_io`).
-
-    Under an accelerator's name: whether it is compiled for it. Of a model that is not, `NAME_compiles` says whether its
-    compiler would take it, `NAME_operators` how many operators it would run, `NAME_problems` why not the others.
     """
     notes = list(inspection.notes)
     spec = model_spec(resolved, options)
     io = _described(inspection, spec, notes)
     labels, labels_from = _labels(resolved, spec, io, notes)
     entry = resolved.entry
-    compiled: Document = {}
-    for one in limited():
-        verdict = inspection.verdicts.get(one.name)
-        compiled[one.name] = inspection.compiled is one
-        compiled[f"{one.name}_compiles"] = verdict.compiles if verdict is not None else None
-        compiled[f"{one.name}_operators"] = verdict.mapped if verdict is not None else None
-        compiled[f"{one.name}_problems"] = list(map(printable, verdict.problems)) if verdict is not None else []
     left = [layer for layer in inspection.layers if layer.subgraph == 0 and layer.index not in delegation.operators]
     return {
         "file": inspection.file,
@@ -297,7 +271,7 @@ def model_document(
         "parameters": inspection.parameters,
         "macs": inspection.macs,
         "arena_bytes": inspection.arena_bytes,
-        **compiled,
+        **inspection.compilers,
         "xnnpack": delegation.xnnpack,
         "runtime": {
             "name": delegation.runtime,

@@ -85,8 +85,12 @@ def diagnose(root: Union[Path, str] = "/") -> Iterator[Check]:
     rows = checks(root)
     yield from rows
     wrong = {row.id for row in rows if row.status != "ok"}
-    if str(root) != "/" or not worth_trying() or wrong & {"edgetpu-library", "edgetpu-rights", "edgetpu-held"}:
-        return
+    if str(root) == "/" and worth_trying() and not wrong & {"edgetpu-library", "edgetpu-rights", "edgetpu-held"}:
+        yield contact()
+
+
+def contact() -> Check:
+    """Whether the first device answers."""
     from edge_mnv2.runtime.edgetpu.opening import try_device
 
     try:
@@ -94,9 +98,9 @@ def diagnose(root: Union[Path, str] = "/") -> Iterator[Check]:
     except ModelError:
         compiled = None
     try:
-        yield Check("edgetpu-contact", "ok", try_device(compiled))
+        return Check("edgetpu-contact", "ok", try_device(compiled))
     except AcceleratorError as error:
-        yield Check("edgetpu-contact", "warn", error.message, error.hint)
+        return Check("edgetpu-contact", "warn", error.message, error.hint)
 
 
 def plan(request: Optional[str], spec: DelegateSpec, fall_back: bool) -> Plan:

@@ -258,7 +258,7 @@ def test_what_cannot_be_asked_for(run: Run, options: tuple[str, ...], code: int,
     [("", "ok", "edgetpu:0 answers: one inference in"), ("segv", "warn", "crashed (SIGSEGV)")],
 )
 def test_doctor_tries_the_device(run: Run, tpu: pytest.MonkeyPatch, fault: str, status: str, says: str) -> None:
-    from edge_mnv2.doctor.checks import _edgetpu_contact
+    from edge_mnv2.runtime.edgetpu.choice import contact as _edgetpu_contact
 
     tpu.setenv("STANDIN", fault)
     row = _edgetpu_contact()
