@@ -123,6 +123,11 @@ def of_packages() -> tuple[Accelerator, ...]:
     return tuple(one for _, one in rows_of_packages(GROUP, Accelerator) if one.name not in ours)
 
 
+def in_words(form: str) -> str:
+    """`form`, which is filled with the row, for each that models are compiled for."""
+    return "; ".join(form.format(one) for one in TABLE if one.operator)
+
+
 def limited() -> list[Accelerator]:
     """Those of which is known what their compilers take."""
     return [one for one in rows() if one.limits]

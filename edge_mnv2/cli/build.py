@@ -8,8 +8,7 @@ from typing import Any, Optional
 
 import typer
 
-from edge_mnv2.board import accelerators
-from edge_mnv2.board.accelerators import named
+from edge_mnv2.board.accelerators import in_words, named
 from edge_mnv2.builder.compilers import FORMS, QUANTIZATIONS, TARGETS, CompileRequest, compile_model, takers
 from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import JSON, argument, flag, option, with_origin
@@ -20,8 +19,6 @@ from edge_mnv2.settings.more_kinds import Numbers
 from edge_mnv2.settings.option import COMMAND_LINE, Value
 
 log = logging.getLogger(__name__)
-
-_LIMITED = "".join(f", or {one.name} to check its limits too" for one in accelerators.TABLE if one.limits)
 
 
 def build(
@@ -55,7 +52,7 @@ def build(
     ),
     unit: Optional[str] = option("unit", "A regression's unit, for people."),
     floating: bool = flag("float", "A float model instead of a full-integer one."),
-    target: str = option("target", f"cpu{_LIMITED}.", default="cpu"),
+    target: str = option("target", f"{in_words('cpu, or {0.name} to check its limits too')}.", default="cpu"),
     format: str = option("format", "tflite or onnx.", default="tflite"),
     input_type: str = option("input-type", "Of an integer .tflite: uint8 or int8.", default="uint8"),
     output_type: str = option("output-type", "Of an integer .tflite: int8 or float32.", default="int8"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 import typer
 
-from edge_mnv2.board import accelerators
+from edge_mnv2.board.accelerators import in_words
 from edge_mnv2.cli.command import Command, filling
 from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, option, outputs, settings, with_origin
 from edge_mnv2.cli.run import CAMERA
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 _SAY_EVERY_S = 5.0
 _INTERRUPTED = 130
-_COMPILED = "; ".join(
-    f"compiled for the {one.title}: write NAME_{one.name}.tflite too" for one in accelerators.TABLE if one.operator
-)
 
 
 def teach(
@@ -78,7 +75,8 @@ def teach(
     ),
     compiled: Optional[Path] = option(
         "compiled",
-        f"The backbone's embedding extractor, {_COMPILED or 'compiled'}.",
+        "The backbone's embedding extractor, "
+        f"{in_words('compiled for the {0.title}: write NAME_{0.name}.tflite too')}.",
         File(),
     ),
     unit: Optional[str] = option("unit", "A measured value's unit, for people."),

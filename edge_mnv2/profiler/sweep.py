@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from edge_mnv2.board.accelerators import Accelerator, automatic, named
+from edge_mnv2.board.accelerators import Accelerator, automatic
 from edge_mnv2.errors import AcceleratorError, EdgeMnv2Error, ModelError
 from edge_mnv2.profiler.burst import (
     PATTERN_SIZE,
@@ -25,7 +25,7 @@ from edge_mnv2.profiler.measurement import Goal, OpenClassifiers, Setting, cpu_s
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, allowed, rivals
-from edge_mnv2.runtime.delegate import DelegateSpec, on_cpu, parse, worth_trying
+from edge_mnv2.runtime.delegate import on_cpu, parse, rival_of_cpu
 from edge_mnv2.runtime.race import Entrant, race
 from edge_mnv2.runtime.table import reference
 from edge_mnv2.settings.profile import Settings
@@ -115,7 +115,7 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     models = [model for model in models if not own[model]]
     if not models:
         return options
-    if (row := _compared(spec, fixed)) is not None:
+    if (row := rival_of_cpu(spec, fixed)) is not None:
         counts = _counts(row, workers)
         for model in models:
             plan = row.load().plan(model, spec if spec.required else parse("auto"), False)
@@ -166,16 +166,6 @@ def _request(model: Resolved) -> str:
     except ModelError:
         pass
     return str(model.path.absolute())
-
-
-def _compared(spec: DelegateSpec, fixed: bool) -> Optional[Accelerator]:
-    """The accelerator that takes part: the one that was asked for (`fixed`: by a person), or one that is there."""
-    if fixed and spec.mode == "none":
-        return None
-    if not spec.required:
-        return worth_trying()
-    row = named(spec.mode)
-    return row if fixed or worth_trying() is not None else None
 
 
 def _counts(row: Accelerator, workers: Optional[int]) -> list[int]:

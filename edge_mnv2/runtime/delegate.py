@@ -128,6 +128,15 @@ def worth_trying() -> Optional[Accelerator]:
     return next((one for one in accelerators.rows() if one.automatic and one.load().worth_trying()), None)
 
 
+def rival_of_cpu(spec: DelegateSpec, fixed: bool) -> Optional[Accelerator]:
+    """What is compared with the CPU: what was asked for (`fixed`: by a person), or what is there."""
+    if fixed and spec.mode == "none":
+        return None
+    if not spec.required:
+        return worth_trying()
+    return accelerators.named(spec.mode) if fixed or worth_trying() is not None else None
+
+
 def compiled_for(model: Resolved) -> Optional[Accelerator]:
     """What `model` is compiled for, None for an ordinary one. Raises ModelError."""
     if model.entry is not None:
