@@ -244,6 +244,8 @@ version_below() {
 # built against its numpy: a newer one of the same major serves them, another major does not. Where apt's numpy is not
 # there yet, the one that the distribution with this Python has is assumed: `apt install python3-picamera2` may follow.
 numpy_constraint() { # PYTHON-MINOR [SYSTEM-NUMPY]
+    # Another one is refused later, by name.
+    case $1 in 3.[0-9]*) ;; *) return 0 ;; esac
     if [ -n "${2:-}" ]; then
         say "numpy>=$2,<$((${2%%.*} + 1))"
     elif [ "${1#3.}" -lt 13 ]; then

@@ -32,6 +32,8 @@ _SCHEME_ONLY = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*:(?=[^@]*:[^@]*@)")
 _NO_SCHEME = re.compile(r"[^\s\"'!/:=]+:[^\s\"'!]*@(?=[\w\[])")
 _TEST_PATTERN = re.compile(r"test:[\dx.]*@[\d.]+(?:e\d+)?(?![\w.-])|test:WIDTHxHEIGHT@")
 """Of the sources that are no addresses, the one with an @ in it."""
+_PLACEHOLDER = re.compile(r"(?:[a-z[\]]*:?//)?USER:PASSWORD@|test\[:WxH@|(?i:key=value)[.\]]*")
+"""What our own help and hints say instead of a secret."""
 
 
 _known: set[str] = set()
@@ -49,7 +51,7 @@ class StreamUrl:
     place: str
 
     @classmethod
-    def parse(cls, text: str) -> StreamUrl:
+    def parse(cls, text: str, example: str = "rtsp://camera.local/stream") -> StreamUrl:
         """Take `text` apart, with a password that holds `@`, `:`, `/`, `?` or `#` unescaped as well.
 
         Raises UsageError, which does not repeat a password, where there is no host, or where the host cannot be told
@@ -58,7 +60,7 @@ class StreamUrl:
         remember_secrets([text])
         match = _ADDRESS.fullmatch(text.strip())
         if not match:
-            raise UsageError(f"'{redact(text)}' is not an address", hint="for instance rtsp://camera.local/stream")
+            raise UsageError(f"'{redact(text)}' is not an address", hint=f"for instance {example}")
         scheme, rest = match[1].lower(), match[2]
         user = password = None
         split = _end_of_credentials(rest)
@@ -68,7 +70,7 @@ class StreamUrl:
             user, password = unquote(user), unquote(secret) if colon else None
         host = _END.split(rest, maxsplit=1)[0]
         if not _PORT.fullmatch(host) or host[:1] in ("", ":"):
-            raise UsageError(f"the address {scheme}://... has no host", hint="for instance rtsp://camera.local/stream")
+            raise UsageError(f"the address {scheme}://... has no host", hint=f"for instance {example}")
         return cls(scheme, user, password, rest)
 
     @property
@@ -182,9 +184,17 @@ def show_on_purpose(secret: str) -> None:
 def redact(text: str) -> str:
     """`text` without what looks like credentials: secrets of this process, `user:password@`, `password=...`."""
     text = hide_known(text, 4)
-    text = _ANY_ADDRESS.sub(r"\1...@", text)
-    text = _NO_SCHEME.sub(lambda match: match[0] if _TEST_PATTERN.match(text, match.start()) else "...@", text)
-    return _SECRET_WORDS.sub(lambda match: match[0] if match[3] in _shown else f"{match[1]}{match[2]}...", text)
+
+    def ours(match: re.Match[str]) -> bool:
+        return (
+            _PLACEHOLDER.fullmatch(match[0]) is not None or _TEST_PATTERN.match(match.string, match.start()) is not None
+        )
+
+    text = _ANY_ADDRESS.sub(lambda match: match[0] if ours(match) else f"{match[1]}...@", text)
+    text = _NO_SCHEME.sub(lambda match: match[0] if ours(match) else "...@", text)
+    return _SECRET_WORDS.sub(
+        lambda match: match[0] if match[3] in _shown or ours(match) else f"{match[1]}{match[2]}...", text
+    )
 
 
 def hide_known(text: str, least: int = 8) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import logging
 import os
 import random
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -218,6 +220,32 @@ def test_messages_without_secrets_stay_as_they_are() -> None:
     assert secrets_of("test:1280x720@30") == []
     for text, secret in (("test:4711@cam.example", "4711"), ("test:pw77@30", "pw77"), ("test:4711@30.lan", "4711")):
         assert secret in secrets_of(text) and secret not in redact(f"no such camera: {text}")
+
+
+def test_no_text_of_our_own_looks_like_a_secret() -> None:
+    """Hints show what an address looks like."""
+    addresses._known.clear()
+    texts: list[str] = []
+    for path in Path(addresses.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts += [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+        ]
+    # Regular expressions and style sheets are for machines.
+    texts = [text for text in texts if not re.search(r"[\\{]", text)]
+    assert any("USER:PASSWORD@" in text for text in texts) and any("key=value" in text for text in texts)
+    assert [(text, redact(text)) for text in texts if redact(text) != text] == []
+    for secret in (
+        "USER:PASSWORD1@h",
+        "mqtt://USER:PASSWORD@x:pw@h",
+        "a:USER:PASSWORD@h",
+        "key=value1",
+        "rtsp://USER:pw@h",
+    ):
+        assert redact(secret) != secret, secret
 
 
 @pytest.mark.parametrize("options", [[], ["--resolved"], ["--json"], ["--resolved", "--json"]], ids=" ".join)

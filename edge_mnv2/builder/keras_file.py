@@ -57,6 +57,8 @@ class _Facts:
 
 def is_keras(path: Path) -> bool:
     """Whether `path` is HDF5 or a `.keras` archive."""
+    if not Path(path).is_file():
+        return False
     try:
         with Path(path).open("rb") as handle:
             if handle.read(4) != b"PK\x03\x04":

@@ -44,7 +44,7 @@ class WebhookSink(Sink):
         from requests.auth import HTTPBasicAuth
 
         try:
-            self._url = StreamUrl.parse(url)
+            self._url = StreamUrl.parse(url, "https://home.local/hook")
         except UsageError as error:
             raise UsageError(f"--webhook: {error.message}", hint=error.hint) from None
         if self._url.scheme not in ("http", "https"):

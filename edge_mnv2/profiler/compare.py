@@ -194,7 +194,7 @@ def _read(file: Path) -> dict[str, Any]:
         document = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(
             f"{file} is no JSON document", hint="`edge-mnv2 profile --json > FILE.json` writes one"
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,8 +53,17 @@ def read_profile(path: Path, origin: str = "file") -> ProfileFile:
     try:
         status = path.stat()
     except OSError as error:
-        raise ProfileError(f"{path}: {error.strerror or error}") from error
+        raise ProfileError(f"{path}: {error.strerror or error}", hint=_CAMERA if _in_dev(path) else None) from error
+    if _in_dev(path) and not stat.S_ISREG(status.st_mode):
+        raise ProfileError(f"{path} is not a regular file", hint=_CAMERA)
     return _read(path, origin, status.st_mtime_ns, status.st_size)
+
+
+_CAMERA = "a camera is named with --camera"
+
+
+def _in_dev(path: Path) -> bool:
+    return path.parts[:2] == ("/", "dev")
 
 
 @functools.lru_cache(maxsize=64)

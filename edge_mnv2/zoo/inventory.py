@@ -158,6 +158,8 @@ def pin(path: Path) -> list[str]:
     For whoever keeps a registry, ours or a team's. Entries whose file is not there stay as they are, and so do comments
     and order. Raises ProfileError.
     """
+    if path.exists() and not path.is_file():
+        raise ProfileError(f"{path} is no registry: it is no file", hint="name a registry.yaml")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
         changed = _pinned(path, lines)

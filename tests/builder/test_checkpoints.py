@@ -501,6 +501,12 @@ def test_normalizations_that_cannot_be(tmp_path: Path, wrong: dict[str, Any]) ->
         build(BuildRequest(**{"out": tmp_path / "m.tflite", "weights": "w.pth", **wrong}))
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"w\.pth are not a regular file"):
+        read_weights(tmp_path / "w.pth")
+
+
 def test_tensorflows_padding(tmp_path: Path, state: State) -> None:
     """At even sizes its zeros are at the end, PyTorch's at the beginning: as in a picture turned by 180 degrees."""
     (tmp_path / "w.pth").write_bytes(pth({transformers_name(name): values for name, values in state.items()}))

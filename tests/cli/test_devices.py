@@ -141,6 +141,8 @@ def test_show_by_path_and_by_default(call: Call, tmp_path: Path, monkeypatch: py
 
 
 MISTAKES = [
+    (["show", "/dev/video99"], 6, "a camera is named with --camera"),
+    (["show", "/dev/null"], 6, "/dev/null is not a regular file: a camera is named with --camera"),
     (["show", "raspberry-pi-44"], 6, "unknown profile 'raspberry-pi-44': did you mean raspberry-pi-4"),
     (["show", "./gone.yaml"], 6, "gone.yaml: No such file or directory"),
     (

@@ -179,8 +179,10 @@ def test_kit(pc: Machine, offers: dict[str, str], tmp_path: Path, pip: Path) -> 
     assert done.returncode == 1
     assert "damaged or missing: docs/page.md models/bird" in done.stderr
     # No wheel of the kit, and nothing of it is asked for twice.
-    done = pc.install("--make-kit", str(kit), "--arch", arch, "--python", "2.7", script=script)
-    assert (done.returncode, "--python 2.7" in done.stderr) == (2, True)
+    for wrong in (["--python", "2.7"], ["--python", "3.x"], []):
+        done = pc.install("--make-kit", str(kit), "--arch", arch, *wrong, script=script)
+        assert done.returncode == 2 and done.stderr.startswith("install.sh: ") and len(done.stderr.splitlines()) == 2
+        assert " ".join(wrong or ["needs --python"]) in done.stderr
 
 
 @pytest.mark.slow

@@ -84,8 +84,9 @@ def test_without_accuracy_there_is_no_chart_of_it(tmp_path: Path) -> None:
 def test_files_that_cannot_be_compared(documents: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
         Comparison(written(tmp_path, **documents))
-    (tmp_path / "text.json").write_text("{")
-    with pytest.raises(UsageError, match="no JSON document"):
-        Comparison([tmp_path / "text.json"])
+    for text in ("{", "[" * 200_000):
+        (tmp_path / "text.json").write_text(text)
+        with pytest.raises(UsageError, match="no JSON document"):
+            Comparison([tmp_path / "text.json"])
     with pytest.raises(UsageError, match="cannot be read"):
         Comparison([tmp_path / "missing.json"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,12 @@ class TestFromAServer:
         del self.document["models"]["parts"]["labels_sha256"]
         self.publish()
         assert registry.load(refresh=True).get("parts").labels_sha256 is not None, "a worse registry is not taken"
+
+
+def test_a_registry_is_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "registry.yaml")
+    with pytest.raises(ProfileError, match=r"registry\.yaml is no registry: it is no file"):
+        inventory.pin(tmp_path / "registry.yaml")
 
 
 def test_pin_writes_what_teach_measured_and_takes_out_what_is_no_more(tmp_path: Path, body: bytes) -> None:
