@@ -75,8 +75,7 @@ def teach(
     ),
     compiled: Optional[Path] = option(
         "compiled",
-        in_words("The backbone's embedding extractor, compiled for the {0.title}: write NAME_{0.name}.tflite too")
-        + ".",
+        in_words("The backbone's embedding extractor, compiled for the {0.title}: write NAME_{0.name}.tflite too."),
         File(),
     ),
     unit: Optional[str] = option("unit", "A measured value's unit, for people."),
