@@ -51,3 +51,15 @@ def test_what_needs_no_home_works(run: Run, stub: Path, data: Path) -> None:
 def test_a_home_that_is_none_is_one_sentence(arguments: tuple[str, ...], run: Run) -> None:
     code, out, err = run(*arguments)
     assert code in (2, 3, 4, 6) and out == "" and "unexpected" not in err and len(err.splitlines()) == 1, err
+
+
+def test_a_folder_that_is_gone_is_one_sentence(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for arguments in (("teach", "pictures"), ("service", "install", "--camera", "0")):
+        code, out, err = run(*arguments)
+        assert (
+            (code, out) == (2, "") and "the folder in which this was called is gone" in err and "unexpected" not in err
+        )

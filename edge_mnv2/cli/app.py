@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from edge_mnv2 import __version__, signals
@@ -114,6 +115,15 @@ def _others_at_work() -> bool:
     return any(not one.daemon and one is not threading.main_thread() for one in threading.enumerate())
 
 
+def _folder_is_gone() -> bool:
+    """Whether the current folder was deleted: no relative path has a meaning then."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def main() -> None:
     """The command line, called in this process."""
     signals.from_now_on()
@@ -185,6 +195,8 @@ def _main() -> None:
             interrupted()
         if isinstance(error, RuntimeError) and "home directory" in str(error) and not command.debug:
             fail(UsageError("a path begins with ~, and there is no such home directory", hint="write the path out"))
+        if isinstance(error, FileNotFoundError) and _folder_is_gone() and not command.debug:
+            fail(UsageError("the folder in which this was called is gone", hint="cd to one that exists"))
         problem = terminal.problem(stdout) if isinstance(error, OSError) else None
         if problem is not None:
             _results_lost(problem)
@@ -192,6 +204,8 @@ def _main() -> None:
             raise
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             fail(EdgeMnv2Error("there is too little memory", hint="end other programs, or raise `ulimit -v`"))
+        if "can't start new thread" in str(error):
+            fail(EdgeMnv2Error("no more threads may be started", hint="raise `ulimit -u`, or TasksMax of the service"))
         name = type(error).__name__
         _say(f"edge-mnv2: unexpected {name}: {' '.join(str(error).split())} (see --debug)")
         raise SystemExit(1) from None

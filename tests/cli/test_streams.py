@@ -131,6 +131,25 @@ def test_little_memory_is_one_sentence(megabytes: int) -> None:
     assert "unexpected" not in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("started", [0, 1, 2])
+def test_too_few_threads_are_one_sentence(started: int, stub: Path) -> None:
+    """As under `ulimit -u` or a container's limit, which root is not held to."""
+    code = (
+        "import itertools, sys, threading\n"
+        f"start, count = threading.Thread.start, itertools.count()\n"
+        "def limited(thread):\n"
+        f'    if next(count) >= {started}: raise RuntimeError("can\'t start new thread")\n'
+        "    start(thread)\n"
+        "threading.Thread.start = limited\n"
+        "from edge_mnv2.__main__ import main\n"
+        "sys.argv[1:] = ['run', '--source', 'test', '--max-frames', '2', '--web', '0', '--model', sys.argv[1]]\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, stub], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and "no more threads may be started" in done.stderr, done.stderr
+    assert "unexpected" not in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_file_that_stdout_goes_to_may_be_the_lesson_s_own(tmp_path: Path) -> None:
     """`teach --out x.tflite --json > x.json`: the shell has made x.json already."""
     code = "import pathlib, edge_mnv2.teach.teach_run as t; t.check_out(pathlib.Path('x.tflite'))"
