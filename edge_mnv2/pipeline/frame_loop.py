@@ -48,7 +48,7 @@ class FrameLoop:
     `smooth`) may be changed at any time. A frame that `gate` finds still gives a result all the same, from the scores
     of the last inference: smoothing, decisions and outputs go on as if it had been classified. With `inline`, files of
     which no frame may be lost are read by the threads that classify, in turn: right where each CPU has one of them.
-    With `bursts`, a single fast classifier prepares a few frames of a file in a row, then infers and reports them.
+    With `bursts`, fast classifiers prepare a few frames of a file in a row, then infer and report them.
     """
 
     def __init__(
@@ -76,18 +76,16 @@ class FrameLoop:
         if source.granted is not None and source.granted.fps:
             self.statistics.pause_ns = int(1e9 / source.granted.fps)
         self.controls = controls or Controls(threshold, smooth)
-        self._classifiers = list(classifiers)
-        self._sinks = list(sinks)
+        self._classifiers, self._sinks = list(classifiers), list(sinks)
         self._max_frames, self._duration_s = max_frames, duration_s
         self._smoother = Smoother(self.controls.smooth)
         self.decider = decider
         self._gate = gate
-        self._bursts = bursts and not source.live and len(classifiers) == 1
+        self._bursts = bursts and not source.live
         self._last: Optional[Classified] = None
         self._hidden = _hidden(decider)
-        self._index = 0
-        self._health = health
-        self._max_fps = max_fps
+        self._index = self._due = 0
+        self._health, self._max_fps = health, max_fps
         self._stopping = threading.Event()
         self._capture = Capture(
             source,
@@ -97,7 +95,6 @@ class FrameLoop:
             inline=inline,
             on_read=self.statistics.capture.add,
         )
-        self._due = 0
         self._pending: Pending[Swap] = Pending()
         self._idle_since: Optional[int] = None
         self.lost: Optional[SourceError] = None
@@ -167,10 +164,14 @@ class FrameLoop:
         # Imported here: one worker, the common case, pays nothing for many.
         from edge_mnv2.pipeline.workers import Bursts, Workers
 
-        workers: Union[Bursts, Workers] = Workers(self._classifiers, self._capture, self.controls, _POLL_S, self._gate)
-        if self._bursts:
-            pixels = any(getattr(sink, "wants_pixels", True) for sink in self._sinks)
-            workers = Bursts(self._classifiers, self._capture, self.controls, self._gate, self._max_frames, pixels)
+        classifiers, capture, controls, gate = self._classifiers, self._capture, self.controls, self._gate
+        pixels = any(getattr(sink, "wants_pixels", True) for sink in self._sinks)
+        workers: Union[Bursts, Workers]
+        if len(classifiers) == 1:
+            workers = Bursts(classifiers, capture, controls, gate, self._max_frames, pixels)
+        else:
+            bursts = self._bursts and not pixels
+            workers = Workers(classifiers, capture, controls, _POLL_S, gate, self._max_frames, bursts)
         with workers:
             while True:
                 if ended := self._why_end():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
@@ -14,7 +13,7 @@ from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.result import FrameClassifier, classified
 from edge_mnv2.pipeline.stages import SceneGate
-from edge_mnv2.runtime.classifier import Classified
+from edge_mnv2.runtime.classifier import Classified, Prepared
 
 Done = tuple[Frame, Optional[Classified], FrameClassifier]
 """A frame, what was found in it, and who looked."""
@@ -25,11 +24,55 @@ _FAST_NS = 25_000_000
 """Slower frames come one by one: whoever stops a run, or reads its log, waits for no more than the one in work."""
 
 
+class _Burst:
+    """Up to `most` frames in a row for one classifier. Several of them lose their pixels once they are prepared, where
+    nobody wants `pixels`: the next one has its place in memory."""
+
+    def __init__(self, by: FrameClassifier, most: int, pixels: bool) -> None:
+        self._by, self._several, self._pixels = by, most > 1, pixels
+        self._frames: list[tuple[Frame, bool]] = []
+        self._prepared: list[Prepared] = []
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, frame: Frame, still: bool) -> None:
+        """`still`: it needs no inference."""
+        if self._several:
+            if not still:
+                self._prepared.append(self._by.prepare(frame.region, frame.order, len(self)))
+            frame = frame if self._pixels else frame.without_pixels()
+        self._frames.append((frame, still))
+
+    def done(self) -> Iterator[Done]:
+        """Raises what the classifier raises, behind the frames before."""
+        if not self._several:
+            for frame, still in self._frames:
+                yield frame, None if still else classified(self._by, frame), self._by
+            return
+        answers = self._by.answers(self._prepared)
+        for frame, still in self._frames:
+            yield frame, None if still else next(answers), self._by
+
+
+class _Pace:
+    """How many frames are to be taken in a row: `most` of fast ones."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._began = self.took = 0
+
+    def next(self) -> int:
+        began, self._began = self._began, time.monotonic_ns()
+        return self._most if self.took and self._began - began <= _FAST_NS * self.took else 1
+
+
 class Workers:
     """One thread a classifier takes frames from `capture`; `next_in_order` gives results in the order they were taken.
 
     A worker waits before it is more than a round ahead of the oldest unfinished frame, so that few results are held.
-    A frame in which `gate` sees nothing move comes out with None: it shows what the one before it shows.
+    A frame in which `gate` sees nothing move comes out with None: it shows what the one before it shows. `most` frames
+    are taken altogether. With `bursts`, fast workers take a few in a row, which lose their pixels (see `Bursts`).
     """
 
     def __init__(
@@ -39,6 +82,8 @@ class Workers:
         controls: Controls,
         poll_s: float,
         gate: Optional[SceneGate] = None,
+        most: Optional[int] = None,
+        bursts: bool = False,
     ) -> None:
         self._capture = capture
         self._controls = controls
@@ -50,7 +95,9 @@ class Workers:
         self._done: dict[int, Done] = {}
         self._taken = 0
         self._delivered = 0
-        self._most_ahead = 2 * len(classifiers)
+        self._most: float = math.inf if most is None else most
+        self._in_a_row = _BURST if bursts else 1
+        self._most_ahead = 2 * len(classifiers) * self._in_a_row
         self._halt = False
         self._error: Optional[BaseException] = None
         self._threads = [
@@ -110,6 +157,7 @@ class Workers:
             self._set = (classifiers, gate)
 
     def _work(self, worker: int) -> None:
+        pace = _Pace(self._in_a_row)
         try:
             while True:
                 with self._changed:
@@ -118,33 +166,48 @@ class Workers:
                     if self._halt:
                         return
                 with self._take_lock:
-                    try:
-                        frame = self._capture.take(self._poll_s, self._controls.paused)
-                    except Exception as error:
-                        # Before another worker takes, which may find that nothing comes any more, as at an end.
-                        self._fail(error)
+                    first = self._taken
+                    burst = self._take(worker, pace.next())
+                    if burst is None and (self._capture.ended or self._error or first >= self._most):
                         return
-                    number = None
-                    while frame is not None and number is None:
-                        chosen = self._set
-                        still = chosen[1] is not None and chosen[1].still(frame)
-                        with self._changed:
-                            # Others may have taken over meanwhile: then they look at this frame.
-                            if chosen is self._set:
-                                number = self._taken
-                                self._taken += 1
-                if frame is None or number is None:
-                    if self._capture.ended:
-                        return
-                    continue
-                classifier = chosen[0][worker]
-                answer = None if still else classified(classifier, frame)
-                with self._changed:
-                    self._done[number] = (frame, answer, classifier)
-                    self._changed.notify_all()
-                frame = None  # the next one may have its buffer
+                pace.took = 0 if burst is None else len(burst)
+                results: list[Done] = []
+                try:
+                    results.extend(burst.done() if burst is not None else ())
+                finally:
+                    with self._changed:
+                        self._done.update(enumerate(results, first))
+                        self._changed.notify_all()
+                burst, results = None, []  # the next one may have their buffers
         except Exception as error:
             self._fail(error)
+
+    def _take(self, worker: int, most: int) -> Optional[_Burst]:
+        """What the worker is to do next, None where nothing came."""
+        burst, gate = None, None
+        while self._taken < self._most and (burst is None or len(burst) < most):
+            try:
+                frame = self._capture.take(self._poll_s if burst is None else 0.0, self._controls.paused)
+            except Exception as error:
+                # Before another worker takes, which may find that nothing comes any more, as at an end.
+                self._fail(error)
+                break
+            if frame is None:
+                break
+            still, counted = False, False
+            while not counted:
+                chosen = self._set
+                gate = chosen[1] if burst is None else gate
+                still = gate is not None and gate.still(frame)
+                with self._changed:
+                    # Others may have taken over meanwhile: then they look at this frame.
+                    if burst is not None or chosen is self._set:
+                        self._taken, counted = self._taken + 1, True
+            if burst is None:
+                burst = _Burst(chosen[0][worker], most, pixels=most == 1)
+            burst.add(frame, still)
+            frame = None  # the next one may have its buffer
+        return burst
 
     def _fail(self, error: Exception) -> None:
         with self._changed:
@@ -156,8 +219,7 @@ class Bursts:
     """As `Workers`, with one classifier in the caller's thread and a few frames in a row.
 
     An inference empties the processor's caches, so that what comes before and after it, the decoder too where it reads
-    here, runs faster several times in a row. `most` frames are taken altogether. Without `pixels`, frames lose theirs
-    once they are prepared: the next one has its place in memory.
+    here, runs faster several times in a row. `pixels`: somebody looks at those of results.
     """
 
     def __init__(
@@ -172,17 +234,17 @@ class Bursts:
         self.classifiers = list(classifiers)
         self._capture, self._controls, self._gate, self._pixels = capture, controls, gate, pixels
         self._left: float = math.inf if most is None else most
-        self._taken = self._began = 0
-        self._waiting: deque[tuple[Frame, bool]] = deque()
-        """Frames that are not given out yet, and whether they were found still."""
-        self._answers: Iterator[Classified] = iter(())
+        self._pace = _Pace(_BURST)
+        self._waiting = 0
+        """Frames that are not given out yet."""
+        self._done: Iterator[Done] = iter(())
         self._error: Optional[Exception] = None
 
     def __enter__(self) -> Bursts:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._capture.give_back(len(self._waiting))
+        self._capture.give_back(self._waiting)
 
     @property
     def ended(self) -> bool:
@@ -200,38 +262,30 @@ class Bursts:
 
     def next_in_order(self, timeout: float) -> Optional[Done]:
         """As `Workers.next_in_order`."""
-        if not self._waiting:
+        if not self._waiting and self._error is None:
             self._take(timeout)
         if not self._waiting:
             if self._error is not None:
                 raise self._error
             return None
-        frame, still = self._waiting[0]
-        answer = None if still else next(self._answers)
-        self._waiting.popleft()
-        return frame, answer, self._by
+        done = next(self._done)
+        self._waiting -= 1
+        return done
 
     def _take(self, timeout: float) -> None:
-        if self._error is not None:
-            return
-        now = time.monotonic_ns()
-        fast = self._taken > 0 and now - self._began <= _FAST_NS * self._taken
-        classifier, prepared = self.classifiers[0], []
-        self._began = now
-        for place in range(int(min(_BURST if fast else 1, self._left))):
+        most = int(min(self._pace.next(), self._left))
+        burst = _Burst(self.classifiers[0], most, self._pixels)
+        while len(burst) < most:
             try:
-                frame = self._capture.take(0.0 if place else timeout, self._controls.paused)
+                frame = self._capture.take(0.0 if len(burst) else timeout, self._controls.paused)
             except Exception as error:
                 # After what was taken before.
                 self._error = error
                 break
             if frame is None:
                 break
-            still = self._gate is not None and self._gate.still(frame)
-            if not still:
-                prepared.append(classifier.prepare(frame.region, frame.order, place))
-            self._waiting.append((frame if self._pixels else frame.without_pixels(), still))
+            burst.add(frame, self._gate is not None and self._gate.still(frame))
             frame = None  # the next one may have its buffer
-        self._taken = len(self._waiting)
-        self._left -= self._taken
-        self._by, self._answers = classifier, classifier.answers(prepared)
+        self._waiting = self._pace.took = len(burst)
+        self._left -= len(burst)
+        self._done = burst.done()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -265,38 +267,57 @@ def test_a_file_that_several_workers_lose_is_lost_and_has_not_ended(model: Class
         assert loop.statistics.frames + loop.dropped == 5
 
 
+class Blind(Collected):
+    wants_pixels = False
+
+
+def read_in_bursts(source: Scripted, models: list[Classifier], sinks: list[Any], **options: Any) -> FrameLoop:
+    with source:
+        loop = FrameLoop(source, models, sinks, every_frame=True, bursts=True, **options)
+        loop.run()
+    return loop
+
+
 @pytest.fixture
 def in_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow this machine is."""
     monkeypatch.setattr("edge_mnv2.pipeline.workers._FAST_NS", 10**12)
 
 
-def answers(results: list[Result]) -> list[Any]:
-    return [(one.frame.index, one.top, one.ranked, one.seen, one.gated, one.engine) for one in results]
+@pytest.fixture(params=[1, 3])
+def models(request: pytest.FixtureRequest, model: Classifier) -> Iterator[list[Classifier]]:
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(Classifier.open(model.path, model.labels)) for _ in range(request.param - 1)]
+        yield [model, *others]
 
 
 @pytest.mark.usefixtures("in_bursts")
 @pytest.mark.parametrize("inline", [False, True])
-def test_bursts_give_the_same_answers_in_the_same_order(model: Classifier, inline: bool) -> None:
-    ended, loop, results = run(Scripted(30), [model], every_frame=True, inline=inline, bursts=True)
-    assert ended == "eof" and loop.dropped == 0 and loop.statistics.frames == 30
-    assert answers(results) == answers(run(Scripted(30), [model])[2])
+def test_bursts_give_the_same_answers_in_the_same_order(models: list[Classifier], inline: bool) -> None:
+    blind = Blind()
+    loop = read_in_bursts(Scripted(40), models, [blind], inline=inline)
+    assert loop.dropped == 0 and loop.statistics.frames == 40
+    answers = [
+        [(one.frame.index, one.top, one.ranked, one.seen, one.gated, one.engine) for one in results]
+        for results in (blind.results, run(Scripted(40), models[:1])[2])
+    ]
+    assert answers[0] == answers[1]
     for stage in ("preprocess", "inference", "postprocess", "latency", "frame_age"):
-        assert getattr(loop.statistics, stage).count == 30
+        assert getattr(loop.statistics, stage).count == 40
 
 
 @pytest.mark.usefixtures("in_bursts")
-def test_bursts_take_no_frame_too_many(model: Classifier) -> None:
-    for most in range(1, 12):
-        source = Scripted(30)
-        ended, loop, results = run(source, [model], every_frame=True, inline=True, bursts=True, max_frames=most)
-        assert (ended, len(results), source._next, loop.dropped) == ("max_frames", most, most, 0)
+@pytest.mark.parametrize("most", range(1, 30, 4))
+def test_no_frame_is_taken_that_nobody_wants(models: list[Classifier], most: int) -> None:
+    source, blind = Scripted(40), Blind()
+    loop = read_in_bursts(source, models, [blind], inline=True, max_frames=most)
+    assert (len(blind.results), source._next, loop.dropped) == (most, most, 0)
 
 
 @pytest.mark.usefixtures("in_bursts")
 @pytest.mark.parametrize("last", range(1, 8))
-def test_a_stop_within_a_burst_counts_what_was_read(model: Classifier, last: int) -> None:
-    class Stopping(Collected):
+def test_a_stop_within_a_burst_counts_what_was_read(models: list[Classifier], last: int) -> None:
+    class Stopping(Blind):
         def write(self, result: Result) -> None:
             super().write(result)
             if len(self.results) == last:
@@ -304,17 +325,18 @@ def test_a_stop_within_a_burst_counts_what_was_read(model: Classifier, last: int
 
     source, stopping = Scripted(30), Stopping()
     with source:
-        loop = FrameLoop(source, [model], [stopping], every_frame=True, inline=True, bursts=True)
+        loop = FrameLoop(source, models, [stopping], every_frame=True, inline=True, bursts=True)
         assert loop.run() == "signal"
     assert len(stopping.results) == last and last + loop.dropped == source._next
 
 
 @pytest.mark.usefixtures("in_bursts")
-def test_what_was_read_before_a_source_was_lost_is_reported(model: Classifier) -> None:
-    for lost_at in range(8):
-        source = Scripted(30, lost_at=lost_at)
-        ended, loop, results = run(source, [model], every_frame=True, inline=True, bursts=True)
-        assert (ended, len(results), loop.dropped) == ("source_lost", lost_at, 0)
+@pytest.mark.parametrize("lost_at", range(8))
+def test_what_was_read_before_a_source_was_lost_is_reported(models: list[Classifier], lost_at: int) -> None:
+    blind = Blind()
+    loop = read_in_bursts(Scripted(30, lost_at=lost_at), models, [blind], inline=True)
+    assert loop.lost is not None and len(blind.results) + loop.dropped == lost_at
+    assert loop.dropped == 0 or len(models) > 1
 
 
 @pytest.mark.usefixtures("in_bursts")
@@ -328,40 +350,40 @@ def test_results_before_an_inference_that_fails_are_reported(model: Classifier, 
         invoke()
 
     monkeypatch.setattr(model.interpreter, "invoke", fail)
-    source, collected = Scripted(30), Collected()
-    with source:
-        loop = FrameLoop(source, [model], [collected], every_frame=True, inline=True, bursts=True)
-        with pytest.raises(ModelError, match="no more"):
-            loop.run()
-    assert len(collected.results) == 7 and 7 + loop.dropped == source._next
+    blind = Blind()
+    with pytest.raises(ModelError, match="no more"):
+        read_in_bursts(Scripted(30), [model], [blind], inline=True)
+    assert [result.frame.index for result in blind.results] == list(range(7))
 
 
 @pytest.mark.usefixtures("in_bursts")
 @pytest.mark.parametrize("pictures", [False, True])
-def test_pixels_stay_where_somebody_looks_at_them(model: Classifier, pictures: bool) -> None:
-    class Blind(Collected):
-        wants_pixels = False
+def test_pixels_stay_where_somebody_looks_at_them(models: list[Classifier], pictures: bool) -> None:
+    looking = Collected()
+    read_in_bursts(Scripted(30), models, [Blind(), looking] if pictures else [looking], inline=True)
+    assert all(result.frame.pixels.size for result in looking.results) and len(looking.results) == 30
+    assert [result.top[0].label for result in looking.results] == ["red", "green", "blue"] * 10
+    if len(models) == 1:
+        blind = Blind()
+        read_in_bursts(Scripted(30), models, [blind], inline=True)
+        # All but the first frame, which comes alone.
+        assert sum(result.frame.pixels.size > 0 for result in blind.results) == 1
 
-    source, blind = Scripted(9), Blind()
-    sinks = [blind, Collected()] if pictures else [blind]
-    with source:
-        loop = FrameLoop(source, [model], sinks, every_frame=True, inline=True, bursts=True)
-        assert loop.run() == "eof"
-    assert [result.frame.pixels.size > 0 for result in blind.results] == [pictures] * 9
-    assert [result.top[0].label for result in blind.results] == ["red", "green", "blue"] * 3
 
-
-def test_a_slow_model_takes_one_frame_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_slow_model_takes_one_frame_after_the_other(tmp_path: Path, monkeypatch: Any, workers: int) -> None:
     """Nobody waits for more than the inference in work: not who stops it, nor who reads its log."""
     monkeypatch.setenv("EDGE_MNV2_SIMULATE_INFERENCE_MS", "30")
     path = tmp_path / "stub.tflite"
     path.write_bytes(colour_model())
-    source, ahead = Scripted(6), []
-
-    class Counting:
-        def write(self, result: Result) -> None:
-            ahead.append(source._next - result.frame.index)
-
-    with Classifier.open(path, ["red", "green", "blue"]) as slow, source:
-        assert FrameLoop(source, [slow], [Counting()], every_frame=True, inline=True, bursts=True).run() == "eof"
-    assert ahead == [1] * 6
+    places = []
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(Classifier.open(path, ["red", "green", "blue"])) for _ in range(workers)]
+        for one in slow:
+            monkeypatch.setattr(
+                one,
+                "prepare",
+                lambda pixels, order, place=0, do=one.prepare: places.append(place) or do(pixels, order, place),
+            )
+        loop = read_in_bursts(Scripted(6 * workers), slow, [Blind()], inline=True)
+    assert places == [0] * loop.statistics.frames == [0] * 6 * workers
