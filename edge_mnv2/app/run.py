@@ -14,7 +14,7 @@ from typing import Any, Optional
 from edge_mnv2.app.health_limits import HealthLimits
 from edge_mnv2.app.outputs import Outputs, ServedPage
 from edge_mnv2.app.run_model import RunModel
-from edge_mnv2.app.source_choice import ChosenSource, choose_source
+from edge_mnv2.app.source_choice import ChosenSource, choose_source, reads_file
 from edge_mnv2.board.cpus import no_spare_cpu
 from edge_mnv2.board.health import HealthMonitor, HealthSample
 from edge_mnv2.camera.frame import FrameSource
@@ -128,11 +128,10 @@ class Session:
         stack.enter_context(self.outputs)
         self.request = request = replace(self.request, settings=_with_newest_model(self.request.settings))
         settings = self._with_taught_model(request.settings)
-        # With every frame it is throughput that counts, and the decoder needs a CPU of its own.
-        spare = 1 if request.every_frame else 0
-        self.model = model = stack.enter_context(
-            RunModel(settings, request.on_tpu_loss, spare, embeds=self.outputs.live.collector is not None)
-        )
+        # With every frame it is throughput that counts, and a decoder needs a CPU of its own.
+        spare, embeds = int(request.every_frame), self.outputs.live.collector is not None
+        shared = request.every_frame and reads_file(request.source, request.camera, settings.camera)
+        self.model = model = stack.enter_context(RunModel(settings, request.on_tpu_loss, spare, shared, embeds))
         self._check_source()
         self.chosen = choose_source(
             request.source,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -27,15 +27,15 @@ _SWITCH_S = 10.0
 class RunModel:
     """The classifiers that `settings` ask for. A context manager that closes those in use at its end.
 
-    `on_tpu_loss`, `spare` and `embeds` as in `open_classifiers`, which also says what is raised.
+    `on_tpu_loss`, `spare`, `shared` and `embeds` as in `open_classifiers`, which also says what is raised.
     """
 
-    def __init__(self, settings: Settings, on_tpu_loss: str, spare: int, embeds: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, on_tpu_loss: str, spare: int, shared: bool = False, embeds: bool = False
+    ) -> None:
         self._settings = settings
-        self._on_tpu_loss = on_tpu_loss
-        self._spare = spare
-        self._embeds = embeds
-        self._asked_for = open_classifiers(settings, on_tpu_loss, spare=spare, fastest=True, camera=True, embeds=embeds)
+        self._asked: dict[str, Any] = {"on_tpu_loss": on_tpu_loss, "spare": spare, "shared": shared, "embeds": embeds}
+        self._asked_for = open_classifiers(settings, **self._asked, fastest=True, camera=True)
         self.classifiers: Classifiers = self._asked_for
         self.swaps = 0
         self._former_losses = 0
@@ -81,15 +81,7 @@ class RunModel:
         runtime = dataclasses.replace(self._settings.runtime, model=model)
         settings = dataclasses.replace(self._settings, runtime=runtime, model=options)
         workers = len(self.classifiers.classifiers)
-        opened = open_classifiers(
-            settings,
-            self._on_tpu_loss,
-            workers=workers,
-            spare=self._spare,
-            fastest=True,
-            camera=True,
-            embeds=self._embeds,
-        )
+        opened = open_classifiers(settings, workers=workers, **self._asked, fastest=True, camera=True)
         if opened.network != self.classifiers.network:
             opened.__exit__()
             raise UsageError(f"{model} has another network file than the one in the camera", hint="start a new run")
@@ -128,7 +120,7 @@ class RunModel:
         """Let the runtime that has won the contest take over, with the model that was asked for. Raises as `switch`
         does, also where another model is in use."""
         count = len(self._asked_for.classifiers)
-        opened = open_classifiers(self._settings, self._on_tpu_loss, workers=count, spare=self._spare, fastest=True)
+        opened = open_classifiers(self._settings, workers=count, **{**self._asked, "embeds": False}, fastest=True)
         try:
             with self._switching:
                 if self.classifiers is not self._asked_for:

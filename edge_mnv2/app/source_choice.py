@@ -8,8 +8,8 @@ from typing import Optional
 
 from edge_mnv2.camera.frame import FrameSource
 from edge_mnv2.camera.open import open_source
-from edge_mnv2.camera.settings import CameraNetwork, CameraSettings
-from edge_mnv2.errors import DownloadError, SourceError, UsageError
+from edge_mnv2.camera.settings import CameraNetwork, CameraSettings, parse
+from edge_mnv2.errors import DownloadError, EdgeMnv2Error, SourceError, UsageError
 from edge_mnv2.settings.schema import Camera
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,18 @@ def choose_source(
         log.debug("demo: %s", error)
         said = f"no camera found and the demo clip is not at hand ({error.message}): showing the test pattern"
         return ChosenSource(opened("test"), True, [said])
+
+
+def reads_file(source: Optional[str], camera: Optional[str], settings: Camera) -> bool:
+    """Whether a source is asked for that is a file of many pictures, or as good as one; nothing is opened."""
+    named = settings.source if source in (None, "auto") else source
+    if camera is not None or named is None:
+        return False
+    try:
+        return parse(named).kind in ("clip", "demo", "folder", "test")
+    except EdgeMnv2Error:
+        # It is told when the source is opened.
+        return False
 
 
 def _first_camera() -> Optional[str]:

@@ -48,7 +48,7 @@ class FrameLoop:
     `smooth`) may be changed at any time. A frame that `gate` finds still gives a result all the same, from the scores
     of the last inference: smoothing, decisions and outputs go on as if it had been classified. With `inline`, files of
     which no frame may be lost are read by the threads that classify, in turn: right where each CPU has one of them.
-    With `bursts`, fast classifiers prepare a few frames of a file in a row, then infer and report them.
+    With `bursts`, and where no sink wants pixels, fast ones prepare a few frames of a file in a row, infer and report.
     """
 
     def __init__(
@@ -133,6 +133,7 @@ class FrameLoop:
 
     def run(self) -> str:
         """Classify until something ends it. Raises ModelError where the model fails; closes the source."""
+        self._bursts = self._bursts and not any(getattr(sink, "wants_pixels", True) for sink in self._sinks)
         self._capture.start()
         try:
             return self._run_one() if len(self._classifiers) == 1 and not self._bursts else self._run_workers()
@@ -165,13 +166,11 @@ class FrameLoop:
         from edge_mnv2.pipeline.workers import Bursts, Workers
 
         classifiers, capture, controls, gate = self._classifiers, self._capture, self.controls, self._gate
-        pixels = any(getattr(sink, "wants_pixels", True) for sink in self._sinks)
         workers: Union[Bursts, Workers]
         if len(classifiers) == 1:
-            workers = Bursts(classifiers, capture, controls, gate, self._max_frames, pixels)
+            workers = Bursts(classifiers, capture, controls, gate, self._max_frames)
         else:
-            bursts = self._bursts and not pixels
-            workers = Workers(classifiers, capture, controls, _POLL_S, gate, self._max_frames, bursts)
+            workers = Workers(classifiers, capture, controls, _POLL_S, gate, self._max_frames, self._bursts)
         with workers:
             while True:
                 if ended := self._why_end():

@@ -25,11 +25,11 @@ _FAST_NS = 25_000_000
 
 
 class _Burst:
-    """Up to `most` frames in a row for one classifier. Several of them lose their pixels once they are prepared, where
-    nobody wants `pixels`: the next one has its place in memory."""
+    """Frames in a row for one classifier. Without `pixels` they are prepared at once and lose theirs: the next one has
+    its place in memory."""
 
-    def __init__(self, by: FrameClassifier, most: int, pixels: bool) -> None:
-        self._by, self._several, self._pixels = by, most > 1, pixels
+    def __init__(self, by: FrameClassifier, pixels: bool) -> None:
+        self._by, self._pixels = by, pixels
         self._frames: list[tuple[Frame, bool]] = []
         self._prepared: list[Prepared] = []
 
@@ -38,21 +38,18 @@ class _Burst:
 
     def add(self, frame: Frame, still: bool) -> None:
         """`still`: it needs no inference."""
-        if self._several:
+        if not self._pixels:
             if not still:
                 self._prepared.append(self._by.prepare(frame.region, frame.order, len(self)))
-            frame = frame if self._pixels else frame.without_pixels()
+            frame = frame.without_pixels()
         self._frames.append((frame, still))
 
     def done(self) -> Iterator[Done]:
         """Raises what the classifier raises, behind the frames before."""
-        if not self._several:
-            for frame, still in self._frames:
-                yield frame, None if still else classified(self._by, frame), self._by
-            return
-        answers = self._by.answers(self._prepared)
+        answers = iter(()) if self._pixels else self._by.answers(self._prepared)
         for frame, still in self._frames:
-            yield frame, None if still else next(answers), self._by
+            answer = None if still else classified(self._by, frame) if self._pixels else next(answers)
+            yield frame, answer, self._by
 
 
 class _Pace:
@@ -72,7 +69,7 @@ class Workers:
 
     A worker waits before it is more than a round ahead of the oldest unfinished frame, so that few results are held.
     A frame in which `gate` sees nothing move comes out with None: it shows what the one before it shows. `most` frames
-    are taken altogether. With `bursts`, fast workers take a few in a row, which lose their pixels (see `Bursts`).
+    are taken altogether. With `bursts`, fast workers take a few in a row, and results have no pixels (see `Bursts`).
     """
 
     def __init__(
@@ -96,7 +93,7 @@ class Workers:
         self._taken = 0
         self._delivered = 0
         self._most: float = math.inf if most is None else most
-        self._in_a_row = _BURST if bursts else 1
+        self._pixels, self._in_a_row = not bursts, _BURST if bursts else 1
         self._most_ahead = 2 * len(classifiers) * self._in_a_row
         self._halt = False
         self._error: Optional[BaseException] = None
@@ -204,7 +201,7 @@ class Workers:
                     if burst is not None or chosen is self._set:
                         self._taken, counted = self._taken + 1, True
             if burst is None:
-                burst = _Burst(chosen[0][worker], most, pixels=most == 1)
+                burst = _Burst(chosen[0][worker], self._pixels)
             burst.add(frame, still)
             frame = None  # the next one may have its buffer
         return burst
@@ -219,7 +216,7 @@ class Bursts:
     """As `Workers`, with one classifier in the caller's thread and a few frames in a row.
 
     An inference empties the processor's caches, so that what comes before and after it, the decoder too where it reads
-    here, runs faster several times in a row. `pixels`: somebody looks at those of results.
+    here, runs faster several times in a row. Results have no pixels: the frames would take too much memory.
     """
 
     def __init__(
@@ -229,10 +226,9 @@ class Bursts:
         controls: Controls,
         gate: Optional[SceneGate] = None,
         most: Optional[int] = None,
-        pixels: bool = True,
     ) -> None:
         self.classifiers = list(classifiers)
-        self._capture, self._controls, self._gate, self._pixels = capture, controls, gate, pixels
+        self._capture, self._controls, self._gate = capture, controls, gate
         self._left: float = math.inf if most is None else most
         self._pace = _Pace(_BURST)
         self._waiting = 0
@@ -274,7 +270,7 @@ class Bursts:
 
     def _take(self, timeout: float) -> None:
         most = int(min(self._pace.next(), self._left))
-        burst = _Burst(self.classifiers[0], most, self._pixels)
+        burst = _Burst(self.classifiers[0], pixels=False)
         while len(burst) < most:
             try:
                 frame = self._capture.take(0.0 if len(burst) else timeout, self._controls.paused)

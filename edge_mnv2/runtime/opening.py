@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 from edge_mnv2.board.cpus import resolve_threads
+from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError, ModelError, UsageError
 from edge_mnv2.runtime import contest
-from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.classifier import Classifier, simulated_inference_ns
 from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelSpec, describe
 from edge_mnv2.runtime.table import NamedRuntimeMissing, candidates
@@ -26,6 +28,9 @@ from edge_mnv2.zoo.resolve import Resolved, resolve
 if TYPE_CHECKING:
     from edge_mnv2.runtime.delegate import DelegateSpec, Plan
     from edge_mnv2.runtime.supervised.supervisor import SupervisedInterpreter
+
+_LEAST_MIB = 800
+"""A smaller board (512 MB) has better use for its memory than more workers."""
 
 
 def model_spec(model: Resolved, options: ModelOptions = ModelOptions(), resize: Optional[str] = None) -> ModelSpec:
@@ -169,14 +174,16 @@ def open_classifiers(
     *,
     workers: Optional[int] = None,
     spare: int = 0,
+    shared: bool = False,
     fastest: bool = False,
     camera: bool = False,
     embeds: bool = False,
 ) -> Classifiers:
     """The classifiers that the settings ask for. `on_tpu_loss`: "cpu" or "exit"; `workers` overrides the settings;
-    `auto` threads leave `spare` CPUs to others. `fastest`: "auto" is the runtime that won the contest here, or one is
-    to be held; for what runs long, as other runtimes take a second to start. `camera`: frames may bring answers.
-    `embeds` as in `Classifier.open`.
+    `auto` threads leave `spare` CPUs to others. `shared`: every frame of a file is wanted, and where threads and
+    workers are both `auto`, workers of one thread share them (`shared_by`). `fastest`: "auto" is the runtime that won
+    the contest here, or one is to be held; for what runs long, as other runtimes take a second to start. `camera`:
+    frames may bring answers. `embeds` as in `Classifier.open`.
 
     Raises as `open_classifier`, and AcceleratorError where an accelerator was asked for by name and cannot be used.
     """
@@ -186,6 +193,8 @@ def open_classifiers(
     threads, note = resolve_threads(settings.runtime.threads, spare=spare)
     notes = [note] if note else []
     delegate = parse(settings.runtime.delegate)
+    shared = shared and settings.runtime.workers == settings.runtime.threads == "auto"
+    several = workers
     if workers is None:
         workers = 1 if settings.runtime.workers == "auto" else int(settings.runtime.workers)
     request = settings.runtime.model
@@ -229,12 +238,28 @@ def open_classifiers(
     with settings.blamed("runtime.backend"):
         candidates(plan.cpu.path, settings.runtime.backend)
     try:
+        # A board that is simulated has no more CPUs than it has.
+        if shared and plan.cpu.path.suffix == ".tflite" and not simulated_inference_ns():
+            workers = several or shared_by(plan.cpu.path)
+            if workers > 1:
+                threads = 1
+                notes.append(f"{workers} workers of one thread share the frames (--workers 1: one, in less memory)")
         opened = _on_cpu(plan.cpu, delegate.mode != "none", settings, threads, workers, fastest, embeds)
     except NamedRuntimeMissing as error:
         with settings.blamed("runtime.backend"):
             raise error
     opened.notes[:0] = [*notes, *plan.notes]
     return opened
+
+
+def shared_by(model: Path, root: Union[Path, str] = "/") -> int:
+    """How many workers of one thread get most out of the board where every frame of a file is wanted: one for each CPU,
+    as far as there is memory. Each takes 8 MiB, and about twice the size of its model."""
+    memory = MemoryReader(Sysroot(root)).read()
+    if (memory.total or 0) < _LEAST_MIB or memory.available is None:
+        return 1
+    each = 8 + 2 * model.stat().st_size / 2**20
+    return max(1, min(resolve_threads("auto", root)[0], 1 + int(memory.available / 8 / each)))
 
 
 def _on_cpu(

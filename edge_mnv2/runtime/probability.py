@@ -42,13 +42,16 @@ def probability(graph: ModelGraph, key: Key, depth: int = _MOST_STEPS) -> Option
         return Values("softmax")
     if _logistic(graph, node):
         return Values("sigmoid")
+    if node.kind not in (*_PART, *_MANY):
+        # The weights of a last layer are a million numbers.
+        return None
     constants = [graph.constant(one) for one in node.inputs]
     computed = [one for one, constant in zip(node.inputs, constants) if constant is None]
     if node.kind in _PART and computed:
         # The condition of a `Where` stands in front.
         inner = probability(graph, computed[-1 if node.kind == "where" else 0], depth - 1)
         return inner and replace(inner, part=inner.part or node.kind == "part")
-    if node.kind not in _MANY or not computed:
+    if not computed:
         return None
     inner_ones = [probability(graph, one, depth - 1) for one in computed]
     operands = [one for one in inner_ones if one is not None]

@@ -17,6 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_mnv2.board import cpus, memory
+from edge_mnv2.runtime.opening import shared_by
+from tests.board.trees import Tree
 from tests.processes import Command
 from tests.stubs import BLUE, GREEN, RED
 
@@ -105,6 +108,47 @@ def test_workers_keep_the_order(run: Run, stub: Path, clip: Path, tmp_path: Path
     assert code == 0 and json.loads(out)["workers"] == 3
     rows = list(csv.DictReader(log.open(newline="")))
     assert [row["label"] for row in rows] == ["red"] * 10 + ["green"] * 10 + ["blue"] * 10
+
+
+def test_every_frame_of_a_file_is_shared_by_a_worker_for_each_cpu(
+    run: Run, stub: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpus, "usable_cpus", lambda root="/": 3)
+
+    def used(*words: object) -> tuple[int, int]:
+        code, out, err = run("run", "--model", stub, "--json", *words)
+        said = "3 workers of one thread share the frames (--workers 1: one, in less memory)" in err
+        assert code == 0 and said == (json.loads(out)["workers"] == 3)
+        return json.loads(out)["workers"], json.loads(out)["threads"]
+
+    file = ("--source", clip, "--every-frame")
+    assert used(*file) == (3, 1)
+    assert used("--source", "test", "--every-frame", "--max-frames", 1)[0] == 3
+    # Somebody has said something, or nobody wants every frame.
+    assert used(*file, "--workers", 1)[0] == 1
+    assert used(*file, "--threads", 1) == (1, 1)
+    assert used(*file, "--workers", 2)[0] == 2
+    assert used("--source", clip, "--max-frames", 1)[0] == 1
+    monkeypatch.setattr(memory.MemoryReader, "read", lambda self: memory.Memory(total=430, available=300))
+    assert used(*file)[0] == 1
+
+
+def test_as_many_workers_as_there_is_memory_for(tmp_path: Path) -> None:
+    model = tmp_path / "model.tflite"
+    model.write_bytes(bytes(4 << 20))
+    for cpu_count, total_mb, workers in (
+        (4, 430, 1),
+        (4, 900, 4),
+        (4, 3800, 4),
+        (2, 8000, 2),
+        (1, 8000, 1),
+        (16, 8000, 4),
+    ):
+        board = Tree(tmp_path / f"{cpu_count}-{total_mb}").cpus(cpu_count).memory(total_mb * 1024)
+        assert shared_by(model, board.root) == workers, (cpu_count, total_mb)
+    model.write_bytes(bytes(100 << 20))
+    assert shared_by(model, Tree(tmp_path / "large").cpus(4).memory(2000 * 1024).root) == 1
+    assert shared_by(model, tmp_path / "nothing") == 1
 
 
 @pytest.mark.slow
