@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
-from edge_mnv2.board.cpus import resolve_threads
-from edge_mnv2.board.memory import MemoryReader
+from edge_mnv2.board.cpus import MemoryReader, resolve_threads
 from edge_mnv2.board.sysroot import Sysroot
 from edge_mnv2.errors import AcceleratorError, ModelError, UsageError
 from edge_mnv2.runtime import contest

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mnv2.board import cpus, memory
+from edge_mnv2.board import cpus
 from edge_mnv2.runtime.opening import shared_by
 from tests.board.trees import Tree
 from tests.processes import Command
@@ -129,7 +129,7 @@ def test_every_frame_of_a_file_is_shared_by_a_worker_for_each_cpu(
     assert used(*file, "--threads", 1) == (1, 1)
     assert used(*file, "--workers", 2)[0] == 2
     assert used("--source", clip, "--max-frames", 1)[0] == 1
-    monkeypatch.setattr(memory.MemoryReader, "read", lambda self: memory.Memory(total=430, available=300))
+    monkeypatch.setattr(cpus.MemoryReader, "read", lambda self: cpus.Memory(total=430, available=300))
     assert used(*file)[0] == 1
 
 
