@@ -162,7 +162,7 @@ class Isolated:
         except (Exception, SystemExit, GeneratorExit) as error:
             self._failed(_reason(error))
             return
-        if result.frame.pixels.size and not self.wants_pictures and not (self._event_pictures and result.events):
+        if not self.wants_pictures and not (self._event_pictures and result.events) and result.frame.pixels.size:
             result = replace(result, frame=result.frame.without_pixels())
         self._put(result)
 
