@@ -259,6 +259,7 @@ def _kind(words: Sequence[str]) -> tuple[str, frozenset[str]]:
 NOT_RUN_HINTS = {
     "build --out model.tflite": "fetches 14 MB of weights: tests/builder",
     "build {}{} --resolution": "what `train` says at its end: tests/cli/test_train.py",
+    "--weights FILE": "stands for weights of the reader's own: tests/builder",
     "--weights best.pth": "stands for weights of the reader's own: tests/builder",
     "--against other.tflite": "stands for models of the reader's own: tests/evaluate",
     "camera.local": "needs a camera: tests/camera/test_streams.py",

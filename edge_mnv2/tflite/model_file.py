@@ -23,7 +23,7 @@ from edge_mnv2.tflite.wire_formats import Damaged, Flatbuffer, Table, verify
 
 EDGETPU_OP = "edgetpu-custom-op"
 _POOLS = (1, 40)
-_WEIGHTS = "weights become a model with `edge-mnv2 build --weights FILE`"
+_WEIGHTS = "weights become a model with `edge-mnv2 build --weights FILE --out MODEL.tflite`"
 _INSTEAD = {
     "a ZIP archive": f"unpack it where it is a download; {_WEIGHTS}",
     "a gzip archive": "unpack it",
