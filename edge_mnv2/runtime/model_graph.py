@@ -58,9 +58,10 @@ _ONNX = {
     "Reshape": "reshape", "Flatten": "reshape", "Squeeze": "reshape", "Unsqueeze": "reshape", "Resize": "resize",
     "Transpose": "transpose", "Identity": "identity", "Dropout": "identity", "TopK": "best", "ReduceMax": "best",
     "Slice": "part", "Gather": "part", "Clip": "clip", "Max": "max", "Min": "min", "Concat": "concat", "Sum": "add",
-    "Mean": "mean", "Split": "part", "Compress": "part", "GatherElements": "part", "HardSigmoid": "sigmoid",
-    "Hardmax": "best", "Round": "clip", "Where": "where", "Reciprocal": "reciprocal", "BatchNormalization": "batchnorm",
-    "LpNormalization": "norm",
+    "Mean": "mean", "QLinearSoftmax": "softmax", "QLinearSigmoid": "sigmoid", "QLinearGlobalAveragePool": "pool",
+    "QGemm": "linear", "QLinearMatMul": "linear", "Split": "part", "Compress": "part", "GatherElements": "part",
+    "HardSigmoid": "sigmoid", "Hardmax": "best", "Round": "clip", "Where": "where", "Reciprocal": "reciprocal",
+    "BatchNormalization": "batchnorm", "LpNormalization": "norm",
 }  # fmt: skip
 _TFLITE_TYPES = {0: "f4", 1: "f2", 2: "i4", 3: "u1", 4: "i8", 7: "i2", 9: "i1"}
 _ONNX_TYPES = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 10: "f2", 11: "f8"}

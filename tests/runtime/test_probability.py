@@ -127,6 +127,29 @@ def test_probabilities_stay_what_they_are_in_tflite(kind: str, tmp_path: Path, r
     assert json.loads(run("inspect", path, "--json")[1])["output"]["kind"] == "softmax"
 
 
+@pytest.mark.parametrize(("kind", "what"), [("QLinearSoftmax", "softmax"), ("QLinearSigmoid", "multilabel")])
+def test_the_integer_operators_of_onnx_runtime_s_own_quantization(kind: str, what: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+
+    def end(file: OnnxFile, logits: str) -> str:
+        before = [file.number(8 / 127), file.constant(np.array(128, np.uint8))]
+        after = [file.number(1 / 256), file.constant(np.array(0, np.uint8))]
+        more = {"axis": 1, "opset": 13} if kind == "QLinearSoftmax" else {}
+        whole = file.node(kind, [file.node("QuantizeLinear", [logits, *before]), *before, *after], **more)
+        return file.node("DequantizeLinear", [whole, *after])
+
+    model = onnx.load_from_string(onnx_file(end))
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    next(node for node in model.graph.node if node.op_type == kind).domain = "com.microsoft"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with Classifier.open(path) as classifier:
+        assert classifier.io.output.kind == what
+        expected = SHARES if what == "softmax" else SIGMOIDS
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), expected, atol=0.02)
+
+
 def test_one_row_of_a_softmax_of_two_is_a_probability(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
 
