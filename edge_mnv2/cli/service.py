@@ -90,6 +90,7 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
     """The unit for `run WORDS`. Raises the error that `run` would, and UsageError for what no service can do."""
     from edge_mnv2 import paths
     from edge_mnv2.runtime import table
+    from edge_mnv2.runtime.opening import model_spec
     from edge_mnv2.service.command import absolute, needs, program, variables, without_secrets
     from edge_mnv2.service.systemd import version
     from edge_mnv2.service.unit import Unit
@@ -120,7 +121,7 @@ def _unit(name: str, words: list[str], account: Account, manager: Manager, watch
         if request.outputs["log"] == "-" or call.value(JSON).value:
             raise UsageError("a service has no stdout", hint="leave --json out, and give --log a file")
         model = settings.runtime.model or DEFAULT_MODEL
-        resolve_model(model)
+        model_spec(resolve_model(model), settings.model)
         output = settings.output
         pauses = {"the profile's output.gate_refresh_s": output.gate_refresh_s if output.gate else 0.0}
         if settings.camera.fps is not None:

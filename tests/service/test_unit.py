@@ -164,6 +164,8 @@ def test_variables_are_read_as_systemd_reads_them(tmp_path: Path) -> None:
         (["--camera", "0", "surplus"], 2, "surplus"),
         (["--camera", "0", "--threads", "many"], 2, "many"),
         (["--camera", "0", "--model", "no-such-model"], 3, "no-such-model"),
+        (["--camera", "0", "--labels", "no-such.txt"], 3, "no-such.txt: no such label file"),
+        (["--camera", "0", "--input-range", "1,0"], 2, "--input-range 1,0"),
         (["--camera", "0", "--device", "no-such-board"], 6, "no-such-board"),
         (["--source", "/no/such/clip.mp4"], 4, "/no/such/clip.mp4"),
         (["--source", "test", "--log", "-"], 2, "stdout"),
