@@ -39,6 +39,15 @@ def test_the_example_is_installed_and_runs(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["results"][0]["top"][0]["label"] == "green", done.stderr
     done = call("run", "--source", "test", "--max-frames", 3, "--model", model, "--runtime", "nearest", "--json")
     assert json.loads(done.stdout)["runtime"] == "nearest 1.0", done.stderr
+    options = ["--source", "test", "--max-frames", 3, "--model", model, "--json", "--delegate"]
+    done = call("run", *options, "nearest:near")
+    summary = json.loads(done.stdout)
+    assert summary["delegate"] == "nearest:near" and summary["tpu_losses"] == 0, done.stderr
+    assert "nearest" in summary["engine_seconds"]
+    done = call("run", *options, "nearest:middle")
+    assert done.returncode == 2 and "nearest[:near|far]" in done.stderr
+    assert "nearest[:near|far]" in "".join(call("run", "--help").stdout.split())
+    assert "nearest:near" in call("devices", "accelerators").stdout
     model.write_text("1 2\n")
     done = call("classify", tmp_path / "p.png", "--model", model)
     assert done.returncode == 3 and "RED GREEN BLUE" in done.stderr
