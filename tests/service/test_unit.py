@@ -23,6 +23,7 @@ from edge_mnv2.errors import UsageError
 from edge_mnv2.service.command import Account, absolute, keep_secrets, variables
 from edge_mnv2.service.systemd import exposure, faults, version
 from edge_mnv2.settings.option import Option
+from edge_mnv2.zoo.resolve import resolve
 from tests.stubs import colour_model
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -286,7 +287,7 @@ def test_only_our_variables_are_taken_from_a_user_s_file(run: Run, isolated: Pat
     before = os.environ["PATH"]
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge_mnv2.zoo.resolve.resolve", lambda *_: seen.append(dict(os.environ)))
+        patch.setattr("edge_mnv2.zoo.resolve.resolve", lambda model: seen.append(dict(os.environ)) or resolve(model))
         code, _, err = run("service", "install", "--dry-run")
     assert code == 0, err
     assert seen[0]["EDGE_MNV2_SOURCE"] == "test" and seen[0]["PATH"] == before and "LD_PRELOAD" not in seen[0]
