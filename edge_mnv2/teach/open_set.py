@@ -35,7 +35,7 @@ REJECTED = 0.8
 _STANDS_OUT = 1.75
 _LEAST_CLASSES = 100
 """A classifier with fewer classes tells too little of what else there is."""
-_AWAY = 0.8
+_AWAY = 0.65
 """How much counts what speaks for classes that were not taught."""
 _LESS, _NEAREST = 0.75, 10.0
 """How much counts what is like pictures of no class, and how much more the most similar of these count."""
