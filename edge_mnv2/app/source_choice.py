@@ -52,7 +52,7 @@ def choose_source(
         if first is None:
             raise SourceError(
                 "no camera found: looked for V4L2 devices (/dev/video*) and a CSI camera (picamera2)",
-                hint="plug one in and see `edge-mnv2 devices cameras`, or use --source demo",
+                hint="plug one in and see `edge-mnv2 devices cameras`, or use --camera demo",
             )
         return ChosenSource(opened(first))
     if camera is not None:

@@ -303,6 +303,10 @@ def test_no_camera_is_said_with_what_was_looked_for(run: Run, stub: Path) -> Non
     for arguments in (["--camera"], ["--camera", "--max-frames", "1"]):
         code, _, err = run("run", "--model", stub, *arguments)
         assert code == 4 and "no camera found" in err
+    # What is advised works for each command that says it.
+    code, _, err = run("teach", "--camera", "--class", "cup", "--class", "nothing", "--out", "x.tflite")
+    assert code == 4 and "or use --camera demo" in err
+    assert all("--camera" in run(command, "--help")[1] for command in ("run", "teach"))
 
 
 def test_the_command_line_goes_before_the_environment(run: Run, stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
