@@ -40,8 +40,8 @@ from edge_mnv2.app.board_models import embedder_of
 from edge_mnv2.board.cpus import processor
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.camera.still import read_still
+from edge_mnv2.datasets.collected_picture import SAME_LOOK, projected
 from edge_mnv2.datasets.collection import Answer, Collection
-from edge_mnv2.datasets.looks import SAME_LOOK, projected
 from edge_mnv2.outputs.collect import CollectSink
 from edge_mnv2.pipeline.result import Result
 from edge_mnv2.runtime.opening import open_classifier

@@ -1,8 +1,10 @@
-"""One collected picture, the answer that a person gave, and both as lines of a collection's index."""
+"""One collected picture, its look, the answer that a person gave, and both as lines of a collection's index."""
 
 from __future__ import annotations
 
 import base64
+import binascii
+import functools
 import hashlib
 import math
 import re
@@ -11,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
-
-from edge_mnv2.datasets.looks import read_look
 
 ID = re.compile(r"[0-9a-f]{16}")
 _MOST_NAME = 100
@@ -112,3 +112,36 @@ def _is_prediction(one: Any) -> bool:
 
 def shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:  # Labels once. Python 3.12 never frees what is interned.
     return {key: sys.intern(value) if key in ("label", "model") else value for key, value in pairs}
+
+
+LOOK_SIZE = 64
+"""Numbers that describe the look of a picture."""
+SAME_LOOK = 0.06
+"""Pictures whose looks are nearer than this (cosine distance) show the same scene."""
+
+
+def read_look(text: Optional[str]) -> Optional[np.ndarray]:
+    """A look from its base64 text; None where it is none."""
+    if not text:
+        return None
+    try:
+        look = np.frombuffer(base64.b64decode(text, validate=True), np.float16).astype(np.float32)
+    except (binascii.Error, ValueError):
+        return None
+    return look if look.shape == (LOOK_SIZE,) and np.isfinite(look).all() else None
+
+
+def projected(embedding: np.ndarray) -> np.ndarray:
+    """The look of a picture: float32 (LOOK_SIZE,) of length 1 from an embedding of any size.
+
+    A fixed projection on random signs keeps angles to about 1/sqrt(LOOK_SIZE) (Achlioptas 2003, "Database-friendly
+    random projections"). The signs are a hash's, so that they are the same on every board and with every numpy.
+    """
+    look = _directions(embedding.size) @ embedding.astype(np.float32).reshape(-1)
+    return look / max(float(np.linalg.norm(look)), 1e-12)
+
+
+@functools.lru_cache(1)
+def _directions(size: int) -> np.ndarray:
+    bits = np.frombuffer(hashlib.shake_128(b"look").digest(LOOK_SIZE * size // 8), np.uint8)
+    return np.where(np.unpackbits(bits).reshape(LOOK_SIZE, size), np.float32(1), np.float32(-1))

@@ -22,8 +22,18 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from edge_mnv2 import paths
-from edge_mnv2.datasets.collected_picture import ID, Answer, Item, answer_of, identity_of, item_of, line_of, shared
-from edge_mnv2.datasets.looks import LOOK_SIZE, SAME_LOOK
+from edge_mnv2.datasets.collected_picture import (
+    ID,
+    LOOK_SIZE,
+    SAME_LOOK,
+    Answer,
+    Item,
+    answer_of,
+    identity_of,
+    item_of,
+    line_of,
+    shared,
+)
 from edge_mnv2.errors import UsageError
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from typing import Optional
 
 import numpy as np
 
+from edge_mnv2.datasets.collected_picture import SAME_LOOK, projected
 from edge_mnv2.datasets.collection import Collection
-from edge_mnv2.datasets.looks import SAME_LOOK, projected
 from edge_mnv2.outputs.live import Embed, Live
 from edge_mnv2.outputs.picture import jpeg
 from edge_mnv2.outputs.records import as_entry, timestamp

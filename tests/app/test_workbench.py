@@ -20,8 +20,8 @@ import pytest
 from edge_mnv2.app.board_models import embedder_of, taught_in_place_of
 from edge_mnv2.app.workbench import ModelWorkbench
 from edge_mnv2.camera.settings import Roi
+from edge_mnv2.datasets.collected_picture import projected
 from edge_mnv2.datasets.collection import Answer, Collection
-from edge_mnv2.datasets.looks import projected
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
 from edge_mnv2.runtime import table
 from edge_mnv2.runtime.opening import Classifiers, open_classifier

@@ -14,9 +14,9 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
+from edge_mnv2.datasets.collected_picture import projected
 from edge_mnv2.datasets.collection import Answer, Collection, Item, side_by_side
 from edge_mnv2.datasets.labelled_pictures import read_collected
-from edge_mnv2.datasets.looks import projected
 from edge_mnv2.errors import UsageError
 
 
