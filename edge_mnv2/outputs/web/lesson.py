@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from aiohttp import web
 
-from edge_mnv2.outputs.web.workbench import Refused, document_of, in_thread, thumbnail
+from edge_mnv2.outputs.web.workbench import Refused, document_of, in_thread, picture_at
 
 if TYPE_CHECKING:
     from edge_mnv2.outputs.live import Lesson
@@ -51,14 +50,7 @@ class LessonPages:
         return web.json_response({"classes": [{"label": label, "pictures": files} for label, files in classes.items()]})
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
-        path = await in_thread(self._lesson.picture, *_named(request.query))
-        try:
-            if path is None:
-                raise FileNotFoundError
-            data = await in_thread(thumbnail if "small" in request.query else Path.read_bytes, path)
-        except OSError:
-            raise Refused(404, "no such picture") from None
-        return web.Response(body=data, content_type="image/jpeg")
+        return await picture_at(request, await in_thread(self._lesson.picture, *_named(request.query)))
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         document = await document_of(request)

@@ -114,14 +114,8 @@ class WorkbenchPages:
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
         path = self._collection.path(request.match_info["id"])
-        if path is None:
-            raise Refused(404, "no such picture")
-        try:
-            data = await in_thread(thumbnail if "small" in request.query else Path.read_bytes, path)
-        except OSError:
-            raise Refused(404, "no such picture") from None
         # What a picture shows never changes: its name is its content.
-        return web.Response(body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
+        return await picture_at(request, path, {"Cache-Control": "private, max-age=86400"})
 
     async def _answers(self, request: web.Request) -> web.StreamResponse:
         document = await document_of(request)
@@ -203,6 +197,19 @@ class WorkbenchPages:
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+
+async def picture_at(
+    request: web.Request, path: Optional[Path], headers: Optional[dict[str, str]] = None
+) -> web.Response:
+    """The JPEG file at `path`, made small where the request says so. Raises Refused where there is none."""
+    try:
+        if path is None:
+            raise FileNotFoundError
+        data = await in_thread(thumbnail if "small" in request.query else Path.read_bytes, path)
+    except OSError:
+        raise Refused(404, "no such picture") from None
+    return web.Response(body=data, content_type="image/jpeg", headers=headers)
 
 
 async def document_of(request: web.Request, most: int = _MOST_JSON, limit_s: Optional[float] = None) -> dict[str, Any]:
