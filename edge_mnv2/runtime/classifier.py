@@ -20,6 +20,7 @@ from edge_mnv2.runtime.model_graph import read_graph
 from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe, score_reader
 from edge_mnv2.runtime.prediction import Prediction, top_predictions
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
+from edge_mnv2.runtime.probability import shows_shares
 from edge_mnv2.runtime.table import AnyInterpreter, InCamera, TensorSpec, open_model, own_format
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.labels import fit_labels
@@ -127,6 +128,10 @@ class Classifier:
         interpreter = load(path, runtime=runtime, threads=threads, accelerate=accelerate, input_size=spec.size)
         try:
             io = describe(str(path), interpreter.inputs, interpreter.outputs, read_graph(path), spec)
+            answer = io.output
+            unsettled = answer.kind == "logits" and answer.origin == "assumed"
+            if unsettled and shows_shares(interpreter, answer.position, answer.tensor):
+                io = replace(io, output=replace(answer, kind="softmax", origin="measured"))
             return cls(interpreter, io, spec, path=str(path), top_k=top_k)
         except BaseException:
             interpreter.close()
@@ -192,9 +197,7 @@ class Classifier:
         ready = time.monotonic_ns()
         self.interpreter.invoke()
         if self._simulated_ns:
-            remaining = self._simulated_ns - (time.monotonic_ns() - ready)
-            if remaining > 0:
-                time.sleep(remaining / 1e9)
+            time.sleep(max(0, self._simulated_ns - (time.monotonic_ns() - ready)) / 1e9)
         invoked = time.monotonic_ns()
         raw = self.interpreter.output(self.io.output.position)
         read_ns = time.monotonic_ns() - invoked

@@ -16,7 +16,7 @@ from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime.model_graph import Key, ModelGraph, Packed
 from edge_mnv2.runtime.model_input import Scaling, float_input, in_pixels, integer_input
 from edge_mnv2.runtime.preprocess import InputWriter, image_layout
-from edge_mnv2.runtime.probability import BEST, Values, probability
+from edge_mnv2.runtime.probability import BEST, Values, probability, settled
 from edge_mnv2.runtime.table import TensorSpec
 from edge_mnv2.zoo.model_facts import MovedThreshold
 
@@ -248,7 +248,8 @@ def _made_by(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> 
     key = _key(graph, position, output)
     node = graph.maker(key) if graph is not None and key is not None else None
     if graph is not None and key is not None and node is not None and node.kind != "custom":
-        return probability(graph, key) or Values(node.kind), "graph"
+        values = probability(graph, key) or Values(node.kind)
+        return values, "graph" if settled(values) else "assumed"
     # A compiled graph hides its last operator: a softmax or sigmoid is quantized to exactly the range 0..1.
     low, high = output.limits
     hidden = abs(low) < 1e-6 and abs(high - 1) <= 2 / 256

@@ -11,10 +11,14 @@ from typing import Optional
 
 import numpy as np
 
+from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.model_graph import Key, ModelGraph, Node
+from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec
 
 BEST = "best"
 """Kind of the operators that leave of all scores only the best, or its row."""
+_LAYERS = ("linear", "conv", "depthwise", "pool", "add", "logsoftmax", "norm", BEST)
+"""What makes an output that is surely not one of probabilities."""
 _MOST_STEPS = 12
 _MANY = ("add", "mean", "concat", "mul", "div", "sub")
 _PART = ("part", "clip", "max", "min", "pool", "where")
@@ -28,6 +32,11 @@ class Values:
     kind: str
     whole: float = 1.0
     part: bool = False
+
+
+def settled(values: Values) -> bool:
+    """Whether the graph tells what the values are; else what they are like has to be looked at."""
+    return values.kind in (*_LAYERS, "softmax", "sigmoid")
 
 
 def probability(graph: ModelGraph, key: Key, depth: int = _MOST_STEPS) -> Optional[Values]:
@@ -61,6 +70,27 @@ def probability(graph: ModelGraph, key: Key, depth: int = _MOST_STEPS) -> Option
     if len(operands) == 1 and len(node.inputs) == 2:
         return None if number is None else _with_number(node, operands[0], number, constants[0] is None)
     return _joined(graph, node, operands) if len(computed) == len(node.inputs) else None
+
+
+def shows_shares(interpreter: AnyInterpreter, position: int, tensor: TensorSpec) -> bool:
+    """Whether all that the model answers in an output are shares of 1: what a graph does not tell, two inputs do.
+
+    No logits are, by chance, all above 0 and of that sum.
+    """
+    source, random = interpreter.inputs[0], np.random.default_rng(0)
+    for shade in (0, 255):
+        values = shade * random.random([max(n, 1) for n in source.shape])
+        whole = values.astype(np.uint8).view(source.dtype) if source.dtype.kind in "ui" else values / 255
+        try:
+            interpreter.set_input(whole.astype(source.dtype))
+            interpreter.invoke()
+        except ModelError:
+            # It is said where the model is run in earnest.
+            return False
+        scores = tensor.dequantize(interpreter.output(position)).astype(float)
+        if not np.isfinite(scores).all() or scores.min() < -1e-6 or abs(scores.sum() - 1) > 0.01:
+            return False
+    return True
 
 
 def _with_number(node: Node, operand: Values, number: float, first: bool) -> Optional[Values]:

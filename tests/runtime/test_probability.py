@@ -150,6 +150,26 @@ def test_the_integer_operators_of_onnx_runtime_s_own_quantization(kind: str, wha
         np.testing.assert_allclose(classifier.scores(solid(COLOUR)), expected, atol=0.02)
 
 
+@pytest.mark.parametrize("kind", ["softmax", "logits"])
+def test_what_the_graph_does_not_tell_is_looked_at(kind: str, tmp_path: Path) -> None:
+    """A function of the file's own, as PyTorch's exporters have written, hides what it does."""
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    model = onnx.load_from_string(onnx_file(lambda file, logits: file.node("torch_nn_head", [logits])))
+    inside = helper.make_node("Softmax" if kind == "softmax" else "Identity", ["x"], ["y"])
+    opsets = [helper.make_opsetid("", 13)]
+    model.functions.append(helper.make_function("pkg.torch", "torch_nn_head", ["x"], ["y"], [inside], opsets))
+    model.opset_import.append(helper.make_opsetid("pkg.torch", 1))
+    next(node for node in model.graph.node if node.op_type == "torch_nn_head").domain = "pkg.torch"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with Classifier.open(path) as classifier:
+        origin = "measured" if kind == "softmax" else "assumed"
+        assert (classifier.io.output.kind, classifier.io.output.origin) == (kind, origin)
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), SHARES, atol=1e-4)
+
+
 def test_one_row_of_a_softmax_of_two_is_a_probability(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
 
