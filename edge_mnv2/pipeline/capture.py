@@ -14,6 +14,8 @@ from edge_mnv2.errors import SourceError
 
 _QUEUE = 4
 _STOP_S = 2.0
+_USUAL_STEP_NS = 40_000_000
+"""From one frame to the next, in a clip of one."""
 
 
 class Capture:
@@ -42,6 +44,7 @@ class Capture:
         self._on_read = on_read
         self._halt = threading.Event()
         self._began: Optional[int] = None
+        self._position_ns, self._step_ns = 0, _USUAL_STEP_NS
         self._waited_ns = 0
         self._next_index = 0
         self._missed = 0
@@ -148,6 +151,9 @@ class Capture:
                     if self._halt.is_set():
                         return
                     self._source.open()
+                if self._began is not None:
+                    # The last frame of a clip is to be seen as long as the others.
+                    self._wait_until(self._began + self._position_ns + self._step_ns)
                 # The source counts from 0 again; the run does not.
                 self._began, base = None, count
                 continue
@@ -162,10 +168,15 @@ class Capture:
 
     def _at_its_time(self, frame: Frame) -> Frame:
         position = frame.position_ns or 0
-        now = time.monotonic_ns()
         if self._began is None:
-            self._began = now - position
-        remaining = self._began + position - now
+            self._began = time.monotonic_ns() - position
+        elif position > self._position_ns:
+            self._step_ns = position - self._position_ns
+        self._position_ns = position
+        self._wait_until(self._began + position)
+        return frame.at(time.monotonic_ns(), frame.index)
+
+    def _wait_until(self, due: int) -> None:
+        remaining = due - time.monotonic_ns()
         if remaining > 0:
             self._halt.wait(remaining / 1e9)
-        return frame.at(time.monotonic_ns(), frame.index)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -165,6 +166,21 @@ def test_repeat_begins_again_and_goes_on_counting(model: Classifier) -> None:
     ended, _, results = run(source, [model], repeat=True, max_frames=12)
     assert ended == "max_frames" and source.opened >= 3
     assert [result.frame.index for result in results] == list(range(12))
+
+
+@pytest.mark.parametrize(("positions", "least_s"), [([0], 0.04), ([0, 60], 0.12)])
+def test_the_last_frame_of_a_clip_that_repeats_keeps_its_time(positions: list[int], least_s: float) -> None:
+    class Clip(Scripted):
+        paced = True
+
+        def read(self) -> Optional[Frame]:
+            frame = super().read()
+            return frame and replace(frame, position_ns=positions[frame.index] * 1_000_000)
+
+    capture = Capture(Clip(len(positions)), lossless=True, repeat=True, inline=True)  # type: ignore[arg-type]
+    frames = [capture.take(10) for _ in range(4 * len(positions) + 1)]
+    times = [frame.captured_at for frame in frames if frame is not None]
+    assert times[-1] - times[0] > 0.95 * 4 * least_s * 1e9
 
 
 def test_repeating_nothing_is_an_error_and_no_spin(model: Classifier) -> None:
