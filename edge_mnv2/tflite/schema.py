@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import struct
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Optional
@@ -36,7 +35,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Field:
-    """One field: `kind` is scalar, scalars, string, strings, table, tables or union; `type` fits the kind."""
+    """One field: `kind` is scalar, scalars, string, table, tables or union; `type` fits the kind."""
 
     name: str
     slot: int
@@ -130,7 +129,7 @@ def fields(table: str) -> tuple[Field, ...]:
                 flags = _probe(cls, getter + "AsNumpy", 0, present=True)[0].calls["GetVectorAsNumpy"]
                 kind, type_ = "scalars", _dtype(flags)
             else:
-                kind, type_ = ("strings", None) if "String" in probe.calls else ("tables", type(value).__name__)
+                kind, type_ = "tables", type(value).__name__
         elif "Get" in probe.calls:
             kind, type_ = "scalar", probe.calls["Get"]
             default = _probe(cls, getter, arguments, present=False)[1]
@@ -220,24 +219,11 @@ class _Decoder:
             inside = table.tables(field.slot)
             self._spend(len(inside))
             return [self.record(field.type, one) for one in inside]
-        size = {"string": 1, "strings": 4}.get(field.kind) or field.type.itemsize
-        start, count = table.vector(field.slot, size)
+        start, count = table.vector(field.slot, 1 if field.kind == "string" else field.type.itemsize)
         if field.kind == "scalars":
             return np.frombuffer(data, field.type, count, start)
-        if field.kind == "string":
-            return self._text(data[start : start + count])
-        offsets = struct.unpack_from(f"<{count}I", data, start)
-        return [self._string(table, start + 4 * row + offset) for row, offset in enumerate(offsets)]
-
-    def _string(self, table: Table, position: int) -> str:
-        count = table.buffer.read("<I", position)
-        if position + 4 + count > table.buffer.size:
-            raise Damaged("a name ends beyond the file")
-        return self._text(table.buffer.data[position + 4 : position + 4 + count])
-
-    def _text(self, content: bytes) -> str:
-        self._spend(len(content))
-        return bytes(content).decode("utf-8", "surrogateescape")
+        self._spend(count)
+        return bytes(data[start : start + count]).decode("utf-8", "surrogateescape")
 
 
 def encode(table: str, record: Record, *, size_hint: int = 1024) -> bytes:
@@ -268,8 +254,7 @@ def _put_table(builder: Any, table: str, record: Record) -> int:
             alignment = BUFFER_ALIGNMENT if table == "Buffer" else field.type.itemsize
             offsets[field.name] = _put_scalars(builder, np.ascontiguousarray(value, field.type), alignment)
         else:
-            put = _put_string if field.kind == "strings" else _put_table
-            children = [put(builder, field.type, child) for child in value]
+            children = [_put_table(builder, field.type, child) for child in value]
             builder.StartVector(4, len(children), 4)
             for child in reversed(children):
                 builder.PrependUOffsetTRelative(child)
@@ -289,10 +274,6 @@ def _put_table(builder: Any, table: str, record: Record) -> int:
 
 def _union_of(known: tuple[Field, ...], tag_name: str) -> str:
     return next(field.type for field in known if field.kind == "union" and field.name + "_type" == tag_name)
-
-
-def _put_string(builder: Any, _: Any, value: str) -> int:
-    return builder.CreateString(value.encode("utf-8", "surrogateescape"))
 
 
 def _put_scalars(builder: Any, values: np.ndarray, alignment: int) -> int:
