@@ -12,7 +12,7 @@ from edge_mnv2.app.board_models import TAUGHT_MODEL, home_in, registered, rememb
 from edge_mnv2.app.reteach import TAUGHT, Job, Reteaching
 from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collection import AnyCollection
-from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.errors import EdgeMnv2Error, ModelError, SourceError, UsageError
 from edge_mnv2.outputs.records import as_entry
 from edge_mnv2.pipeline.statistics import give_back_memory
 from edge_mnv2.runtime.classifier import Classifier
@@ -22,6 +22,8 @@ from edge_mnv2.teach.lesson_memory import recall
 from edge_mnv2.zoo import latest, versions
 
 _TRIED = 10
+_MOST_PIXELS = 64_000_000
+"""Of a picture that is sent: a few kilobytes can hold many more, which would take memory and CPU from the run."""
 _IDLE_S = 10.0
 """After so long without a picture to try, the network for that is closed."""
 _SLOWER = 1.25
@@ -203,7 +205,10 @@ class ModelWorkbench:
         with tempfile.NamedTemporaryFile(prefix="edge-mnv2-") as file:
             file.write(picture)
             file.flush()
-            pixels = read_still(file.name)
+            try:
+                pixels = read_still(file.name, most_pixels=_MOST_PIXELS)
+            except SourceError as error:
+                raise type(error)(error.message.replace(file.name, name), hint=error.hint) from None
         with self._lock:
             if self._trial[0] != self.in_use or self._trial[1] is None:
                 self._forget_trial()

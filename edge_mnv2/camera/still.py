@@ -67,11 +67,18 @@ _SPARE = 2.5
 _FILLER = 256
 
 
-def read_still(path: Union[Path, str], least_side: Optional[int] = None) -> np.ndarray:
+class TooManyPixels(SourceError):
+    """A picture that is larger than its reader takes."""
+
+
+def read_still(
+    path: Union[Path, str], least_side: Optional[int] = None, most_pixels: Optional[int] = None
+) -> np.ndarray:
     """The picture in file `path` as RGB uint8 HxWx3, upright, by the policy above.
 
     `least_side`: whoever uses the picture needs a shorter side of so many pixels only; a large JPEG is then decoded at
-    a half, a quarter or an eighth of its size, for a fraction of time and memory.
+    a half, a quarter or an eighth of its size, for a fraction of time and memory. `most_pixels`: a larger one is
+    refused (TooManyPixels) before it is decoded.
     Content decides, not the extension. Raises SourceError, whose message names the file, for everything that is not a
     whole, readable picture.
     """
@@ -83,7 +90,7 @@ def read_still(path: Union[Path, str], least_side: Optional[int] = None) -> np.n
         if not stat.S_ISREG(mode):
             raise SourceError(f"{path} is not a regular file")
         with path.open("rb") as file:
-            return _decode(path, file, least_side)
+            return _decode(path, file, least_side, most_pixels)
     except SourceError:
         raise
     except FileNotFoundError:
@@ -141,7 +148,7 @@ def _listed(path: Path) -> bool:
         return False
 
 
-def _decode(path: Path, file: IO[bytes], least_side: Optional[int]) -> np.ndarray:
+def _decode(path: Path, file: IO[bytes], least_side: Optional[int], most_pixels: Optional[int]) -> np.ndarray:
     what = content.kind(file.read(content.HEAD_BYTES))
     if what == "empty":
         raise SourceError(f"{path} is empty (0 bytes)")
@@ -161,6 +168,9 @@ def _decode(path: Path, file: IO[bytes], least_side: Optional[int]) -> np.ndarra
             if least_side is not None and image.format in ("JPEG", "MPO") and image.width * image.height > _LARGE:
                 side = math.ceil(_SPARE * least_side)
                 image.draft(None, (side, side))
+            if most_pixels is not None and image.width * image.height > most_pixels:
+                shown = f"{image.width}x{image.height} pixels, of at most {most_pixels // 10**6} million"
+                raise TooManyPixels(f"{path} has {shown}", hint="make the picture smaller")
             _check_memory(path, image)
             damage = _load(image, file)
             if damage is not None:

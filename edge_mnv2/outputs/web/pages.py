@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from edge_mnv2.camera.still import TooManyPixels
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
 from edge_mnv2.outputs.live import Live
 from edge_mnv2.outputs.web.address import Access, Refusal
@@ -131,7 +132,7 @@ class Pages:
         except Refused as refused:
             response = _said(refused.status, str(refused))
         except SourceError as error:
-            response = _said(415, str(error))
+            response = _said(413 if isinstance(error, TooManyPixels) else 415, str(error))
         except EdgeMnv2Error as error:
             response = _said(409, str(error))
         except web.RequestPayloadError:

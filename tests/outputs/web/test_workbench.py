@@ -9,12 +9,14 @@ import http.client
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -206,11 +208,25 @@ def test_answers_that_cannot_be(served: Served, document: Any) -> None:
 
 
 @pytest.mark.slow
+def bomb() -> bytes:
+    """A PNG of a few bytes that is 30,000 pixels wide and high."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0")), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 def test_sizes_and_kinds_and_rates_are_limited(served: Served) -> None:
     assert ask(served, "/api/answers", data=b"ids=1", kind="application/x-www-form-urlencoded")[0] == 415
     assert ask(served, "/api/answers", data=b"[" * 100_000)[0] == 400
     assert ask(served, "/api/answers", data=b"x" * 1_100_000)[0] == 413
-    assert ask(served, "/api/classify", data=b"no picture", kind="image/jpeg")[0] == 415
+    status, said = ask(served, "/api/classify", data=b"no picture", kind="image/jpeg")
+    assert status == 415 and said["error"].startswith("picture ")
+    status, said = ask(served, "/api/classify", data=bomb(), kind="image/png")
+    assert status == 413 and "30000x30000" in said["error"]
     assert ask(served, "/api/classify", data=b"x", kind="text/html")[0] == 415
     statuses = [ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")[0] for _ in range(40)]
     assert statuses[0] in (200, 429) and 429 in statuses
