@@ -2,12 +2,15 @@
 
     python benchmarks/quantization.py PHOTOS CALIBRATION
     python benchmarks/quantization.py PICTURES CALIBRATION --weights FILE.pth [--resolution 96] [--tensorflow PYTHON]
+    python benchmarks/quantization.py --made FOLDER
 
 PHOTOS has labels.csv (file,class_index,...); CALIBRATION is a folder of other pictures. Each row changes one thing in
 the recipe for the ImageNet weights at 224. Agreement is with the float model, over all PHOTOS.
 
-With `--weights`, given once or more, a row for each file, whatever its width. PICTURES and CALIBRATION have one folder
-a class, as those that it was trained with; 50 pictures calibrate, the same for both. PYTHON is one that has TensorFlow.
+With `--weights`, given once or more, rows for each file, whatever its width; bold is what `build` chooses. PICTURES and
+CALIBRATION have labels.csv or one folder a class, as those that it was trained with; 50 pictures calibrate, the same
+for both. `--made FOLDER` writes such pictures: FOLDER/train and FOLDER/val for `edge-mnv2 train FOLDER --weights none
+--resolution 96 --augment crop,colour --least-area 0.6 --width N`, and FOLDER/new. PYTHON is one that has TensorFlow.
 Agreement and KL (nats, of the probabilities) are with the float model.
 """
 
@@ -18,6 +21,7 @@ import csv
 import dataclasses
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +32,7 @@ import numpy as np
 
 from edge_mnv2.builder import quantization
 from edge_mnv2.builder.calibration import activation_limits, activation_ranges, read_crops, shipped_ranges, spanned
-from edge_mnv2.builder.comparison import choose_share, divergence
+from edge_mnv2.builder.comparison import WIDER, choose_share, divergence
 from edge_mnv2.builder.inference import MEAN, STD, Operation, operations
 from edge_mnv2.builder.quantization import LOGIT_MARGIN, Ranges, activation_scales, quantize
 from edge_mnv2.builder.recipe import IMAGENET_ENTRY
@@ -40,9 +44,15 @@ from edge_mnv2.runtime.interpreter import open_interpreter
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
 from edge_mnv2.zoo.pull import fetch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.teach.made_classes import write_classes
+
 SIZE = 224
 CROPS = 50
-REACH = {"mean range": 0.0, "half way": 0.5, "widest range": 1.0}
+MADE_PARTS = {"train": (60, 0), "val": (6, 1), "new": (40, 33)}
+"""Pictures a class, and the generator's seed."""
+REACH = {"mean range": 0.0, "wider range": WIDER}
 CONVERTER = Path(__file__).parent / "peers" / "tensorflow_converter.py"
 PIXELS = tuple(255 * np.array(values) for values in (MEAN, STD))
 
@@ -95,12 +105,16 @@ def by_tensorflow(python: str, steps: list[Operation], crops: Sequence[np.ndarra
 
 def read_classes(folder: Path, fit: Preprocessor, most: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
     """The pictures below `folder` as the model sees them, evenly over the classes `most` of them; and their classes."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+    if (folder / "labels.csv").is_file():
+        with (folder / "labels.csv").open(encoding="utf-8") as table:
+            rows = [(folder / row["file"], int(row["class_index"])) for row in csv.DictReader(table)]
+    else:
+        files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+        classes = sorted({file.parent.name for file in files})
+        rows = [(file, classes.index(file.parent.name)) for file in files]
     if most:
-        files = files[:: max(1, len(files) // most)][:most]
-    classes = sorted({file.parent.name for file in files})
-    truth = np.array([classes.index(file.parent.name) for file in files])
-    return [fit.to_rgb(read_still(file)).copy() for file in files], truth
+        rows = rows[:: max(1, len(rows) // most)][:most]
+    return [fit.to_rgb(read_still(file)).copy() for file, _ in rows], np.array([place for _, place in rows])
 
 
 def widths(options: argparse.Namespace) -> None:
@@ -146,20 +160,25 @@ def compared(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("calibration", type=Path)
+    parser.add_argument("photos", type=Path, nargs="?")
+    parser.add_argument("calibration", type=Path, nargs="?")
+    parser.add_argument("--made", type=Path, metavar="FOLDER")
     parser.add_argument("--weights", type=Path, action="append")
     parser.add_argument("--resolution", type=int, default=SIZE)
     parser.add_argument("--tensorflow", metavar="PYTHON")
     options = parser.parse_args()
+    if options.made:
+        for part, (each, seed) in MADE_PARTS.items():
+            for kind in ("digits", "textures", "signs"):
+                write_classes(options.made / part, kind, each, seed)
+        return
+    if options.photos is None or options.calibration is None:
+        parser.error("give PHOTOS and CALIBRATION, or --made FOLDER")
     if options.weights:
         widths(options)
         return
     fit = Preprocessor(SIZE, SIZE)
-    with (options.photos / "labels.csv").open(encoding="utf-8") as handle:
-        examples = [(line["file"], int(line["class_index"])) for line in csv.DictReader(handle)]
-    pictures = [fit.to_rgb(read_still(options.photos / file)).copy() for file, _ in examples]
-    truth = np.array([index for _, index in examples])
+    pictures, truth = read_classes(options.photos, fit)
 
     network, weights = mobilenet_v2(), read_weights(Path(fetch(IMAGENET_ENTRY)))
     steps = operations(network, weights.tensors)

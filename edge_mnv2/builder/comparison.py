@@ -21,8 +21,8 @@ LAYER_PICTURES = 16
 
 _MOST_DECIBELS = 99.0
 
-HALF_WAY = 0.5
-"""Ranges half way from the mean of the pictures' to the extremes of all of them."""
+WIDER = 0.75
+"""Ranges so far on the way from the mean of the pictures' to the extremes of all of them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def divergence(exact: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     if exact.shape[1] == 1:
         return np.square(exact - coarse)[:, 0]
     p, q = (np.maximum(softmax(values), 1e-12) for values in (exact, coarse))
-    return np.sum(p * np.log(p / q), axis=1)
+    return np.maximum(np.sum(p * np.log(p / q), axis=1), 0.0)
 
 
 def choose_share(
@@ -90,18 +90,16 @@ def choose_share(
     limits: Mapping[str, np.ndarray],
     integers: Callable[[Mapping[str, np.ndarray], float], bytes],
 ) -> float:
-    """How far to go from the mean of the pictures' ranges to their extremes: 0 or `HALF_WAY`.
+    """How far to go from the mean of the pictures' ranges to their extremes: 0 or `WIDER`.
 
     `limits` are those of the calibration crops `images`; `integers` makes the integer model of some of them and a
-    share. Ranges of every second crop are judged by the `divergence` on the others. The mean stays unless half way is
-    better by more than one standard error of the paired difference. (The extremes themselves grow with the number of
-    crops, so that a part of them says little about all.)
+    share. Ranges of every second crop are judged by the root of the `divergence` on the others: a few pictures hold
+    most of it, and the root lets all count.
     """
     used, asked = {name: each[::2] for name, each in limits.items()}, images[1::2]
     exact, _ = _answers(reference, asked)
-    mean, half = (divergence(exact, _answers(integers(used, share), asked)[0]) for share in (0.0, HALF_WAY))
-    gain = mean - half
-    return HALF_WAY if gain.mean() > gain.std() / np.sqrt(len(gain)) else 0.0
+    losses = {share: np.sqrt(divergence(exact, _answers(integers(used, share), asked)[0])) for share in (0.0, WIDER)}
+    return min(losses, key=lambda share: float(losses[share].mean()))
 
 
 def _answers(model: bytes, images: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:

@@ -73,7 +73,7 @@ def build(request: BuildRequest, say: Say = lambda _: None, progress: Optional[P
         at("choosing ranges", 0, 0)
         share = choose_share(reference, crops.images, limits, trained.trial)
         if share:
-            say("ranges: half way from the pictures' mean to the widest, which answers more like the float model")
+            say("ranges: wider than the pictures' mean, which answers more like the float model")
         ranges = rounded_ranges(spanned(limits, share, regression=network.head.task == "regression"))
     else:
         ranges = shipped_ranges(network, weights)

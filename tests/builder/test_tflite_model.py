@@ -10,7 +10,7 @@ import pytest
 
 from edge_mnv2.builder.backbone import cut
 from edge_mnv2.builder.calibration import activation_limits, activation_ranges, spanned
-from edge_mnv2.builder.comparison import HALF_WAY, choose_share
+from edge_mnv2.builder.comparison import WIDER, choose_share
 from edge_mnv2.builder.inference import Normalization, operations
 from edge_mnv2.builder.onnx_model import onnx_model
 from edge_mnv2.builder.tflite_model import direct_pixels, float_model, integer_model, numbers
@@ -61,7 +61,7 @@ def test_probabilities() -> None:
     np.testing.assert_allclose(shares, reference.softmax(z), atol=1.01 / 256)
 
 
-@pytest.mark.parametrize(("first", "others", "share"), [(1.0, 1.0, 0.0), (1000.0, 1.0, 0.0), (1.0, 0.02, HALF_WAY)])
+@pytest.mark.parametrize(("first", "others", "share"), [(1.0, 1.0, 0.0), (1000.0, 1.0, 0.0), (1.0, 0.02, WIDER)])
 def test_wider_ranges_only_where_they_pay(first: float, others: float, share: float) -> None:
     """Of crops alike, of one odd crop a thousand times as wide, and of crops that but for one show next to nothing."""
     network = mobilenet_v2(0.35, 64, 2)
