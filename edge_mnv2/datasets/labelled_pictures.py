@@ -156,6 +156,10 @@ def _checked(folder: Path) -> Path:
     if not folder.is_dir():
         reason = "is a file, not a folder" if folder.exists() else "no such folder"
         raise SourceError(f"{folder}: {reason}", hint=f"give a folder with {TABLE}, or with one folder a class")
+    if (folder / "index.jsonl").is_file() and (folder / "pictures").is_dir():
+        raise UsageError(
+            f"{folder} holds collected pictures, not a folder for each class", hint="`teach --from` takes it"
+        )
     return folder
 
 

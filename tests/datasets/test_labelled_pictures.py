@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from edge_mnv2.datasets.classes import LEARNED_COLUMNS, Classes
+from edge_mnv2.datasets.collection import Collection
 from edge_mnv2.datasets.labelled_pictures import own_answers, read_dataset, without_copies
 from edge_mnv2.errors import EdgeMnv2Error
 
@@ -37,6 +38,13 @@ def test_tables_of_every_dialect(tmp_path: Path, text: str) -> None:
     dataset = read_dataset(tmp_path, CLASSES)
     assert [(example.name, example.truth) for example in dataset.examples] == [("a.png", 0), ("sub/b.png", 1)]
     assert dataset.examples[1].path == tmp_path / "sub" / "b.png"
+
+
+def test_a_collection_is_no_folder_of_classes(tmp_path: Path) -> None:
+    Collection(tmp_path)
+    for read in (own_answers, lambda folder: read_dataset(folder, CLASSES)):
+        with pytest.raises(EdgeMnv2Error, match=r"holds collected pictures.*`teach --from` takes it"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize(
