@@ -199,8 +199,10 @@ def test_a_picture_is_tried_as_classify_does(
     again = bench.classify("cat.jpg", (data / "images" / "cat_720p.jpg").read_bytes())
     assert again["top"] == result["top"]
     until(lambda: bench._trial == (None, None))
-    with pytest.raises(SourceError):
-        bench.classify("x", b"no picture")
+    for sent, said in ((b"no picture", "x is not a picture: it holds text"), (b"", "x is empty")):
+        with pytest.raises(SourceError) as caught:
+            bench.classify("x", sent)
+        assert caught.value.message.startswith(said)
     bench.close()
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import operator
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
@@ -18,8 +19,10 @@ from aiohttp import BodyPartReader, web
 
 from edge_mnv2.datasets.collected_picture import Answer, Item, class_problem
 from edge_mnv2.datasets.collection import AnyCollection, side_by_side
+from edge_mnv2.outputs.collect import UNKNOWN
 from edge_mnv2.outputs.picture import jpeg
 from edge_mnv2.pipeline.statistics import give_back_memory
+from edge_mnv2.zoo.labels import is_background
 
 if TYPE_CHECKING:
     from edge_mnv2.outputs.live import Workbench
@@ -270,7 +273,11 @@ def _class_name(name: Any) -> Optional[str]:
         return None
     if problem := class_problem(name):
         raise Refused(400, problem)
-    return str(name).strip()
+    # A letter and its accent may come as one sign or as two.
+    name = unicodedata.normalize("NFC", str(name).strip())
+    if name.casefold() == UNKNOWN or is_background(name):
+        raise Refused(400, f"a class cannot be called '{name}': answer null, none of the classes; or call it 'other'")
+    return name
 
 
 def thumbnail(path: Path) -> bytes:

@@ -181,6 +181,8 @@ def test_answers_are_noted_and_taken_back(served: Served, collected: Path) -> No
     ids = [item.id for item in Collection(collected).items()][:2]
     assert ask(served, "/api/answers", {"ids": ids, "class": "my cup"}) == (200, {"answered": 2})
     assert [item.answer for item in Collection(collected).items()][:2] == [Answer("my cup")] * 2
+    assert ask(served, "/api/answers", {"ids": ids[:1], "class": "cafe\u0301"})[0] == 200
+    assert Collection(collected).items()[0].answer == Answer("caf\xe9"), "one letter, however it is typed"
     assert ask(served, "/api/answers", {"ids": ids[:1], "class": None})[0] == 200
     assert ask(served, "/api/answers", {"ids": ids[1:], "undo": True})[0] == 200
     assert [item.answer for item in Collection(collected).items()][:2] == [Answer(None), None]
@@ -200,6 +202,8 @@ def test_answers_are_noted_and_taken_back(served: Served, collected: Path) -> No
         {"ids": [], "class": "x" * 101},
         {"ids": [], "class": "a\u202eb"},
         {"ids": [], "class": "a\nb"},
+        {"ids": [], "class": "Unknown"},
+        {"ids": [], "class": " background "},
     ],
 )
 def test_answers_that_cannot_be(served: Served, document: Any) -> None:
