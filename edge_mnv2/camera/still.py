@@ -94,7 +94,9 @@ def read_still(
     except SourceError:
         raise
     except FileNotFoundError:
-        raise SourceError(f"{path}: file not found") from None
+        address = re.match(r"[a-z][a-z0-9+.-]+:/", str(path))
+        hint = "`run --source` takes addresses" if address else None
+        raise SourceError(f"{path}: file not found", hint=hint) from None
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a NUL inside the name

@@ -101,6 +101,11 @@ def test_a_tiff_whose_zero_is_white_is_no_negative(tmp_path: Path) -> None:
         assert (read_still(tmp_path / "scan.tif")[..., 0] == 255 - ramp).all(), dtype
 
 
+def test_an_address_is_no_file() -> None:
+    with pytest.raises(SourceError, match=r"file not found.*`run --source` takes addresses"):
+        read_still(Path("http://cam.local/snapshot.jpg"))
+
+
 def test_samples_that_cannot_be_read_are_no_damage(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "measured.tif"), np.ones((4, 4, 3), np.float32))
     with pytest.raises(SourceError, match=r"measured\.tif has a kind of samples that cannot be read here"):
