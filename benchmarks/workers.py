@@ -3,8 +3,8 @@
     python benchmarks/workers.py CLIP [--rounds 7] [--frames 600]
 
 Threads x workers 1x1, 2x1 and 1x2 run as fresh processes in turn, in another order each round, on the clip (where the
-decoder needs a core of its own) and on the test pattern (where nothing but the model works). Ratios are to 2x1, what
-`auto` takes on two cores, round by round; the figure is their median.
+decoder needs a core of its own) and on the test pattern (where nothing but the model works). Ratios are to 2x1,
+round by round; the figure is their median. `auto` takes 1x2 with `--every-frame`, where there is memory for it.
 """
 
 from __future__ import annotations

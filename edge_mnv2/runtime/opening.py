@@ -253,7 +253,7 @@ def open_classifiers(
 
 def shared_by(model: Path, root: Union[Path, str] = "/") -> int:
     """How many workers of one thread get most out of the board where every frame of a file is wanted: one for each CPU,
-    as far as there is memory. Each takes 8 MiB, and about twice the size of its model."""
+    as far as there is memory. 8 MiB and twice the model's size are counted for each; the default model's take 12 MB."""
     memory = MemoryReader(Sysroot(root)).read()
     if (memory.total or 0) < _LEAST_MIB or memory.available is None:
         return 1
