@@ -216,7 +216,7 @@ def accelerator(result: Profiled) -> str:
     if result.advice is None:
         return ""
     lines = "".join(f"<li>{escape(line)}</li>" for line in result.advice.lines()[1:])
-    return section("Edge TPU or CPU", f"<ul>{lines}</ul>", result.advice.lines()[0])
+    return section(f"{result.advice.title} or CPU", f"<ul>{lines}</ul>", result.advice.lines()[0])
 
 
 def _name(row: Any, rows: list[Any]) -> str:

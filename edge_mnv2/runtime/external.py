@@ -138,6 +138,6 @@ def open_delegated(order: dict[str, Any], begin: Callable[[str], None]) -> Optio
         delegate_name=order["name"],
         quiet=False,
     )
-    own = [one.operator for one in accelerators.TABLE if one.operator]
+    own = [one.operator for one in accelerators.rows() if one.operator]
     order["cpu_operators"] = interpreter.operator_count(but=own)
     return interpreter

@@ -316,7 +316,7 @@ def first_line(error: BaseException) -> str:
 
 def _explained(name: str, error: Exception) -> EdgeMnv2Error:
     text = str(error)
-    if row := next((one for one in accelerators.TABLE if one.operator and one.operator in text), None):
+    if row := next((one for one in accelerators.rows() if one.operator and one.operator in text), None):
         return row.not_on_cpu(name)
     if "_ARRAY_API" in text or "numpy.core.multiarray" in text:
         return RuntimeMissing(
