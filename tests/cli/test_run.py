@@ -114,6 +114,7 @@ def test_every_frame_of_a_file_is_shared_by_a_worker_for_each_cpu(
     run: Run, stub: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpus, "usable_cpus", lambda root="/": 3)
+    monkeypatch.setattr(cpus.MemoryReader, "read", lambda self: cpus.Memory(total=4000, available=3000))
 
     def used(*words: object) -> tuple[int, int]:
         code, out, err = run("run", "--model", stub, "--json", *words)
@@ -135,7 +136,8 @@ def test_every_frame_of_a_file_is_shared_by_a_worker_for_each_cpu(
 
 def test_as_many_workers_as_there_is_memory_for(tmp_path: Path) -> None:
     model = tmp_path / "model.tflite"
-    model.write_bytes(bytes(4 << 20))
+    model.touch()
+    os.truncate(model, 4 << 20)
     for cpu_count, total_mb, workers in (
         (4, 430, 1),
         (4, 900, 4),
@@ -146,7 +148,7 @@ def test_as_many_workers_as_there_is_memory_for(tmp_path: Path) -> None:
     ):
         board = Tree(tmp_path / f"{cpu_count}-{total_mb}").cpus(cpu_count).memory(total_mb * 1024)
         assert shared_by(model, board.root) == workers, (cpu_count, total_mb)
-    model.write_bytes(bytes(100 << 20))
+    os.truncate(model, 100 << 20)
     assert shared_by(model, Tree(tmp_path / "large").cpus(4).memory(2000 * 1024).root) == 1
     assert shared_by(model, tmp_path / "nothing") == 1
 
