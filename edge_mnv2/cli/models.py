@@ -13,7 +13,7 @@ import typer
 
 from edge_mnv2.cli.command import Command, Commands, filling
 from edge_mnv2.cli.options import JSON, argument, changed, flag, option
-from edge_mnv2.cli.terminal import aligned, json_text, note
+from edge_mnv2.cli.terminal import aligned, json_text, note, print_row
 from edge_mnv2.errors import PARTIAL, DownloadError, EdgeMnv2Error, ModelError, UsageError
 from edge_mnv2.settings.kinds import Duration, File, Whole
 from edge_mnv2.settings.option import variable
@@ -115,7 +115,12 @@ def show(name: str = argument("NAME", "A name from `models list`."), as_json: bo
     from edge_mnv2.zoo import inventory, registry
 
     details = inventory.details(registry.load(refresh=True).get(name))
-    typer.echo(json_text(details) if as_json else inventory.description(details))
+    if as_json:
+        typer.echo(json_text(details))
+        return
+    for line in inventory.description(details).split("\n"):
+        head, colon, text = line.partition(": ")
+        print_row(head + colon + " " * (len(text) - len(text.lstrip())), text.lstrip())
 
 
 def verify(

@@ -115,7 +115,7 @@ class StatusLine(NewestShown):
 
 
 _PER_S = 4
-_BAR = 24
+_BAR, _FIGURE = 24, 4
 _CLASSES = 5
 
 
@@ -158,13 +158,16 @@ class LiveStatus(NewestShown):
         grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_row(Text(visible(self._describe(latest, classes=False)), style="bold"))
         classes = Table.grid(padding=(0, 1))
-        for width in (_BAR, None, None):
-            classes.add_column(width=width, no_wrap=True, overflow="ellipsis")
+        classes.add_column(width=_BAR, no_wrap=True)
+        classes.add_column(min_width=_FIGURE, no_wrap=True)
+        # The one that gives way: rich shrinks what may wrap first.
+        classes.add_column()
         for one in latest.shown[:_CLASSES] if latest is not None else ():
             present = latest is not None and one.label in latest.present
             bar = ProgressBar(total=1.0, completed=max(0.0, min(1.0, one.score)), width=_BAR, complete_style="cyan")
-            name = Text(visible(one.label), style="bold green" if present else "")
-            classes.add_row(bar, Text(f"{one.figure:>4}"), name)
+            style = "bold green" if present else ""
+            name = Text(visible(one.label), style=style, no_wrap=True, overflow="ellipsis")
+            classes.add_row(bar, Text(f"{one.figure:>{_FIGURE}}"), name)
         if latest is not None and latest.unsure:
             classes.add_row("", "", Text(UNRECOGNIZED, style="dim"))
         grid.add_row(classes)

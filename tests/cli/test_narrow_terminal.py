@@ -80,6 +80,22 @@ def test_a_row_keeps_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue().endswith("ok    x\n")
 
 
+def test_a_model_is_described_in_whole_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_mnv2.cli.models import show
+
+    off = io.StringIO()
+    monkeypatch.setattr("sys.stdout", off)
+    show("mobilenet_v2_1.0_224_int8", False)
+    monkeypatch.setenv("COLUMNS", "60")
+    on = Tty()
+    monkeypatch.setattr("sys.stdout", on)
+    show("mobilenet_v2_1.0_224_int8", False)
+    lines = on.getvalue().splitlines()
+    assert all(len(line) <= 60 or " " not in line.strip() for line in lines)
+    assert len(lines) > len(off.getvalue().splitlines())
+    assert on.getvalue().split() == off.getvalue().split()
+
+
 _BAR = """
 import logging, time
 from edge_mnv2.cli import command, terminal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+from rich.console import Console
 
+from edge_mnv2.outputs.status import LiveStatus
+from tests.outputs.results import result
 from tests.processes import Command, edge_mnv2
 
 
@@ -66,6 +70,18 @@ def test_a_terminal_gets_a_status_in_place(stub: Path) -> None:
     assert any(re.fullmatch(r"web page: http://127\.0\.0\.1:\d+/", line) for line in lines), "log lines are whole"
     assert re.search(r"\d+ frames in .*\(signal\)$", lines[-2] or lines[-1]), lines[-3:]
     assert terminal.drawn.rstrip().endswith("(signal)") and "\x1b[?25h" in terminal.drawn, "the cursor is back"
+
+
+@pytest.mark.parametrize("label", ["x" * 100, "so many words of one class " * 5, "日本" * 40])
+@pytest.mark.parametrize("columns", [80, 45])
+def test_a_long_name_gives_way_and_not_its_figure(label: str, columns: int) -> None:
+    status = LiveStatus(lambda *_, **__: "30.0 FPS", io.StringIO())
+    status.write(result(label=label))
+    drawn = io.StringIO()
+    Console(file=drawn, width=columns).print(status._picture())
+    status.close()
+    head, first, second = drawn.getvalue().splitlines()
+    assert head.startswith("30.0 FPS") and " 83% " in first and first.rstrip().endswith("…") and " 10% lynx" in second
 
 
 @pytest.mark.slow
