@@ -86,8 +86,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Packed:
-    """What stands in the file beside the graph. `labels`: output's position → (where, names); -1 for no output in
-    particular. `mean` and `std` are in pixel units. `producer` names the program that wrote an ONNX file."""
+    """What stands beside the graph. `labels`: output's position, -1 for none in particular → (where, names; none where
+    they cannot be read). `mean` and `std` in pixel units. `producer`: the program that wrote an ONNX file."""
 
     mean: Optional[tuple[float, ...]] = None
     std: Optional[tuple[float, ...]] = None
@@ -259,8 +259,10 @@ def _archived_labels(data: bytes, wanted: Mapping[str, int]) -> Iterator[tuple[i
         members = [one for one in archive.infolist() if one.file_size <= _MOST_LABEL_BYTES]
         named = [one for one in members if one.filename in wanted]
         for member in named or [one for one in members if one.filename.lower().endswith(_LABEL_SUFFIXES)]:
+            names: list[str] = []
             with contextlib.suppress(LabelsError):
                 names = parse_labels(archive.read(member), member.filename)
+            if names or named:
                 yield wanted.get(member.filename, -1), (member.filename, names)
 
 

@@ -141,6 +141,8 @@ def describe(
     image, notes = describe_input(path, inputs[0], graph, spec)
     position = _chosen_output(path, outputs, graph, spec, notes)
     source, names = packed.labels.get(position, packed.labels.get(-1, ("", None)))
+    if names == [] and not spec.labels:
+        notes.append(f"{path}: the names that are packed in it ({source}) cannot be read; --labels FILE names them")
     output = _output(path, position, outputs[position], graph, spec, spec.labels or names or ())
     if output is None:
         sentence = f"{path} has one output, a number that is no probability"
@@ -148,7 +150,7 @@ def describe(
             raise UsageError(sentence, hint=f"say what it is: {_ASK}")
         notes.append(f"{sentence}: say what it is, {_ASK}")
         output = ModelOutput(position, outputs[position], "value", 1, "assumed")
-    return ModelIO(image, output, names, f"packed in the file ({source})" if names else "", tuple(notes))
+    return ModelIO(image, output, names or None, f"packed in the file ({source})" if names else "", tuple(notes))
 
 
 def describe_input(

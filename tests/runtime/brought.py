@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import flatbuffers
 import numpy as np
@@ -152,7 +152,7 @@ def metadata(
     return bytes(builder.Output())
 
 
-def archive(**files: str) -> bytes:
+def archive(**files: Union[str, bytes]) -> bytes:
     """A zip as TFLite metadata append it; a name's `_` stands for its dot."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as packed:

@@ -403,6 +403,17 @@ def test_labels_packed_in_the_file_serve_every_command(tmp_path: Path, run: Run)
     assert json.loads(out)["results"][0]["top"][0]["label"] == "r", "the sidecar is asked first"
 
 
+def test_packed_labels_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    packed = brought.archive(names_txt="röd\ngrön\nblå\n".encode("latin-1"))
+    path = saved(tmp_path, Net().body().softmax().write(brought.metadata(labels=["names.txt"]), packed))
+    with Classifier.open(path) as classifier:
+        assert classifier.labels == ["0", "1", "2"]
+        (said,) = [note for note in classifier.notes if "names.txt" in note]
+        assert str(path) in said and "cannot be read; --labels FILE" in said
+    with Classifier.open(path, ["red", "green", "blue"]) as classifier:
+        assert not [note for note in classifier.notes if "names.txt" in note]
+
+
 def test_labels_belong_to_their_output(tmp_path: Path) -> None:
     net = Net().body()
     trunk = net.last
