@@ -6,6 +6,7 @@ softmax over such numbers would keep the order of the classes and spoil every sc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -39,8 +40,20 @@ def settled(values: Values) -> bool:
     return values.kind in (*_LAYERS, "softmax", "sigmoid")
 
 
-def probability(graph: ModelGraph, key: Key, depth: int = _MOST_STEPS) -> Optional[Values]:
+def probability(graph: ModelGraph, key: Key) -> Optional[Values]:
     """What the graph shows of tensor `key`; None where it holds no probabilities."""
+    known: dict[Key, Optional[Values]] = {}
+
+    def at(key: Key, depth: int) -> Optional[Values]:
+        # A small file can use a tensor over and over.
+        if key not in known:
+            known[key] = _values(graph, key, depth, at)
+        return known[key]
+
+    return at(key, _MOST_STEPS)
+
+
+def _values(graph: ModelGraph, key: Key, depth: int, at: Callable[[Key, int], Optional[Values]]) -> Optional[Values]:
     node = graph.maker(key)
     if node is None or not depth:
         return None
@@ -58,11 +71,11 @@ def probability(graph: ModelGraph, key: Key, depth: int = _MOST_STEPS) -> Option
     computed = [one for one, constant in zip(node.inputs, constants) if constant is None]
     if node.kind in _PART and computed:
         # The condition of a `Where` stands in front.
-        inner = probability(graph, computed[-1 if node.kind == "where" else 0], depth - 1)
+        inner = at(computed[-1 if node.kind == "where" else 0], depth - 1)
         return inner and replace(inner, part=inner.part or node.kind == "part")
     if not computed:
         return None
-    inner_ones = [probability(graph, one, depth - 1) for one in computed]
+    inner_ones = [at(one, depth - 1) for one in computed]
     operands = [one for one in inner_ones if one is not None]
     if len(operands) < len(computed):
         return None
@@ -99,7 +112,7 @@ def _with_number(node: Node, operand: Values, number: float, first: bool) -> Opt
         return Values("sigmoid") if not first and number == operand.whole == 1 else None
     if node.kind == "add" and abs(number) < 1e-3 * operand.whole:
         return operand
-    if number <= 0 or node.kind not in ("mul", "div") or (node.kind == "div" and not first):
+    if not 1e-6 < number < 1e6 or node.kind not in ("mul", "div") or (node.kind == "div" and not first):
         return None
     return replace(operand, whole=operand.whole * (number if node.kind == "mul" else 1 / number))
 

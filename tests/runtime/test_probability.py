@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.model_graph import ModelGraph, Node
 from edge_mnv2.runtime.model_io import ModelSpec
+from edge_mnv2.runtime.probability import Values, probability
 from edge_mnv2.tflite.wire_formats import OnnxFile
 from tests.runtime import brought
 from tests.runtime.brought import COLOUR, GAIN, Net
@@ -182,6 +184,14 @@ def test_one_row_of_a_softmax_of_two_is_a_probability(tmp_path: Path) -> None:
     share = SHARES[0] / (SHARES[0] + SHARES[2])
     with Classifier.open(path, ["blue", "red"]) as classifier:
         np.testing.assert_allclose(classifier.scores(solid(COLOUR)), [1 - share, share], atol=1e-4)
+
+
+def test_a_graph_that_uses_a_tensor_over_and_over_is_read_once() -> None:
+    """Each of ten sums adds the one before 50 times: 50 to the power of 10 ways to the softmax."""
+    nodes = [Node("softmax", ("image",), ("sum0",))]
+    nodes += [Node("add", (f"sum{number}",) * 50, (f"sum{number + 1}",)) for number in range(10)]
+    graph = ModelGraph(["image"], ["sum10"], nodes, lambda _: None, lambda _: None)
+    assert probability(graph, "sum10") == Values("softmax", 50.0**10)
 
 
 def test_a_number_of_scores_that_is_left_open_is_learned(tmp_path: Path) -> None:
