@@ -71,10 +71,9 @@ def build(request: BuildRequest, say: Say = lambda _: None, progress: Optional[P
         say(f"calibrating with {len(crops.images)} crops of {crops.pictures} pictures")
         limits = activation_limits(reference, steps, _counted(crops.images, "calibrating", at))
         at("choosing ranges", 0, 0)
-        share = choose_share(reference, crops.images, limits, trained.trial)
-        if share:
+        ranges, wider = chosen_ranges(network, steps, reference, crops.images, limits, pictures)
+        if wider:
             say("ranges: wider than the pictures' mean, which answers more like the float model")
-        ranges = rounded_ranges(spanned(limits, share, regression=network.head.task == "regression"))
     else:
         ranges = shipped_ranges(network, weights)
     at("integers", 0, 0)
@@ -97,6 +96,27 @@ def _counted(images: Sequence[np.ndarray], words: str, at: Progress) -> Iterator
     for number, image in enumerate(images):
         at(words, number, len(images))
         yield image
+
+
+def chosen_ranges(
+    network: Network,
+    steps: list[Operation],
+    reference: bytes,
+    images: Sequence[np.ndarray],
+    limits: Mapping[str, np.ndarray],
+    pictures: Normalization = IMAGENET_PICTURES,
+) -> tuple[dict[str, tuple[float, float]], bool]:
+    """Activation ranges, as their file keeps them, from the `limits` that the float model `reference` shows on
+    `images`; and whether they are wider than the pictures' mean."""
+
+    def ranges(some: Mapping[str, np.ndarray], share: float) -> dict[str, tuple[float, float]]:
+        return spanned(some, share, regression=network.head.task == "regression")
+
+    def integers(some: Mapping[str, np.ndarray], share: float) -> bytes:
+        return integer_model(network, steps, numbers(network, steps, ranges(some, share), pictures))
+
+    share = choose_share(reference, images, limits, integers)
+    return rounded_ranges(ranges(limits, share)), share > 0
 
 
 def trained_network(request: BuildRequest, say: Say) -> Trained:
@@ -122,11 +142,6 @@ class Trained:
     def floats(self) -> bytes:
         """The float `.tflite`."""
         return float_model(self.network, self.steps, self.pictures)
-
-    def trial(self, limits: Mapping[str, np.ndarray], share: float) -> bytes:
-        """The integer `.tflite` by the `limits` of some crops, as `calibration.spanned` takes them."""
-        ranges = spanned(limits, share, regression=self.network.head.task == "regression")
-        return integer_model(self.network, self.steps, numbers(self.network, self.steps, ranges, self.pictures))
 
     def finish(
         self,

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from edge_mnv2.builder.calibration import activation_ranges, ranges_document, read_crops, rounded_ranges
+from edge_mnv2.builder.calibration import activation_limits, ranges_document, read_crops, rounded_ranges
 from edge_mnv2.builder.inference import operations
-from edge_mnv2.builder.recipe import build
+from edge_mnv2.builder.recipe import build, chosen_ranges
 from edge_mnv2.builder.request import BuildRequest
 from edge_mnv2.builder.tflite_model import float_model
 from edge_mnv2.builder.weights import read_weights
@@ -84,8 +84,9 @@ def calibrated(module: NetworkModule, pictures: Path) -> dict[str, tuple[float, 
     network = module.network
     steps = operations(network, tensors_of(module))
     crops = read_crops(pictures, network.input[0])
-    regression = network.head.task == "regression"
-    return activation_ranges(float_model(network, steps), steps, crops.images, regression=regression)
+    reference = float_model(network, steps)
+    limits = activation_limits(reference, steps, crops.images)
+    return chosen_ranges(network, steps, reference, crops.images, limits)[0]
 
 
 def export(simulation: Simulation, out: Path, pictures: int) -> None:
