@@ -35,8 +35,9 @@ REJECTED = 0.8
 _STANDS_OUT = 1.75
 _LEAST_CLASSES = 100
 """A classifier with fewer classes tells too little of what else there is."""
-_AWAY = 0.65
-"""How much counts what speaks for classes that were not taught."""
+_AWAY, _AWAY_OF_FEW = 0.65, 0.5
+"""How much counts what speaks for classes that were not taught; less with fewer than `_SOME` pictures, for the usual
+threshold is meant for that and nothing is measured."""
 _LESS, _NEAREST = 0.75, 10.0
 """How much counts what is like pictures of no class, and how much more the most similar of these count."""
 _UNRELATED = 0.5
@@ -195,6 +196,7 @@ class _Taught:
         self._picture, self._truth, self._rows = picture, truth, rows
         self._own = np.unique(picture, return_index=True)[1]
         self._products = self._units @ self._units.T
+        self._away = _AWAY if len(self._own) >= _SOME else _AWAY_OF_FEW
         self._typical = _typical(evidence)
         self._near = None if self._typical is None else self._typical @ self._units.T
         self._others = self._like(others, evidence)
@@ -256,7 +258,7 @@ class _Taught:
         to_means = self._typical @ means.T
         familiar = ((self._near[:, used] + to_means[:, truth]) / 2).max(axis=1)
         unrelated = np.clip(1 - familiar / _UNRELATED, 0, 1)
-        return means, _AWAY * unit(unrelated @ self._typical)
+        return means, self._away * unit(unrelated @ self._typical)
 
 
 def _threshold(similarities: np.ndarray, known: float, usual: float, least: float = _LEAST) -> float:
