@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import socket
 import sys
 import threading
@@ -141,6 +142,7 @@ class MqttSink(Sink):
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         options = mqtt_client.connect_options(address.version)
+        self._answer_by = time.monotonic() + mqtt_client.ANSWER_S
         client.connect_async(address.host, address.port, keepalive=_KEEPALIVE_S, **options)
         client.loop_start()
         return client
@@ -276,6 +278,9 @@ class MqttSink(Sink):
                         break
                     if self._connected and self._under_way is None:
                         message = self._next()
+                    if time.monotonic() > self._answer_by and not self._connected and not self._trouble:
+                        self._answer_by = math.inf
+                        self._tell("it does not answer")
                     if message is None:
                         if self._ending and not (
                             self._connected and (self._under_way is not None or len(self._outbox))

@@ -115,6 +115,8 @@ _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _KEYS = ("qos", "discovery", "version", "interval", "picture", "controls", "ca", "cert", "key")
 _SESSION_S = 3600
 _MOST_PROGRAMS = 99
+ANSWER_S = 10.0
+"""A broker that takes the connection and says nothing for so long is said not to answer."""
 _HINT = "mqtt://USER:PASSWORD@HOST:PORT/TOPIC or mqtts://..."
 
 

@@ -302,6 +302,19 @@ def test_the_end_of_a_run_does_not_wait_for_a_broker_that_is_away(monkeypatch: p
     assert stopped.wait(20)
 
 
+def test_a_broker_that_never_answers_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("edge_mnv2.outputs.mqtt_client.ANSWER_S", 0.0)
+    # The system takes the connection, and nobody reads what comes.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = parse(f"mqtt://127.0.0.1:{silent.getsockname()[1]}/t")
+        sink = MqttSink(address, Live())
+        try:
+            until(lambda: f"{address}: it does not answer; events wait for it" in caplog.text)
+        finally:
+            sink.close()
+    assert caplog.text.count("does not answer") == 1
+
+
 @pytest.mark.slow
 def test_a_broker_that_comes_later_gets_what_waited(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
