@@ -88,8 +88,18 @@ def aligned(
         if room is not None and sum(widths[each] + 2 for each in columns) - 2 > room:
             columns.remove(column)
     start = sum(widths[column] + 2 for column in columns[:-1])
+    widest = max(columns[:-1], key=widths.__getitem__, default=0)
+    if room is not None and start > room - _LEAST_ROOM and start + widths[columns[-1]] > room:
+        usual, *longer = sorted({len(row[widest]) for row in every})[-2:]
+        if longer and sum(len(row[widest]) > usual for row in every) == 1 and start + usual - longer[0] <= room - 1:
+            # One cell must not push all the others off.
+            start, widths[widest] = start + usual - longer[0], usual
     lines = []
     for row in every:
+        if len(row[widest]) > widths[widest]:
+            head = "  ".join(row[each].ljust(widths[each]) for each in columns[:-1])
+            lines.append(f"{broken(head, 2, room)}\n{broken(' ' * start + row[columns[-1]], start, room)}")
+            continue
         cells = [row[each].rjust(widths[each]) if each in right else row[each].ljust(widths[each]) for each in columns]
         line = "  ".join(cells).rstrip()
         lines.append(line if room is None or start > room - _LEAST_ROOM else broken(line, start, room))

@@ -62,6 +62,24 @@ def test_a_word_that_is_too_long_stands_below_its_head(columns: int, monkeypatch
     ]
 
 
+def test_one_long_cell_does_not_push_the_others_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout", Tty())
+    rows = [
+        ["threads", "auto", "a profile"],
+        ["source", "words of a value that is long " * 2, "the end"],
+        ["x", "1", "y"],
+    ]
+    assert terminal.aligned(rows, ("SETTING", "VALUE", "FROM")).splitlines() == [
+        "SETTING  VALUE  FROM",
+        "threads  auto   a profile",
+        "source   words of a value that is long words of a value",
+        "  that is long",
+        "                the end",
+        "x        1      y",
+    ]
+
+
 def test_the_least_column_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, 45, least=(1,))
     assert "MIDDLE" not in lines[0] and lines[1] == "a  the last column has several words too"
