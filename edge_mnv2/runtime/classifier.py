@@ -199,7 +199,8 @@ class Classifier:
         if self._simulated_ns:
             time.sleep(max(0, self._simulated_ns - (time.monotonic_ns() - ready)) / 1e9)
         invoked = time.monotonic_ns()
-        raw = self.interpreter.output(self.io.output.position)
+        # Another package's runtime may give a view of its memory, and the next inference come before this is read.
+        raw = self.interpreter.output(self.io.output.position).copy()
         read_ns = time.monotonic_ns() - invoked
         embedding = None if self.embedder is None else self.embedder.embedding()
         rest = started, self.interpreter.engine, box, embedding

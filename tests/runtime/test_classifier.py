@@ -49,6 +49,23 @@ def test_every_dtype_names_the_colour_with_a_probability(tmp_path: Path, dtype: 
                 assert scores.sum() == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_answers_in_a_row_are_their_own_where_a_runtime_gives_its_memory_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """As an SDK does that lets people look at its output buffer."""
+    with Classifier.open(saved(tmp_path, colour_model(dtype)), list(COLOURS)) as model:
+        output, memory = model.interpreter.output, model.interpreter.output()
+
+        def view(position: int = 0) -> np.ndarray:
+            np.copyto(memory, output(position))
+            return memory
+
+        monkeypatch.setattr(model.interpreter, "output", view)
+        prepared = [model.prepare(solid(colour), place=place) for place, colour in enumerate(COLOURS.values())]
+        assert [model.top(one.scores)[0].label for one in model.answers(prepared)] == list(COLOURS)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (96, 96), (33, 64), (224, 224)])
 def test_any_input_size_is_filled(tmp_path: Path, size: tuple[int, int]) -> None:
     path = saved(tmp_path, colour_model("int8", height=size[0], width=size[1]))
