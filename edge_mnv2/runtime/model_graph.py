@@ -47,7 +47,7 @@ _TFLITE = {
     14: "sigmoid", 18: "mul", 22: "reshape", 23: "resize", 25: "softmax", 32: "custom", 34: "pad", 36: "part",
     39: "transpose", 40: "pool", 41: "sub", 42: "div", 43: "reshape", 45: "part", 47: "exp", 48: "best", 49: "part",
     50: "logsoftmax", 53: "cast", 55: "max", 56: "best", 57: "min", 60: "pad", 65: "part", 70: "reshape", 74: "sum",
-    79: "best", 82: "best", 88: "part", 97: "resize", 100: "pad", 102: "part", 105: "part", 106: "add", 107: "part",
+    79: "best", 82: "highest", 88: "part", 97: "resize", 100: "pad", 102: "part", 105: "part", 106: "add", 107: "part",
     114: "quantize", 116: "clip",
 }  # fmt: skip
 _ONNX = {
@@ -56,7 +56,7 @@ _ONNX = {
     "DequantizeLinear": "dequantize", "QuantizeLinear": "quantize", "Sigmoid": "sigmoid", "Softmax": "softmax",
     "LogSoftmax": "logsoftmax", "Exp": "exp", "ReduceSum": "sum", "ArgMax": "best", "Cast": "cast", "Pad": "pad",
     "Reshape": "reshape", "Flatten": "reshape", "Squeeze": "reshape", "Unsqueeze": "reshape", "Resize": "resize",
-    "Transpose": "transpose", "Identity": "identity", "Dropout": "identity", "TopK": "best", "ReduceMax": "best",
+    "Transpose": "transpose", "Identity": "identity", "Dropout": "identity", "TopK": "best", "ReduceMax": "highest",
     "Slice": "part", "Gather": "part", "Clip": "clip", "Max": "max", "Min": "min", "Concat": "concat", "Sum": "add",
     "Mean": "mean", "QLinearSoftmax": "softmax", "QLinearSigmoid": "sigmoid", "QLinearGlobalAveragePool": "pool",
     "QGemm": "linear", "QLinearMatMul": "linear", "Split": "part", "Compress": "part", "GatherElements": "part",

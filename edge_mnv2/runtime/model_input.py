@@ -100,9 +100,13 @@ def _same_integers(tensor: TensorSpec, scaling: Scaling, channels: int) -> bool:
 def float_input(path: str, graph: Optional[ModelGraph], notes: list[str]) -> tuple[Scaling, str]:
     """(mean and std, origin) of a float input of which nobody says anything."""
     if graph is not None and len(graph.inputs) == 1:
-        scaled, key = _scaling(graph)
+        scaled, key, normalized = _scaling(graph)
         if scaled is not None:
-            return min(_RANGES, key=lambda one: _unnatural(scaled, one)), "graph"
+            likeliest = min(_RANGES, key=lambda one: _unnatural(scaled, one))
+            if not normalized or likeliest != SIGNED:
+                return likeliest, "graph"
+            # Inputs around 0 are normalized in training too: -1 to 1, or by ImageNet's mean.
+            key = graph.inputs[0]
         if (affine := _quantized_next(graph, key)) is not None:
             scale, zero, dtype = affine
             limits = np.iinfo(np.dtype(dtype))
@@ -118,11 +122,11 @@ def float_input(path: str, graph: Optional[ModelGraph], notes: list[str]) -> tup
     return usual, "assumed"
 
 
-def _scaling(graph: ModelGraph) -> tuple[Optional[tuple[np.ndarray, np.ndarray]], Key]:
+def _scaling(graph: ModelGraph) -> tuple[Optional[tuple[np.ndarray, np.ndarray]], Key, bool]:
     """(factor, offset) of the arithmetic with constants between the input and the first layer, None where there is
-    none; and the tensor that the first layer reads."""
+    none; the tensor that the first layer reads; and whether a batch normalization is part of it."""
     key = graph.inputs[0]
-    factor, offset, changed = np.ones(1), np.zeros(1), False
+    factor, offset, changed, normalized = np.ones(1), np.zeros(1), False, False
     for _ in range(_MOST_STEPS):
         users = graph.users(key)
         if len(users) != 1 or not users[0].outputs:
@@ -142,12 +146,13 @@ def _scaling(graph: ModelGraph) -> tuple[Optional[tuple[np.ndarray, np.ndarray]]
                 break
             gain, bias, mean, variance = (np.asarray(one, float).reshape(-1) for one in constants)
             gain = gain / np.sqrt(variance + _EPSILON)
-            factor, offset, changed = factor * gain, (offset - mean) * gain + bias, True
+            factor, offset = factor * gain, (offset - mean) * gain + bias
+            changed = normalized = True
         elif node.kind not in ("cast", "reshape", "transpose", "identity", "pad", "resize", "pool", "part"):
             break
         key = node.outputs[0]
     changed = changed and not (np.allclose(factor, 1) and np.allclose(offset, 0))
-    return ((factor, offset) if changed else None), key
+    return ((factor, offset) if changed else None), key, normalized
 
 
 def _applied(

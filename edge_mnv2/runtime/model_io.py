@@ -16,7 +16,7 @@ from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime.model_graph import Key, ModelGraph, Packed
 from edge_mnv2.runtime.model_input import Scaling, float_input, in_pixels, integer_input
 from edge_mnv2.runtime.preprocess import InputWriter, image_layout
-from edge_mnv2.runtime.probability import BEST, Values, probability, settled
+from edge_mnv2.runtime.probability import Values, best_only, probability, settled
 from edge_mnv2.runtime.table import TensorSpec
 from edge_mnv2.zoo.model_facts import MovedThreshold
 
@@ -221,14 +221,14 @@ def _chosen_output(
         raise UsageError(f"{path} has no output '{spec.output}'", hint=f"its outputs: {', '.join(names)}")
     if len(outputs) == 1:
         return 0
-    boxes = [output.name for output in outputs if output.shape[-1:] == (4,) and not _rows(output)]
+    boxes = [one.name for one in outputs if one.shape[-1:] == (4,) and sum(n != 1 for n in one.shape) == 2]
     if boxes:
         raise ModelError(f"{path} finds objects, its output '{boxes[0]}' holds boxes: it is no picture classifier")
 
     def likelihood(position: int) -> tuple[bool, bool, bool, int, int]:
         output = outputs[position]
         rows, made_by = _rows(output), _made_by(graph, position, output)[0]
-        scores = (rows > 0 and made_by.kind != BEST and output.dtype.kind == "f") or output.quantized
+        scores = (rows > 0 and not best_only(made_by, rows) and output.dtype.kind == "f") or output.quantized
         return scores, len(spec.labels or ()) == rows, made_by.kind in _SCORES and rows > 1, rows, -position
 
     best = max(range(len(outputs)), key=likelihood)
@@ -282,7 +282,7 @@ def _output(
     if tensor.dtype.kind in "ui":
         tensor = _quantized(tensor, graph, _key(graph, position, tensor))
     value = spec.task == "regression"
-    if (made_by.kind == BEST and not value) or (tensor.dtype.kind in "ui" and not tensor.quantized):
+    if (best_only(made_by, rows) and not value) or (tensor.dtype.kind in "ui" and not tensor.quantized):
         raise ModelError(
             f"{path} answers with the best class only, without the scores of all",
             hint="export it without its ArgMax, TopK or ReduceMax",

@@ -16,9 +16,7 @@ from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.model_graph import Key, ModelGraph, Node
 from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec
 
-BEST = "best"
-"""Kind of the operators that leave of all scores only the best, or its row."""
-_LAYERS = ("linear", "conv", "depthwise", "pool", "add", "logsoftmax", "norm", BEST)
+_LAYERS = ("linear", "conv", "depthwise", "pool", "add", "logsoftmax", "norm", "best")
 """What makes an output that is surely not one of probabilities."""
 _MOST_STEPS = 12
 _MANY = ("add", "mean", "concat", "mul", "div", "sub")
@@ -38,6 +36,11 @@ class Values:
 def settled(values: Values) -> bool:
     """Whether the graph tells what the values are; else what they are like has to be looked at."""
     return values.kind in (*_LAYERS, "softmax", "sigmoid")
+
+
+def best_only(values: Values, rows: int) -> bool:
+    """Whether only the best classes are left. A maximum over the places of a picture leaves every class."""
+    return values.kind == "best" or (values.kind == "highest" and rows == 1)
 
 
 def probability(graph: ModelGraph, key: Key) -> Optional[Values]:

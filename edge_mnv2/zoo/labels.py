@@ -69,18 +69,19 @@ def read_labels(path: Union[Path, str]) -> list[str]:
 def parse_labels(data: bytes, name: str = "labels") -> list[str]:
     """`read_labels` for a file in memory; `name` stands in the errors."""
     text = _decode(data, name)
-    names = None
-    if text.lstrip()[:1] in ("[", "{"):
-        names = _from_json(text, name)
-    elif name.lower().endswith((".yaml", ".yml")):
-        names = _listed(parse_plain(text.encode(), name, LabelsError), name)
-    if names is not None:
-        return _checked(names, name)
     lines = [line.rstrip(" \t\f\v\u00a0\u3000\ufeff") for line in _LINE_END.split(text)]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:
         raise LabelsError(f"{name} has no names in it", hint="one name a line")
+    names = None
+    if text.lstrip()[:1] in ("[", "{"):
+        names = _from_json(text, name)
+    elif name.lower().endswith((".yaml", ".yml")) and (names := _numbered(lines)) is None:
+        document = parse_plain(text.encode(), name, LabelsError)
+        names = _listed(document, name) if isinstance(document, (list, dict)) else None
+    if names is not None:
+        return _checked(names, name)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise LabelsError(
@@ -257,8 +258,17 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def _without_indices(lines: list[str]) -> list[str]:
-    if (names := _from_table(lines)) is not None:
+    if (names := _from_table(lines) or _numbered(lines)) is not None:
         return names
+    # ImageNet's list of synsets.
+    synsets = [_WORDNET_FIRST.fullmatch(line) for line in lines]
+    if not all(match or is_background(line) for match, line in zip(synsets, lines)):
+        return [line.strip() for line in lines]
+    return [line.strip() if match is None else match["name"] for line, match in zip(lines, synsets)]
+
+
+def _numbered(lines: Sequence[str]) -> Optional[list[str]]:
+    """The names of lines that all have an index, in its order; None for other lines."""
     # A list of names that merely begin with digits ("7 up") is kept: its numbers do not run from 0 without a gap.
     for form in (_INDEX_FIRST, _INDEX_LAST):
         matches = [form.fullmatch(line) for line in lines]
@@ -267,9 +277,7 @@ def _without_indices(lines: list[str]) -> list[str]:
         pairs = [(match["index"], _unquoted(match["name"])) for match in matches if match]
         if len(pairs) == len(lines) - titles and (names := _by_index(pairs)) is not None:
             return names
-    # ImageNet's list of synsets.
-    synsets = [_WORDNET_FIRST.fullmatch(line) for line in lines]
-    return [line.strip() if match is None else match["name"] for line, match in zip(lines, synsets)]
+    return None
 
 
 def _from_table(lines: Sequence[str]) -> Optional[list[str]]:
@@ -281,6 +289,9 @@ def _from_table(lines: Sequence[str]) -> Optional[list[str]]:
             continue
         titles = {title.lower(): place for place, title in enumerate(rows[0])}
         name, index = _first(titles, _NAME_TITLES), _first(titles, _INDEX_TITLES)
+        # "0,label" is the first class, not its title.
+        if any(title.isdigit() for title in titles):
+            continue
         if name is None or len(titles) < 2 or len(rows) < 2 or {len(row) for row in rows} != {len(titles)}:
             continue
         if index is None:

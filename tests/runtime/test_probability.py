@@ -225,6 +225,31 @@ def test_what_finds_objects_is_no_classifier(tmp_path: Path, run: Any) -> None:
     assert run("classify", tmp_path / "p.png", "--model", path, "--model-output", "scores")[0] == 0
 
 
+def test_a_map_of_features_beside_the_scores_is_no_list_of_boxes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    file = OnnxFile()
+    file.node("Identity", ["image"], "features")
+    means = file.node("Flatten", [file.node("GlobalAveragePool", ["image"])])
+    file.node("Identity", [softmax(file, file.node("Mul", [means, file.number(GAIN)]))], "answer")
+    path = tmp_path / "m.onnx"
+    outputs = {"features": ("float32", (1, 3, 4, 4)), "answer": ("float32", (1, 3))}
+    path.write_bytes(file.serialize({"image": ("float32", (1, 3, 4, 4))}, outputs))
+    with Classifier.open(path) as classifier:
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), SHARES, atol=1e-4)
+
+
+def test_the_greatest_of_each_class_over_the_picture_is_a_row_of_scores(tmp_path: Path) -> None:
+    """Global max pooling, as PyTorch's `amax` and Keras write it; a maximum over the classes is refused below."""
+    pytest.importorskip("onnxruntime")
+    file = OnnxFile()
+    file.node("ReduceMax", [file.node("Mul", ["image", file.number(GAIN)])], "answer", axes=[2, 3], keepdims=0)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(file.serialize({"image": ("float32", (1, 3, 12, 12))}, {"answer": ("float32", (1, 3))}))
+    with Classifier.open(path) as classifier:
+        assert classifier.io.output.kind == "logits"
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), SHARES, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["TopK", "ReduceMax", "Hardmax", "LpNormalization"])
 def test_answers_that_are_no_scores_of_all_classes_are_refused(kind: str, tmp_path: Path, run: Any) -> None:
     pytest.importorskip("onnxruntime")
@@ -290,3 +315,17 @@ def test_scaling_by_other_first_operators(kind: str, tmp_path: Path) -> None:
         assert classifier.io.input.origin["mean"] == "graph" and not classifier.notes
         expected = SHARES if kind == "batch normalization" else SHARES[::-1]
         np.testing.assert_allclose(classifier.scores(solid(COLOUR)), expected, atol=0.01)
+
+
+def test_a_batch_normalization_of_inputs_around_zero_leaves_their_scaling_open(tmp_path: Path) -> None:
+    """Its numbers are learned: those of inputs of -1 to 1 and of ImageNet's mean look alike, and nothing is said."""
+    pytest.importorskip("onnxruntime")
+
+    def before(file: OnnxFile) -> str:
+        numbers = ([1.1] * 3, [0.0] * 3, [0.05] * 3, [0.9] * 3)
+        return file.node("BatchNormalization", ["image", *(file.constant(np.float32(one)) for one in numbers)])
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_file(softmax, before=before))
+    with Classifier.open(path) as classifier:
+        assert classifier.io.input.origin["mean"] == "assumed" and "--input-range" in classifier.notes[0]

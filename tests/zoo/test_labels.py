@@ -204,6 +204,10 @@ FORMS = {
         None,
     ),
     "ImageNet's synsets": ("n01440764 cup\nn01443537 plate\nn01484850 fork\n", None),
+    "one synset among names": ("n01440764 cup\nn0 plate\n", ["n01440764 cup", "n0 plate"]),
+    "synsets behind the background": ("background\nn01440764 cup\n", ["background", "cup"]),
+    "a class that is called as a title": ("0,label\n1,cup\n2,plate\n", ["label", "cup", "plate"]),
+    "such a class, its index behind": ("name,0\ncup,1\nplate,2\n", ["name", "cup", "plate"]),
     "decimal numbers": ("0.5 mm\n1.5 mm\n", ["0.5 mm", "1.5 mm"]),
     "digits as names": ('{"0": 0, "1": 1, "10": 2, "2": 3}', ["0", "1", "10", "2"]),
     "names that begin with brackets": ("[cup]\n{plate}\n", ["[cup]", "{plate}"]),
@@ -232,6 +236,13 @@ def test_ultralytics_and_roboflow_have_their_names_in_yaml(names: str, tmp_path:
     path.write_text("names: [cup, on]\n")
     with pytest.raises(LabelsError, match=r"data\.yaml"):
         read_labels(path)
+
+
+@pytest.mark.parametrize("text", ["cup\nplate\n", "0: cup\n1: no\n2: a: b\n", "0 7 up\n1 cup\n", "7 up\n"])
+def test_lines_in_a_file_called_yaml_are_read_as_in_any_other(text: str, tmp_path: Path) -> None:
+    for name in ("labels.txt", "labels.yaml"):
+        (tmp_path / name).write_text(text)
+    assert read_labels(tmp_path / "labels.yaml") == read_labels(tmp_path / "labels.txt")
 
 
 def test_what_stands_twice_is_refused(tmp_path: Path) -> None:
