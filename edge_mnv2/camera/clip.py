@@ -162,8 +162,9 @@ class ClipSource(Source):
         return pixels if other is capture else self._next_picture(other)
 
     def _concealing(self, capture: Any) -> Any:
-        """A capture that goes on behind the last picture; the same one where it does already, or PyAV is missing."""
-        if not self._hevc or isinstance(capture, ConcealingCapture):
+        """A capture that goes on behind the last picture; the same one where it does already, PyAV is missing, or time
+        does not tell which picture that is."""
+        if not self._hevc or self._jumped or isinstance(capture, ConcealingCapture):
             return capture
         try:
             other = ConcealingCapture(self.path, self._first_ns, self._last_ns if self._count else -1)

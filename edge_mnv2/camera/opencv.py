@@ -224,16 +224,19 @@ class ConcealingCapture:
                 continue
 
     def _decoded(self, av: Any) -> Iterator[Optional[np.ndarray]]:
+        behind = False
         for packet in self._packets(av):
             try:
                 frames = packet.decode()
             except av.FFmpegError:
-                if self._now_ns > self._last_ns:
+                if behind:
                     yield None
                 continue
             for frame in frames:
                 at = None if frame.pts is None else round((frame.pts - self._start) * self._second * 1e9)
-                if at is None or at > self._last_ns + 1_000_000:
+                # Later on the clock may go back: a transport stream may be several recordings.
+                behind = behind or at is None or at > self._last_ns + 1_000_000
+                if behind:
                     self._now_ns = self._now_ns + 1 if at is None else at
                     yield frame.to_ndarray(format="bgr24")
 

@@ -434,6 +434,20 @@ def test_a_hole_in_the_file_ends_nothing(tmp_path: Path, encoded: Callable[[str,
         assert len(frames) > 100 and "frames could be read" in source.errors[0]
 
 
+@pytest.mark.parametrize(("parts", "least"), [("dw", 480), ("wdw", 520)])
+def test_damage_in_one_of_several_recordings_takes_nothing_from_the_next(
+    tmp_path: Path, encoded: Callable[[str, str], bytes], parts: str, least: int
+) -> None:
+    """Their clock goes back at the seam, where the second decoder looks for pictures by their time."""
+    whole = encoded("ts", "libx265")
+    damaged = bytearray(whole)
+    for at in range(len(whole) // 3 // 188 * 188, len(whole) // 3 + 6 * 376, 376):
+        damaged[at + 8 : at + 188] = bytes(180)
+    (tmp_path / "b.ts").write_bytes(b"".join({"w": whole, "d": damaged}[part] for part in parts))
+    with open_source(str(tmp_path / "b.ts")) as source:
+        assert len(read_all(source)) >= least
+
+
 @pytest.mark.slow
 def test_a_frame_of_nonsense_is_counted_and_passed(tmp_path: Path) -> None:
     whole = bytearray(mp4.write_clip(tmp_path / "a.avi", pictures(60, 640, 480), "MJPG"))
