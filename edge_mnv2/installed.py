@@ -58,7 +58,7 @@ def _rows(points: tuple[tuple[str, str], ...], kind: type[Row]) -> tuple[tuple[s
                 row = load(target)
             if not isinstance(row, kind):
                 raise TypeError(f"{target} is no {kind.__name__}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.warning("%s of an installed package is left out: %s: %s", name, type(error).__name__, error)
         else:
             rows.append((name, row))

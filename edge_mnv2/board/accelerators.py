@@ -12,14 +12,17 @@ its row as an entry point that names an `Accelerator`:
 from __future__ import annotations
 
 import importlib
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Optional
 
 from edge_mnv2.errors import ModelError
 from edge_mnv2.installed import rows_of_packages
+
+log = logging.getLogger(__name__)
 
 GROUP = "edge_mnv2.accelerators"
 
@@ -123,6 +126,20 @@ def of_packages() -> tuple[Accelerator, ...]:
     return tuple(one for _, one in rows_of_packages(GROUP, Accelerator) if one.name not in ours)
 
 
+def answers(asked: Iterable[Accelerator], question: Callable[[Accelerator], Any]) -> Iterator[tuple[Accelerator, Any]]:
+    """What the modules of these rows answer. That of a package that fails is said and left out: it must not end every
+    run."""
+    for one in asked:
+        try:
+            answer = question(one)
+        except Exception as error:
+            if one in TABLE:
+                raise
+            log.warning("%s of an installed package is left out: %s: %s", one.name, type(error).__name__, error)
+        else:
+            yield one, answer
+
+
 def in_words(form: str) -> str:
     """`form`, which is filled with the row, for each that models are compiled for."""
     return "; ".join(form.format(one) for one in TABLE if one.operator)
@@ -138,8 +155,8 @@ def judged(graph: Any, compiled: Optional[Accelerator], printable: Callable[[str
     says whether its compiler would take it, `NAME_operators` how many operators it would run, `NAME_problems` why not
     the others, made `printable`."""
     document: dict[str, Any] = {}
-    for one in limited():
-        verdict = None if compiled else importlib.import_module(one.limits).verdict(graph)
+    verdicts = answers(limited(), lambda one: None if compiled else importlib.import_module(one.limits).verdict(graph))
+    for one, verdict in verdicts:
         document[one.name] = compiled is one
         document[f"{one.name}_compiles"] = verdict and verdict.compiles
         document[f"{one.name}_operators"] = verdict and verdict.mapped
@@ -164,4 +181,4 @@ def automatic(delegate: str) -> Optional[Accelerator]:
 def compiled_for(operators: Iterable[str]) -> Optional[Accelerator]:
     """What a `.tflite` with these (custom) operators is compiled for, None for an ordinary model."""
     known = set(operators)
-    return next((one for one in rows() if one.operator in known), None) if known else None
+    return next((one for one in rows() if one.operator and one.operator in known), None) if known else None

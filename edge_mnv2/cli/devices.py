@@ -188,10 +188,11 @@ def cameras(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
 
 def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """Edge TPUs that are attached, the library that drives them, and what is wrong with either."""
-    from edge_mnv2.board.accelerators import rows
+    from edge_mnv2.board.accelerators import answers, rows
 
     folder = check_root(root)
-    seen = [one.load().attached(folder) for one in rows() if one.visible]
+    visible = (one for one in rows() if one.visible)
+    seen = [attached for _, attached in answers(visible, lambda one: one.load().attached(folder))]
     judged = [check for one in seen for check in one.checks]
     if as_json:
         typer.echo(

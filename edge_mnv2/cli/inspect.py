@@ -92,7 +92,10 @@ def _model_text(document: dict[str, Any]) -> str:
         value = document[key]
         facts.append((title, "unknown" if value is None else scaled(value) + unit))
     facts[-1] = ("memory", f"{facts[-1][1]} for activations (estimate, without delegates)")
-    facts += [("CPU", _cpu_text(document)), *((one.title, _compiled_text(document, one)) for one in limited())]
+    facts += [
+        ("CPU", _cpu_text(document)),
+        *((one.title, _compiled_text(document, one)) for one in limited() if one.name in document),
+    ]
     facts += [("note", note) for note in document["notes"]]
     counts = ", ".join(f"{count} {name}" for name, count in document["operators"].items())
     facts.append(("operators", counts or "none"))

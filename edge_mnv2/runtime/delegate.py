@@ -68,11 +68,12 @@ class DelegateSpec:
 def parse(text: str) -> DelegateSpec:
     """Read one of `DELEGATES`, in any case. Raises UsageError."""
     groups = DELEGATES.groups(text.strip(), re.IGNORECASE)
-    if groups is None:
-        examples = (one.example for one in accelerators.rows() if one.example)
-        raise UsageError(f"--delegate {text}: no such delegate", hint="; ".join([DELEGATES.expects, *examples]))
     mode = text.strip().partition(":")[0].lower()
     row = accelerators.named(mode)
+    # The pattern of a package may take what its name does not stand in front of.
+    if groups is None or (row is None and mode not in ("auto", "none")):
+        examples = (one.example for one in accelerators.rows() if one.example)
+        raise UsageError(f"--delegate {text}: no such delegate", hint="; ".join([DELEGATES.expects, *examples]))
     if row is not None and row.options:
         return _with_options(mode, groups["library"])
     kind, index = groups.get("kind"), groups.get("index")
@@ -125,7 +126,9 @@ class Attached:
 
 def worth_trying() -> Optional[Accelerator]:
     """What `auto` should try, None for the CPU."""
-    return next((one for one in accelerators.rows() if one.automatic and one.load().worth_trying()), None)
+    automatic = (one for one in accelerators.rows() if one.automatic)
+    answers = accelerators.answers(automatic, lambda one: one.load().worth_trying())
+    return next((one for one, worth in answers if worth), None)
 
 
 def rival_of_cpu(spec: DelegateSpec, fixed: bool) -> Optional[Accelerator]:

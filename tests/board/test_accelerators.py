@@ -6,11 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from edge_mnv2.board import accelerators
 from edge_mnv2.board.accelerators import Accelerator
+from edge_mnv2.errors import UsageError
+from edge_mnv2.runtime.delegate import parse
 
 OWN = {
     "edgetpu": ("edge_mnv2.runtime.edgetpu", "edge_mnv2.builder.edgetpu_compile", "edge_mnv2.tflite.edgetpu_limits"),
@@ -100,3 +104,37 @@ def test_every_row_is_whole() -> None:
 def test_a_pattern_that_is_none_is_refused_where_the_row_is_made() -> None:
     with pytest.raises(Exception, match=r"unterminated|missing"):
         Accelerator("mine", "mine", (("mine[:N]", "mine(:"),))
+
+
+_GONE = """from edge_mnv2.board.accelerators import Accelerator
+ROW = Accelerator(
+    "mill", "{module}", (("mill", ".*"),), title="Mill", automatic=True, visible=True, limits="no_such_limits"
+)
+def worth_trying(): raise RuntimeError("it is stuck")
+def attached(root): raise RuntimeError("it is stuck")
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "content", "said"),
+    [
+        ("lost_mill", _GONE.format(module="no_such_mill"), "ModuleNotFoundError"),
+        ("stuck_mill", _GONE.format(module="stuck_mill"), "it is stuck"),
+        ("ending_mill", "raise SystemExit(3)", "SystemExit"),
+    ],
+)
+def test_a_package_whose_module_fails_ends_no_run(
+    package: str, content: str, said: str, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{package}.py").write_text(content)
+    (tmp_path / "broken-1.dist-info").mkdir()
+    (tmp_path / "broken-1.dist-info/entry_points.txt").write_text(f"[{accelerators.GROUP}]\nmill = {package}:ROW\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    Image.new("RGB", (30, 20)).save(tmp_path / "p.png")
+    code, _, err = run("classify", tmp_path / "p.png")
+    assert code == 0 and "left out" in err and said in err
+    assert run("devices", "accelerators")[0] == 0
+    assert run("inspect", "mobilenet_v2_1.0_224_int8")[0] == 0
+    # What its pattern takes beside its own word is nobody's: no run may go on with the CPU as if it had been asked for.
+    with pytest.raises(UsageError, match="no such delegate"):
+        parse("miller:1")
