@@ -17,7 +17,7 @@ from edge_mnv2.camera.frame import Granted
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
-from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.classifier import SIMULATE, Classifier
 from tests.pipeline.test_frame_loop import Collected, Scripted
 from tests.stubs import BLUE, GREEN, RED, solid
 
@@ -127,7 +127,9 @@ def clip(path: Path, colours: Sequence[Any]) -> Path:
     return path
 
 
-def test_events_in_the_log_of_a_run(run: Run, stub: Path, tmp_path: Path) -> None:
+def test_events_in_the_log_of_a_run(run: Run, stub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not all within a millisecond, which is what times are told to.
+    monkeypatch.setenv(SIMULATE, "2")
     flicker = [RED] * 6 + [BLUE] + [RED] * 6 + [GREEN] * 6
     source, log = clip(tmp_path / "clip.avi", flicker), tmp_path / "log.jsonl"
     code, _, _ = run("run", "--model", stub, "--source", source, "--every-frame", "--log", log, "--deny", "green")
