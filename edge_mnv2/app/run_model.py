@@ -20,6 +20,7 @@ from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import Classifiers, open_classifiers
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.settings.schema import ModelOptions
+from edge_mnv2.zoo.model_facts import MovedThreshold
 
 _SWITCH_S = 10.0
 
@@ -227,3 +228,6 @@ class WorkbenchRun:
 
     def set_roi(self, roi: Optional[Roi]) -> None:
         self._source.set_roi(roi)
+
+    def carry(self, unknown: Optional[MovedThreshold]) -> None:
+        self._loop.controls.carry(unknown)

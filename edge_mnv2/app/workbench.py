@@ -20,6 +20,7 @@ from edge_mnv2.runtime.opening import Classifiers, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
 from edge_mnv2.teach.lesson_memory import recall
 from edge_mnv2.zoo import latest, versions
+from edge_mnv2.zoo.model_facts import MovedThreshold
 
 _TRIED = 10
 _MOST_PIXELS = 64_000_000
@@ -53,6 +54,9 @@ class Running(Protocol):
     def switch(self, classifiers: Classifiers, model: str, forced: bool) -> None: ...
 
     def set_roi(self, roi: Optional[Roi]) -> None: ...
+
+    def carry(self, unknown: Optional[MovedThreshold]) -> None:
+        """Where somebody has moved the beginning of "unknown", move it in another classifier too."""
 
 
 class ModelWorkbench:
@@ -216,6 +220,8 @@ class ModelWorkbench:
                 self._trial = self.in_use, open_classifier(self.in_use, options, threads=self._threads)[0]
             classifier = self._trial[1]
             assert classifier is not None
+            if self._run is not None:
+                self._run.carry(classifier.unknown)
             result = classifier.classify(pixels)
             top = classifier.top(result.scores)
             self._forgetting.cancel()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
+import cv2
 import numpy as np
 import pytest
 
@@ -23,9 +24,12 @@ from edge_mnv2.camera.settings import Roi
 from edge_mnv2.datasets.collected_picture import projected
 from edge_mnv2.datasets.collection import Answer, Collection
 from edge_mnv2.errors import EdgeMnv2Error, SourceError, UsageError
+from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.runtime import table
-from edge_mnv2.runtime.opening import Classifiers, open_classifier
+from edge_mnv2.runtime.opening import Classifiers, model_spec, open_classifier
 from edge_mnv2.settings.schema import ModelOptions
+from edge_mnv2.zoo.model_facts import MovedThreshold
+from edge_mnv2.zoo.resolve import resolve
 from tests.outputs.web.conftest import Served, serving
 from tests.outputs.web.test_workbench import add, ask, photographs
 from tests.processes import until
@@ -58,6 +62,7 @@ class FakeRun:
         self.frame_ms = frame_ms
         self.switched: list[Classifiers] = []
         self.roi: Any = None
+        self.controls = Controls()
         self._usual_ms = usual_ms
 
     def open(self, model: str, options: ModelOptions) -> Classifiers:
@@ -79,6 +84,9 @@ class FakeRun:
     def set_roi(self, roi: Any) -> None:
         self.roi = roi
 
+    def carry(self, unknown: Optional[MovedThreshold]) -> None:
+        self.controls.carry(unknown)
+
 
 def taught(bench: ModelWorkbench) -> dict[str, Any]:
     bench.teach()
@@ -86,6 +94,19 @@ def taught(bench: ModelWorkbench) -> dict[str, Any]:
     teaching = bench.document()["teaching"]
     assert teaching["state"] == "taught", teaching
     return teaching
+
+
+def test_a_picture_that_is_tried_is_answered_as_by_the_run_whose_unknown_was_moved(tmp_path: Path) -> None:
+    curve = '{"row": 2, "slope": 8.0, "threshold": 0.3, "curve": [[0.9, 0.4], [0.99, 0.1]]}'
+    path, run = stub_at(tmp_path, f"[red, green, unknown]\nopen_set: {curve}"), FakeRun()
+    _, picture = cv2.imencode(".png", np.full((20, 20, 3), 128, np.uint8))
+    run.controls.unknown = model_spec(resolve(str(path))).unknown
+    bench = ModelWorkbench(None, str(path), run)
+    for known, first in (None, "red"), (0.9, "unknown"), (0.99, "red"):
+        run.controls.change(known=known)
+        best = bench.classify("grey", picture.tobytes())["top"]
+        assert best[0]["label"] == first, (known, best)
+    bench.close()
 
 
 @pytest.mark.slow
