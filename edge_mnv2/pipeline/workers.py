@@ -96,7 +96,9 @@ class Workers:
         self._pixels, self._in_a_row = not bursts, _BURST if bursts else 1
         self._most_ahead = 2 * len(classifiers) * self._in_a_row
         self._halt = False
-        self._error: Optional[BaseException] = None
+        self._error: Optional[Exception] = None
+        self._failed_at: float = math.inf
+        """The first frame of which nothing comes; the `_error` is why."""
         self._threads = [
             threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True)
             for number in range(len(classifiers))
@@ -134,16 +136,17 @@ class Workers:
             return self._delivered == self._taken
 
     def next_in_order(self, timeout: float) -> Optional[Done]:
-        """The next frame with what was found in it, or None after `timeout` seconds. Raises what a worker met."""
+        """The next frame with what was found in it, or None after `timeout` seconds. Raises what a worker met, behind
+        the frames before, whoever has them."""
         with self._changed:
-            if self._delivered not in self._done and self._error is None:
+            if self._delivered not in self._done and self._delivered < self._failed_at:
                 self._changed.wait(timeout)
             done = self._done.pop(self._delivered, None)
             if done is not None:
                 self._delivered += 1
                 self._changed.notify_all()
                 return done
-            if self._error is not None:
+            if self._error is not None and self._delivered >= self._failed_at:
                 raise self._error
             return None
 
@@ -154,7 +157,8 @@ class Workers:
             self._set = (classifiers, gate)
 
     def _work(self, worker: int) -> None:
-        pace = _Pace(self._in_a_row)
+        pace, first = _Pace(self._in_a_row), 0
+        results: list[Done] = []
         try:
             while True:
                 with self._changed:
@@ -168,7 +172,6 @@ class Workers:
                     if burst is None and (self._capture.ended or self._error or first >= self._most):
                         return
                 pace.took = 0 if burst is None else len(burst)
-                results: list[Done] = []
                 try:
                     results.extend(burst.done() if burst is not None else ())
                 finally:
@@ -177,7 +180,7 @@ class Workers:
                         self._changed.notify_all()
                 burst, results = None, []  # the next one may have their buffers
         except Exception as error:
-            self._fail(error)
+            self._fail(error, first + len(results))
 
     def _take(self, worker: int, most: int) -> Optional[_Burst]:
         """What the worker is to do next, None where nothing came."""
@@ -187,7 +190,7 @@ class Workers:
                 frame = self._capture.take(self._poll_s if burst is None else 0.0, self._controls.paused)
             except Exception as error:
                 # Before another worker takes, which may find that nothing comes any more, as at an end.
-                self._fail(error)
+                self._fail(error, self._taken)
                 break
             if frame is None:
                 break
@@ -206,9 +209,10 @@ class Workers:
             frame = None  # the next one may have its buffer
         return burst
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, at: int) -> None:
         with self._changed:
-            self._error = self._error or error
+            if at < self._failed_at:
+                self._error, self._failed_at = error, at
             self._changed.notify_all()
 
 
