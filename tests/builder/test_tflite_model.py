@@ -61,15 +61,24 @@ def test_probabilities() -> None:
     np.testing.assert_allclose(shares, reference.softmax(z), atol=1.01 / 256)
 
 
-@pytest.mark.parametrize(("first", "others", "share"), [(1.0, 1.0, 0.0), (1000.0, 1.0, 0.0), (1.0, 0.02, WIDER)])
-def test_wider_ranges_only_where_they_pay(first: float, others: float, share: float) -> None:
-    """Of crops alike, of one odd crop a thousand times as wide, and of crops that but for one show next to nothing."""
+@pytest.mark.parametrize(
+    ("widths", "share"),
+    [
+        ([1.0] * 12, 0.0),
+        ([1000.0] + [1.0] * 11, 0.0),
+        ([1.0] + [0.02] * 11, WIDER),
+        ([1.0, 100.0] + [0.4, 1.0] * 5, 0.0),
+    ],
+)
+def test_wider_ranges_only_where_they_pay(widths: list[float], share: float) -> None:
+    """Of crops alike, of one odd crop a thousand times as wide, of crops that but for one show next to nothing, and of
+    crops of which every second says the opposite of the others."""
     network = mobilenet_v2(0.35, 64, 2)
     steps = operations(network, seeded.tensors(network.state_dict_shapes()))
     real = float_model(network, steps)
     pictures = [seeded.picture(64, seed) for seed in range(12)]
     widest = {name: (ends.min(), ends.max()) for name, ends in activation_limits(real, steps, pictures).items()}
-    limits = {name: np.outer([first] + 11 * [others], ends) for name, ends in widest.items()}
+    limits = {name: np.outer(widths, ends) for name, ends in widest.items()}
 
     def integers(some: Mapping[str, np.ndarray], share: float) -> bytes:
         return integer_model(network, steps, numbers(network, steps, spanned(some, share)))
