@@ -110,7 +110,9 @@ class Listener:
         self._client.loop_stop()
 
     def _on_connect(self, client: Any, *_: Any) -> None:
-        client.subscribe(self._topics, qos=2)
+        # With QoS 1 a message is passed on when it comes: those of QoS 2 would wait for the end of their handshake, and
+        # come after later ones of QoS 1.
+        client.subscribe(self._topics, qos=1)
 
     def _on_message(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
         payload: Any = message.payload
