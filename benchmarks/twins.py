@@ -17,11 +17,11 @@ import numpy as np
 from edge_mnv2.board.cpus import processor
 from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.runtime import table
-from edge_mnv2.runtime.answers import compare, crops, open_pair, time_ratio
+from edge_mnv2.runtime.answers import compare, crops, opened, time_ratios
 
 
 def row(model: str, runtime: str, threads: int) -> list[str]:
-    with open_pair(model, runtime) as pair:
+    with opened(model, [runtime]) as pair:
         scores = np.array([[one.scores(picture) for one in pair] for picture in crops(pair[0].input_size)], float)
         one_class = pair[0].io.output.kind in ("softmax", "logits")
     reference, rival = scores[:, 0], scores[:, 1]
@@ -31,7 +31,7 @@ def row(model: str, runtime: str, threads: int) -> list[str]:
     bias = float(np.mean(rival[each, best] - reference[each, best]))
     same = f"{np.mean(rival.argmax(axis=1) == best):.3f}" if one_class else ""
     worst = float(np.abs(rival - reference).max())
-    speed = "" if reason else f"{time_ratio(model, runtime, threads):.2f}"
+    speed = "" if reason else f"{time_ratios(model, [runtime], threads)[0]:.2f}"
     return [same, f"{bias:+.4f}", f"{worst:.3f}", speed, reason or "equal"]
 
 

@@ -1,9 +1,9 @@
-"""Two runtimes on one model, in a process of its own: do they answer alike, and which is faster?
+"""Runtimes on one model, in a process of its own: do they answer alike, and which is fastest?
 
     python -m edge_mnv2.runtime.answers compare MODEL RUNTIME
-    python -m edge_mnv2.runtime.answers race MODEL RUNTIME THREADS
+    python -m edge_mnv2.runtime.answers race MODEL THREADS RUNTIME...
 
-The other one is the reference, which `auto` takes. Prints one JSON document.
+They are compared with the reference, which `auto` takes. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edge_mnv2.runtime import table
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.model_io import ModelSpec
 from edge_mnv2.runtime.opening import model_spec
-from edge_mnv2.runtime.race import race
+from edge_mnv2.runtime.race import race, sure_lead
 from edge_mnv2.zoo.resolve import resolve
 
 SURE = 0.2
@@ -36,7 +36,6 @@ _WORST = 0.1
 """The largest difference of a value or of a multi-label probability, as a share of their range."""
 _FRACTIONS = (1.0, 0.8, 0.6, 0.45)
 _RACE_S = 0.8
-_BURST_S = 0.02
 
 
 def crops(size: tuple[int, int], fractions: Sequence[float] = _FRACTIONS) -> Iterator[np.ndarray]:
@@ -63,7 +62,7 @@ def crops(size: tuple[int, int], fractions: Sequence[float] = _FRACTIONS) -> Ite
 
 def difference(model: str, rival: str) -> str:
     """Why the answers of `rival` are not the reference's, "" where they are. Raises what opening the model raises."""
-    with open_pair(model, rival) as pair:
+    with opened(model, [rival]) as pair:
         scores = np.array(
             [[one.scores(picture) for one in pair] for picture in crops(pair[0].input_size)], dtype=np.float64
         )
@@ -93,63 +92,59 @@ def compare(reference: np.ndarray, rival: np.ndarray, one_class: bool) -> str:
     return ""
 
 
-def time_ratio(model: str, rival: str, threads: int, seconds: float = _RACE_S) -> float:
-    """The reference's time of an inference over the rival's, from short bursts in turns."""
-    with open_pair(model, rival, threads) as pair:
-        for one in pair:
+def time_ratios(model: str, rivals: Sequence[str], threads: int, seconds: float = _RACE_S) -> list[float]:
+    """The reference's time of an inference over each rival's; at most 1 where chance alone may explain a lead.
+
+    They take turns, one inference each: in a run, too, other work comes between two inferences and takes the caches.
+    Those that get many in a row with warm caches are closer together, and another one may lead.
+    """
+    with opened(model, rivals, threads) as runtimes:
+        for one in runtimes:
             one.warm_up(3)
 
         def measure(position: int) -> float:
-            interpreter = pair[position].interpreter
-            times: list[float] = []
-            end = time.perf_counter() + _BURST_S
-            while not times or time.perf_counter() < end:
-                began = time.perf_counter()
-                interpreter.invoke()
-                times.append(time.perf_counter() - began)
-            # Whoever else is at work only ever makes an inference longer.
-            return min(times)
+            interpreter = runtimes[position].interpreter
+            began = time.perf_counter()
+            interpreter.invoke()
+            return time.perf_counter() - began
 
-        outcome = race(measure, 2, seconds=seconds)
-    reference, other = outcome.entrants
-    ratio = reference.ratio / other.ratio
-    # Where chance alone explains that the rival was faster, it was not.
-    return ratio if outcome.winner == 1 and ratio > 1 + reference.spread else min(1.0, ratio)
+        reference, *others = race(measure, len(runtimes), seconds=seconds).entrants
+    return [sure_lead(reference, other) for other in others]
 
 
 @contextlib.contextmanager
-def open_pair(model: str, rival: str, threads: int = 1) -> Iterator[tuple[Classifier, Classifier]]:
-    """`model` in the reference and in `rival`."""
+def opened(model: str, rivals: Sequence[str], threads: int = 1) -> Iterator[list[Classifier]]:
+    """`model` in the reference and in each of `rivals`."""
     resolved = resolve(model)
     # Only numbers are compared: what a command was told of them, and their names, are nobody's concern here.
     spec = replace(model_spec(resolved), labels=None)
     with contextlib.ExitStack() as stack:
 
-        def opened(name: str, spec: ModelSpec) -> Classifier:
+        def open_in(name: str, spec: ModelSpec) -> Classifier:
             return stack.enter_context(Classifier.open(resolved.path, spec=spec, runtime=name, threads=threads))
 
         first = table.reference().name
         try:
-            reference = opened(first, spec)
+            reference = open_in(first, spec)
         except UsageError:  # one number, of which people have to say what it is
             spec = replace(spec, task="regression")
-            reference = opened(first, spec)
-        yield reference, opened(rival, spec)
+            reference = open_in(first, spec)
+        yield [reference, *(open_in(rival, spec) for rival in rivals)]
 
 
 def main(arguments: list[str]) -> int:
     """What a child does. It ends without running native destructors, which may fail: the answer is there by then."""
-    task, model, rival = arguments[:3]
+    task, model, *others = arguments
     try:
         if task == "compare":
             # The frames of whoever waits for this come first.
             os.nice(19)
-            document: dict[str, Any] = {"refused": difference(model, rival)}
+            document: dict[str, Any] = {"refused": difference(model, others[0])}
         else:
-            document = {"ratio": time_ratio(model, rival, int(arguments[3]))}
+            document = {"ratios": time_ratios(model, others[1:], int(others[0]))}
     except EdgeMnv2Error as error:
         text = error.message
-        document = {"refused": text[len(model) + 2 :] if text.startswith(f"{model}: ") else text, "ratio": 0.0}
+        document = {"refused": text[len(model) + 2 :] if text.startswith(f"{model}: ") else text}
     print(json.dumps(document), flush=True)
     os._exit(0)
 

@@ -160,16 +160,28 @@ class Contest:
 
     def run(self, threads: int) -> Optional[Known]:
         """Compare, race and remember every rival; None where there is none. Raises Stopped."""
-        for row in rivals(self._path, self._accelerate):
-            ratios = _read(self._path).get(_key(row), {}).get("ratios", {})
-            if self.equal(row) or str(threads) in ratios:
-                continue
-            answer = self._ask(_RACE_TIMEOUT_S, "race", str(self._path), row.name, str(threads))
-            if isinstance(answer, str):
-                _remember(self._path, row, answer, ratios)
-            else:
-                _remember(self._path, row, "", {**ratios, str(threads): round(float(answer["ratio"]), 3)})
+        equal = [row for row in rivals(self._path, self._accelerate) if not self.equal(row)]
+        untimed = [row for row in equal if str(threads) not in self._ratios(row)]
+        # Who crashes or hangs ends the race of all, and is found where each runs alone.
+        if untimed and not self._race(untimed, threads):
+            for row in untimed:
+                self._race([row], threads)
         return known(self._path, threads, self._accelerate)
+
+    def _ratios(self, row: table.Runtime) -> dict[str, float]:
+        ratios: dict[str, float] = _read(self._path).get(_key(row), {}).get("ratios", {})
+        return ratios
+
+    def _race(self, rows: list[table.Runtime], threads: int) -> bool:
+        """Race and remember `rows`; False where one of several failed, and it is not known which one."""
+        answer = self._ask(_RACE_TIMEOUT_S, "race", str(self._path), str(threads), *(row.name for row in rows))
+        why = answer if isinstance(answer, str) else answer.get("refused", "")
+        if why and len(rows) > 1:
+            return False
+        for row, ratio in zip(rows, [0.0] if why else answer["ratios"]):
+            ratios = self._ratios(row)
+            _remember(self._path, row, why, ratios if why else {**ratios, str(threads): round(float(ratio), 3)})
+        return True
 
     def stop(self) -> None:
         """End the child that is at work, if there is one."""

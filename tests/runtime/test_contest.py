@@ -30,7 +30,7 @@ from edge_mnv2.inspect import delegation
 from edge_mnv2.network.network import Head, Network, mobilenet_v2
 from edge_mnv2.profiler import sweep
 from edge_mnv2.runtime import contest, table
-from edge_mnv2.runtime.answers import compare, crops, difference, time_ratio
+from edge_mnv2.runtime.answers import compare, crops, difference, time_ratios
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, chosen, known, wanted
 from edge_mnv2.runtime.interpreter import open_interpreter
@@ -45,17 +45,17 @@ Run = Callable[..., "tuple[int, str, str]"]
 
 STAND_IN = '''
 """Runtimes that behave badly, and one that is quick: it answers from memory where it has seen the picture."""
-import os, signal, time
+import os, signal, sys, time
 from edge_mnv2.runtime import onnx_runtime
 from edge_mnv2.runtime.table import Runtime, row as row_of
 
 def one(name):
     return Runtime(name, "standin_runtimes", "standin_runtimes", ("standin-runtimes",), (".onnx",), "pip", twins=True)
 
-crashes, hangs, differs, quick = (one(name) for name in ("crashes", "hangs", "differs", "quick"))
+crashes, hangs, differs, quick, falls = (one(name) for name in ("crashes", "hangs", "differs", "quick", "falls"))
 
 def open_model(row, path, *, threads, accelerate, input_size):
-    if row.name == "crashes":
+    if row.name == "crashes" or (row.name == "falls" and sys.argv[1] == "race"):
         os.kill(os.getpid(), signal.SIGSEGV)
     if row.name == "hangs":
         time.sleep(600)
@@ -90,7 +90,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     (folder / "standin_runtimes").mkdir()
     (folder / "standin_runtimes" / "__init__.py").write_text(STAND_IN)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: standin-runtimes\nVersion: 1.0\n")
-    words = "\n".join(f"{name} = standin_runtimes:{name}" for name in ("crashes", "hangs", "differs", "quick"))
+    words = "\n".join(f"{name} = standin_runtimes:{name}" for name in ("crashes", "hangs", "differs", "quick", "falls"))
     (metadata / "entry_points.txt").write_text(f"[edge_mnv2.runtimes]\n{words}\n")
     monkeypatch.syspath_prepend(str(folder))
     here = str(Path(__file__).resolve().parents[2])
@@ -223,6 +223,17 @@ def test_the_quickest_wins_and_is_remembered(
     assert chosen(small, "litert", 1) == ("litert", [])
     monkeypatch.setenv(contest.SWITCH, "off")
     assert chosen(small, "auto", 1) == ("auto", [])
+
+
+@pytest.mark.slow
+def test_who_crashes_in_the_race_of_all_takes_nobody_with_it(
+    small: Path, stand_ins: Callable[[str], table.Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_ins("quick")
+    rows = [table.row("falls"), table.row("quick")]
+    monkeypatch.setattr(contest, "rivals", lambda path, accelerate=True: rows)
+    result = Contest(small).run(1)
+    assert result is not None and result.winner == "quick" and result.left_out == {"falls": "it crashed (SIGSEGV)"}
 
 
 @pytest.mark.slow
@@ -399,7 +410,7 @@ def test_the_default_model_answers_the_same(runtime: str) -> None:
         pytest.skip(f"{runtime} is not installed")
     model = str(paths.packaged("models", "mobilenet_v2_1.0_224_int8.tflite"))
     assert difference(model, runtime) == ""
-    assert 0.05 < time_ratio(model, runtime, 1) < 20
+    assert 0.05 < time_ratios(model, [runtime], 1)[0] < 20
 
 
 def test_no_contest_that_cannot_be_remembered(
