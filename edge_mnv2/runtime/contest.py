@@ -37,8 +37,8 @@ _LEAST_MB = 400
 SWITCH = "EDGE_MNV2_RACE"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Whoever ends a run ends its child too, which says nothing about the runtime."""
-_WORTH = 1.03
-"""A rival that is faster by less is not worth its start-up and memory."""
+_WORTH = 1.015
+"""A rival that is faster by less may be slower another time, and is not worth its start-up and memory."""
 
 
 @dataclass(frozen=True)

@@ -153,12 +153,6 @@ def _median_and_spread(differences: Sequence[float]) -> tuple[float, float]:
     return median, error * 2.5 * (1 + 5 / count)
 
 
-def sure_lead(entrant: Entrant, other: Entrant) -> float:
-    """The cost of `entrant` over that of `other`; at most 1 where chance alone may explain that it is above."""
-    median, spread = _median_and_spread(_differences(entrant, other))
-    return math.exp(median if median > spread else min(0.0, median))
-
-
 def _as_good(entrant: Entrant, leader: Entrant) -> bool:
     median, spread = _median_and_spread(_differences(entrant, leader))
     return median <= math.log1p(SAME) or (median <= math.log1p(_CLOSE) and median <= spread)
