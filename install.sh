@@ -557,16 +557,21 @@ make_environment() {
     fi
 }
 
-# Our own wheel: out of the wheelhouse, else built from the folder that this file lies in.
-find_own_wheel() {
+# Where our own wheel comes from: the wheelhouse, else the folder that this file lies in. Nothing is made yet.
+check_source() {
+    own_wheel=''
     if [ -n "$wheelhouse" ]; then
         own_wheel=$(newest_own_wheel "$wheelhouse")
         [ -n "$own_wheel" ] || die 2 "--wheelhouse $wheelhouse: there is no edge_mnv2-*.whl in it" \
             "fill it on a PC: ./install.sh --make-wheelhouse DIR --arch $machine --python $py_minor"
-        return
+    elif [ ! -f "$here/pyproject.toml" ]; then
+        die 2 "$here holds neither the project nor a wheelhouse" \
+            "run install.sh from a clone of the project, or give --wheelhouse DIR"
     fi
-    [ -f "$here/pyproject.toml" ] || die 2 "$here holds neither the project nor a wheelhouse" \
-        "run install.sh from a clone of the project, or give --wheelhouse DIR"
+    "$python" -s "$parts/packages.py" extras "${own_wheel:-$here/pyproject.toml}" "$extras" || exit 2
+}
+
+build_own_wheel() {
     pip wheel -q --no-deps -w "$work" "$here" || explain_pip "building edge-mnv2"
     if [ -n "$dry_run" ]; then own_wheel='the wheel just built'; else own_wheel=$(newest_own_wheel "$work"); fi
 }
@@ -576,7 +581,7 @@ newest_own_wheel() { find "$1" -maxdepth 1 -name 'edge_mnv2-*.whl' | sort -V | t
 wheel_version() { basename "$1" | cut -d- -f2; }
 
 install_packages() {
-    find_own_wheel
+    [ -n "$own_wheel" ] || build_own_wheel
     offline=''
     if [ -n "$wheelhouse" ]; then offline=1; fi
     constraint=''
@@ -729,6 +734,7 @@ install_all() {
     if [ -z "$extras_given" ] && [ -n "$old" ] && [ -f "$old/edge-mnv2-install" ]; then
         extras=$(sed -n 's/^extras=//p' "$old/edge-mnv2-install")
     fi
+    check_source
 
     say "edge-mnv2 on ${board:+$board, }$os_name ($machine, Python $py_full)"
     note "environment  $prefix"

@@ -83,6 +83,10 @@ def check(asked: argparse.Namespace) -> None:
     asked.glibc = int(minor)
     if not (PROJECT / "pyproject.toml").is_file():
         raise Refused(2, f"{PROJECT} does not hold the project", "run install.sh from a clone of it")
+    try:
+        packages.chosen(asked.extras, PROJECT / "pyproject.toml")
+    except packages.UnknownExtra as error:
+        raise Refused(2, f"--extras {asked.extras}: {error}") from None
 
 
 class Maker:

@@ -1,5 +1,6 @@
 """What pip cannot be asked: the requirements of another machine, and what its complaints mean.
 
+    packages.py extras SOURCE EXTRAS                                 refuses extras that a wheel or pyproject.toml lacks
     packages.py requirements WHEEL EXTRAS MACHINE PYTHON WITHOUT     what the wheel asks for, one requirement a line
     packages.py missing WHEELS FIRST MACHINE PYTHON WITHOUT          what FIRST (a file) and the wheels still ask for
     packages.py explain LOG WHAT WHEELHOUSE MACHINE PYTHON           what went wrong, on stderr, and its exit code
@@ -72,14 +73,27 @@ def required(head: Message, extras: list, target: dict) -> list:
     return requirements
 
 
+def offered(source: Path) -> list:
+    """The extras of a wheel, or of a `pyproject.toml`: old Pythons have no reader of TOML, and ours has a line each."""
+    if source.suffix == ".whl":
+        return metadata(source).get_all("Provides-Extra") or []
+    section = source.read_text(encoding="utf-8").partition("[project.optional-dependencies]\n")[2]
+    return re.findall(r"^([A-Za-z0-9_.-]+) *=", re.split(r"^\[", section, flags=re.MULTILINE)[0], re.MULTILINE)
+
+
+def chosen(extras: str, source: Path) -> list:
+    """The names in the list `extras`. Raises UnknownExtra for one that `source` does not offer."""
+    names = [canonical(extra) for extra in extras.split(",") if extra]
+    known = [canonical(extra) for extra in offered(source)]
+    for name in names:
+        if name not in known:
+            raise UnknownExtra(f"there is no extra {name}: there are {', '.join(sorted(known))}")
+    return names
+
+
 def own_requirements(wheel: Path, extras: str, machine: str, python: str, without: list) -> list:
     """What our wheel asks for there, extras of extras included, as texts. Raises UnknownExtra."""
-    head = metadata(wheel)
-    names = [canonical(extra) for extra in extras.split(",") if extra]
-    offered = [canonical(extra) for extra in head.get_all("Provides-Extra") or []]
-    for name in names:
-        if name not in offered:
-            raise UnknownExtra(f"there is no extra {name}: there are {', '.join(sorted(offered))}")
+    head, names = metadata(wheel), chosen(extras, wheel)
     target, own = environment(machine, python), canonical(head["Name"])
     while True:
         requirements = required(head, names, target)
@@ -136,10 +150,14 @@ def complain(lines: list) -> None:
 
 
 def main(command: str, *arguments: str) -> int:
-    if command == "requirements":
-        wheel, extras, machine, python, without = arguments
+    if command in ("extras", "requirements"):
+        source, extras, *rest = arguments
         try:
-            lines = own_requirements(Path(wheel), extras, machine, python, without.split())
+            if command == "extras":
+                chosen(extras, Path(source))
+                return 0
+            machine, python, without = rest
+            lines = own_requirements(Path(source), extras, machine, python, without.split())
         except UnknownExtra as error:
             complain([f"--extras {extras}: {error}"])
             return 2

@@ -187,9 +187,11 @@ def make_project(folder: Path, version: str = "1.0", **wheel: object) -> Path:
         old.unlink()
     make_wheel(folder, "edge-mnv2", version, **wheel)  # type: ignore[arg-type]
     (folder / "backend.py").write_text(_BACKEND)
+    extras = "".join(f"{each} = []\n" for each in wheel.get("extras", ()))  # type: ignore[attr-defined]
     (folder / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
         f'[project]\nname = "edge-mnv2"\nversion = "{version}"\n'
+        f"[project.optional-dependencies]\n{extras}"
     )
     script = folder / "install.sh"
     script.write_bytes(INSTALL_SH.read_bytes())

@@ -200,6 +200,10 @@ def test_refusal(machine: dict[str, Any], said: list[str], tmp_path: Path, tools
         (["--bin="], "--bin needs a value"),
         (["extra"], "unknown option extra"),
         (["--extras", "web;rm"], "--extras web;rm"),
+        (["--extras", "nope"], "there is no extra nope: there are all, "),
+        (["--extras", "window,Nope"], "there is no extra nope"),
+        (["--make-kit", "k", "--arch", "aarch64", "--python", "3.11", "--extras", "nope"], "there is no extra nope"),
+        (["--wheelhouse", "/etc"], "no edge_mnv2-*.whl"),
         (["--system-packages", "maybe"], "auto, yes or no"),
         (["--edgetpu=turbo"], "std (normal clock) or max"),
         (["--python", "/no/such/python"], "--python /no/such/python"),
@@ -218,10 +222,13 @@ def test_refusal(machine: dict[str, Any], said: list[str], tmp_path: Path, tools
     ],
 )
 def test_wrong_call(arguments: list[str], said: str, tmp_path: Path) -> None:
-    done = Machine(tmp_path).install(*arguments)
+    machine = Machine(tmp_path)
+    before = machine.tree()
+    done = machine.install(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert any(each in done.stderr for each in said.split("|"))
+    assert machine.tree() == before, "a wrong call made something"
 
 
 def test_help(tmp_path: Path) -> None:
