@@ -13,6 +13,7 @@ of ours is read. `importlib.metadata` would cost a tenth of a start.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import json
@@ -22,12 +23,13 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from edge_mnv2.errors import UsageError
+from edge_mnv2.errors import EdgeMnv2Error, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +60,64 @@ def _rows(points: tuple[tuple[str, str], ...], kind: type[Row]) -> tuple[tuple[s
                 row = load(target)
             if not isinstance(row, kind):
                 raise TypeError(f"{target} is no {kind.__name__}")
+            check_declaration(row)
         except (Exception, SystemExit) as error:
             log.warning("%s of an installed package is left out: %s: %s", name, type(error).__name__, error)
         else:
             rows.append((name, row))
     return tuple(rows)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+
+
+_DECLARED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "str": (lambda value: isinstance(value, str), "a text"),
+    "Optional[str]": (lambda value: value is None or isinstance(value, str), "a text or None"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "tuple[str, ...]": (_texts, 'a tuple of texts, such as ("a", "b")'),
+    "tuple[tuple[str, str], ...]": (
+        lambda value: isinstance(value, tuple) and all(_texts(pair) and len(pair) == 2 for pair in value),
+        'a tuple of pairs of texts, such as (("mine[:N]", "mine(:[0-9])?"),)',
+    ),
+    "Kind": (lambda value: hasattr(value, "parse"), "a Kind"),
+    "tuple[Option, ...]": (
+        lambda value: isinstance(value, tuple) and len(value) > 0 and all(map(dataclasses.is_dataclass, value)),
+        "a tuple of Options",
+    ),
+}
+"""What a row's field of this annotation holds, and in words."""
+
+
+def check_declaration(row: Any) -> None:
+    """Raises TypeError for a field of the dataclass `row` that holds something else than is declared: whoever reads
+    rows trusts them. Lists become tuples."""
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        if isinstance(value, list) and str(field.type).startswith("tuple"):
+            value = tuple(tuple(one) if isinstance(one, list) else one for one in value)
+            object.__setattr__(row, field.name, value)
+        fits, words = _DECLARED.get(str(field.type), (None, ""))
+        if fits is not None and not fits(value):
+            raise TypeError(f"{field.name}={value!r} is not {words}")
+        for one in value if field.type == "tuple[Option, ...]" else ():
+            check_declaration(one)
+
+
+@contextlib.contextmanager
+def blamed(row: Any, ours: Sequence[Any], kind: type[EdgeMnv2Error]) -> Iterator[None]:
+    """What code behind `row`, which a package brought (it is none of `ours`), raises inside becomes a `kind` that names
+    it. Our errors, and those of our rows, pass."""
+    try:
+        yield
+    except EdgeMnv2Error:
+        raise
+    except (Exception, SystemExit) as error:
+        if row in ours:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise kind(f"{row.name} of an installed package fails: {reason}", hint="ask those who made it") from error
 
 
 def load(target: str) -> Any:

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, Optional
 
 from edge_mnv2.errors import ModelError
-from edge_mnv2.installed import rows_of_packages
+from edge_mnv2.installed import check_declaration, rows_of_packages
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,16 @@ class Accelerator:
     unlisted: bool = False
 
     def __post_init__(self) -> None:
+        check_declaration(self)
+        if not re.fullmatch("[a-z][a-z0-9_-]*", self.name) or self.name in ("auto", "none"):
+            raise ValueError(f"name={self.name!r} is no word of its own: lower case, not auto or none")
+        if not self.forms:
+            raise ValueError(f"{self.name}: no forms, so --delegate could not name it")
         for _, pattern in self.forms:
-            re.compile(pattern)
+            if unknown := set(re.compile(pattern).groupindex) - {"kind", "index", "library"}:
+                raise ValueError(
+                    f"{self.name}: {pattern} has a group {min(unknown)}: kind, index and library are known"
+                )
 
     def load(self) -> ModuleType:
         """Its module."""
@@ -132,7 +140,7 @@ def answers(asked: Iterable[Accelerator], question: Callable[[Accelerator], Any]
     for one in asked:
         try:
             answer = question(one)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if one in TABLE:
                 raise
             log.warning("%s of an installed package is left out: %s: %s", one.name, type(error).__name__, error)
@@ -155,12 +163,18 @@ def judged(graph: Any, compiled: Optional[Accelerator], printable: Callable[[str
     says whether its compiler would take it, `NAME_operators` how many operators it would run, `NAME_problems` why not
     the others, made `printable`."""
     document: dict[str, Any] = {}
-    verdicts = answers(limited(), lambda one: None if compiled else importlib.import_module(one.limits).verdict(graph))
-    for one, verdict in verdicts:
+
+    def judge(one: Accelerator) -> tuple[Any, Any, list[str]]:
+        if compiled:
+            return None, None, []
+        verdict = importlib.import_module(one.limits).verdict(graph)
+        return verdict.compiles, verdict.mapped, list(map(printable, verdict.problems))
+
+    for one, (compiles, mapped, problems) in answers(limited(), judge):
         document[one.name] = compiled is one
-        document[f"{one.name}_compiles"] = verdict and verdict.compiles
-        document[f"{one.name}_operators"] = verdict and verdict.mapped
-        document[f"{one.name}_problems"] = list(map(printable, verdict.problems)) if verdict else []
+        document[f"{one.name}_compiles"] = compiles
+        document[f"{one.name}_operators"] = mapped
+        document[f"{one.name}_problems"] = problems
     return document
 
 

@@ -188,11 +188,19 @@ def cameras(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
 
 def accelerators(root: Optional[Path] = ROOT, as_json: bool = JSON) -> None:
     """Edge TPUs that are attached, the library that drives them, and what is wrong with either."""
-    from edge_mnv2.board.accelerators import answers, rows
+    from edge_mnv2.board.accelerators import Accelerator, answers, rows
+    from edge_mnv2.runtime.delegate import Attached
 
     folder = check_root(root)
     visible = (one for one in rows() if one.visible)
-    seen = [attached for _, attached in answers(visible, lambda one: one.load().attached(folder))]
+
+    def ask(row: Accelerator) -> Attached:
+        attached = row.load().attached(folder)
+        if not isinstance(attached, Attached):
+            raise TypeError(f"it gives {attached!r}, which is not Attached")
+        return attached
+
+    seen = [attached for _, attached in answers(visible, ask)]
     judged = [check for one in seen for check in one.checks]
     if as_json:
         typer.echo(

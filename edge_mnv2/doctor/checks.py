@@ -187,7 +187,10 @@ def _camera(root: str) -> Iterator[Check]:
 
 
 def _accelerator(row: Accelerator, root: str) -> Iterator[Check]:
-    yield from row.load().diagnose(root)
+    for check in row.load().diagnose(root):
+        if not isinstance(check, Check):
+            raise TypeError(f"{row.name} of an installed package yields {check!r}, which is no Check")
+        yield check
 
 
 def _profile(root: str) -> Iterator[Check]:

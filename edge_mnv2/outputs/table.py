@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from edge_mnv2.errors import UsageError
-from edge_mnv2.installed import rows_of_packages
+from edge_mnv2.installed import blamed, rows_of_packages
 from edge_mnv2.settings.kinds import Bytes, Flag, Kind, ReadBy, Text, Whole
 from edge_mnv2.settings.option import COMMAND_LINE, Option, Value, always, has_password
 from edge_mnv2.settings.schema import OPTIONS
@@ -68,10 +68,11 @@ class Output:
         from edge_mnv2.installed import need
 
         # First the module: it may have to say something to a package before that is imported.
-        module = importlib.import_module(self.module)
-        for package in self.packages:
-            need(package, self.extra, f"--{self.switch.name}")
-        opened = module.open_output(values, live)
+        with blamed(self, TABLE, UsageError):
+            module = importlib.import_module(self.module)
+            for package in self.packages:
+                need(package, self.extra, f"--{self.switch.name}")
+            opened = module.open_output(values, live)
         return opened if isinstance(opened, list) else [opened]
 
 

@@ -25,7 +25,7 @@ from edge_mnv2.profiler.measurement import Goal, OpenClassifiers, Setting, cpu_s
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, allowed, rivals
-from edge_mnv2.runtime.delegate import on_cpu, parse, rival_of_cpu
+from edge_mnv2.runtime.delegate import ask, on_cpu, parse, planned, rival_of_cpu, unless_required
 from edge_mnv2.runtime.race import Entrant, race
 from edge_mnv2.runtime.table import reference
 from edge_mnv2.settings.profile import Settings
@@ -116,15 +116,17 @@ def candidates(settings: Settings, models: Sequence[Optional[str]], usable: int,
     if not models:
         return options
     if (row := rival_of_cpu(spec, fixed)) is not None:
-        counts = _counts(row, workers)
-        for model in models:
-            plan = row.load().plan(model, spec if spec.required else parse("auto"), False)
-            if plan.tpu is None:
-                notes += plan.notes
-                continue
-            compiled.add(model)
-            name = _request(plan.tpu)
-            options += [Setting(name, str(spec) if spec.required else row.name, 1, count) for count in counts]
+        asked_for = spec if spec.required else parse("auto")
+        with unless_required(row, spec, notes):
+            counts = _counts(row, workers)
+            for model in models:
+                plan = planned(row, lambda module, model=model: module.plan(model, asked_for, False))  # type: ignore[misc]
+                if plan.tpu is None:
+                    notes += plan.notes
+                    continue
+                compiled.add(model)
+                name = _request(plan.tpu)
+                options += [Setting(name, str(spec) if spec.required else row.name, 1, count) for count in counts]
     if not (fixed and spec.required):
         for model in models:
             try:
@@ -170,7 +172,7 @@ def _request(model: Resolved) -> str:
 
 def _counts(row: Accelerator, workers: Optional[int]) -> list[int]:
     """Numbers of workers to try on the accelerators: there is one for each device."""
-    attached = max(1, row.load().count()) if row.automatic else 1
+    attached = max(1, ask(row, lambda module: int(module.count()))) if row.automatic else 1
     return [min(workers, attached)] if workers is not None else list(range(1, attached + 1))
 
 

@@ -20,20 +20,30 @@ and one that is `visible`
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
 from edge_mnv2.board import accelerators
 from edge_mnv2.board.accelerators import Accelerator
-from edge_mnv2.errors import Check, UsageError
+from edge_mnv2.errors import AcceleratorError, Check, EdgeMnv2Error, UsageError
+from edge_mnv2.installed import blamed
+from edge_mnv2.runtime import table
 from edge_mnv2.runtime.table import Runtime, own_format, rows
 from edge_mnv2.settings.schema import DELEGATES
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
+
+if TYPE_CHECKING:
+    from edge_mnv2.runtime.supervised.supervisor import SupervisedInterpreter
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,11 @@ def parse(text: str) -> DelegateSpec:
     if groups is None or (row is None and mode not in ("auto", "none")):
         examples = (one.example for one in accelerators.rows() if one.example)
         raise UsageError(f"--delegate {text}: no such delegate", hint="; ".join([DELEGATES.expects, *examples]))
-    if row is not None and row.options:
+    if row is not None and row.options and "library" in groups:
         return _with_options(mode, groups["library"])
     kind, index = groups.get("kind"), groups.get("index")
+    if index is not None and not index.isdecimal():
+        raise UsageError(f"--delegate {text}: '{index}' is no number of a device")
     return DelegateSpec(mode, kind and kind.lower(), None if index is None else int(index), groups.get("library"))
 
 
@@ -151,5 +163,46 @@ def on_cpu(request: Optional[str], spec: DelegateSpec) -> Plan:
     """`request` (None: the default) on the CPU, or its twin. Raises ModelError where it is compiled and has none."""
     model = resolve(request or DEFAULT_MODEL)
     row = compiled_for(model) if request is not None else None
-    plan: Plan = row.load().without(model, spec) if row is not None else Plan(model)
-    return plan
+    return Plan(model) if row is None else planned(row, lambda module: module.without(model, spec))
+
+
+def ask(row: Union[Accelerator, Runtime], question: Callable[[ModuleType], Answer]) -> Answer:
+    """What `question` gets of the row's module. Raises what the module raises; where that is a package's and no error
+    of ours, AcceleratorError."""
+    with blamed(row, (*accelerators.TABLE, *table.TABLE), AcceleratorError):
+        return question(importlib.import_module(row.module))
+
+
+def planned(row: Union[Accelerator, Runtime], question: Callable[[ModuleType], Plan]) -> Plan:
+    """As `ask`, of a plan."""
+
+    def whole(module: ModuleType) -> Plan:
+        plan = question(module)
+        if not isinstance(plan, Plan) or not isinstance(plan.tpu or plan.cpu, Resolved):
+            raise TypeError(f"it plans {plan!r}, which is no Plan of a model")
+        return plan
+
+    return ask(row, whole)
+
+
+def opened(row: Union[Accelerator, Runtime], *model: Any, **order: Any) -> list[SupervisedInterpreter]:
+    """As `ask`, of what `open_supervised` opens."""
+
+    def whole(module: ModuleType) -> list[SupervisedInterpreter]:
+        interpreters = module.open_supervised(*model, **order)
+        if not isinstance(interpreters, list) or not all(hasattr(one, "notes") for one in interpreters or [None]):
+            raise TypeError(f"it opens {interpreters!r}, which are no interpreters")
+        return interpreters
+
+    return ask(row, whole)
+
+
+@contextlib.contextmanager
+def unless_required(row: Accelerator, spec: DelegateSpec, notes: list[str]) -> Iterator[None]:
+    """Where nobody asked for a package's accelerator, its errors go into `notes`, and the CPU is left."""
+    try:
+        yield
+    except EdgeMnv2Error as error:
+        if spec.required or row in accelerators.TABLE:
+            raise
+        notes.append(f"no {row.title or row.name}: {error}")

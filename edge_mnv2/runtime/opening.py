@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from edge_mnv2.board.cpus import MemoryReader, resolve_threads
 from edge_mnv2.board.sysroot import Sysroot
@@ -25,8 +23,9 @@ from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
 
 if TYPE_CHECKING:
+    from edge_mnv2.board.accelerators import Accelerator
     from edge_mnv2.runtime.delegate import DelegateSpec, Plan
-    from edge_mnv2.runtime.supervised.supervisor import SupervisedInterpreter
+    from edge_mnv2.runtime.table import Runtime
 
 _LEAST_MIB = 800
 """A smaller board (512 MB) has better use for its memory than more workers."""
@@ -187,7 +186,7 @@ def open_classifiers(
     Raises as `open_classifier`, and AcceleratorError where an accelerator was asked for by name and cannot be used.
     """
     from edge_mnv2.board.accelerators import named
-    from edge_mnv2.runtime.delegate import on_cpu, parse, supervising, worth_trying
+    from edge_mnv2.runtime.delegate import on_cpu, parse, planned, supervising, unless_required, worth_trying
 
     threads, note = resolve_threads(settings.runtime.threads, spare=spare)
     notes = [note] if note else []
@@ -207,24 +206,25 @@ def open_classifiers(
                 candidates(request, settings.runtime.backend)
         if own.in_camera and not camera:
             raise UsageError(f"{own.name} runs a model in a camera only", hint="edge-mnv2 run --camera csi")
-        module = importlib.import_module(own.module)
-        plan = module.plan(request, delegate, on_tpu_loss != "exit")
-        open_own = partial(module.open_supervised, fall_back=on_tpu_loss != "exit")
-        opened = _supervised(plan, delegate, settings, threads, workers, open_own)
+        plan = planned(own, lambda module: module.plan(request, delegate, on_tpu_loss != "exit"))
+        opened = _supervised(plan, delegate, settings, threads, workers, own, fall_back=on_tpu_loss != "exit")
         opened.notes[:0] = notes
         if own.in_camera and plan.tpu is not None:
             opened.network = plan.tpu.path
         return opened
     row = named(delegate.mode) if delegate.required else worth_trying() if delegate.mode == "auto" else None
-    plan = row.load().plan(request, delegate, on_tpu_loss != "exit") if row is not None else on_cpu(request, delegate)
+    planned_here: Optional[Plan] = None
+    if row is not None:
+        with unless_required(row, delegate, notes):
+            planned_here = planned(row, lambda module: module.plan(request, delegate, on_tpu_loss != "exit"))
+    plan = planned_here or on_cpu(request, delegate)
     if row is not None and plan.tpu is not None:
         try:
-            open_supervised = row.load().open_supervised
-            opened = _supervised(plan, delegate, settings, threads, workers, open_supervised, row.title)
+            opened = _supervised(plan, delegate, settings, threads, workers, row)
         except AcceleratorError as error:
             if delegate.required:
                 raise
-            notes.append(f"no {row.title}: {error}")
+            notes.append(f"no {row.title or row.name}: {error}")
             try:
                 plan = on_cpu(request, delegate)
             except ModelError:
@@ -300,15 +300,18 @@ def _supervised(
     settings: Settings,
     threads: int,
     workers: int,
-    open_supervised: Callable[..., list[SupervisedInterpreter]],
-    title: str = "",
+    row: Union[Accelerator, Runtime],
+    **more: Any,
 ) -> Classifiers:
     """One classifier a device, on up to `workers` of them. Raises AcceleratorError where none can be used."""
+    from edge_mnv2.runtime.delegate import opened
+
     assert plan.tpu is not None
     # Labels, and what the graph says: a compiled file hides it, its CPU twin does not.
     source = plan.cpu if plan.tpu.labels is None and plan.cpu is not None else plan.tpu
     spec, graph = _spec(source, settings), read_graph((plan.cpu or plan.tpu).path)
-    interpreters = open_supervised(
+    interpreters = opened(
+        row,
         delegate,
         plan.tpu.path,
         plan.cpu.path if plan.cpu is not None else None,
@@ -316,6 +319,7 @@ def _supervised(
         threads=threads,
         count=workers,
         input_size=spec.size,
+        **more,
     )
     path = str(plan.tpu.path)
     try:
@@ -327,7 +331,9 @@ def _supervised(
         raise
     notes = [*plan.notes, *interpreters[0].notes]
     if len(interpreters) < workers:
-        notes.append(f"{len(interpreters)} of {workers} workers: there is one {title or 'device'} for each")
+        notes.append(
+            f"{len(interpreters)} of {workers} workers: there is one {getattr(row, 'title', '') or 'device'} for each"
+        )
     return Classifiers(classifiers, plan.model.name, [*notes, *classifiers[0].notes])
 
 

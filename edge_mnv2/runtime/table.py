@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Protocol, Union, runtime_checkable
 
 from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
-from edge_mnv2.installed import rows_of_packages
+from edge_mnv2.installed import blamed, rows_of_packages
 
 if TYPE_CHECKING:
     # `run --help` lists the rows: nothing heavy is imported for that.
@@ -189,8 +189,10 @@ class Runtime:
         input_size: Optional[tuple[int, int]] = None,
     ) -> AnyInterpreter:
         """The loaded model. `accelerate` False keeps to the CPU. Raises ModelError, RuntimeMissing."""
-        module = importlib.import_module(_TWINS if self.twins and not self.opens(path) else self.module)
-        return module.open_model(self, path, threads=threads, accelerate=accelerate, input_size=input_size)
+        with blamed(self, TABLE, RuntimeMissing):
+            module = importlib.import_module(_TWINS if self.twins and not self.opens(path) else self.module)
+        with blamed(self, TABLE, ModelError):
+            return module.open_model(self, path, threads=threads, accelerate=accelerate, input_size=input_size)
 
 
 _TWINS = "edge_mnv2.runtime.twin"

@@ -115,6 +115,14 @@ def attached(root): raise RuntimeError("it is stuck")
 """
 
 
+def install(folder: Path, package: str, content: str, monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    """A package with an entry point `mill` that names its `ROW`."""
+    (folder / f"{package}.py").write_text(content)
+    (folder / f"{package}-1.dist-info").mkdir()
+    (folder / f"{package}-1.dist-info/entry_points.txt").write_text(f"[{group}]\nmill = {package}:ROW\n")
+    monkeypatch.syspath_prepend(folder)
+
+
 @pytest.mark.parametrize(
     ("package", "content", "said"),
     [
@@ -126,10 +134,7 @@ def attached(root): raise RuntimeError("it is stuck")
 def test_a_package_whose_module_fails_ends_no_run(
     package: str, content: str, said: str, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / f"{package}.py").write_text(content)
-    (tmp_path / "broken-1.dist-info").mkdir()
-    (tmp_path / "broken-1.dist-info/entry_points.txt").write_text(f"[{accelerators.GROUP}]\nmill = {package}:ROW\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, package, content, monkeypatch, accelerators.GROUP)
     Image.new("RGB", (30, 20)).save(tmp_path / "p.png")
     code, _, err = run("classify", tmp_path / "p.png")
     assert code == 0 and "left out" in err and said in err
@@ -138,3 +143,148 @@ def test_a_package_whose_module_fails_ends_no_run(
     # What its pattern takes beside its own word is nobody's: no run may go on with the CPU as if it had been asked for.
     with pytest.raises(UsageError, match="no such delegate"):
         parse("miller:1")
+
+
+_MILL = """from edge_mnv2.board.accelerators import Accelerator
+from edge_mnv2.runtime.delegate import Plan
+from edge_mnv2.zoo.resolve import resolve
+ROW = Accelerator("mill", "{module}", (("mill", "mill"),), title="Mill", automatic=True, visible=True)
+DEFAULT = "mobilenet_v2_1.0_224_int8"
+def worth_trying(): return True
+def attached(root): return None
+def diagnose(root): yield "fine"
+def plan(request, spec, fall_back): {plan}
+def open_supervised(*model, **order): {opening}
+"""
+_WHOLE = "return Plan(None, resolve(DEFAULT))"
+
+
+@pytest.mark.parametrize(
+    ("package", "plan", "opening", "said"),
+    [
+        ("mill_without_module", "pass", "pass", "ModuleNotFoundError: No module named 'no_such_mill'"),
+        ("mill_raises", "raise RuntimeError('it is\\nstuck')", "pass", "RuntimeError: it is stuck"),
+        ("mill_ends", "raise SystemExit(3)", "pass", "SystemExit: 3"),
+        ("mill_plans_none", "return None", "pass", "it plans None, which is no Plan of a model"),
+        ("mill_plans_text", "return 'cpu'", "pass", "it plans 'cpu', which is no Plan of a model"),
+        ("mill_plans_nothing", "return Plan(None)", "pass", "which is no Plan of a model"),
+        ("mill_plans_name", "return Plan(None, DEFAULT)", "pass", "which is no Plan of a model"),
+        ("mill_jams", _WHOLE, "raise OSError('jammed')", "OSError: jammed"),
+        ("mill_opens_none", _WHOLE, "return None", "it opens None, which are no interpreters"),
+        ("mill_opens_nothing", _WHOLE, "return []", "it opens [], which are no interpreters"),
+        ("mill_opens_text", _WHOLE, "return ['mill:0']", "it opens ['mill:0'], which are no interpreters"),
+    ],
+)
+def test_a_package_that_fails_where_it_is_used(
+    package: str, plan: str, opening: str, said: str, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for by name it is the error, in one line; with `auto` it is left out, once, and the CPU goes on."""
+    module = "no_such_mill" if package == "mill_without_module" else package
+    install(tmp_path, package, _MILL.format(module=module, plan=plan, opening=opening), monkeypatch, accelerators.GROUP)
+    call = ["run", "--source", "test", "--max-frames", "1", "--json"]
+    code, out, err = run(*call, "--delegate", "mill")
+    assert code == 5 and not out and "mill of an installed package fails: " in err and said in err
+    assert "Traceback" not in err and "unexpected" not in err
+    code, out, err = run(*call)
+    assert code == 0 and json.loads(out)["frames"] == 1
+    assert "mill" not in json.loads(out)["delegate"]
+    assert err.count(said) == 1 and " of an installed package " in err
+
+
+def test_what_it_gives_the_lists_is_no_error_of_theirs(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = _MILL.format(module="mill_lists", plan="pass", opening="pass")
+    install(tmp_path, "mill_lists", content, monkeypatch, accelerators.GROUP)
+    code, _, err = run("devices", "accelerators", "--json")
+    assert code == 0 and "mill of an installed package is left out: TypeError: it gives None" in err
+    checks = {check["id"]: check for check in json.loads(run("doctor", "--json")[1])["checks"]}
+    assert "'fine', which is no Check" in checks["mill"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"forms": ["lf"]}, "forms=('lf',) is not a tuple of pairs of texts"),
+        ({"forms": "mill"}, "forms='mill' is not a tuple of pairs"),
+        ({"forms": (("mill", "mill", "mill"),)}, "is not a tuple of pairs"),
+        ({"forms": ()}, "no forms"),
+        ({"forms": (("mill[:N]", "mill(:(?P<stone>[0-9]))?"),)}, "has a group stone"),
+        ({"devices": "/dev/mill"}, "devices='/dev/mill' is not a tuple of texts"),
+        ({"groups": (1,)}, "groups=(1,) is not a tuple of texts"),
+        ({"automatic": "no"}, "automatic='no' is not True or False"),
+        ({"title": None}, "title=None is not a text"),
+        ({"name": 5}, "name=5 is not a text"),
+        ({"name": "Mill 2"}, "name='Mill 2' is no word of its own"),
+        ({"name": "auto"}, "name='auto' is no word of its own"),
+    ],
+)
+def test_a_row_that_is_declared_wrongly_is_one_line(declared: dict[str, Any], said: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Accelerator(**{"name": "mill", "module": "mill", "forms": (("mill", "mill"),), **declared})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_lists_for_tuples_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Accelerator("mill", "mill", [["mill[:N]", "mill(:(?P<index>.))?"]], devices=["/dev/mill"])  # type: ignore
+    assert row.devices == ("/dev/mill",) and hash(row)
+    monkeypatch.setattr("edge_mnv2.board.accelerators.of_packages", lambda: (row,))
+    assert parse("mill:3").index == 3
+    with pytest.raises(UsageError, match="'x' is no number of a device"):
+        parse("mill:x")
+
+
+_OTHERS = {
+    "runtimes": """from edge_mnv2.runtime.table import Runtime
+ROW = Runtime("mill", "{module}", "json", ("json",), (".mill",){more})
+""",
+    "outputs": """from edge_mnv2.outputs.table import Output
+from edge_mnv2.settings.kinds import Text
+from edge_mnv2.settings.option import Option
+ROW = Output("mill", "{module}", (Option({option}),), "a mill", "--mill 1"{more})
+""",
+}
+_OPTION = "'mill', Text(), 'Grind.'"
+
+
+@pytest.mark.parametrize(
+    ("package", "group", "more", "said"),
+    [
+        ("mill_runtime_wrong", "runtimes", ", devices='/dev/mill'", "devices='/dev/mill' is not a tuple of texts"),
+        ("mill_output_wrong", "outputs", ", network=1", "network=1 is not True or False"),
+        ("mill_option_wrong", "outputs", "'mill', '', Text()", "kind='' is not a Kind"),
+    ],
+)
+def test_rows_of_the_other_tables_too(
+    package: str, group: str, more: str, said: str, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option, more = (more, "") if "Text" in more else (_OPTION, more)
+    content = _OTHERS[group].format(module=package, option=option, more=more)
+    install(tmp_path, package, content, monkeypatch, f"edge_mnv2.{group}")
+    code, _, err = run("run", "--source", "test", "--max-frames", "1")
+    assert code == 0 and f"mill of an installed package is left out: TypeError: {said}" in err
+
+
+def test_a_runtime_and_an_output_that_fail_where_they_are_used(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for group, content in _OTHERS.items():
+        folder = tmp_path / group
+        folder.mkdir()
+        package = f"mill_of_{group}"
+        body = "def open_model(*a, **k): raise KeyError('stone')\ndef open_output(*a): raise KeyError('stone')\n"
+        install(
+            folder,
+            package,
+            content.format(module=package, option=_OPTION, more="") + body,
+            monkeypatch,
+            f"edge_mnv2.{group}",
+        )
+    (tmp_path / "a.mill").write_text("stone")
+    call = ["run", "--source", "test", "--max-frames", "1"]
+    code, _, err = run(*call, "--model", tmp_path / "a.mill")
+    assert code == 3, err
+    assert "mill of an installed package fails: KeyError: 'stone'" in err
+    code, _, err = run(*call, "--mill", "1")
+    assert code == 2, err
+    assert "mill of an installed package fails: KeyError: 'stone'" in err
