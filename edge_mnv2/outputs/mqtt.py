@@ -57,11 +57,11 @@ class MqttSink(Sink):
     """
 
     name = "MQTT"
-    wants_pictures = "events"
 
     def __init__(self, address: MqttAddress, live: Optional[Live] = None, identity: Optional[str] = None) -> None:
         need("paho.mqtt.client", "", "--mqtt")
         self._address = address
+        self.wants_pictures = "events" if address.picture else False
         self._live = live or Live()
         self._host = socket.gethostname().split(".")[0]
         self._identity = identity or mqtt_client.board_identity()

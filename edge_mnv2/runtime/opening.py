@@ -193,6 +193,9 @@ def open_classifiers(
     delegate = parse(settings.runtime.delegate)
     shared = shared and settings.runtime.workers == settings.runtime.threads == "auto"
     several = workers
+    if shared and (several or 1) > 1:
+        # They have taken over from workers of one thread each.
+        threads = 1
     if workers is None:
         workers = 1 if settings.runtime.workers == "auto" else int(settings.runtime.workers)
     request = settings.runtime.model

@@ -31,6 +31,7 @@ from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.outputs.mqtt import MqttSink
 from edge_mnv2.outputs.mqtt_client import board_identity, connect_options, make_client, parse
 from edge_mnv2.outputs.records import Outbox
+from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.zoo.model_facts import MovedThreshold, OpenSet
 from tests.outputs.results import event, result
@@ -715,6 +716,15 @@ def test_classes_of_a_former_run_go_though_this_one_begins_late(broker: Broker) 
         until(lambda labels=labels: classes() == labels)
         sink.close()
     listener.close()
+
+
+@pytest.mark.parametrize(("words", "pixels"), [("", True), ("?picture=no", False)])
+def test_pictures_are_held_only_for_a_broker_that_gets_them(words: str, pixels: bool) -> None:
+    output = Isolated(MqttSink(parse(f"mqtt://127.0.0.1:{free_port()}/cam{words}")))
+    try:
+        assert output.wants_pixels is pixels and not output.wants_pictures
+    finally:
+        output.close()
 
 
 def test_a_model_with_a_thousand_classes_has_no_entity_for_each() -> None:

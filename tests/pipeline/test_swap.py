@@ -11,6 +11,7 @@ from typing import Any, Optional
 import pytest
 
 from edge_mnv2.app.run_model import RunModel
+from edge_mnv2.board import cpus
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts, Live
@@ -25,6 +26,7 @@ from edge_mnv2.runtime.opening import Classifiers, open_classifiers
 from edge_mnv2.settings.profile import resolve
 from tests.pipeline.conftest import Collected
 from tests.pipeline.test_frame_loop import Scripted
+from tests.runtime.test_probability import onnx_file, softmax
 from tests.stubs import colour_model
 
 NAMES = (["red", "green", "blue"], ["rouge", "vert", "bleu"])
@@ -333,6 +335,23 @@ def test_the_winner_of_the_contest_takes_over_from_the_model_that_was_asked_for_
         loop.stop()
         running.join(10)
     assert not running.is_alive()
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_the_workers_of_a_file_have_one_thread_each_whatever_kind_of_model_takes_over(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if suffix == "onnx":
+        pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(cpus, "usable_cpus", lambda root="/": 3)
+    monkeypatch.setattr(cpus.MemoryReader, "read", lambda self: cpus.Memory(total=4000, available=3000))
+    path, other = tmp_path / "stub.tflite", tmp_path / f"other.{suffix}"
+    path.write_bytes(colour_model())
+    other.write_bytes(colour_model() if suffix == "tflite" else onnx_file(softmax))
+    settings = resolve("generic", {"runtime.model": (str(path), "command line")})
+    with RunModel(settings, "cpu", 0, shared=True) as model, model.open_other(str(other)) as opened:
+        assert [one.interpreter.threads for one in model.classifiers.classifiers] == [1, 1, 1]
+        assert [one.interpreter.threads for one in opened.classifiers] == [1, 1, 1]
 
 
 def test_a_model_for_fewer_accelerators_than_workers_is_refused(
