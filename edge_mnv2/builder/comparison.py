@@ -12,8 +12,8 @@ import numpy as np
 
 from edge_mnv2.builder.inference import Operation
 from edge_mnv2.runtime.interpreter import Interpreter, open_interpreter
-from edge_mnv2.runtime.model_io import softmax
 from edge_mnv2.runtime.onnx_runtime import session_options
+from edge_mnv2.runtime.prediction import softmax
 from edge_mnv2.runtime.preprocess import InputWriter
 
 LAYER_PICTURES = 16

@@ -17,10 +17,9 @@ from edge_mnv2.camera.frame import CameraAnswers
 from edge_mnv2.errors import ModelError, UsageError
 from edge_mnv2.runtime.interpreter import EmbeddingInterpreter, open_with_embedding
 from edge_mnv2.runtime.model_graph import read_graph
-from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe, score_reader
-from edge_mnv2.runtime.prediction import Prediction, top_predictions
+from edge_mnv2.runtime.model_io import ModelIO, ModelSpec, describe, measured
+from edge_mnv2.runtime.prediction import Prediction, score_reader, top_predictions
 from edge_mnv2.runtime.preprocess import InputWriter, Preprocessor
-from edge_mnv2.runtime.probability import shows_shares
 from edge_mnv2.runtime.table import AnyInterpreter, InCamera, TensorSpec, open_model, own_format
 from edge_mnv2.tflite import model_file
 from edge_mnv2.zoo.labels import fit_labels
@@ -128,10 +127,7 @@ class Classifier:
         interpreter = load(path, runtime=runtime, threads=threads, accelerate=accelerate, input_size=spec.size)
         try:
             io = describe(str(path), interpreter.inputs, interpreter.outputs, read_graph(path), spec)
-            answer = io.output
-            unsettled = answer.kind == "logits" and answer.origin == "assumed"
-            if unsettled and shows_shares(interpreter, answer.position, answer.tensor):
-                io = replace(io, output=replace(answer, kind="softmax", origin="measured"))
+            io = replace(io, output=measured(str(path), interpreter, io.output))
             return cls(interpreter, io, spec, path=str(path), top_k=top_k)
         except BaseException:
             interpreter.close()

@@ -1,30 +1,28 @@
-"""A model file's graph and what is packed beside it, read without the packages that wrote it, as far as a picture's way
-in and the scores' way out need it.
+"""A model file's graph, read without the packages that wrote it, as far as a picture's way in and the scores' way out
+need it.
 
-`.tflite`: the flatbuffer, its metadata (TFLITE_METADATA) and the files in the archive at its end. `.onnx`: the protobuf
-message of onnx.proto3. Field numbers are those of these schemas. Both become one `ModelGraph`.
+`.tflite`: the flatbuffer. `.onnx`: the protobuf message of onnx.proto3. Field numbers are those of these schemas. Both
+become one `ModelGraph`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import io
+import math
 import mmap
 import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
 
-from edge_mnv2.errors import LabelsError
-from edge_mnv2.tflite.ir import PIXELS
+from edge_mnv2.runtime.packed import Packed, beside_onnx, beside_tflite
 from edge_mnv2.tflite.wire_formats import (
     Damaged,
+    Fields,
     Flatbuffer,
     Table,
     constant_tensor,
@@ -34,7 +32,6 @@ from edge_mnv2.tflite.wire_formats import (
     whole_number,
     whole_numbers,
 )
-from edge_mnv2.zoo.labels import parse_labels
 
 Key = Union[int, str]
 """What names a tensor: its number in a `.tflite`, its name in an `.onnx`."""
@@ -42,13 +39,16 @@ Key = Union[int, str]
 SAME_VALUES = frozenset({"cast", "reshape", "transpose", "identity", "quantize", "dequantize"})
 """Kinds of operators that hand on the values of their first input."""
 
+_SAME_SHAPE = SAME_VALUES - {"reshape", "transpose"}
+_SOFTMAXES = ("softmax", "logsoftmax")
+
 _TFLITE = {
     0: "add", 1: "pool", 2: "concat", 3: "conv", 4: "depthwise", 6: "dequantize", 9: "linear", 11: "norm",
-    14: "sigmoid", 18: "mul", 22: "reshape", 23: "resize", 25: "softmax", 32: "custom", 34: "pad", 36: "part",
-    39: "transpose", 40: "pool", 41: "sub", 42: "div", 43: "reshape", 45: "part", 47: "exp", 48: "best", 49: "part",
-    50: "logsoftmax", 53: "cast", 55: "max", 56: "best", 57: "min", 60: "pad", 65: "part", 70: "reshape", 74: "sum",
-    79: "best", 82: "highest", 88: "part", 97: "resize", 100: "pad", 102: "part", 105: "part", 106: "add", 107: "part",
-    114: "quantize", 116: "clip",
+    14: "sigmoid", 17: "max", 18: "mul", 22: "reshape", 23: "resize", 25: "softmax", 32: "custom", 34: "pad",
+    36: "part", 39: "transpose", 40: "pool", 41: "sub", 42: "div", 43: "reshape", 45: "part", 47: "exp", 48: "best",
+    49: "part", 50: "logsoftmax", 53: "cast", 55: "max", 56: "best", 57: "min", 60: "pad", 65: "part", 70: "reshape",
+    74: "sum", 79: "best", 82: "highest", 88: "part", 97: "resize", 100: "pad", 102: "part", 105: "part", 106: "add",
+    107: "part", 114: "quantize", 116: "clip",
 }  # fmt: skip
 _ONNX = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Conv": "conv", "QLinearConv": "conv",
@@ -61,45 +61,32 @@ _ONNX = {
     "Mean": "mean", "QLinearSoftmax": "softmax", "QLinearSigmoid": "sigmoid", "QLinearGlobalAveragePool": "pool",
     "QGemm": "linear", "QLinearMatMul": "linear", "Split": "part", "Compress": "part", "GatherElements": "part",
     "HardSigmoid": "sigmoid", "Hardmax": "best", "Round": "clip", "Where": "where", "Reciprocal": "reciprocal",
-    "BatchNormalization": "batchnorm", "LpNormalization": "norm",
+    "GlobalMaxPool": "max", "MaxPool": "max", "BatchNormalization": "batchnorm", "LpNormalization": "norm",
 }  # fmt: skip
 _TFLITE_TYPES = {0: "f4", 1: "f2", 2: "i4", 3: "u1", 4: "i8", 7: "i2", 9: "i1"}
 _ONNX_TYPES = {1: "f4", 2: "u1", 3: "i1", 5: "i2", 6: "i4", 7: "i8", 10: "f2", 11: "f8"}
-_LABEL_KEYS = ("names", "labels", "classes", "class_names", "class_labels", "categories")
-_LABEL_SUFFIXES = (".txt", ".labels", ".pbtxt", ".json", ".csv")
-_AXIS_LABELS = 2
 _FAULTS = (Damaged, struct.error, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 """What a damaged file may cause in a reader that believes its fields."""
 _MOST_VALUES = 1 << 22
-_MOST_LABEL_BYTES = 4 << 20
 _MOST_STEPS = 64
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator. `kind` is a word of the tables above, else the operator's own name or number."""
+    """One operator. `kind` is a word of the tables above, else the operator's own name or number; `axes` are those that
+    a softmax runs over."""
 
     kind: str
     inputs: tuple[Key, ...]
     outputs: tuple[Key, ...]
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What stands beside the graph. `labels`: output's position, -1 for none in particular → (where, names; none where
-    they cannot be read). `mean` and `std` in pixel units. `producer`: the program that wrote an ONNX file."""
-
-    mean: Optional[tuple[float, ...]] = None
-    std: Optional[tuple[float, ...]] = None
-    labels: Mapping[int, tuple[str, list[str]]] = field(default_factory=dict)
-    task: str = ""
-    producer: str = ""
+    axes: Optional[slice] = None
 
 
 @dataclass
 class ModelGraph:
     """Nodes in the order in which they run. `tensor` gives a constant's real values, None for what is computed;
-    `affine` (scale, zero point, dtype) of a tensor that is quantized as a whole."""
+    `affine` (scale, zero point, dtype) of a tensor that is quantized as a whole; `shape` is empty where the file does
+    not say it, and 0 where a length is left open."""
 
     inputs: list[Key]
     outputs: list[Key]
@@ -107,6 +94,7 @@ class ModelGraph:
     tensor: Callable[[Key], Optional[np.ndarray]]
     affine: Callable[[Key], Optional[tuple[float, int, str]]]
     packed: Packed = field(default_factory=Packed)
+    shape: Callable[[Key], tuple[int, ...]] = lambda _: ()
 
     def __post_init__(self) -> None:
         self._makers = {output: node for node in self.nodes for output in node.outputs}
@@ -127,6 +115,17 @@ class ModelGraph:
                 return node
             key = node.inputs[0]
         return None
+
+    def softmax_length(self, node: Node) -> int:
+        """Over how many values a softmax runs, 0 where the file does not say it."""
+        key = node.outputs[0] if node.axes is not None and node.outputs else ""
+        while not (shape := self.shape(key)):
+            users = self.users(key)
+            if len(users) != 1 or users[0].kind not in _SAME_SHAPE or not users[0].outputs:
+                return 0
+            key = users[0].outputs[0]
+        lengths = shape[node.axes] if node.axes is not None else ()
+        return math.prod(lengths) if lengths and min(lengths) > 0 else 0
 
     def constant(self, key: Key) -> Optional[np.ndarray]:
         """Real values of a constant, through casts, reshapes and dequantization; None for what is computed."""
@@ -190,7 +189,11 @@ def _read_tflite(data: bytes) -> ModelGraph:
         code = codes[operator.scalar(0, "<I")]
         kind = _TFLITE.get(code, str(code))
         inputs = tuple(index for index in operator.numbers(1, "i") if index >= 0)
-        nodes.append(Node(kind, inputs, tuple(operator.numbers(2, "i"))))
+        axes = slice(-1, None) if kind in _SOFTMAXES else None
+        nodes.append(Node(kind, inputs, tuple(operator.numbers(2, "i")), axes))
+
+    def shape(key: Key) -> tuple[int, ...]:
+        return tuple(tensors[int(key)].numbers(0, "i")) if key != "" else ()
 
     def tensor(key: Key) -> Optional[np.ndarray]:
         table = tensors[int(key)]
@@ -211,8 +214,9 @@ def _read_tflite(data: bytes) -> ModelGraph:
         zeros = quantization.numbers(3, "q")
         return float(scales[0]), int(zeros[0]) if zeros else 0, dtype
 
-    packed = _tflite_packed(data, model, buffers)
-    return ModelGraph(list(subgraph.numbers(1, "i")), list(subgraph.numbers(2, "i")), nodes, tensor, affine, packed)
+    packed = beside_tflite(data, model, buffers)
+    first, last = (list(subgraph.numbers(number, "i")) for number in (1, 2))
+    return ModelGraph(first, last, nodes, tensor, affine, packed, shape)
 
 
 def _real(table: Table, values: np.ndarray) -> np.ndarray:
@@ -227,63 +231,28 @@ def _real(table: Table, values: np.ndarray) -> np.ndarray:
     return (values - zeros.reshape(along if zeros.size > 1 else [1] * values.ndim)) * scales.reshape(along)
 
 
-def _tflite_packed(data: bytes, model: Table, buffers: Sequence[Table]) -> Packed:
-    mean = std = None
-    wanted: dict[str, int] = {}
-    for entry in model.tables(6):
-        number = entry.scalar(1, "<I")
-        if entry.text(0) not in ("TFLITE_METADATA", PIXELS) or not 0 < number < len(buffers):
-            continue
-        start, count = buffers[number].vector(0, 1)
-        if entry.text(0) == PIXELS:
-            said = _numbers(data[start : start + count].decode("ascii", "replace")) or ()
-            mean, std = (said[:1], said[1:]) if len(said) == 2 else (None, None)
-            continue
-        with contextlib.suppress(Damaged, struct.error, IndexError):
-            subgraph = Flatbuffer(data[start : start + count]).root().tables(3)[0]
-            for unit in [unit for one in subgraph.tables(2)[:1] for unit in one.tables(4)]:
-                options = unit.table(1)
-                if unit.scalar(0, "<B") == 1 and options is not None:
-                    mean, std = tuple(options.numbers(0, "f")) or None, tuple(options.numbers(1, "f")) or None
-            for position, output in enumerate(subgraph.tables(3)):
-                named = [file.text(0) for file in output.tables(6) if file.scalar(2, "<b") == _AXIS_LABELS]
-                wanted.update((name, position) for name in named[:1])
-    return Packed(mean, std, dict(_archived_labels(data, wanted)))
-
-
-def _archived_labels(data: bytes, wanted: Mapping[str, int]) -> Iterator[tuple[int, tuple[str, list[str]]]]:
-    if b"PK\x05\x06" not in data[-66000:]:
-        return
-    faults = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error)
-    with contextlib.suppress(*faults), zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = [one for one in archive.infolist() if one.file_size <= _MOST_LABEL_BYTES]
-        named = [one for one in members if one.filename in wanted]
-        for member in named or [one for one in members if one.filename.lower().endswith(_LABEL_SUFFIXES)]:
-            names: list[str] = []
-            with contextlib.suppress(LabelsError):
-                names = parse_labels(archive.read(member), member.filename)
-            if names or named:
-                yield wanted.get(member.filename, -1), (member.filename, names)
-
-
 def _read_onnx(data: bytes) -> ModelGraph:
     model = message_fields(data)
     graph = message_fields(model[7][-1])
     properties = {text(pair, 1): text(pair, 2) for pair in map(message_fields, model.get(14, ()))}
     stored = {text(message_fields(one, skip=9), 8): one for one in graph.get(5, ())}
+    sets = {text(one, 1): whole_number(one, 2) for one in map(message_fields, model.get(8, ()))}
+    opset = sets.get("", sets.get("ai.onnx", 0))
     nodes = []
     for one in graph.get(1, ()):
         node = message_fields(one)
         kind, inputs, outputs = text(node, 4), texts(node, 1), texts(node, 2)
         values = [message_fields(attribute) for attribute in node.get(5, ())] if kind == "Constant" else []
         stored.update((outputs[0], constant_tensor(value)) for value in values if outputs)
-        nodes.append(Node(_ONNX.get(kind, kind), tuple(inputs), tuple(outputs)))
+        axes = _softmax_axes(node, opset) if _ONNX.get(kind) in _SOFTMAXES else None
+        nodes.append(Node(_ONNX.get(kind, kind), tuple(inputs), tuple(outputs), axes))
     graph_inputs: list[Key] = [text(message_fields(one), 1) for one in graph.get(11, ())]
 
     @functools.cache
     def tensor(key: Key) -> Optional[np.ndarray]:
         return _onnx_values(stored[str(key)]) if key in stored else None
 
+    shapes = {text(one, 1): _onnx_shape(one) for one in map(message_fields, [*graph.get(13, ()), *graph.get(12, ())])}
     quantized = {node.outputs[0]: node for node in nodes if node.kind == "quantize" and len(node.inputs) > 2}
 
     def affine(key: Key) -> Optional[tuple[float, int, str]]:
@@ -300,36 +269,27 @@ def _read_onnx(data: bytes) -> ModelGraph:
         nodes,
         tensor,
         affine,
-        _onnx_packed(properties, text(model, 2)),
+        beside_onnx(properties, text(model, 2)),
+        lambda key: shapes.get(str(key), ()),
     )
 
 
-def _onnx_packed(properties: Mapping[str, str], producer: str) -> Packed:
-    mean, std = (_numbers(properties.get(key, "")) for key in ("mean", "std"))
-    labels = {}
-    for key in _LABEL_KEYS:
-        with contextlib.suppress(LabelsError, LookupError):
-            if listed := properties.get(key, "")[:_MOST_LABEL_BYTES].strip():
-                labels[-1] = (f"property {key}", _names(listed, key))
-                break
-    if mean is None and std is None and properties.get("author", "").startswith("Ultralytics"):
-        # Its classifiers take fractions of 255, without mean and standard deviation.
-        mean, std = (0.0,), (255.0,)
-    return Packed(mean, std, labels, properties.get("task", ""), producer)
+def _softmax_axes(node: Fields, opset: int) -> slice:
+    """Before version 13 a softmax runs over all axes from its `axis` on, later over that one alone."""
+    numbers = {text(one, 1): list(whole_numbers(one.get(3, (0,))))[-1] for one in map(message_fields, node.get(5, ()))}
+    opset = numbers.get("opset", opset)
+    axis = numbers.get("axis", 1 if opset < 13 else -1)
+    return slice(axis, None if opset < 13 or axis == -1 else axis + 1)
 
 
-def _names(text: str, key: str) -> list[str]:
-    """Names in any form of a label file, or between commas."""
-    if text[0] not in "[{" and "\n" not in text:
-        text = text.replace(",", "\n")
-    return parse_labels(text.encode(), key)
-
-
-def _numbers(text: str) -> Optional[tuple[float, ...]]:
-    with contextlib.suppress(ValueError):
-        numbers = tuple(float(part) for part in text.strip(" []()").replace(",", " ").split())
-        return numbers or None
-    return None
+def _onnx_shape(value: Fields) -> tuple[int, ...]:
+    """The shape in a ValueInfoProto; a length that is left open is 0."""
+    fields = value
+    for number in (2, 1, 2):
+        if not fields.get(number):
+            return ()
+        fields = message_fields(fields[number][-1])
+    return tuple(whole_number(message_fields(one), 1) for one in fields.get(1, ()))
 
 
 def _onnx_values(content: bytes) -> Optional[np.ndarray]:

@@ -6,18 +6,19 @@ A value comes from an option, else the sidecar, the registry, the file's metadat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 import numpy as np
 
-from edge_mnv2.errors import ModelError, UsageError
-from edge_mnv2.runtime.model_graph import Key, ModelGraph, Packed
+from edge_mnv2.errors import LabelsError, ModelError, UsageError
+from edge_mnv2.runtime.model_graph import Key, ModelGraph
 from edge_mnv2.runtime.model_input import Scaling, float_input, in_pixels, integer_input
+from edge_mnv2.runtime.packed import Packed
 from edge_mnv2.runtime.preprocess import InputWriter, image_layout
-from edge_mnv2.runtime.probability import Values, best_only, probability, settled
-from edge_mnv2.runtime.table import TensorSpec
+from edge_mnv2.runtime.probability import Values, best_only, probability, settled, shows_shares, softmaxes
+from edge_mnv2.runtime.table import AnyInterpreter, TensorSpec
 from edge_mnv2.zoo.model_facts import MovedThreshold
 
 _SCORES = ("softmax", "sigmoid")
@@ -94,6 +95,7 @@ class ModelOutput:
     origin: str
     logistic: bool = False
     whole: float = 1.0
+    unproven: Optional[Values] = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,13 @@ def describe(
     packed = graph.packed if graph is not None else Packed()
     image, notes = describe_input(path, inputs[0], graph, spec)
     position = _chosen_output(path, outputs, graph, spec, notes)
-    source, names = packed.labels.get(position, packed.labels.get(-1, ("", None)))
+    try:
+        source, names = ("", None) if spec.labels else packed.names_for(path, position, _rows(outputs[position]))
+    except LabelsError as error:
+        if ask:
+            raise
+        notes.append(f"{error.message}: {error.hint}")
+        source, names = "", None
     if names == [] and not spec.labels:
         notes.append(f"{path}: the names that are packed in it ({source}) cannot be read; --labels FILE names them")
     output = _output(path, position, outputs[position], graph, spec, spec.labels or names or ())
@@ -180,6 +188,28 @@ def describe_input(
         "std": source,
     }
     return ModelInput(tensor, layout, size, channels, mean, std, as_pixels, origin), notes
+
+
+def measured(path: str, interpreter: AnyInterpreter, output: ModelOutput) -> ModelOutput:
+    """`output`, with what two inputs show of it where the graph leaves it open.
+
+    Raises ModelError where a softmax does not run over the classes.
+    """
+    tensor, position = output.tensor, output.position
+    if output.kind == "logits" and output.origin == "assumed" and shows_shares(interpreter, position, tensor):
+        return replace(output, kind="softmax", origin="measured")
+    count = 1 if output.unproven is None else softmaxes(interpreter, position, tensor, output.unproven)
+    if count == 0:
+        raise _not_over_classes(path)
+    return output if count == 1 else replace(output, kind="multilabel", origin="measured")
+
+
+def _not_over_classes(path: str) -> ModelError:
+    """An axis of length 1, the batch, or the places of a picture."""
+    return ModelError(
+        f"{path} has a softmax that does not run over its classes: their scores say nothing",
+        hint="export it with the softmax over the axis of the classes, or without one",
+    )
 
 
 def _said(spec: ModelSpec, packed: Packed, channels: int) -> Optional[tuple[Scaling, str]]:
@@ -250,7 +280,7 @@ def _made_by(graph: Optional[ModelGraph], position: int, output: TensorSpec) -> 
     key = _key(graph, position, output)
     node = graph.maker(key) if graph is not None and key is not None else None
     if graph is not None and key is not None and node is not None and node.kind != "custom":
-        values = probability(graph, key) or Values(node.kind)
+        values = probability(graph, key) or Values(node.kind, over=graph.softmax_length(node))
         return values, "graph" if settled(values) else "assumed"
     # A compiled graph hides its last operator: a softmax or sigmoid is quantized to exactly the range 0..1.
     low, high = output.limits
@@ -294,7 +324,11 @@ def _output(
         raise ModelError(f"{path} answers with an embedding of length 1, not with scores of classes", hint=hint)
     if rows > 1:
         kind = {"softmax": "softmax", "sigmoid": "multilabel"}.get(made_by.kind, "logits")
-        return ModelOutput(position, tensor, kind, rows, origin, whole=made_by.whole)
+        if made_by.over == 1 and made_by.kind in ("softmax", "logsoftmax"):
+            raise _not_over_classes(path)
+        proven = made_by.over == rows or (made_by.over > 1 and made_by.part)
+        unproven = made_by if kind == "softmax" and origin == "graph" and not proven else None
+        return ModelOutput(position, tensor, kind, rows, origin, whole=made_by.whole, unproven=unproven)
     if made_by.kind == "softmax" and not made_by.part:
         raise ModelError(f"{path} ends in a softmax of one number, which is always 1", hint="two classes need two rows")
     if made_by.kind not in _SCORES:
@@ -303,48 +337,3 @@ def _output(
         origin = spec.source("task")
     kind, answers = ("sigmoid", 1) if len(names) == 1 else ("binary", 2)
     return ModelOutput(position, tensor, kind, answers, origin, made_by.kind not in _SCORES, made_by.whole)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """`exp(x - max) / sum(exp(x - max))` over the last axis, in the dtype of `logits`."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def score_reader(output: TensorSpec, logits: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes real scores float32 of the raw `output` (one axis): dequantized, and with `logits` their softmax."""
-    if output.dtype.name in ("int8", "uint8") and output.scale > 0:
-        looked_up = _ByteScores(output)
-        return looked_up.softmax if logits else looked_up.real
-
-    def read(raw: np.ndarray) -> np.ndarray:
-        scores = output.dequantize(raw)
-        if not logits:
-            return scores
-        with np.errstate(invalid="ignore"):
-            return softmax(scores)
-
-    return read
-
-
-class _ByteScores:
-    """What the integers of an output of 8 bits stand for, looked up: the bits are those of the arithmetic."""
-
-    def __init__(self, spec: TensorSpec) -> None:
-        self._real = spec.dequantize(np.arange(256, dtype=np.uint8).view(spec.dtype))
-        self._exp: dict[int, np.ndarray] = {}
-
-    def real(self, raw: np.ndarray) -> np.ndarray:
-        """As `TensorSpec.dequantize`."""
-        return self._real.take(raw.view(np.uint8))
-
-    def softmax(self, raw: np.ndarray) -> np.ndarray:
-        """As `softmax` of `real`."""
-        greatest = raw.item(raw.argmax())
-        exp = self._exp.get(greatest)
-        if exp is None:
-            exp = np.exp(np.minimum(self._real - self._real[greatest & 255], 0))
-            self._exp[greatest] = exp
-        shifted = exp.take(raw.view(np.uint8))
-        shifted /= np.add.reduce(shifted)
-        return shifted

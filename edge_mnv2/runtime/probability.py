@@ -26,11 +26,15 @@ _PART = ("part", "clip", "max", "min", "pool", "where")
 @dataclass(frozen=True)
 class Values:
     """`kind`: "softmax" (probabilities of one class among several), "sigmoid" (of each by itself), else the operator
-    that makes them. `whole` is the number that stands for 1. `part`: rows of a softmax may be missing."""
+    that makes them. `whole` is the number that stands for 1. `part`: rows of a softmax may be missing. `exact` False:
+    what comes behind it may change their sum. `over`: how many values it runs over, 0 where the file does not say it.
+    """
 
     kind: str
     whole: float = 1.0
     part: bool = False
+    exact: bool = True
+    over: int = 0
 
 
 def settled(values: Values) -> bool:
@@ -61,7 +65,7 @@ def _values(graph: ModelGraph, key: Key, depth: int, at: Callable[[Key, int], Op
     if node is None or not depth:
         return None
     if node.kind in ("softmax", "sigmoid"):
-        return Values(node.kind)
+        return Values(node.kind, over=graph.softmax_length(node))
     makers = [maker.kind if (maker := graph.maker(one)) is not None else "" for one in node.inputs]
     if (node.kind, makers) == ("exp", ["logsoftmax"]) or (node.kind == "div" and _normalized(graph, node)):
         return Values("softmax")
@@ -75,7 +79,8 @@ def _values(graph: ModelGraph, key: Key, depth: int, at: Callable[[Key, int], Op
     if node.kind in _PART and computed:
         # The condition of a `Where` stands in front.
         inner = at(computed[-1 if node.kind == "where" else 0], depth - 1)
-        return inner and replace(inner, part=inner.part or node.kind == "part")
+        part, exact = inner is not None and (inner.part or node.kind == "part"), node.kind == "pool"
+        return inner and replace(inner, part=part, exact=exact and inner.exact)
     if not computed:
         return None
     inner_ones = [at(one, depth - 1) for one in computed]
@@ -93,7 +98,42 @@ def shows_shares(interpreter: AnyInterpreter, position: int, tensor: TensorSpec)
 
     No logits are, by chance, all above 0 and of that sum.
     """
-    source, random = interpreter.inputs[0], np.random.default_rng(0)
+    tries = _tries(interpreter, position, tensor)
+    return bool(tries) and all(one.min() >= -1e-6 and abs(one.sum() - 1) <= 0.01 for one in tries)
+
+
+def softmaxes(interpreter: AnyInterpreter, position: int, tensor: TensorSpec, values: Values) -> int:
+    """How many softmaxes stand side by side in an output's row, as two inputs show it; 0: they run over something else
+    than classes. 1 where nothing is to be seen."""
+    tries = [one / values.whole for one in _tries(interpreter, position, tensor)]
+    sums = [float(one.sum()) for one in tries]
+    if not tries or not all(sums):
+        return 1
+    if all(np.ptp(one) < 1e-6 for one in tries) and abs(sums[0] - 1) > 0.02:
+        # The softmax of one number is 1, for every class and picture; the mean of a softmax over places is as constant.
+        return 0
+    rows = tries[0].size
+    if not values.exact:
+        # Clipped, or the best of several: their sum is off, their number is not.
+        if values.part or values.over < 2:
+            return 1
+        return 0 if rows % values.over else rows // values.over
+    count = max(1, round(sums[0]))
+    if max(abs(one - count) for one in sums) <= 0.02 and rows % count == 0:
+        return count
+    return int(all(_rounded_shares(one) for one in tries))
+
+
+def _rounded_shares(scores: np.ndarray) -> bool:
+    """Whether `scores` are shares of 1 in steps so coarse that their sum is off."""
+    step = scores[scores > 0].min()
+    even = np.allclose(scores / step, np.round(scores / step), atol=1e-3)
+    return bool(even and abs(scores.sum() - 1) <= 0.02 + scores.size * step / 2)
+
+
+def _tries(interpreter: AnyInterpreter, position: int, tensor: TensorSpec) -> list[np.ndarray]:
+    """An output's real numbers for a black and a many-coloured input; none where it fails or they are not finite."""
+    source, random, tries = interpreter.inputs[0], np.random.default_rng(0), []
     for shade in (0, 255):
         values = shade * random.random([max(n, 1) for n in source.shape])
         whole = values.astype(np.uint8).view(source.dtype) if source.dtype.kind in "ui" else values / 255
@@ -102,11 +142,9 @@ def shows_shares(interpreter: AnyInterpreter, position: int, tensor: TensorSpec)
             interpreter.invoke()
         except ModelError:
             # It is said where the model is run in earnest.
-            return False
-        scores = tensor.dequantize(interpreter.output(position)).astype(float)
-        if not np.isfinite(scores).all() or scores.min() < -1e-6 or abs(scores.sum() - 1) > 0.01:
-            return False
-    return True
+            return []
+        tries.append(tensor.dequantize(interpreter.output(position)).astype(float))
+    return tries if all(np.isfinite(one).all() for one in tries) else []
 
 
 def _with_number(node: Node, operand: Values, number: float, first: bool) -> Optional[Values]:
@@ -125,7 +163,9 @@ def _joined(graph: ModelGraph, node: Node, operands: list[Values]) -> Optional[V
     one_class = all(one.kind == "softmax" for one in operands)
     kind, part = ("softmax" if one_class else "sigmoid"), any(one.part for one in operands)
     if node.kind in ("add", "mean"):
-        return Values(kind, sum(wholes) / (len(wholes) if node.kind == "mean" else 1), part)
+        over = operands[0].over if len({one.over for one in operands}) == 1 else 0
+        whole = sum(wholes) / (len(wholes) if node.kind == "mean" else 1)
+        return Values(kind, whole, part, all(one.exact for one in operands), over)
     if node.kind == "concat":
         # (1 - p, p) is one class of two.
         makers = [graph.maker(one) for one in node.inputs]

@@ -16,7 +16,7 @@ from typing import Optional
 import numpy as np
 
 from edge_mnv2.builder.float_heads import Linear
-from edge_mnv2.runtime.model_io import softmax
+from edge_mnv2.runtime.prediction import softmax
 from edge_mnv2.teach.linear_fit import Features, make_optimizer
 
 DECAYS = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)

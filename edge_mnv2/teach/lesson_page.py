@@ -14,7 +14,7 @@ from edge_mnv2 import html_report
 from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import SourceError
 from edge_mnv2.html_report import date_text, section, table
-from edge_mnv2.runtime.model_io import softmax
+from edge_mnv2.runtime.prediction import softmax
 from edge_mnv2.svg_chart import STYLE, Figure, fragment, matrix, options, scatter, sheet
 from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.head_fitting import Taught

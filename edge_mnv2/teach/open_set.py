@@ -23,7 +23,7 @@ import numpy as np
 
 from edge_mnv2.builder.backbone import Backbone
 from edge_mnv2.builder.float_heads import Familiarity, Linear, Unknown, unit_evidence
-from edge_mnv2.runtime.model_io import softmax
+from edge_mnv2.runtime.prediction import softmax
 from edge_mnv2.teach.class_head import class_means, stratified_folds, unit
 
 KNOWN = 0.95

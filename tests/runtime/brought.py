@@ -96,9 +96,13 @@ class Net:
 
 
 def metadata(
-    mean: Optional[Sequence[float]] = None, std: Optional[Sequence[float]] = None, labels: Sequence[str] = ("",)
+    mean: Optional[Sequence[float]] = None,
+    std: Optional[Sequence[float]] = None,
+    labels: Sequence[str] = ("",),
+    kind: int = 2,
 ) -> bytes:
-    """TFLITE_METADATA with normalization of the input, and the name of a label file for each output ("": none)."""
+    """TFLITE_METADATA with normalization of the input, and the name of a file of `kind` (2: labels) for each output
+    ("": none)."""
     builder = flatbuffers.Builder(512)
 
     def floats(values: Sequence[float]) -> int:
@@ -135,7 +139,7 @@ def metadata(
             name = builder.CreateString(label)
             builder.StartObject(5)
             builder.PrependUOffsetTRelativeSlot(0, name, 0)
-            builder.PrependInt8Slot(2, 2, 0)
+            builder.PrependInt8Slot(2, kind, 0)
             files.append(builder.EndObject())
         vector = tables(files)
         builder.StartObject(7)

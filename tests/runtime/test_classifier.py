@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_mnv2.errors import LabelsError, ModelError, UsageError
-from edge_mnv2.runtime import model_io
+from edge_mnv2.runtime import prediction
 from edge_mnv2.runtime.classifier import Classifier, top_predictions
 from edge_mnv2.runtime.interpreter import installed_runtimes, open_interpreter
 from edge_mnv2.runtime.model_io import ModelSpec
@@ -265,13 +265,13 @@ def test_stderr_is_where_it_was_after_models_were_loaded_by_threads(stub: Path) 
 def test_scores_that_are_looked_up_have_the_bits_of_the_arithmetic(dtype: str, scale: float) -> None:
     limits = np.iinfo(dtype)
     spec = TensorSpec("scores", 0, (1, 1000), np.dtype(dtype), scale, int(limits.min) + 88)
-    looked_up, softmaxed = (model_io.score_reader(spec, logits) for logits in (False, True))
+    looked_up, softmaxed = (prediction.score_reader(spec, logits) for logits in (False, True))
     random = np.random.default_rng(7)
     for low, high in ((limits.min, limits.max), (limits.min, limits.min), (limits.max - 3, limits.max), (-90, 20)):
         raw = random.integers(max(low, limits.min), high, 1000, np.dtype(dtype), endpoint=True)
         real = spec.dequantize(raw)
         assert looked_up(raw).tobytes() == real.tobytes()
-        assert softmaxed(raw).tobytes() == model_io.softmax(real).tobytes()
+        assert softmaxed(raw).tobytes() == prediction.softmax(real).tobytes()
 
 
 @pytest.mark.parametrize("k", [1, 5, 16, 17, 40, 99])

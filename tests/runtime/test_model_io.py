@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_mnv2.errors import EdgeMnv2Error, ModelError, UsageError
+from edge_mnv2.errors import EdgeMnv2Error, LabelsError, ModelError, UsageError
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.model_io import ModelSpec
 from edge_mnv2.tflite.ir import Quantization
@@ -425,6 +425,52 @@ def test_labels_belong_to_their_output(tmp_path: Path) -> None:
     for output, names in (("0", ["red", "green", "blue"]), ("1", ["day", "night"])):
         with Classifier.open(path, spec=ModelSpec(output=output)) as classifier:
             assert classifier.labels == names
+
+
+LOOSE: dict[str, tuple[dict[str, str], Optional[list[str]]]] = {
+    "the right number, first": ({"a_txt": "red\ngreen\nblue\n", "read me_txt": "By me.\nFor you.\n"}, list("rgb")),
+    "the right number, last": ({"about_txt": "By me.\n", "b_txt": "red\ngreen\nblue\n"}, list("rgb")),
+    "a name that tells": ({"labels_txt": "red\ngreen\nblue\n", "colours_txt": "f00\n0f0\n00f\n"}, list("rgb")),
+    "the same names twice": ({"a_txt": "red\ngreen\nblue\n", "a_csv": "0,red\n1,green\n2,blue\n"}, list("rgb")),
+    "with a background": ({"a_txt": "By me.\n", "b_txt": "background\nred\ngreen\nblue\n"}, list("rgb")),
+    "two languages": ({"de_txt": "rot\ngrün\nblau\n", "en_txt": "red\ngreen\nblue\n"}, None),
+    "none": ({"a_txt": "red\ngreen\n", "b_txt": "By me.\n"}, None),
+}
+
+
+@pytest.mark.parametrize("case", LOOSE)
+def test_of_several_packed_texts_the_one_that_fits_has_the_labels(case: str, tmp_path: Path, run: Run) -> None:
+    files, first_letters = LOOSE[case]
+    path = saved(tmp_path, Net().body().softmax().write(archive=brought.archive(**files)))
+    if first_letters is not None:
+        with Classifier.open(path) as classifier:
+            assert [name[0] for name in classifier.labels] == first_letters
+        return
+    with pytest.raises(LabelsError, match="2 lists packed that may be its 3 classes' names") as caught:
+        Classifier.open(path)
+    assert "--labels" in str(caught.value.hint)
+    with Classifier.open(path, ["r", "g", "b"]) as classifier:
+        assert classifier.labels == ["r", "g", "b"]
+    code, out, _ = run("inspect", path, "--json")
+    assert code == 0 and "2 lists packed" in out and json.loads(out)["labels"] is None
+
+
+def test_calibration_and_descriptions_are_no_labels(tmp_path: Path) -> None:
+    """A calibration of scores has a line a class too."""
+    packed = brought.archive(a_txt="0.9,0.1\n0.8,0.2\n0.7,0.3\n")
+    for kind, names in ((4, ["0", "1", "2"]), (0, ["0.9,0.1", "0.8,0.2", "0.7,0.3"])):
+        path = saved(tmp_path, Net().body().softmax().write(brought.metadata(labels=["a.txt"], kind=kind), packed))
+        with Classifier.open(path) as classifier:
+            assert classifier.labels == names
+
+
+def test_two_outputs_may_have_the_same_labels(tmp_path: Path) -> None:
+    net = Net().body().softmax().output().softmax().output()
+    packed = brought.archive(a_txt="red\ngreen\nblue")
+    path = saved(tmp_path, net.write(brought.metadata(labels=["a.txt", "a.txt"]), packed))
+    for output in "01":
+        with Classifier.open(path, spec=ModelSpec(output=output)) as classifier:
+            assert classifier.labels == ["red", "green", "blue"]
 
 
 def test_damaged_metadata_and_archives_are_no_reason_to_fail(tmp_path: Path) -> None:

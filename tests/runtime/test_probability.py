@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.model_graph import ModelGraph, Node
 from edge_mnv2.runtime.model_io import ModelSpec
@@ -329,3 +330,68 @@ def test_a_batch_normalization_of_inputs_around_zero_leaves_their_scaling_open(t
     path.write_bytes(onnx_file(softmax, before=before))
     with Classifier.open(path) as classifier:
         assert classifier.io.input.origin["mean"] == "assumed" and "--input-range" in classifier.notes[0]
+
+
+def reshaped(file: OnnxFile, values: str, *shape: int) -> str:
+    return file.node("Reshape", [values, file.constant(np.array(shape, np.int64))])
+
+
+def over_places(file: OnnxFile, logits: str) -> str:
+    """A softmax over four places of each class, then their mean."""
+    places = file.node("Concat", [reshaped(file, logits, 1, 3, 1, 1)] * 4, axis=3)
+    shares = file.node("Softmax", [file.node("Mul", [places, file.constant(PLACES)])], axis=3)
+    return reshaped(file, file.node("GlobalAveragePool", [shares]), 1, 3)
+
+
+PLACES = np.array([1, 2, 3, 4], np.float32).reshape(1, 1, 1, 4)
+NOT_OVER_CLASSES: dict[str, Callable[[OnnxFile, str], str]] = {
+    "the batch": lambda f, x: f.node("Softmax", [x], axis=0),
+    "the batch, logarithm": lambda f, x: f.node("LogSoftmax", [x], axis=0),
+    "the batch, cast": lambda f, x: f.node("Identity", [f.node("Softmax", [x], axis=0)]),
+    "an axis of one": lambda f, x: reshaped(f, f.node("Softmax", [reshaped(f, x, 1, 3, 1)], axis=-1), 1, 3),
+    "places of a picture": over_places,
+    "the batch, per cent": lambda f, x: f.node("Mul", [f.node("Softmax", [x], axis=0), f.number(100.0)]),
+    "the batch, chosen rows": lambda f, x: f.node("Gather", [f.node("Softmax", [x], axis=0), f.constant(ROWS)], axis=1),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_OVER_CLASSES)
+def test_a_softmax_that_does_not_run_over_the_classes_is_refused(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_file(NOT_OVER_CLASSES[kind]))
+    with pytest.raises(ModelError, match=r"m\.onnx has a softmax that does not run over its classes"):
+        Classifier.open(path)
+
+
+def test_so_it_is_in_tflite(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    for shape in ((1, 3, 1), (3, 1)):
+        net = Net().body().add("RESHAPE", shape=shape, table="ReshapeOptions", new_shape=list(shape)).softmax()
+        path.write_bytes(net.add("RESHAPE", shape=(1, 3), table="ReshapeOptions", new_shape=[1, 3]).write())
+        with pytest.raises(ModelError, match="does not run over its classes"):
+            Classifier.open(path)
+
+
+def test_softmaxes_over_the_right_axis_stay_what_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    ends: dict[str, tuple[Callable[[OnnxFile, str], str], np.ndarray, str]] = {
+        "in front of a reshape": (lambda f, x: reshaped(f, softmax(f, x), 1, 3, 1, 1), SHARES, "softmax"),
+        "the best of the places": (
+            lambda f, x: reshaped(f, f.node("GlobalMaxPool", [softmax(f, reshaped(f, x, 1, 3, 1, 1))]), 1, 3),
+            SHARES, "softmax",
+        ),
+        "a column": (
+            lambda f, x: reshaped(f, f.node("Softmax", [reshaped(f, x, 3, 1)], axis=0), 1, 3), SHARES, "softmax",
+        ),
+        "two heads": (
+            lambda f, x: reshaped(f, f.node("Softmax", [reshaped(f, f.node("Concat", [x, x], axis=1), 1, 2, 3)]), 1, 6),
+            np.tile(SHARES, 2), "multilabel",
+        ),
+    }  # fmt: skip
+    for end, expected, what in ends.values():
+        path = tmp_path / "m.onnx"
+        path.write_bytes(onnx_file(end, len(expected)))
+        with Classifier.open(path) as classifier:
+            assert classifier.io.output.kind == what
+            np.testing.assert_allclose(classifier.scores(solid(COLOUR)), expected, atol=1e-4)
