@@ -102,6 +102,8 @@ def run(
             except Stopped as stopped:
                 raise Interrupted(EvaluationReport(stopped.evaluation, document(stopped.evaluation), unit)) from None
         result = document(evaluation)
+        for sentence in answered_without_pictures(result):
+            note(sentence)
         if request.html is not None and mistakes is not None:
             _write_page(request.html, result, evaluation, mistakes, unit)
     return EvaluationReport(evaluation, result, unit)
@@ -117,6 +119,20 @@ def caveats(dataset: Dataset) -> list[str]:
     values = [abs(value) for truth in truths if isinstance(truth, tuple) for value in truth]
     zeros = values.count(0.0)
     return [f"MAPE leaves out {zeros} of {len(values)} values, which are 0: it divides by them"] if zeros else []
+
+
+def answered_without_pictures(document: Document) -> list[str]:
+    """That macro-F1 has classes in it that no picture shows: "unknown" of a taught model, or others of a large one."""
+    own = {entry["class_index"] for entry in document.get("per_class", ())}
+    others = {
+        cell["predicted_index"]: cell["predicted"]
+        for cell in document.get("confusion", ())
+        if cell["predicted_index"] not in own
+    }
+    if not others:
+        return []
+    which = f"'{next(iter(others.values()))}'" if len(others) == 1 else f"{len(others)} classes"
+    return [f"macro-F1 counts {which}, answered and never shown, with 0, as scikit-learn does"]
 
 
 def _open(

@@ -16,11 +16,11 @@ _CURVE = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200)
 
 def learning_curve(taught: Taught) -> list[tuple[int, float, float]]:
     """(pictures a class, or in all for a value; held-out accuracy or RMSE; the same on the taught ones), by the float
-    head with the decay that was chosen, as a mean over draws. Empty where nothing is held out."""
+    head with the decay that was chosen, as a mean over draws. Empty where nothing is held out, or one class only."""
     lesson, held = taught.lesson, taught.held
-    if not len(held):
-        return []
     regression = lesson.task == REGRESSION
+    if not len(held) or (not regression and len(np.unique(lesson.truth[held])) == 1):
+        return []
     truth = lesson.truth if regression else lesson.truth.astype(int)
     pool = taught.taught
     most = len(pool) if regression else int(np.bincount(truth[pool]).max())

@@ -121,8 +121,9 @@ def _accuracy(taught: Taught) -> Document:
     exact = taught.float_logits(np.arange(len(truth))).argmax(axis=1)
     answered = taught.answers.scores.argmax(axis=1)
     with_unknown = taught.float_scores(np.arange(len(truth))).argmax(axis=1)
-    right = int(np.sum(integer[held] == truth[held]))
-    interval = wilson(right, len(held))
+    # Of one class alone the recall is known, which a head that always names that class has in full.
+    compared = held if len(np.unique(truth[held])) > 1 else held[:0]
+    interval = wilson(int(np.sum(integer[compared] == truth[compared])), len(compared))
 
     def share(one: np.ndarray, other: np.ndarray, places: np.ndarray) -> Any:
         return float(np.mean(one[places] == other[places])) if len(places) else None
@@ -130,10 +131,10 @@ def _accuracy(taught: Taught) -> Document:
     names = [*lesson.classes, UNKNOWN]
     cells = Counter(zip(truth[held].tolist(), answered[held].tolist()))
     return {
-        "top1": share(integer, truth, held),
+        "top1": share(integer, truth, compared),
         "top1_interval": list(interval) if interval else None,
-        "top1_float": share(exact, truth, held),
-        "top1_with_unknown": share(answered, truth, held),
+        "top1_float": share(exact, truth, compared),
+        "top1_with_unknown": share(answered, truth, compared),
         "top1_of_taught": share(integer, truth, taught.taught),
         "agreement": share(integer, exact, held),
         "agreement_with_unknown": share(answered, with_unknown, held),
@@ -192,6 +193,9 @@ def _too_few(taught: Taught) -> Iterator[str]:
     none = [f"{name} ({count})" for name, count in zip(lesson.classes, counts) if count < LEAST_HELD_OUT]
     if none and lesson.request.holdout > 0:
         yield f"fewer than {LEAST_HELD_OUT} pictures, none is held out, the accuracy is not known: {', '.join(none)}"
+    tested = np.unique(lesson.truth[taught.held].astype(int))
+    if len(tested) == 1:
+        yield f"only '{lesson.classes[tested[0]]}' has held-out pictures: how well it is told from others is not known"
     few = [f"{name} ({count})" for name, count in zip(lesson.classes, counts) if LEAST_HELD_OUT <= count < _FEW]
     if few:
         yield f"few pictures, more would help: {', '.join(few)}"

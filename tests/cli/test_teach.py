@@ -138,6 +138,21 @@ def test_one_picture_each(run: Run, small: Path, tmp_path: Path, head: str) -> N
     assert [entry["top"][0]["label"] for entry in json.loads(said)["results"]] == ["blue", "red"]
 
 
+def test_held_out_pictures_of_one_class_are_no_accuracy(run: Run, small: Path, tmp_path: Path) -> None:
+    for colour, count in (("red", 1), ("blue", 6)):
+        for number in range(count):
+            picture(
+                tmp_path / "p" / colour / f"{number}.png", (200, 40, 40) if colour == "red" else (40, 40, 200), number
+            )
+    out, page = tmp_path / "mine.tflite", tmp_path / "mine.html"
+    code, said, notes = run("teach", tmp_path / "p", "--model", small, "--out", out, "--report", page)
+    assert code == 0 and "only 'blue' has held-out pictures" in notes and "unbalanced" in notes
+    assert "held-out accuracy" not in said and "held-out accuracy" not in page.read_text()
+    known = json.loads(out.with_suffix(".json").read_text())
+    assert known["held_out"] == 1 and known["learning_curve"] == []
+    assert [known["metrics"][key] for key in ("top1", "top1_interval", "top1_with_unknown")] == [None] * 3
+
+
 @pytest.mark.slow
 def test_unreadable_pictures(run: Run, small: Path, pets: Path, tmp_path: Path) -> None:
     victim = sorted((pets / "bird").iterdir())[0]

@@ -6,6 +6,7 @@ import csv
 import html.parser
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any, Optional
 
@@ -59,6 +60,16 @@ def test_folders_and_what_was_confused(run: Any, colours: Path, tmp_path: Path, 
     blue = next(entry for entry in found["per_class"] if entry["label"] == "blue")
     assert (blue["images"], blue["top1"], blue["precision"]) == (2, 0.5, 1.0)
     assert sum(entry["images"] for entry in found["calibration"]) == 6
+
+
+def test_macro_f1_says_that_it_counts_an_answer_that_no_picture_shows(run: Any, colours: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m.tflite", ["red", "green", "blue"])
+    code, out, notes = run("evaluate", colours, "--model", model, "--json")
+    assert code == 0 and "macro-F1" not in notes
+    shutil.rmtree(colours / "green")
+    code, out, notes = run("evaluate", colours, "--model", model, "--json")
+    assert code == 0 and json.loads(out)["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert "macro-F1 counts 'green', answered and never shown, with 0" in notes
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
