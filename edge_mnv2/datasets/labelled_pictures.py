@@ -39,6 +39,9 @@ Answers = Union[Classes, Sequence[str]]
 
 Truth = Union[int, tuple[float, ...]]
 
+_SPANS, _MOST_SPANS = (1e-12, 1e12), 1e5
+"""How far values may lie apart, and how many times that from zero: more is beyond what a model's numbers resolve."""
+
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?![-+.,:]?\d)")
 """A number at the beginning that no other one follows directly: a date is none."""
 
@@ -299,6 +302,16 @@ def without_copies(dataset: Dataset) -> Dataset:
         else:
             notes.append(f"{example.name} is the same file as {same.name}: it counts once")
     return replace(dataset, examples=examples, notes=tuple(notes))
+
+
+def check_span(folder: Path, values: Sequence[float]) -> None:
+    """Raises UsageError for values to learn, not all equal, that a model's numbers cannot resolve."""
+    low, high = min(values), max(values)
+    if not _SPANS[0] < high - low < _SPANS[1] or max(-low, high) > _MOST_SPANS * (high - low):
+        raise UsageError(
+            f"{folder} has values from {low:g} to {high:g}",
+            hint="give them in a unit in which they differ by something between 1e-12 and 1e12, near to zero",
+        )
 
 
 def digest(path: Path) -> str:

@@ -16,7 +16,7 @@ from edge_mnv2.datasets.labelled_pictures import Dataset, read_dataset
 from edge_mnv2.errors import UsageError
 from edge_mnv2.evaluate.evaluation import Evaluation, Outcome, Stopped, Subject, check_comparable, evaluate
 from edge_mnv2.evaluate.evaluation_page import Document, Mistakes, document, page
-from edge_mnv2.evaluate.metrics import Answer
+from edge_mnv2.evaluate.metrics import NEAR_ZERO, Answer
 from edge_mnv2.paths import atomic_write
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import open_classifier, open_classifiers
@@ -116,9 +116,13 @@ def caveats(dataset: Dataset) -> list[str]:
     if len(classes) == 1:
         name = dataset.classes[classes.pop()]
         return [f"all pictures are of one class, '{name}': top-1 is the recall of that class and says nothing else"]
-    values = [abs(value) for truth in truths if isinstance(truth, tuple) for value in truth]
+    values = sorted(abs(value) for truth in truths if isinstance(truth, tuple) for value in truth)
     zeros = values.count(0.0)
-    return [f"MAPE leaves out {zeros} of {len(values)} values, which are 0: it divides by them"] if zeros else []
+    sentences = [f"MAPE leaves out {zeros} of {len(values)} values, which are 0: it divides by them"] if zeros else []
+    near = sum(0 < value <= NEAR_ZERO * values[len(values) // 2] for value in values)
+    if near:
+        sentences.append(f"MAPE says little: it divides by the value, and {near} of {len(values)} are nearly 0")
+    return sentences
 
 
 def answered_without_pictures(document: Document) -> list[str]:

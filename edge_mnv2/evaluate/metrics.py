@@ -14,6 +14,8 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 CALIBRATION_BINS = 15
+NEAR_ZERO = 0.001
+"""Share of the median value up to which a value is nearly 0: a relative error of it says little."""
 
 
 class Answer(NamedTuple):

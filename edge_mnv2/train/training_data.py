@@ -12,8 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from edge_mnv2.datasets.classes import LEARNED_COLUMNS, TABLE, Classes
-from edge_mnv2.datasets.labelled_pictures import Answers, Example, class_folders, own_answers, read_dataset
+from edge_mnv2.datasets.labelled_pictures import (
+    Answers,
+    Example,
+    check_span,
+    class_folders,
+    own_answers,
+    read_dataset,
+)
 from edge_mnv2.errors import SourceError, UsageError
+from edge_mnv2.evaluate.metrics import NEAR_ZERO
 
 TRAIN, VALIDATION = "train", "val"
 
@@ -23,8 +31,8 @@ _RATIO = (3 / 4, 4 / 3)
 _COLOUR = 0.3
 _TRIES = 10
 _UNBALANCED = 3
-_NEAR_ZERO, _SMALL = 0.001, 0.05
-"""Shares of the median value below which a value is refused, and named, for relative errors."""
+_SMALL = 0.05
+"""Share of the median value below which a value is named for relative errors; up to `NEAR_ZERO` it is refused."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +166,10 @@ def _check(data: TrainingData, task: str) -> None:
     for name, part in ((TRAIN, data.train), (VALIDATION, data.validation)):
         if not part:
             raise UsageError(f"{data.folder}: no pictures are left for {name}", hint="two pictures a class at least")
-    if task == "regression" and float(np.ptp(data.values())) == 0:
-        raise UsageError(f"{data.folder}: every training value is {data.values()[0]:g}", hint="nothing to learn")
+    if task == "regression":
+        if float(np.ptp(data.values())) == 0:
+            raise UsageError(f"{data.folder}: every training value is {data.values()[0]:g}", hint="nothing to learn")
+        check_span(data.folder, [one.value for one in (*data.train, *data.validation)])
 
 
 def _check_classes(data: TrainingData) -> None:
@@ -203,7 +213,7 @@ def check_relative_values(data: TrainingData) -> None:
     sizes = np.abs([one.value for one in pictures])
     median = float(np.median(sizes))
     smallest = pictures[int(sizes.argmin())]
-    if sizes.min() <= _NEAR_ZERO * median:
+    if sizes.min() <= NEAR_ZERO * median:
         raise UsageError(
             f"--loss mape divides by the value, and {smallest.name} has {smallest.value:g}",
             hint="--loss rmse or mse, or leave out values at and near 0",

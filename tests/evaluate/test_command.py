@@ -325,4 +325,7 @@ def test_what_a_set_cannot_measure_is_said(run: Any, tmp_path: Path) -> None:
     value = write_model(tmp_path / "v.tflite", task="regression", dtype="float32", outputs=1, softmax=False)
     code, out, err = run("evaluate", values, "--model", value, "--json")
     assert code == 0 and "MAPE leaves out 1 of 3 values" in err and "decimal comma" in err
-    assert json.loads(out)["mape"] == pytest.approx((0.5 / 7.5 + 0.6) / 2, rel=1e-3)
+    assert json.loads(out)["mape"] == pytest.approx((0.5 / 7.5 + 0.6) / 2, rel=1e-3) and "nearly 0" not in err
+    (values / "labels.csv").write_text("file,value\n0.png,7.5\n1.png,1e-6\n2.png,3\n")
+    code, out, err = run("evaluate", values, "--model", value)
+    assert code == 0 and "MAPE says little: it divides by the value, and 1 of 3 are nearly 0" in err

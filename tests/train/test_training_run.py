@@ -405,6 +405,15 @@ def test_relative_errors_of_values_near_zero_are_refused(tmp_path: Path, smalles
         run(folder, tmp_path / "out", task="regression", loss="mape")
 
 
+@pytest.mark.parametrize(
+    "values", [[1e200, -2e200, 3e200], [1.0, 1e30, 2.0], [1e9, 1e9 + 1, 1e9 + 2], [0.0, 1e-13, 2e-13]]
+)
+def test_values_that_no_network_resolves_are_refused(tmp_path: Path, values: list[float]) -> None:
+    folder = values_table(tmp_path / "set", values * 4)
+    with pytest.raises(UsageError, match=r"has values from .* in which they differ by something between"):
+        run(folder, tmp_path / "out", task="regression")
+
+
 @pytest.mark.slow
 def test_relative_errors_of_small_values_are_named(tmp_path: Path) -> None:
     folder, lines = values_table(tmp_path / "set", [0.1, 4, 5, 6, 7, 8, 9, 10]), []
