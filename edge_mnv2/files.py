@@ -176,6 +176,7 @@ _BINARY = (
     (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"\x89HDF", "an HDF5 file"),
     (4, b"TFL3", "a .tflite model"),
+    (0, b"RKNN", "a model that is compiled for a Rockchip NPU"),
     (0, b"\0" * 8, "zeros at its beginning: the copy did not finish"),
 )
 

@@ -90,9 +90,11 @@ class Compilation:
         self._took_ms = round((time.monotonic() - began) * 1e3)
         return answer
 
-    def finish(self, content: bytes, *, packed: bool = False) -> dict[str, Any]:
-        """Write the compiled `content` with labels and sidecar; the part of the JSON document that says so. `packed`:
-        what is loaded in the end is made of it, and has another digest."""
+    def finish(
+        self, content: bytes, simulated: Optional[tuple[Path, bytes]] = None, *, packed: bool = False
+    ) -> dict[str, Any]:
+        """Write the compiled `content` with labels, sidecar and what is `simulated`, all or none; the part of the JSON
+        document that says so. `packed`: what is loaded in the end is made of it, and has another digest."""
         model = self.source.model
         part = "the embedding of " if self.source.embedding else ""
         files = companions(
@@ -104,7 +106,7 @@ class Compilation:
             unit=model.unit,
             preprocess=replace(model.preprocess, layout=None, size=None),
         )
-        written = write_files([*files, (self.target, content)])
+        written = write_files([*([] if simulated is None else [simulated]), *files, (self.target, content)])
         return {
             "model": model.name,
             "out": str(self.target),

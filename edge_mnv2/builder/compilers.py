@@ -101,6 +101,8 @@ def compile_model(request: CompileRequest, say: Say = lambda _: None) -> dict[st
     for name in ("weights", "labels", "images", "embedding", "simulator", "min_runtime_version"):
         if getattr(request, name) and name not in row.takes:
             raise UsageError(f"--{name.replace('_', '-')} is not for --target {request.target}")
+    if row.chips and not request.chip:
+        raise UsageError(f"--target {row.name} needs a chip", hint=row.form)
     _check_word(f"--target {row.name}", request.chip, row.chips)
     if request.quantization is not None:
         if not row.quantizations:

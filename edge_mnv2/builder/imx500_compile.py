@@ -52,11 +52,9 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
                 f"{source.model.name} needs {memory['Memory Usage']} and the IMX500 has 8 MB",
                 hint="a smaller width or resolution",
             )
-        document = at.finish(Path(answer["packed"]).read_bytes(), packed=True)
-        if request.simulator:
-            beside = at.target.with_suffix(".onnx")
-            beside.write_bytes((at.folder / "quantized.onnx").read_bytes())
-            document["written"].append(str(beside))
+        quantized = at.target.with_suffix(".onnx"), at.folder / "quantized.onnx"
+        simulated = (quantized[0], quantized[1].read_bytes()) if request.simulator else None
+        document = at.finish(Path(answer["packed"]).read_bytes(), simulated, packed=True)
     return {
         **document,
         "quantization": "8 bit, by model-compression-toolkit",

@@ -13,7 +13,6 @@ import numpy as np
 from edge_mnv2.builder.compile_source import compilation
 from edge_mnv2.builder.compilers import CompileRequest, Say
 from edge_mnv2.runtime.rknn import SIMULATOR, TOOLKIT, build_in_toolkit
-from edge_mnv2.zoo.sidecar import write_files
 
 _LAYER = re.compile(
     r"\] +\d+ +(?P<operator>\S+) +(?P<dtype>\S+) +(?P<device>NPU|CPU|GPU) +\S+ +\S+ +"
@@ -35,11 +34,10 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
         at.run(f"{build_in_toolkit.__module__}:{build_in_toolkit.__name__}", order)
         report = parse_log(at.log.read_text("utf-8", "replace"))
         beside = at.target.with_suffix(SIMULATOR)
-        # An older one would answer for the new file where there is no NPU.
-        beside.unlink(missing_ok=True)
-        document = at.finish(result.read_bytes())
-        if request.simulator:
-            document["written"] += map(str, write_files([(beside, recipe.read_bytes())]))
+        document = at.finish(result.read_bytes(), (beside, recipe.read_bytes()) if request.simulator else None)
+        if not request.simulator:
+            # An older one would answer for the new file where there is no NPU.
+            beside.unlink(missing_ok=True)
     return {**document, "quantization": quantization, **report}
 
 

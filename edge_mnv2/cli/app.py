@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -124,6 +125,14 @@ def _folder_is_gone() -> bool:
     return False
 
 
+def _no_space(error: OSError) -> EdgeMnv2Error:
+    import tempfile
+
+    place = f" for {error.filename}" if error.filename else ""
+    hint = f"free some; files in between go to {tempfile.gettempdir()}, or where TMPDIR says"
+    return EdgeMnv2Error(f"there is no space left on the disk{place}", hint=hint)
+
+
 def main() -> None:
     """The command line, called in this process."""
     signals.from_now_on()
@@ -206,6 +215,8 @@ def _main() -> None:
             fail(EdgeMnv2Error("there is too little memory", hint="end other programs, or raise `ulimit -v`"))
         if "can't start new thread" in str(error):
             fail(EdgeMnv2Error("no more threads may be started", hint="raise `ulimit -u`, or TasksMax of the service"))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fail(_no_space(error))
         name = type(error).__name__
         _say(f"edge-mnv2: unexpected {name}: {' '.join(str(error).split())} (see --debug)")
         raise SystemExit(1) from None

@@ -41,7 +41,7 @@ TOOLKIT = Toolkit(
     "rknn",
     "rknn-toolkit2",
     ("rknn", "onnx"),
-    ("rknn-toolkit2", "'setuptools<81'"),
+    ("rknn-toolkit2", "setuptools<81"),
     ((3, 9), (3, 12)),
     ("x86_64", "aarch64"),
 )

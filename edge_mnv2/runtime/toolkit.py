@@ -7,9 +7,11 @@ folder (`~/.cache/edge-mnv2/toolkits/NAME`), else the Python that runs this.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from edge_mnv2.errors import AcceleratorError
 VARIABLE = "EDGE_MNV2_TOOLKIT_PYTHON"
 FOLDER = "toolkits"
 _TIMEOUT_S = 3600
+_LEAST_FREE = 1 << 20
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SAFE = """
 import sys
@@ -82,7 +85,7 @@ class Toolkit:
         """What a person types who lacks it."""
         newest = ".".join(map(str, self.pythons[1]))
         # numpy and setuptools of today are too new for some of what the toolkits import.
-        return f"python{newest} -m venv {self.home} && {self.home}/bin/pip install {' '.join(self.packages)}"
+        return f"python{newest} -m venv {self.home} && {self.home}/bin/pip install {shlex.join(self.packages)}"
 
     def find(self, asked: Optional[Path] = None) -> tuple[Path, str]:
         """(Python, version of the toolkit). Raises AcceleratorError with the one thing that is missing."""
@@ -118,7 +121,8 @@ class Toolkit:
     def run(self, python: Path, function: str, order: dict[str, Any], log: Path) -> dict[str, Any]:
         """What `function` ("module:name" of this package) makes of `order`, in the toolkit's Python.
 
-        Everything that it prints goes into the file `log`. Raises AcceleratorError where it fails.
+        Everything that it prints goes into the file `log`. Raises AcceleratorError where it fails, OSError (ENOSPC)
+        where there is no space left for what lies between.
         """
         with tempfile.TemporaryDirectory(prefix="edge-mnv2-toolkit-") as folder:
             asked, answer = Path(folder, "order.json"), Path(folder, "answer.json")
@@ -146,6 +150,9 @@ class Toolkit:
             except subprocess.TimeoutExpired:
                 raise AcceleratorError(f"{self.title} has not finished within {_TIMEOUT_S} s") from None
             if code != 0 or not answer.is_file():
+                if shutil.disk_usage(log.parent).free < _LEAST_FREE:
+                    # Then the log lacks its last words.
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log.parent))
                 raise AcceleratorError(f"{self.title} fails: {last_words(log, code)}")
             result: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
             return result
@@ -169,7 +176,12 @@ class Toolkit:
                 command, capture_output=True, text=True, env=environment(python), timeout=120, check=False
             )
             facts: dict[str, Any] = json.loads(done.stdout)
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        except ValueError:
+            said = next(iter((done.stderr or done.stdout).strip().splitlines()[-1:]), "it says nothing")[:300]
+            raise AcceleratorError(
+                f"{python} is no Python that works ({said})", hint="name an environment's folder, or its bin/python"
+            ) from None
+        except (OSError, subprocess.TimeoutExpired) as error:
             raise AcceleratorError(f"{python} cannot be run: {error}", hint=self.install_hint()) from None
         return facts
 

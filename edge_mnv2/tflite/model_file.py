@@ -28,6 +28,7 @@ _INSTEAD = {
     "a ZIP archive": f"unpack it where it is a download; {_WEIGHTS}",
     "a gzip archive": "unpack it",
     "an HDF5 file": _WEIGHTS,
+    "a model that is compiled for a Rockchip NPU": "name the .tflite that it was compiled from",
 }
 """AVERAGE_POOL_2D and MEAN."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +57,7 @@ def test_wrong_options_are_refused(run: Run, tmp_path: Path) -> None:
     for target in ("hailo", "edgetpu:1", "imx500:rk3588"):
         code, _, err = run("compile", DEFAULT, "--target", target)
         assert code == 2 and all(one.form in err for one in TARGETS), err
+    assert "--target rknn needs a chip: rknn:rk3562|" in run("compile", DEFAULT, "--target", "rknn")[2]
     for option in (("--images", tmp_path), ("--quantization", "normal"), ("--simulator",), ("--embedding",)):
         code, _, err = run("compile", DEFAULT, *option)
         assert code == 2 and f"{option[0]} is not for --target edgetpu" in err, err
@@ -64,6 +69,38 @@ def test_a_function_runs_in_another_python_and_its_failure_is_one_line(tmp_path:
     assert maker.run(Path(sys.executable), "copy:copy", {"n": 4}, tmp_path / "log") == {"n": 4}
     with pytest.raises(toolkit.AcceleratorError, match="tool fails: TypeError"):
         maker.run(Path(sys.executable), "operator:neg", {"n": 4}, tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("exit 0", "it says nothing"), ("echo hello", "hello"), ("echo broken >&2; exit 1", "broken"), ("kill -9 $$", "")],
+)
+def test_what_is_no_python_is_called_so(tmp_path: Path, program: str, said: str) -> None:
+    maker = toolkit.Toolkit("x", "tool", (), ("tool",), ((3, 9), (3, 99)), (platform.machine(),))
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{program}\n")
+    python.chmod(0o755)
+    with pytest.raises(toolkit.AcceleratorError, match=f"{python} is no Python that works \\(.*{said}"):
+        maker.find(python)
+
+
+def test_the_command_that_installs_is_safe_in_a_shell(tmp_path: Path) -> None:
+    """Brackets, stars and signs of a package's version are a shell's own signs too."""
+    packages = ("tool[pt]", "torch==2.6.*", "setuptools<81", "plain")
+    hint = toolkit.Toolkit("x", "tool", (), packages, ((3, 9), (3, 12))).install_hint()
+    (tmp_path / "torch==2.6.0").touch()
+    shell = ["sh", "-c", hint.partition("pip install ")[2].join(["printf '%s\\n' ", ""])]
+    assert tuple(subprocess.run(shell, capture_output=True, text=True, cwd=tmp_path).stdout.split()) == packages
+
+
+def test_a_full_disk_is_said_where_the_toolkit_cannot_even_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = toolkit.Toolkit("x", "tool", (), ("tool",), ((3, 9), (3, 99)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OSError) as full:
+        maker.run(Path(sys.executable), "operator:neg", {"n": 4}, tmp_path / "log")
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(tmp_path))
 
 
 def test_what_lies_in_the_current_folder_is_no_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +78,17 @@ def test_a_head_of_several_layers_is_left_to_the_cpu(run: Run, model: Path) -> N
     assert [one["embedding"] for one in Converter.orders] == [False, True, True]
     said = run(*base[:-1])[1]
     assert "cosine to floats 0.990" in said and "left to the CPU" in said
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = sorted(model.parent.iterdir())
+    monkeypatch.setattr(np, "save", full)
+    code, out, err = run("-q", "compile", model, "--target", "imx500", "--json")
+    assert (code, out, err.count("\n")) == (1, "", 1) and "no space left on the disk: free some" in err, err
+    assert sorted(model.parent.iterdir()) == before
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2_1.0_224_quant", "tf2_mobilenet_v2_1.0_224_ptq"])

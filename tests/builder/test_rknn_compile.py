@@ -77,16 +77,26 @@ def test_a_recipe_of_an_older_model_does_not_stay(run: Run, tmp_path: Path, monk
     monkeypatch.setattr(rknn_compile, "TOOLKIT", Compiler("rknn", "tool", (), ("tool",), ((3, 9), (3, 99))))
     model, recipe = tmp_path / "m.tflite", tmp_path / "m_rk3588.simulator.npz"
     model.write_bytes(colour_model())
+    recipe.mkdir()
+    code, out, err = run("compile", model, "--target", "rknn:rk3588", "--simulator", "--json")
+    assert code == 2 and "cannot be written" in err and not out
+    # All or none of what belongs together.
+    assert sorted(tmp_path.iterdir()) == [model, recipe]
+    recipe.rmdir()
     code, out, err = run("compile", model, "--target", "rknn:rk3588", "--simulator", "--json")
     assert code == 0 and str(recipe) in json.loads(out)["written"] and recipe.is_file(), err
     code, out, err = run("compile", model, "--target", "rknn:rk3588", "--json")
     assert code == 0 and str(recipe) not in json.loads(out)["written"] and not recipe.exists(), err
 
 
-def test_wrong_words_are_refused(run: Run) -> None:
+def test_wrong_words_are_refused(run: Run, tmp_path: Path) -> None:
     assert "one of rk3562" in run("compile", DEFAULT, "--target", "rknn:rk1")[2]
     assert "--quantization" in run("compile", DEFAULT, "--target", "rknn:rk3588", "--quantization", "int2")[2]
     assert "MODEL or --weights" in run("compile", "--target", "rknn:rk3588")[2]
+    compiled = tmp_path / "model_rk3588.rknn"
+    compiled.write_bytes(b"RKNN" + bytes(60))
+    code, _, err = run("inspect", compiled)
+    assert code == 3 and "compiled for a Rockchip NPU: name the .tflite that it was compiled from" in err
 
 
 @pytest.mark.soak
