@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Optional, Union
 
 from edge_mnv2 import paths
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _MOST_REMEMBERED = 500
@@ -126,6 +129,28 @@ class Floor:
         if least is None:
             least = min(_MOST_FLOOR, int(room.f_blocks * room.f_frsize * _FLOOR_SHARE))
         return least if room.f_bavail * room.f_frsize < least else None
+
+
+class KeptFolder:
+    """A folder that is written to for as long as a run lasts: made here, and made anew where it was removed meanwhile.
+
+    Nothing is put where its disk was mounted and is not any more: the disk comes back with what it holds.
+    Raises OSError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._mount = Path(os.path.realpath(path))
+        while not os.path.ismount(self._mount):
+            self._mount = self._mount.parent
+
+    def restore(self) -> None:
+        """Make it anew, and say so. Raises OSError where its disk is not there."""
+        if not os.path.ismount(self._mount):
+            raise OSError(errno.ENODEV, f"the disk of {self._mount} is not there")
+        self.path.mkdir(parents=True, exist_ok=True)
+        log.warning("%s was removed or emptied, and is made anew", self.path)
 
 
 def moved(descriptor: int, path: Path) -> bool:

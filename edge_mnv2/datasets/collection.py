@@ -35,6 +35,7 @@ from edge_mnv2.datasets.collected_picture import (
     shared,
 )
 from edge_mnv2.errors import UsageError
+from edge_mnv2.files import KeptFolder
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,11 @@ class Collection:
         self._deleted: set[str] = set()
         self._read_to = self._lines = self._inode = 0
         self._tail = b""
+        self._kept: Optional[KeptFolder] = None
         try:
             if create:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._pictures.mkdir(mode=0o700, exist_ok=True)
-                for name in (self._index, self._lock_file):
-                    os.close(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+                self._kept = KeptFolder(self.folder)
+                self._make()
                 self.tidy()
             elif not self._index.is_file():
                 raise UsageError(f"{folder} is not a collection", hint="name a folder that `run --collect` has written")
@@ -101,6 +101,7 @@ class Collection:
     def novelty(self, look: np.ndarray) -> float:
         """Cosine distance (0..2) of `look` to the nearest picture that is there; 1 where there is none."""
         with self._lock:
+            self._refresh()
             looks = [item.look for item in self._items.values() if item.look is not None]
         return float(1 - np.max(np.stack(looks) @ look)) if looks else 1.0
 
@@ -195,13 +196,22 @@ class Collection:
         self._append([])
         return True
 
+    def _make(self) -> None:
+        """What belongs into the folder."""
+        self._pictures.mkdir(mode=0o700, exist_ok=True)
+        for name in (self._index, self._lock_file):
+            os.close(os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+
     def _unlink(self, identities: Iterable[str]) -> None:
         for identity in identities:
             (self._pictures / f"{identity}.jpg").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """One process writes at a time."""
+        """One process writes at a time, to a folder that is there."""
+        if self._kept and not all(each.exists() for each in (self._pictures, self._index, self._lock_file)):
+            self._kept.restore()
+            self._make()
         with self._lock_file.open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
@@ -235,14 +245,16 @@ class Collection:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Read what was appended since, by whomever."""
+        """Read what was appended since, by whomever. Without an index nothing is there."""
+        if not self._index.exists():
+            self._forget(0)
+            return
         with self._index.open("rb") as handle:
             status = os.fstat(handle.fileno())
             handle.seek(self._read_to - len(self._tail))
             if status.st_ino != self._inode or handle.read(len(self._tail)) != self._tail:
                 # Another file. It may have the number of the one before, which is free again.
-                self._deleted.clear()
-                self._items, self._lines, self._read_to, self._tail, self._inode = {}, 0, 0, b"", status.st_ino
+                self._forget(status.st_ino)
                 handle.seek(0)
             for line in handle:
                 if not line.endswith(b"\n"):
@@ -252,6 +264,11 @@ class Collection:
                 with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
                     self._apply(json.loads(line, object_pairs_hook=shared))
                     self._lines += 1
+
+    def _forget(self, inode: int) -> None:
+        """Nothing is known yet of the index that has this number."""
+        self._deleted.clear()
+        self._items, self._lines, self._read_to, self._tail, self._inode = {}, 0, 0, b"", inode
 
     def _apply(self, line: dict[str, Any]) -> None:
         identity = line["id"]

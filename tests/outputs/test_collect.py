@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from edge_mnv2.outputs.collect import CollectSink
 from edge_mnv2.outputs.sink import DRAIN_S, Isolated
 from edge_mnv2.runtime.classifier import Prediction
 from tests.outputs.results import result
+from tests.outputs.test_rotation import small_disk, unmount
 
 
 def test_a_model_that_takes_over_while_the_embedder_opens_gets_its_own(tmp_path: Path) -> None:
@@ -106,3 +109,71 @@ def test_a_signal_does_not_wait_for_the_embedder(
     summary = json.loads(out)
     assert time.monotonic() - began < 30
     assert (code, summary["ended"], summary["write_errors"], summary["collected"]) == (0, "signal", 0, 0)
+
+
+def kept(sink: CollectSink, number: int, scene: int) -> list[str]:
+    """What is collected after a result of that scene: labels, oldest first."""
+    embedding = np.random.default_rng(scene).standard_normal(40).astype(np.float32)
+    unsure = result(number, ranked=(Prediction(f"cup {scene}", 1, 0.3),), embedding=embedding)
+    sink.next_at = 0.0
+    assert sink.wants(unsure)
+    sink.write(unsure)
+    return [item.top[0]["label"] for item in sink.collection.items()]
+
+
+@pytest.mark.parametrize("gone", ["", "pictures", "index.jsonl", ".lock"])
+def test_a_folder_that_is_removed_is_made_anew(gone: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "new" / "c"
+    sink = CollectSink(str(folder))
+    assert kept(sink, 0, 0) == ["cup 0"]
+    if (folder / gone).is_file():
+        (folder / gone).unlink()
+    else:
+        shutil.rmtree(folder / gone)
+    index_gone = gone in ("", "index.jsonl")
+    assert len(sink.collection.items()) == (0 if index_gone else 1)
+    if not gone:
+        folder.parent.rmdir()
+    # Where nothing is left, the same scene is new again.
+    scene = 0 if index_gone else 1
+    assert kept(sink, 1, scene)[-1] == f"cup {scene}"
+    assert kept(sink, 2, 2)[-1] == "cup 2"
+    assert caplog.text.count("is made anew") == 1 and str(folder) in caplog.text
+    assert "cup 2" in [one["label"] for item in CollectSink(str(folder)).collection.items() for one in item.top]
+
+
+def test_what_cannot_be_made_anew_is_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    sink = CollectSink(str(folder))
+    shutil.rmtree(folder)
+    folder.write_text("somebody's file")
+    with pytest.raises(OSError, match="c"):
+        kept(sink, 0, 0)
+    folder.unlink()
+    assert kept(sink, 1, 0) == ["cup 0"]
+
+
+@pytest.mark.parametrize("inside", ["", "c"])
+def test_nothing_is_put_where_a_disk_was(inside: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def plug_in() -> None:
+        subprocess.run(["mount", "--bind", disk, place], check=True)
+
+    with small_disk(tmp_path / "disk") as disk:
+        plug_in()
+        try:
+            sink = CollectSink(str(place / inside))
+            assert kept(sink, 0, 0) == ["cup 0"]
+        finally:
+            unmount(place)
+        with pytest.raises(OSError, match=f"the disk of {place} is not there"):
+            kept(sink, 1, 1)
+        assert list(place.iterdir()) == []
+        plug_in()
+        try:
+            assert kept(sink, 2, 2) == ["cup 0", "cup 2"]
+        finally:
+            unmount(place)
+    assert "made anew" not in caplog.text

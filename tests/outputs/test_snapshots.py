@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import urllib.request
 from pathlib import Path
@@ -30,6 +31,17 @@ def test_one_picture_for_each_class_that_appears(tmp_path: Path) -> None:
     names = sorted(one.name for one in (tmp_path / "new" / "pictures").iterdir())
     assert names == ["2026-11-25T10-00-00.157Z_e-vil-ü_93.jpg", "2026-11-25T10-00-00.157Z_tabby_93.jpg"]
     assert cv2.imread(str(tmp_path / "new" / "pictures" / names[1])).shape == (48, 64, 3)
+
+
+def test_a_folder_that_is_removed_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "pictures"
+    sink = SnapshotSink(str(folder))
+    sink.write(result(0, events=(event("appeared", "tabby"),)))
+    shutil.rmtree(folder)
+    for number in (1, 2):
+        sink.write(result(number, events=(event("appeared", f"cup {number}"),)))
+    assert len(list(folder.iterdir())) == 2
+    assert caplog.text.count("is made anew") == 1
 
 
 def test_slow_disks_lose_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
