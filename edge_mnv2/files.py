@@ -131,7 +131,7 @@ class Floor:
         return least if room.f_bavail * room.f_frsize < least else None
 
 
-class KeptFolder:
+class OutputFolder:
     """A folder that is written to for as long as a run lasts: made here, and made anew where it was removed meanwhile.
 
     Nothing is put where its disk was mounted and is not any more: the disk comes back with what it holds.

@@ -35,7 +35,7 @@ from edge_mnv2.datasets.collected_picture import (
     shared,
 )
 from edge_mnv2.errors import UsageError
-from edge_mnv2.files import KeptFolder
+from edge_mnv2.files import OutputFolder
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,10 @@ class Collection:
         self._deleted: set[str] = set()
         self._read_to = self._lines = self._inode = 0
         self._tail = b""
-        self._kept: Optional[KeptFolder] = None
+        self._place: Optional[OutputFolder] = None
         try:
             if create:
-                self._kept = KeptFolder(self.folder)
+                self._place = OutputFolder(self.folder)
                 self._make()
                 self.tidy()
             elif not self._index.is_file():
@@ -209,8 +209,8 @@ class Collection:
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """One process writes at a time, to a folder that is there."""
-        if self._kept and not all(each.exists() for each in (self._pictures, self._index, self._lock_file)):
-            self._kept.restore()
+        if self._place and not all(each.exists() for each in (self._pictures, self._index, self._lock_file)):
+            self._place.restore()
             self._make()
         with self._lock_file.open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)

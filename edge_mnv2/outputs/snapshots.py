@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import UsageError
-from edge_mnv2.files import Floor, KeptFolder
+from edge_mnv2.files import Floor, OutputFolder
 from edge_mnv2.outputs.picture import bgr, jpeg
 from edge_mnv2.outputs.records import timestamp
 from edge_mnv2.outputs.sink import Sink
@@ -38,7 +38,7 @@ class SnapshotSink(Sink):
         self._floor = Floor(self._folder, least_free)
         self._lock = threading.Lock()
         try:
-            self._kept = KeptFolder(self._folder)
+            self._place = OutputFolder(self._folder)
             with paths.atomic_write(self._folder / ".writable") as probe:
                 probe.write(b"")
             (self._folder / ".writable").unlink()
@@ -76,7 +76,7 @@ class SnapshotSink(Sink):
         name = f"{timestamp(result.wall_time).replace(':', '-')}_{what}.jpg"
         with self._lock:
             if not self._folder.exists():
-                self._kept.restore()
+                self._place.restore()
                 self._sizes.clear()
             self._make_room(len(data))
             self._floor.check()

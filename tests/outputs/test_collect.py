@@ -111,7 +111,7 @@ def test_a_signal_does_not_wait_for_the_embedder(
     assert (code, summary["ended"], summary["write_errors"], summary["collected"]) == (0, "signal", 0, 0)
 
 
-def kept(sink: CollectSink, number: int, scene: int) -> list[str]:
+def collected(sink: CollectSink, number: int, scene: int) -> list[str]:
     """What is collected after a result of that scene: labels, oldest first."""
     embedding = np.random.default_rng(scene).standard_normal(40).astype(np.float32)
     unsure = result(number, ranked=(Prediction(f"cup {scene}", 1, 0.3),), embedding=embedding)
@@ -125,7 +125,7 @@ def kept(sink: CollectSink, number: int, scene: int) -> list[str]:
 def test_a_folder_that_is_removed_is_made_anew(gone: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "new" / "c"
     sink = CollectSink(str(folder))
-    assert kept(sink, 0, 0) == ["cup 0"]
+    assert collected(sink, 0, 0) == ["cup 0"]
     if (folder / gone).is_file():
         (folder / gone).unlink()
     else:
@@ -136,8 +136,8 @@ def test_a_folder_that_is_removed_is_made_anew(gone: str, tmp_path: Path, caplog
         folder.parent.rmdir()
     # Where nothing is left, the same scene is new again.
     scene = 0 if index_gone else 1
-    assert kept(sink, 1, scene)[-1] == f"cup {scene}"
-    assert kept(sink, 2, 2)[-1] == "cup 2"
+    assert collected(sink, 1, scene)[-1] == f"cup {scene}"
+    assert collected(sink, 2, 2)[-1] == "cup 2"
     assert caplog.text.count("is made anew") == 1 and str(folder) in caplog.text
     assert "cup 2" in [one["label"] for item in CollectSink(str(folder)).collection.items() for one in item.top]
 
@@ -148,9 +148,9 @@ def test_what_cannot_be_made_anew_is_tried_again(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("somebody's file")
     with pytest.raises(OSError, match="c"):
-        kept(sink, 0, 0)
+        collected(sink, 0, 0)
     folder.unlink()
-    assert kept(sink, 1, 0) == ["cup 0"]
+    assert collected(sink, 1, 0) == ["cup 0"]
 
 
 @pytest.mark.parametrize("inside", ["", "c"])
@@ -165,15 +165,15 @@ def test_nothing_is_put_where_a_disk_was(inside: str, tmp_path: Path, caplog: py
         plug_in()
         try:
             sink = CollectSink(str(place / inside))
-            assert kept(sink, 0, 0) == ["cup 0"]
+            assert collected(sink, 0, 0) == ["cup 0"]
         finally:
             unmount(place)
         with pytest.raises(OSError, match=f"the disk of {place} is not there"):
-            kept(sink, 1, 1)
+            collected(sink, 1, 1)
         assert list(place.iterdir()) == []
         plug_in()
         try:
-            assert kept(sink, 2, 2) == ["cup 0", "cup 2"]
+            assert collected(sink, 2, 2) == ["cup 0", "cup 2"]
         finally:
             unmount(place)
     assert "made anew" not in caplog.text
