@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from edge_mnv2.runtime.model_io import ModelSpec
 from edge_mnv2.settings.schema import Output
 from edge_mnv2.zoo.model_facts import MovedThreshold, OpenSet
 from tests.pipeline.test_frame_loop import Collected, Scripted
+from tests.processes import until
 from tests.stubs import colour_model
 
 
@@ -82,26 +82,25 @@ def test_threshold_and_pause_act_on_the_loop_that_runs(tmp_path: Path, workers: 
         thread = threading.Thread(target=loop.run)
         thread.start()
 
-        def until(condition: Any) -> None:
-            deadline = time.monotonic() + 10
-            while not condition():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+        def still() -> bool:
+            """No result comes while many frames do: what was under way at first is done."""
+            seen, dropped = len(collected.results), loop.dropped
+            until(lambda: loop.dropped > dropped + 60 or len(collected.results) > seen)
+            return len(collected.results) == seen
 
         until(lambda: collected.results and len(collected.results[-1].top) == 3)
         loop.controls.change(threshold=0.9)
         until(lambda: len(collected.results[-1].top) == 1)
         loop.controls.change(paused=True)
-        time.sleep(0.3)
-        seen, dropped = len(collected.results), loop.dropped
-        time.sleep(0.3)
-        assert len(collected.results) == seen and loop.dropped > dropped
+        until(still)
+        seen, read = len(collected.results), source._next
         loop.controls.change(paused=False, threshold=0.0)
         until(lambda: len(collected.results) > seen + 10)
-        assert collected.results[-1].latency_ns < 1e9
+        # One may have waited for its turn, one was on its way: none is of the time before.
+        assert collected.results[seen].frame.index >= read - 2
         loop.controls.change(paused=True)
         loop.stop()
-        thread.join(5)
+        thread.join(60)
     assert not thread.is_alive()
     for engine in engines:
         engine.close()

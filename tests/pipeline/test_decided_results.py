@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mnv2.camera.frame import Granted
+from edge_mnv2.camera.frame import Frame, Granted
 from edge_mnv2.outputs.live import Facts, Live
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.runtime.classifier import SIMULATE, Classifier
 from tests.pipeline.test_frame_loop import Collected, Scripted
+from tests.processes import until
 from tests.stubs import BLUE, GREEN, RED, solid
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -65,12 +66,9 @@ def test_what_was_present_is_gone_when_no_frame_comes(model: Classifier, monkeyp
         loop = FrameLoop(source, [model], [told], decider=Decider(model.labels, results=1))
         thread = threading.Thread(target=loop.run)
         thread.start()
-        deadline = time.monotonic() + 10
-        while not told.announced:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: told.announced)
         loop.stop()
-        thread.join(5)
+        thread.join(60)
     assert [event.kind for event in told.announced] == ["gone"]
 
 
@@ -81,26 +79,54 @@ def test_what_came_before_the_loop_is_no_stall_of_it(model: Classifier) -> None:
     assert live.state == "starting"
 
 
-@pytest.mark.slow
+class Clock:
+    """Time that passes as the test says, whatever else the machine does."""
+
+    time = staticmethod(time.time)
+
+    def __init__(self) -> None:
+        self.now_ns = time.monotonic_ns()
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def monotonic(self) -> float:
+        return self.now_ns / 1e9
+
+
 @pytest.mark.parametrize(("granted", "seen"), [(Granted(fps=4.0), (2,)), (None, (2, 3))])
 def test_a_source_may_be_slow_without_losing_what_is_present(
     model: Classifier, monkeypatch: pytest.MonkeyPatch, granted: Optional[Granted], seen: tuple[int, ...]
 ) -> None:
     """A camera that is asked for a picture now and then, or a stream that sends one now and then."""
+    clock, told, live, states = Clock(), Told(), Live(), []
+    for module in ("pipeline.frame_loop", "pipeline.statistics", "outputs.live"):
+        monkeypatch.setattr(f"edge_mnv2.{module}.time", clock)
     monkeypatch.setattr("edge_mnv2.pipeline.frame_loop._FORGET_S", 0.02)
+    monkeypatch.setattr("edge_mnv2.pipeline.frame_loop._POLL_S", 0.002)
     monkeypatch.setattr("edge_mnv2.outputs.live.STALLED_S", 0.02)
-    source, told, live = pictures(Scripted(6, fps=4.0), "rrrrrr"), Told(), Live()
+
+    class Slow(Scripted):
+        """Its next frame comes a quarter of a second after the last one has become a result; the loop looks often."""
+
+        def read(self) -> Optional[Frame]:
+            until(lambda: len(told.results) == self._next)
+            for _ in range(5 if 0 < self._next < 6 else 0):
+                clock.now_ns += 50_000_000
+                looked = len(looks)
+                until(lambda looked=looked: len(looks) > looked + 1)
+                states.append((len(told.results), live.state))
+            return super().read()
+
+    looks, idle = list[int](), FrameLoop._idle
+    monkeypatch.setattr(FrameLoop, "_idle", lambda loop: (idle(loop), looks.append(1)))
+    source = pictures(Slow(6, fps=1e6), "rrrrrr")
     source.granted = granted
-    states = []
     with source:
         loop = FrameLoop(source, [model], [told], decider=Decider(model.labels, results=3))
         live.attach(loop, Facts())
         loop.add_sink(live)
-        thread = threading.Thread(target=loop.run)
-        thread.start()
-        while thread.is_alive():
-            states.append((len(told.results), live.state))
-            time.sleep(0.02)
+        assert loop.run() == "eof"
     events = [event.kind if event else None for result in told.results for event in (result.events or (None,))]
     assert events.index("appeared") in seen and len(events) == 6 and events.count(None) == 5
     assert {state for results, state in states if 1 < results < 6} == {"ok"}

@@ -15,7 +15,7 @@ from edge_mnv2.board import cpus
 from edge_mnv2.camera.frame import Frame
 from edge_mnv2.errors import UsageError
 from edge_mnv2.outputs.live import Facts, Live
-from edge_mnv2.pipeline.controls import Controls
+from edge_mnv2.pipeline.controls import Controls, Pending
 from edge_mnv2.pipeline.decision import Decider, Event
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
@@ -26,6 +26,7 @@ from edge_mnv2.runtime.opening import Classifiers, open_classifiers
 from edge_mnv2.settings.profile import resolve
 from tests.pipeline.conftest import Collected
 from tests.pipeline.test_frame_loop import Scripted
+from tests.processes import until
 from tests.runtime.test_probability import onnx_file, softmax
 from tests.stubs import colour_model
 
@@ -89,7 +90,7 @@ def test_swaps_lose_no_frame_and_mix_no_names(tmp_path: Path, workers: int, gate
             current = classifiers(turn)
             decider = Decider(NAMES[turn % 2], on=0.3, off=0.2, results=1)
             loop.swap(current, decider, gate() if gated else None, swapped.set)
-            assert swapped.wait(10)
+            assert swapped.wait(60)
             for one in former:
                 one.close()
         seen = len(sink.results)
@@ -188,9 +189,9 @@ def test_a_swap_happens_while_the_loop_is_paused(tmp_path: Path, workers: int) -
         loop.controls.change(paused=True)
         time.sleep(0.3)
         loop.swap(new, None, None, swapped.set)
-        assert swapped.wait(5)
+        assert swapped.wait(60)
         loop.stop()
-        thread.join(5)
+        thread.join(60)
     for one in (*old, *new):
         one.close()
 
@@ -199,15 +200,23 @@ def test_a_swap_happens_while_the_loop_is_paused(tmp_path: Path, workers: int) -
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_swap_that_was_given_up_never_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     """A model that takes longer for one picture than whoever waits: what was refused and closed is not used later."""
-    # Several workers are asked every tenth of a second whether another model waits.
-    monkeypatch.setattr("edge_mnv2.app.run_model._SWITCH_S", 0.1 if workers == 1 else 0.4)
-    classify, inferring = Classifier.classify, threading.Event()
+    monkeypatch.setattr("edge_mnv2.app.run_model._SWITCH_S", 0.1)
+    classify, inferring, go = Classifier.classify, threading.Semaphore(0), threading.Event()
+    withdraw = Pending.withdraw
+
+    def too_long(self: Pending[Any], swap: Any) -> bool:
+        # Several workers are asked every tenth of a second whether another model waits, and finish what they are at.
+        until(lambda: workers == 1 or self._begun or self._ended)
+        taken_back = withdraw(self, swap)
+        go.set()
+        return taken_back
 
     def slowly(self: Classifier, *arguments: Any) -> Any:
-        inferring.set()
-        time.sleep(0.6)
+        inferring.release()
+        go.wait(60)
         return classify(self, *arguments)
 
+    monkeypatch.setattr(Pending, "withdraw", too_long)
     monkeypatch.setattr(Classifier, "classify", slowly)
     path = tmp_path / "stub.tflite"
     path.write_bytes(colour_model())
@@ -220,21 +229,20 @@ def test_a_swap_that_was_given_up_never_happens(tmp_path: Path, monkeypatch: pyt
         thread = threading.Thread(target=loop.run)
         thread.start()
         other = model.open_other(str(path))
-        inferring.clear()
-        # At the beginning of a picture, so that its end is far, however busy the machine.
-        assert inferring.wait(10)
+        # In the middle of a picture for each worker, however long the machine takes for anything else.
+        assert all(inferring.acquire(timeout=60) for _ in range(workers))
         try:
             model.switch(other, loop, lambda: None)
         except UsageError as error:
             assert "no other one can take over" in str(error) and workers == 1
             other.__exit__()
-        seen, deadline = len(sink.results), time.monotonic() + 10
-        while len(sink.results) < seen + 3 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert len(sink.results) >= seen + 3 and thread.is_alive()
+        assert go.is_set()
+        seen = len(sink.results)
+        until(lambda: len(sink.results) > seen + 3 or not thread.is_alive())
+        assert thread.is_alive()
         assert model.swaps == (0 if workers == 1 else 1)
         loop.stop()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         # After its end nothing can take over, whatever was tried.
         with pytest.raises(UsageError, match="the run has ended"):
@@ -299,15 +307,13 @@ def test_a_swap_that_comes_while_no_frame_does_reaches_every_worker(
         loop.controls.change(paused=True)
         thread = threading.Thread(target=loop.run)
         thread.start()
-        assert swapped.wait(5)
+        assert swapped.wait(60)
         for one in old:
             one.close()
         loop.controls.change(paused=False)
-        deadline = time.monotonic() + 10
-        while len(sink.results) < 10 and thread.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: len(sink.results) >= 10 or not thread.is_alive())
         loop.stop()
-        thread.join(5)
+        thread.join(60)
     assert len(sink.results) >= 10 and {result.top[0].label for result in sink.results} <= set(NAMES[1])
     for one in new:
         one.close()
