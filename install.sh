@@ -666,7 +666,7 @@ finish() {
     if [ $doctor_code != 0 ]; then
         say "Installed, but doctor found faults: mend what it names, then: $command doctor"
     else
-        size=$(du -sm "$prefix" | cut -f1)
+        size=$(du -sm "$prefix/venvs" | cut -f1)
         say "Installed edge-mnv2 $(version_of "$(active_venv)")${extras:+ with $extras} in $(($(date +%s) - started)) s, $size MB."
     fi
     shown=edge-mnv2
@@ -754,7 +754,7 @@ install_all() {
     if [ -z "$dry_run" ]; then say '[1/3] virtual environment'; fi
     make_environment
     site_packages=$new/lib/python$py_minor/site-packages
-    if [ -z "$dry_run" ]; then say "[2/3] packages: ${wheelhouse:-about 125 MB to fetch}; minutes on a small board"; fi
+    if [ -z "$dry_run" ]; then say "[2/3] packages: ${wheelhouse:-up to 125 MB to fetch}; minutes on a small board"; fi
     install_packages
     if [ -z "$dry_run" ]; then say '[3/3] edge-mnv2 doctor'; fi
     check_and_switch

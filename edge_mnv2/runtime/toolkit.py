@@ -82,10 +82,13 @@ class Toolkit:
         return paths.cache_dir() / FOLDER / self.name
 
     def install_hint(self) -> str:
-        """What a person types who lacks it."""
-        newest = ".".join(map(str, self.pythons[1]))
+        """What a person types who lacks it, with the newest suitable Python on PATH."""
+        (major, oldest), (_, newest) = self.pythons
+        names = [f"python{major}.{minor}" for minor in range(newest, oldest - 1, -1)]
+        python = next((name for name in names if shutil.which(name)), names[0])
         # numpy and setuptools of today are too new for some of what the toolkits import.
-        return f"python{newest} -m venv {self.home} && {self.home}/bin/pip install {shlex.join(self.packages)}"
+        home = shlex.quote(str(self.home))
+        return f"{python} -m venv {home} && {home}/bin/pip install {shlex.join(self.packages)}"
 
     def find(self, asked: Optional[Path] = None) -> tuple[Path, str]:
         """(Python, version of the toolkit). Raises AcceleratorError with the one thing that is missing."""
@@ -98,14 +101,14 @@ class Toolkit:
         python = self._python(asked)
         facts = self._facts(python)
         oldest, newest = self.pythons
-        shown, wanted = (".".join(map(str, one)) for one in (facts["python"], newest))
+        shown, first, last = (".".join(map(str, one)) for one in (facts["python"], oldest, newest))
         if tuple(facts["python"]) < oldest:
             # Our own files do not run there either.
             raise AcceleratorError(f"{python} is Python {shown}, too old", hint=self.install_hint())
         if tuple(facts["python"]) > newest and facts["version"] is None:
             raise AcceleratorError(
                 f"{self.title} has no release for Python {shown} ({python})",
-                hint=f"give it Python {wanted}: {self.install_hint()}",
+                hint=f"it takes {first} to {last}: {self.install_hint()}",
             )
         missing = [name for name in self.modules if name not in facts["have"]]
         if missing:

@@ -189,9 +189,13 @@ def _from_sources(
         packaged = entry.package_file is not None
         reasons.append("it ships with edge-mnv2 and is missing or damaged there" if packaged else "it has no source")
         hints.append("install edge-mnv2 again")
+    folder = cache.mirror()
+    if folder is not None and not any(reason.startswith("mirror: ") for reason in reasons):
+        lacks = f"has no {entry.file}" if folder.is_dir() else "is no folder"
+        reasons.insert(0, f"{cache.MIRROR}={folder} {lacks}")
     resumable = " (the part that came is resumable and will be continued)" if length(part) else ""
     offline = f"without a network, put {entry.file} into a folder and name it in {cache.MIRROR}"
-    hint = "; ".join(hints) or (offline if cache.mirror() is None else None)
+    hint = "; ".join(hints) or (offline if folder is None else None)
     raise DownloadError(f"cannot pull {entry.name}: {'; '.join(reasons)}{resumable}", hint=hint)
 
 

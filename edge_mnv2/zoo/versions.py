@@ -50,6 +50,8 @@ def folder_of(model: Path) -> Path:
 
 def versions(model: Path) -> list[Version]:
     """What is listed of `model`, the oldest first, the one in use marked. Raises ModelError where there is no model."""
+    if not model.exists():
+        raise ModelError(f"{model}: no such file", hint="name the .tflite file that `teach` wrote")
     if not model.is_file():
         raise ModelError(f"{model} is not a model file", hint="name a .tflite file")
     current = sha256_of(model)

@@ -60,7 +60,7 @@ def _download(package: str, folder: Path) -> None:
     command = [*pip_command(), "download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--retries", "2"]
     command += ["--dest", str(folder), package]
-    log.info("pip download %s", package)
+    log.debug("pip download %s", package)
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment

@@ -13,6 +13,7 @@ import pytest
 
 from edge_mnv2 import paths
 from edge_mnv2.builder import rknn_compile
+from edge_mnv2.builder.imx500_compile import TOOLKIT as IMX500
 from edge_mnv2.builder.rknn_compile import parse_log
 from edge_mnv2.runtime import toolkit
 from edge_mnv2.runtime.rknn import TOOLKIT
@@ -52,9 +53,20 @@ def test_what_is_missing_is_one_line_with_the_command(
     code, _, err = run(*base, "--toolkit-python", sys.executable)
     missing = "rknn is missing" if sys.version_info[:2] <= TOOLKIT.pythons[1] else "has no release for Python"
     assert code == 5 and missing in err and "pip install rknn-toolkit2" in err and err.count("\n") == 1
+    # Any shell takes it as it stands: an unquoted `<` would read a file.
+    assert "rknn-toolkit2 'setuptools<81'" in err
+    assert "'imx500-converter[pt]'" in IMX500.install_hint() and "'torch==2.6.*'" in IMX500.install_hint()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     too_new = toolkit_python(tmp_path / "new", python="[3, 15]")
     code, _, err = run(*base, "--toolkit-python", too_new.parents[1])
     assert code == 5 and "no release for Python 3.15" in err and "python3.12 -m venv" in err
+    # A Python that is there, rather than the newest that the toolkit takes.
+    for name in ("python3.10", "python3.13"):
+        there = tmp_path / "bin" / name
+        there.parent.mkdir(exist_ok=True)
+        there.write_text("#!/bin/sh\n")
+        there.chmod(0o755)
+    assert "it takes 3.9 to 3.12: python3.10 -m venv" in run(*base, "--toolkit-python", too_new.parents[1])[2]
     too_old = toolkit_python(tmp_path / "old", python="[3, 8]", version='"2.3"', have='["rknn", "onnx"]')
     assert "Python 3.8, too old" in run(*base, "--toolkit-python", too_old)[2]
     # The documented place, and the variable.

@@ -339,6 +339,19 @@ def test_a_mirror_that_is_not_there_does_not_matter(
     assert pull.pull(entry, limits=limits).path.read_bytes() == body
 
 
+@pytest.mark.parametrize(("exists", "said"), [(True, "has no parts.tflite"), (False, "is no folder")])
+def test_a_mirror_that_did_not_help_is_named(
+    exists: bool, said: str, body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "usb"
+    if exists:
+        folder.mkdir()
+    monkeypatch.setenv(cache.MIRROR, str(folder))
+    with pytest.raises(DownloadError) as caught:
+        pull.pull(url_entry("https://no-such-host.invalid/parts.tflite", body=body))
+    assert f"EDGE_MNV2_MIRROR={folder} {said}; https://no-such-host.invalid/parts.tflite: " in str(caught.value)
+
+
 @pytest.mark.slow
 def test_fifty_pulls_at_once_download_once(server: FaultyServer, body: bytes, tmp_path: Path, isolated: Path) -> None:
     server.answer = slow(body, 1.0)

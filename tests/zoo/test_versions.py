@@ -61,8 +61,12 @@ def test_a_model_without_history_and_one_that_is_none(tmp_path: Path) -> None:
     assert [(row.number, row.accuracy, row.current) for row in versions.versions(model)] == [(1, None, True)]
     with pytest.raises(ModelError, match="no version 7"):
         versions.use(model, 7)
+    for ask in (versions.versions, lambda path: versions.use(path, 1)):
+        with pytest.raises(ModelError, match=r"none\.tflite: no such file"):
+            ask(tmp_path / "none.tflite")
+    (tmp_path / "folder.tflite").mkdir()
     with pytest.raises(ModelError, match="not a model file"):
-        versions.versions(tmp_path / "none.tflite")
+        versions.versions(tmp_path / "folder.tflite")
 
 
 @pytest.mark.slow
