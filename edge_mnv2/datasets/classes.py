@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Optional
 
 from edge_mnv2.errors import SourceError, UsageError
-from edge_mnv2.paths import packaged
 from edge_mnv2.zoo.labels import BACKGROUND, IMAGENET_WITH_BACKGROUND, is_background
+from edge_mnv2.zoo.synsets import imagenet_names
 
 TABLE = "labels.csv"
 VALUE = "value"
@@ -174,12 +174,12 @@ class ClassNames:
         self._exact: dict[str, set[int]] = {}
         self._whole: dict[str, set[int]] = {}
         self._parts: dict[str, set[int]] = {}
+        self._wnids: dict[str, int] = {}
         for index, label in enumerate(classes.labels):
             self._exact.setdefault(label, set()).add(index)
             self._whole.setdefault(_key(label), set()).add(index)
             for part in label.split(","):
                 self._parts.setdefault(_key(part), set()).add(index)
-        self._wnids: Optional[dict[str, int]] = None
 
     def find(self, text: str) -> int:
         """The class index. Raises UsageError where the text means no class or more than one."""
@@ -200,11 +200,19 @@ class ClassNames:
 
     def _by_wnid(self, text: str) -> Optional[int]:
         match = _WNID.fullmatch(text.strip())
-        if match is None or len(self._classes) != IMAGENET_CLASSES:
+        if match is None:
             return None
-        if self._wnids is None:
-            self._wnids = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
-        return self._wnids.get(match.group(1).lower())
+        wnid = match.group(1).lower()
+        if not self._wnids and len(self._classes) == IMAGENET_CLASSES:
+            names = imagenet_names()
+            rows = [self._whole.get(_key(name)) or self._whole.get(_key(name.split(",")[0])) for name in names.values()]
+            sure = {index: next(iter(one)) for index, one in enumerate(rows) if one and len(one) == 1}
+            # A name or two may be another's here; most of them at other places are another order.
+            moved = 2 * sum(index != row for index, row in sure.items()) > len(sure)
+            places = sure if moved else {index: index for index in range(IMAGENET_CLASSES)}
+            self._wnids = {wnid: places[index] for index, wnid in enumerate(names) if index in places}
+        by_label = self._parts.get(wnid, set())
+        return next(iter(by_label)) if len(by_label) == 1 else self._wnids.get(wnid)
 
     def _near(self, key: str) -> str:
         near = difflib.get_close_matches(key, [*self._whole, *self._parts], n=3, cutoff=0.7)
@@ -213,7 +221,7 @@ class ClassNames:
 
 def imagenet_wnids() -> list[str]:
     """WordNet ids of ImageNet's 1000 classes, in the order of their class index."""
-    return packaged("models", "labels", "imagenet_wnids.txt").read_text(encoding="ascii").split()
+    return list(imagenet_names())
 
 
 def _key(text: str) -> str:

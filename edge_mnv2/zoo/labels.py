@@ -15,7 +15,8 @@ from typing import Any, Optional, Union
 from edge_mnv2.errors import LabelsError
 from edge_mnv2.files import LFS_POINTER, text_content
 from edge_mnv2.messages import steering
-from edge_mnv2.strict_yaml import parse_plain
+from edge_mnv2.strict_yaml import REGISTRY_BYTES, Items, Mapping, Node, parse_yaml
+from edge_mnv2.zoo.synsets import distinct_names, without_synsets
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ _INDEX_FIRST = re.compile(
     r"[ \t]*(?P<index>\d{1,7})(?:[ \t]*(?:[:,;]|=>?|->|[.)-](?=[ \t]))[ \t]*|[ \t]+)(?P<name>\S.*)"
 )
 _INDEX_LAST = re.compile(r"[ \t]*(?P<name>\S.*?)[ \t]*[,;\t][ \t]*(?P<index>\d{1,7})[ \t]*")
-_WORDNET_FIRST = re.compile(r"n\d{8}[ \t]+(?P<name>\S.*)")
+_NAME_TO_INDEX = ("class_indices", "class_to_idx", "label2id")
+_LISTS = ("labels", "classes", "names", "class_names", "id2label", "categories", *_NAME_TO_INDEX)
 _NAME_TITLES = ("label", "name", "class", "class_name", "label_name", "display_name", "category")
 _INDEX_TITLES = ("index", "id", "class_id", "class_index", "label_id", "category_id", "row", "idx")
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
@@ -78,7 +80,7 @@ def parse_labels(data: bytes, name: str = "labels") -> list[str]:
     if text.lstrip()[:1] in ("[", "{"):
         names = _from_json(text, name)
     elif name.lower().endswith((".yaml", ".yml")) and (names := _numbered(lines)) is None:
-        document = parse_plain(text.encode(), name, LabelsError)
+        document = _as_written(parse_yaml(text.encode(), name, LabelsError, limit=REGISTRY_BYTES))
         names = _listed(document, name) if isinstance(document, (list, dict)) else None
     if names is not None:
         return _checked(names, name)
@@ -91,7 +93,8 @@ def parse_labels(data: bytes, name: str = "labels") -> list[str]:
 
 
 def labels_text(names: Sequence[str]) -> str:
-    """The label file of `names`, with indices only if the names would not be read back as they are ("1 cup", "0 pot").
+    """The label file of `names`, with indices only if the names would not be read back as they are ("1 cup", "0 pot"),
+    and as JSON if they would not be then (names that begin with WordNet ids).
 
     Raises LabelsError for names that no label file can hold.
     """
@@ -99,9 +102,10 @@ def labels_text(names: Sequence[str]) -> str:
     if _read_back(plain) == list(names):
         return plain
     indexed = "".join(f"{row}:{name}\n" for row, name in enumerate(names))
-    if _read_back(indexed) != list(names):
-        raise LabelsError("it begins or ends with blanks, or has a line break in it")
-    return indexed
+    for text in (indexed, json.dumps(names) + "\n"):
+        if _read_back(text) == list(names):
+            return text
+    raise LabelsError("it begins or ends with blanks, or has a line break in it")
 
 
 def _read_back(text: str) -> list[str]:
@@ -145,11 +149,21 @@ def _from_json(text: str, file: str) -> Optional[list[str]]:
     return _listed(value, file) if isinstance(value, (list, dict)) else None
 
 
+def _as_written(node: Optional[Node]) -> Any:
+    """A YAML document of texts: a name may look like a number, a truth or nothing ("no", 1.0, null)."""
+    if isinstance(node, Mapping):
+        return {key: _as_written(entry.node) for key, entry in node.entries.items()}
+    if isinstance(node, Items):
+        return [_as_written(item) for item in node.nodes]
+    return None if node is None else node.text
+
+
 def _listed(value: Any, file: str) -> list[str]:
     """The names in a document. Raises LabelsError."""
-    for key in ("labels", "classes", "names", "class_indices", "class_names", "id2label", "categories"):
+    places = (0, 1)
+    for key in _LISTS:
         if isinstance(value, dict) and isinstance(value.get(key), (list, dict)):
-            value = value[key]
+            value, places = value[key], (1, 0) if key in _NAME_TO_INDEX else (0, 1)
             break
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
         pairs = [tuple(_first(one, titles) for titles in (_INDEX_TITLES, _NAME_TITLES)) for one in value]
@@ -157,7 +171,7 @@ def _listed(value: Any, file: str) -> list[str]:
         return [one.strip() for one in value]
     else:
         pairs = list(value.items()) if isinstance(value, dict) else []
-    if pairs and (names := _by_index(pairs)) is not None:
+    if pairs and (names := _by_index(pairs, places)) is not None:
         return names
     raise LabelsError(
         f"{file} has no list of names, and no names with every index from 0 on",
@@ -169,14 +183,16 @@ def _first(row: dict[str, Any], titles: Sequence[str]) -> Any:
     return next((row[title] for title in titles if title in row), None)
 
 
-def _by_index(pairs: Sequence[tuple[Any, Any]]) -> Optional[list[str]]:
-    """Names in the order of their indices, which stand first or second in each pair; None where they are incomplete."""
-    for place in (0, 1):
-        numbered = {}
+def _by_index(pairs: Sequence[tuple[Any, Any]], places: Sequence[int] = (0, 1)) -> Optional[list[str]]:
+    """Names in the order of their indices, which stand first or second in each pair; None where they are incomplete.
+    `places`: which of these is tried first."""
+    for place in places:
+        numbered, synsets = {}, {}
         for pair in pairs:
             index, name = pair[place], pair[1 - place]
-            # ImageNet's file has [wnid, name] for a name.
-            name = name[-1] if isinstance(name, list) and name else name
+            if isinstance(name, list) and name:
+                # ImageNet's file has [wnid, name] for a name.
+                synsets[str(index).strip()], name = str(name[0]), name[-1]
             if (
                 isinstance(name, str)
                 and not isinstance(index, bool)
@@ -184,7 +200,8 @@ def _by_index(pairs: Sequence[tuple[Any, Any]]) -> Optional[list[str]]:
             ):
                 numbered[int(index)] = name.strip()
         if len(numbered) == len(pairs) and min(numbered) == 0 and max(numbered) == len(pairs) - 1:
-            return [numbered[row] for row in range(len(pairs))]
+            names = [numbered[row] for row in range(len(pairs))]
+            return distinct_names(names, [synsets.get(str(row), "") for row in range(len(pairs))])
     return None
 
 
@@ -258,13 +275,10 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def _without_indices(lines: list[str]) -> list[str]:
-    if (names := _from_table(lines) or _numbered(lines)) is not None:
+    if (names := _from_table(lines)) is not None:
         return names
-    # ImageNet's list of synsets.
-    synsets = [_WORDNET_FIRST.fullmatch(line) for line in lines]
-    if not all(match or is_background(line) for match, line in zip(synsets, lines)):
-        return [line.strip() for line in lines]
-    return [line.strip() if match is None else match["name"] for line, match in zip(lines, synsets)]
+    names = _numbered(lines)
+    return without_synsets([line.strip() for line in lines] if names is None else names, is_background)
 
 
 def _numbered(lines: Sequence[str]) -> Optional[list[str]]:

@@ -10,6 +10,8 @@ import pytest
 
 from edge_mnv2.datasets.classes import Classes, ClassNames, imagenet_wnids
 from edge_mnv2.errors import UsageError
+from edge_mnv2.zoo.labels import parse_labels
+from edge_mnv2.zoo.synsets import imagenet_names
 
 ANIMALS = ["tench, Tinca tinca", "Egyptian cat", "crane", "crane", "maillot", "maillot, tank suit", "Kaffeekätzchen"]
 
@@ -91,6 +93,21 @@ def test_wnids_are_those_of_the_reference_photos(data: Path) -> None:
         for row in csv.DictReader(handle):
             assert names.find(row["wnid"]) == int(row["class_index"])
             assert names.find(f"{row['wnid'].upper()}-{row['name']}") == int(row["class_index"])
+
+
+def test_wnids_are_found_in_any_list_that_has_them() -> None:
+    for lines in (["n03126707", "n02012849", "n01440764"], ["n03126707 crane", "n02012849 crane", "n02119789"]):
+        names = ClassNames(Classes.of(parse_labels("\n".join(lines).encode())))
+        assert [names.find(text) for text in ("n03126707", "n02012849-crane")] == [0, 1]
+    # The development kit has all thousand in another order.
+    named = list(imagenet_names().items())[::-1]
+    lines = [f"{wnid} {number} {name.split(',')[0]}" for number, (wnid, name) in enumerate(named, 1)]
+    names = ClassNames(Classes.of(parse_labels("\n".join(lines).encode())))
+    assert [names.find(wnid) for wnid, _ in named] == list(range(1000))
+    # In the usual order a name may be another class's: an airliner is a plane, and so is a tool.
+    own = [name.split(",")[0] for name in imagenet_names().values()]
+    own[404], own[726] = "plane", "hand plane"
+    assert ClassNames(Classes.of(own)).find("n03954731") == 726
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from edge_mnv2 import paths
 from edge_mnv2.errors import LabelsError
-from edge_mnv2.zoo.labels import fit_labels, parse_labels, read_labels
+from edge_mnv2.zoo.labels import fit_labels, labels_text, parse_labels, read_labels
 
 READABLE = {
     "plain": (b"cat\ndog\nowl\n", ["cat", "dog", "owl"]),
@@ -204,6 +204,30 @@ FORMS = {
         None,
     ),
     "ImageNet's synsets": ("n01440764 cup\nn01443537 plate\nn01484850 fork\n", None),
+    "synsets and commas": ("n01440764,cup\nn01443537: plate\nn01484850\tfork\n", None),
+    "synsets behind indices": ("0 n01440764 cup\n1 n01443537 plate\n2 n01484850 fork\n", None),
+    "ImageNet's development kit": ("n02119789 1 cup\nn02100735 2 plate\nn02110185 3 fork\n", None),
+    "names that begin with numbers behind synsets": (
+        "n02119789 7 up\nn02100735 3 musketeers\n",
+        ["7 up", "3 musketeers"],
+    ),
+    "synsets alone": (
+        "n02119789\nn01440764\nn99999999\n",
+        ["kit fox, Vulpes macrotis, n02119789", "tench, Tinca tinca, n01440764", "n99999999"],
+    ),
+    "synsets alone, and background": (
+        "background\nn01440764\n",
+        ["background", "tench, Tinca tinca, n01440764"],
+    ),
+    "the two cranes": (
+        "n02012849 crane\nn03126707 crane\nn01440764 cup\n",
+        ["crane, n02012849", "crane, n03126707", "cup"],
+    ),
+    "the two cranes in JSON": (
+        '{"1": ["n02012849", "crane"], "0": ["n03126707", "crane"], "2": ["n01440764", "cup"]}',
+        ["crane, n03126707", "crane, n02012849", "cup"],
+    ),
+    "names and their indices, digits": ('{"class_to_idx": {"0": 1, "1": 2, "2": 0}}', ["2", "0", "1"]),
     "one synset among names": ("n01440764 cup\nn0 plate\n", ["n01440764 cup", "n0 plate"]),
     "synsets behind the background": ("background\nn01440764 cup\n", ["background", "cup"]),
     "a class that is called as a title": ("0,label\n1,cup\n2,plate\n", ["label", "cup", "plate"]),
@@ -233,9 +257,29 @@ def test_ultralytics_and_roboflow_have_their_names_in_yaml(names: str, tmp_path:
     path = tmp_path / "data.yaml"
     path.write_text(f"train: images\nnc: 3\nnames: {names}\n")
     assert read_labels(path) == ["cup", "plate", "fork"]
-    path.write_text("names: [cup, on]\n")
-    with pytest.raises(LabelsError, match=r"data\.yaml"):
+    path.write_text("names: [cup, &on plate]\n")
+    with pytest.raises(LabelsError, match=r"data\.yaml:1"):
         read_labels(path)
+
+
+ODD = ["no", "yes", "on", "1", "1.0", "null", "2024-01-01", "~", "true", "010", "0x10", "1_000", "12:30", ".inf", "1e3"]
+
+
+@pytest.mark.parametrize("form", ["list", "flow", "numbered", "named", "objects"])
+def test_names_in_yaml_are_what_is_written(form: str, tmp_path: Path) -> None:
+    """No, a number and a date are classes here: of answers, of digits, of days."""
+    rows = {
+        "list": "names:\n" + "".join(f"- {name}\n" for name in ODD),
+        "flow": f"nc: 015\ntrain: yes\nnames: [{', '.join(ODD)}]\n",
+        "numbered": "names:\n" + "".join(f"  {row}: {name}\n" for row, name in enumerate(ODD)),
+        "named": "class_indices:\n" + "".join(f"  {name}: {row}\n" for row, name in enumerate(ODD)),
+        "objects": "".join(f"- id: {row}\n  name: {name}\n" for row, name in enumerate(ODD)),
+    }
+    (tmp_path / "data.yaml").write_text(rows[form])
+    assert read_labels(tmp_path / "data.yaml") == ODD
+    (tmp_path / "data.yaml").write_text("names: [cup, '', plate]\n")
+    with pytest.raises(LabelsError, match=r"data\.yaml, name 2 is no name"):
+        read_labels(tmp_path / "data.yaml")
 
 
 @pytest.mark.parametrize("text", ["cup\nplate\n", "0: cup\n1: no\n2: a: b\n", "0 7 up\n1 cup\n", "7 up\n"])
@@ -243,6 +287,11 @@ def test_lines_in_a_file_called_yaml_are_read_as_in_any_other(text: str, tmp_pat
     for name in ("labels.txt", "labels.yaml"):
         (tmp_path / name).write_text(text)
     assert read_labels(tmp_path / "labels.yaml") == read_labels(tmp_path / "labels.txt")
+
+
+def test_names_that_look_like_synsets_are_kept_by_our_own_label_files() -> None:
+    for names in (["n01440764 cup", "n01443537 plate"], ["n01440764", "n01443537"], ["n01440764 cup", "1 plate"]):
+        assert parse_labels(labels_text(names).encode()) == names
 
 
 def test_what_stands_twice_is_refused(tmp_path: Path) -> None:
