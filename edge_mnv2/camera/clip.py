@@ -22,7 +22,7 @@ from edge_mnv2.camera import content
 from edge_mnv2.camera.content import Mp4Facts, empty_avi_frames, has_lost_packets, read_mp4, why_unreadable
 from edge_mnv2.camera.frame import Frame, Granted, Source
 from edge_mnv2.camera.live import CLOSE_S
-from edge_mnv2.camera.opencv import ConcealingCapture, FrameBuffers, fourcc_text, import_cv2, positive
+from edge_mnv2.camera.opencv import ConcealingCapture, FrameBuffers, coded_pictures, fourcc_text, import_cv2, positive
 from edge_mnv2.camera.settings import CameraSettings, Geometry, Spec
 from edge_mnv2.errors import SourceError
 from edge_mnv2.paths import utf8_named
@@ -222,7 +222,8 @@ class ClipSource(Source):
             short = self._promised > self._count
             return self._promised - (empty_avi_frames(self.path) if short and self._chunks else 0)
         if self._jumped:
-            return self._count + has_lost_packets(self.path, joined=True)
+            least = self._count + has_lost_packets(self.path, joined=True)
+            return max(least, coded_pictures(self.path, _JUMP_NS / 1e9) if self._hevc else 0)
         if self._promised is None or self._fps is None:
             return self._count
         reached_s = self._last_ns / 1e9 + 1 / self._fps

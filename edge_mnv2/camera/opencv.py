@@ -214,18 +214,9 @@ class ConcealingCapture:
         self._pictures = self._decoded(av)
         self._now_ns = last_ns
 
-    def _packets(self, av: Any) -> Iterator[Any]:
-        """Packets, behind damage of the file's structure too; another stream that such damage looks like is none."""
-        for _ in range(_MOST_BREAKS):
-            try:
-                yield from self._container.demux(video=0)
-                return
-            except (av.FFmpegError, IndexError):
-                continue
-
     def _decoded(self, av: Any) -> Iterator[Optional[np.ndarray]]:
         behind = False
-        for packet in self._packets(av):
+        for packet in _packets(av, self._container):
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -250,3 +241,30 @@ class ConcealingCapture:
 
     def release(self) -> None:
         self._container.close()
+
+
+def _packets(av: Any, container: Any) -> Iterator[Any]:
+    """Packets, behind damage of the file's structure too; another stream that such damage looks like is none."""
+    for _ in range(_MOST_BREAKS):
+        try:
+            yield from container.demux(video=0)
+            return
+        except (av.FFmpegError, IndexError):
+            continue
+
+
+def coded_pictures(path: Path, jump_s: float) -> int:
+    """How many pictures a transport stream of several recordings has, each from its first key frame on, for their clock
+    does not tell how many OpenCV has passed over. Nothing is decoded. `jump_s`: where the clock goes on by more, or
+    back, another recording begins. 0 without PyAV."""
+    count, begun, last_s = 0, False, 0.0
+    # PyAV has an error of its own for each of FFmpeg's.
+    with contextlib.suppress(Exception):
+        import av
+
+        with av.open(str(path)) as container:
+            for packet in _packets(av, container):
+                now_s = last_s if packet.dts is None else float(packet.dts * packet.time_base)
+                begun = packet.is_keyframe or (begun and 0 <= now_s - last_s <= jump_s)
+                count, last_s = count + (begun and packet.size > 0), now_s
+    return count

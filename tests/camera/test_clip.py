@@ -448,6 +448,24 @@ def test_damage_in_one_of_several_recordings_takes_nothing_from_the_next(
         assert len(read_all(source)) >= least
 
 
+@pytest.mark.parametrize(("parts", "lost"), [("ww", False), ("wd", True), ("cw", False)])
+def test_damage_behind_a_seam_is_counted(
+    tmp_path: Path, encoded: Callable[[str, str], bytes], parts: str, lost: bool
+) -> None:
+    """OpenCV passes over the rest of that recording (H.265). One that was cut before its key frame has none to lose."""
+    whole = encoded("ts", "libx265")
+    damaged, middle = bytearray(whole), len(whole) // 3 // 188 * 188
+    for at in range(middle, middle + 6 * 376, 376):
+        damaged[at + 8 : at + 188] = bytes(180)
+    written = {"w": whole, "d": damaged, "c": whole + whole[:376] + whole[middle:]}
+    (tmp_path / "b.ts").write_bytes(b"".join(written[part] for part in parts))
+    with open_source(str(tmp_path / "b.ts")) as source:
+        read = len(read_all(source))
+        # Damage has joined two pictures to those before them.
+        assert (read < 400 if lost else read == 500) and bool(source.errors) == lost
+        assert source.decode_errors == (498 - read if lost else 0)
+
+
 @pytest.mark.slow
 def test_a_frame_of_nonsense_is_counted_and_passed(tmp_path: Path) -> None:
     whole = bytearray(mp4.write_clip(tmp_path / "a.avi", pictures(60, 640, 480), "MJPG"))
