@@ -18,6 +18,7 @@ from edge_mnv2.outputs.records import CSV_COLUMNS, timestamp
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.pipeline.result import Result
 from edge_mnv2.runtime.classifier import Prediction
+from tests.processes import until
 
 
 def result(index: int = 0, label: str = "tabby, tabby cat", finished_at: int = 0) -> Result:
@@ -119,6 +120,7 @@ def test_writing_resumes_when_it_can(caplog: pytest.LogCaptureFixture) -> None:
     flaky = Flaky()
     sink = Isolated(flaky)
     sink.write(result(0))
+    until(lambda: sink.errors == 1)
     time.sleep(1.1)
     flaky.broken = False
     sink.write(result(1))

@@ -76,6 +76,8 @@ def service() -> Iterator[Service]:
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_mnv2.outputs.webhook._FIRST_PAUSE_S", 0.02)
+    # What is to come before the end comes, however long the machine stops just then.
+    monkeypatch.setattr("edge_mnv2.outputs.webhook._FAREWELL_S", 60.0)
 
 
 def test_each_event_is_posted_with_who_and_what(service: Service) -> None:
@@ -121,7 +123,10 @@ def test_what_is_refused_is_lost_and_the_next_goes(
 
 
 @pytest.mark.slow
-def test_an_end_in_the_middle_of_an_outage_is_soon_and_counts(service: Service) -> None:
+def test_an_end_in_the_middle_of_an_outage_is_soon_and_counts(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_mnv2.outputs.webhook._FAREWELL_S", 1.5)
     service.answers = ["hang"]
     sink = WebhookSink(service.url)
     sink.announce([event(frame=frame) for frame in range(5)])

@@ -56,7 +56,7 @@ class Tab:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[self._count] = answer
         await self._socket.send_json({"id": self._count, "method": method, "params": parameters})
-        return await asyncio.wait_for(answer, 30)
+        return await asyncio.wait_for(answer, 60)
 
     async def open(self, url: str, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
         for domain in ("Page", "Network", "Runtime", "Log"):
@@ -80,7 +80,7 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    async def until(self, script: str, timeout: float = 20) -> Any:
+    async def until(self, script: str, timeout: float = 60) -> Any:
         """Wait for the expression to be true; between two pages it may not even make sense."""
         deadline = time.monotonic() + timeout
         while True:
@@ -137,7 +137,7 @@ async def tab(profile: Path, *flags: str) -> AsyncIterator[Tab]:
     )
     try:
         port_file = profile / "DevToolsActivePort"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not (port_file.is_file() and len(port_file.read_text().splitlines()) == 2):
             assert time.monotonic() < deadline and process.poll() is None, "Chromium did not start"
             await asyncio.sleep(0.02)

@@ -85,7 +85,7 @@ async def _taught(page: Tab, folder: Path, name: str) -> None:
     assert "3 of 3" in await page.run("document.getElementById('lesson-taken').textContent")
     await page.run("document.getElementById('lesson-go').focus()")
     await page.press("Enter", 13)
-    await page.until("document.getElementById('lesson-label').textContent === 'Try it'", timeout=60)
+    await page.until("document.getElementById('lesson-label').textContent === 'Try it'", timeout=180)
     assert "m.tflite" in await page.run("document.getElementById('lesson-lines').textContent")
     await _shot(page, f"taught-{name}")
     await page.run("document.getElementById('lesson-finish').click()")
@@ -118,7 +118,7 @@ def test_a_lesson_is_tried_mended_taught_again_and_used(tmp_path: Path) -> None:
                 assert await page.run("document.getElementById('lesson-go').disabled") is False
                 assert not (folder / label).exists()
                 await page.run("document.getElementById('lesson-go').click()")
-            await page.until(_TRYING, timeout=60)
+            await page.until(_TRYING, timeout=180)
             first = out.read_bytes()
             await page.until(f"['ok', 'scratched', 'unknown'].includes({_ANSWER})")
             await page.until(f"{_THUMBNAILS} === 6 && [...document.images].every((one) => one.hidden || one.complete)")
@@ -135,13 +135,13 @@ def test_a_lesson_is_tried_mended_taught_again_and_used(tmp_path: Path) -> None:
             await page.until("document.getElementById('lesson-again').checkVisibility()")
             await page.run("document.getElementById('lesson-again').click()")
             again = "document.getElementById('lesson-lines').textContent.includes('5, 0 of them held out')"
-            await page.until(f"{_TRYING} && {again}", timeout=60)
+            await page.until(f"{_TRYING} && {again}", timeout=180)
             assert out.read_bytes() != first
 
             await page.run("document.querySelector('#lesson-taken section p button').click()")
             await page.until("document.getElementById('lesson-label').textContent === 'ok'")
             await page.run("document.getElementById('lesson-go').click()")
-            await page.until(_TRYING, timeout=60)
+            await page.until(_TRYING, timeout=180)
             await page.until(f"{_THUMBNAILS} === 8")
 
             await page.run("document.getElementById('lesson-use').click()")

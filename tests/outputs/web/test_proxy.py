@@ -50,7 +50,7 @@ def proxied(proxy: str, served: Served, folder: Path, *, path: str, tls: bool) -
     with (folder / "error.log").open("a") as log:
         process = subprocess.Popen([program, *command], stderr=log, env={**os.environ, "HOME": str(folder)})
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
@@ -108,7 +108,7 @@ def test_the_page_behind_a_proxy(proxy: str, path: str, tls: bool, stub: Path, t
     async def visit(url: str) -> None:
         async with tab(tmp_path / "browser", "--ignore-certificate-errors") as page:
             await page.open(url, 1280, 900)
-            assert await page.run("document.activeElement.id") == "token"
+            await page.until("document.activeElement.id === 'token'")
             assert await page.run("getComputedStyle(document.querySelector('form')).borderRadius") != "0px", "styled"
             for token in ("not this one", TOKEN):
                 await page.run("document.getElementById('token').focus()")

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_mnv2.outputs.web import guard, pages, server, workbench
 from tests.outputs.web.conftest import Served, serving
+from tests.processes import until
 
 Run = Callable[..., "tuple[int, str, str]"]
 
@@ -28,14 +29,14 @@ Run = Callable[..., "tuple[int, str, str]"]
 def ask(
     served: Served, path: str, method: str = "GET", body: Any = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, body, sent)
     answer = connection.getresponse()
     return answer.status, dict(answer.getheaders()), answer.read()
 
 
-def raw(served: Served, data: bytes, timeout: float = 5) -> bytes:
+def raw(served: Served, data: bytes, timeout: float = 20) -> bytes:
     """What comes back to `data`: a whole answer, or what came before the connection ended or nothing more came."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=timeout) as connection:
         connection.sendall(data)
@@ -123,9 +124,7 @@ def test_health_needs_no_token_and_says_only_how_it_is(served: Served) -> None:
 
 def test_controls_change_the_run_and_nothing_else_is_taken(served: Served) -> None:
     assert change(served, {"threshold": 0.999})[1]["threshold"] == 0.999
-    deadline = time.monotonic() + 5
-    while json.loads(ask(served, "/api/state")[2])["top"]:
-        assert time.monotonic() < deadline
+    until(lambda: not json.loads(ask(served, "/api/state")[2])["top"])
     assert change(served, {"threshold": 0})[0] == 200
     for wrong in (
         {"threshold": 2},
@@ -222,7 +221,7 @@ def test_paths_lead_nowhere_else(served: Served, path: str) -> None:
     ids=["long line", "long header", "large body", "TLS", "length", "chunks", "method", "delete"],
 )
 def test_oversized_and_broken_requests_are_refused(served: Served, request_: bytes, statuses: tuple[int, ...]) -> None:
-    got = raw(served, request_, timeout=2)
+    got = raw(served, request_)
     assert int(got.split()[1]) in statuses, got[:200]
     assert ask(served, "/healthz")[0] == 200
 
@@ -279,7 +278,7 @@ def test_too_many_connections_do_not_keep_the_next_out_for_good(served: Served) 
     time.sleep(0.5)
     for connection in many:
         connection.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         try:
             assert ask(served, "/healthz")[0] == 200
@@ -336,9 +335,13 @@ def test_a_token_is_asked_for_and_no_guessing(stub: Path) -> None:
             thread.join()
         assert sorted(status for status, _ in guesses) == [401] * 10 + [429] * 2
         assert sum(seconds for _, seconds in guesses) > 10, "wrong tokens take longer and longer"
-        began = time.monotonic()
-        assert ask(served, "/api/state", **with_token)[0] == 200, "the right one passes all the same"
-        assert time.monotonic() - began < 1
+        # The quickest tells, whatever else the machine does.
+        seconds = []
+        for _ in range(3):
+            began = time.monotonic()
+            assert ask(served, "/api/state", **with_token)[0] == 200, "the right one passes all the same"
+            seconds.append(time.monotonic() - began)
+        assert min(seconds) < 1
         assert ask(served, "/api/state", Cookie=pair)[0] == 200
 
 

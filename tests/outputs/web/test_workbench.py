@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -37,6 +38,7 @@ from edge_mnv2.outputs.web.server import WebServer
 from edge_mnv2.outputs.web.workbench import WorkbenchPages
 from tests.outputs.web.browser import Tab, tab
 from tests.outputs.web.conftest import Served, serving
+from tests.processes import until
 
 DEFAULT = "mobilenet_v2_1.0_224_int8"
 TOKEN = "correct-horse-battery"
@@ -211,7 +213,6 @@ def test_answers_that_cannot_be(served: Served, document: Any) -> None:
     assert status == 400 and said["error"]
 
 
-@pytest.mark.slow
 def bomb() -> bytes:
     """A PNG of a few bytes that is 30,000 pixels wide and high."""
 
@@ -223,6 +224,7 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+@pytest.mark.slow
 def test_sizes_and_kinds_and_rates_are_limited(served: Served) -> None:
     assert ask(served, "/api/answers", data=b"ids=1", kind="application/x-www-form-urlencoded")[0] == 415
     assert ask(served, "/api/answers", data=b"[" * 100_000)[0] == 400
@@ -232,8 +234,11 @@ def test_sizes_and_kinds_and_rates_are_limited(served: Served) -> None:
     status, said = ask(served, "/api/classify", data=bomb(), kind="image/png")
     assert status == 413 and "30000x30000" in said["error"]
     assert ask(served, "/api/classify", data=b"x", kind="text/html")[0] == 415
-    statuses = [ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")[0] for _ in range(40)]
-    assert statuses[0] in (200, 429) and 429 in statuses
+    # Three at once, so that a slow machine sends them faster than they may come.
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg"), range(40)))
+    assert {status for status, _ in answers} <= {200, 429}
+    assert any("pictures a second" in said.get("error", "") for _, said in answers)
     time.sleep(1)
     status, said = ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")
     assert status == 200 and {"file", "top", "inference_ms"} == set(said)
@@ -250,10 +255,7 @@ def test_a_model_of_no_list_is_not_opened(served: Served) -> None:
     assert ask(served, "/api/roi", {"roi": [0, 0, 2, 2]})[0] == 409
     for roi, shown in (([0.25, 0.25, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5]), (None, [0, 0, 1, 1])):
         assert ask(served, "/api/roi", {"roi": roi})[0] == 200
-        deadline = time.monotonic() + 10
-        while ask(served, "/api/state")[1]["roi"] != shown:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda shown=shown: ask(served, "/api/state")[1]["roi"] == shown)
 
 
 @pytest.mark.slow
@@ -290,12 +292,14 @@ def test_two_thousand_pictures_answer_at_once(tmp_path: Path) -> None:
         url = process.stderr.readline().split()[-1]
         served = Served(process, url, "")
         assert len(ask(served, "/api/collected", token=None)[1]["items"]) == 2000
-        times = []
-        for _ in range(5):
+
+        def seconds() -> float:
             began = time.monotonic()
             ask(served, "/api/collected", token=None)
-            times.append(time.monotonic() - began)
-        assert min(times) < 0.2
+            return time.monotonic() - began
+
+        # The quickest tells, whatever else the machine does.
+        until(lambda: seconds() < 0.2, 30)
 
         async def look_at_it() -> None:
             async with tab(tmp_path / "browser") as page:
@@ -341,20 +345,20 @@ def test_from_an_unknown_object_to_a_model_that_knows_it_and_back(data: Path, tm
                 await page.open(f"{served.url}review", 390, 844, phone=True)
                 await page.until("document.querySelectorAll('.tile').length >= 12")
                 await answer_all(page, names)
-                await page.until("!document.getElementById('teach').hidden", 20)
+                await page.until("!document.getElementById('teach').hidden")
                 await page.run("document.getElementById('teach').click()")
                 await page.until("!document.getElementById('use').hidden", 120)
                 assert await page.run("document.querySelectorAll('#report tr').length") == 4
                 await shot(page, "review-phone")
                 await page.run("document.getElementById('use').click()")
-                await page.until("document.getElementById('model').textContent === 'taught.tflite'", 30)
-                await page.until("[...document.querySelectorAll('#versions strong')].length === 1", 20)
+                await page.until("document.getElementById('model').textContent === 'taught.tflite'")
+                await page.until("[...document.querySelectorAll('#versions strong')].length === 1")
                 await page.until("fetch('api/state').then(a => a.json()).then(s => s.model.startsWith('taught'))")
                 await page.run(
                     "fetch('api/model', {method: 'POST', headers: {'Content-Type': 'application/json'},"
                     " body: JSON.stringify({model: 'original'})})"
                 )
-                await page.until("document.getElementById('model').textContent !== 'taught.tflite'", 30)
+                await page.until("document.getElementById('model').textContent !== 'taught.tflite'")
                 assert page.complaints == []
 
         asyncio.run(whole_way())
@@ -425,10 +429,7 @@ def test_many_pictures_at_once_do_not_fill_the_memory(served: Served) -> None:
     for one in visitors:
         one.close()
     assert grown < 100_000_000
-    deadline = time.monotonic() + 15
-    while ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")[0] == 429:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: ask(served, "/api/classify", data=jpeg(1), kind="image/jpeg")[0] != 429)
 
 
 def test_the_page_answers_while_several_wait_for_a_model() -> None:
