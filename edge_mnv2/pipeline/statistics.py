@@ -75,14 +75,14 @@ class Statistics:
             self._recent.popleft()
 
     def recent_fps(self, now: Optional[int] = None) -> float:
-        """Results in the last second."""
+        """Results a second, over the last second; over the time between two results where that is longer."""
         now = time.monotonic_ns() if now is None else now
         began = self.first_captured_at
         if began is None:
             return 0.0
-        span = min(_SECOND, max(now - began, 1))
+        span = min(self._window_ns(now), max(now - began, 1))
         # `add` leaves the second before the newest result: the loop, which asks for that, need not count again.
-        results = len(self._recent) if now == self.last_finished_at else self._in_last_second(now)[0]
+        results = len(self._recent) if now == self.last_finished_at else self._lately(now)[0]
         return results * _SECOND / span
 
     def patience_s(self, least: float) -> float:
@@ -90,21 +90,30 @@ class Statistics:
         return max(least, min(3 * self.pause_ns / 1e9, _LONGEST_S))
 
     def recent_inference_ms(self) -> tuple[Optional[float], Optional[float]]:
-        """(median, 95th percentile) of the last second's inference times, in milliseconds."""
-        times = sorted(self._in_last_second(time.monotonic_ns())[1])
+        """(median, 95th percentile) of the inference times that `recent_fps` counts, in milliseconds."""
+        times = sorted(self._lately(time.monotonic_ns())[1])
         if not times:
             return None, None
         return times[len(times) // 2] / 1e6, times[min(len(times) - 1, int(0.95 * len(times)))] / 1e6
 
     def recently_gated(self) -> float:
-        """The share of the last second's results that were spared an inference, 0..1."""
-        results, inferences = self._in_last_second(time.monotonic_ns())
+        """The share of the results that `recent_fps` counts that were spared an inference, 0..1."""
+        results, inferences = self._lately(time.monotonic_ns())
         return 1 - len(inferences) / results if results else 0.0
 
-    def _in_last_second(self, now: int) -> tuple[int, list[int]]:
+    def _window_ns(self, now: int) -> int:
+        """A second; as long as the newest result took, or the next one takes, where results are further apart."""
+        first, last = self.first_captured_at, self.last_finished_at
+        if first is None or last is None:
+            return _SECOND
+        pause = max(self.pause_ns, last - first) if self.frames == 1 else self.pause_ns
+        return _SECOND if pause <= _SECOND else max(pause, now - last + 1)
+
+    def _lately(self, now: int) -> tuple[int, list[int]]:
         """The number of results and the times of their inferences."""
         # The deque belongs to the loop's thread: read a copy, change nothing.
-        recent = [inference for finished, inference in tuple(self._recent) if finished > now - _SECOND]
+        since = now - self._window_ns(now)
+        recent = [inference for finished, inference in tuple(self._recent) if finished > since]
         return len(recent), [inference for inference in recent if inference is not None]
 
     @property

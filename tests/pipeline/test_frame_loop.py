@@ -19,8 +19,9 @@ from edge_mnv2.pipeline.capture import Capture
 from edge_mnv2.pipeline.controls import Controls
 from edge_mnv2.pipeline.frame_loop import FrameLoop
 from edge_mnv2.pipeline.result import Result
+from edge_mnv2.pipeline.statistics import Statistics
 from edge_mnv2.pipeline.workers import Workers
-from edge_mnv2.runtime.classifier import Classifier
+from edge_mnv2.runtime.classifier import Classified, Classifier
 from tests.pipeline.conftest import Collected
 from tests.stubs import BLUE, GREEN, RED, colour_model, solid
 
@@ -430,3 +431,19 @@ def test_a_slow_model_takes_one_frame_after_the_other(tmp_path: Path, monkeypatc
             )
         loop = read_in_bursts(Scripted(6 * workers), slow, [Blind()], inline=True)
     assert places == [0] * loop.statistics.frames == [0] * 6 * workers
+
+
+def test_results_seconds_apart_are_a_rate_and_a_source_that_stops_has_none() -> None:
+    """A slow network, or a camera that gives one picture now and then: 0 and 1 FPS in turns said neither."""
+    second = 1_000_000_000
+    classified = Classified(np.zeros(3, np.float32), 1, 3 * second, 1, 0, "cpu")
+    slow, fast = Statistics(), Statistics()
+    for number in range(1, 4):
+        slow.add((number - 1) * 3 * second + 1, classified, number * 3 * second)
+        rates = [slow.recent_fps(number * 3 * second + int(late * second)) for late in (0, 0.5, 1.5, 2.9, 6)]
+        assert rates == pytest.approx([1 / 3] * 4 + [1 / 6], abs=0.01)
+    for number in range(30):
+        for statistics in (slow, fast):
+            statistics.add(9 * second + number, classified, 9 * second + (number + 1) * second // 30)
+    assert [slow.recent_fps(10 * second), fast.recent_fps(10 * second)] == [30.0, pytest.approx(30.0, abs=0.1)]
+    assert [statistics.recent_fps(12 * second) for statistics in (slow, fast)] == [0.0, 0.0]

@@ -64,7 +64,7 @@ class _RunCollector(Collector):
         yield CounterMetricFamily(
             "edge_mnv2_frames_gated", "Results without an inference, because nothing moved", statistics.gated
         )
-        yield GaugeMetricFamily("edge_mnv2_fps", "Results in the last second", statistics.recent_fps())
+        yield GaugeMetricFamily("edge_mnv2_fps", "Results a second", statistics.recent_fps())
         yield GaugeMetricFamily("edge_mnv2_paused", "1 while paused", float(loop.controls.paused))
         yield GaugeMetricFamily("edge_mnv2_threads", "Threads of one interpreter", facts.threads)
         yield GaugeMetricFamily("edge_mnv2_workers", "Interpreters side by side", facts.workers)
