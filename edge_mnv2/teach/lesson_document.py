@@ -24,7 +24,7 @@ from edge_mnv2.teach.embedding import Embedder
 from edge_mnv2.teach.head_fitting import Taught, backbone
 from edge_mnv2.teach.learning_curve import learning_curve
 from edge_mnv2.teach.lesson_request import LEAST_HELD_OUT, UNKNOWN
-from edge_mnv2.teach.open_set import REJECTED, rejected
+from edge_mnv2.teach.open_set import KNOWN, MOST_LOST, REJECTED, rejected
 
 Document = dict[str, Any]
 
@@ -209,6 +209,14 @@ def _weak_unknown(taught: Taught) -> Iterator[str]:
         yield (
             f"'unknown' is weak with these classes on {taught.lesson.backbone.name}: {1 - share:.0%} of noise, "
             "darkness and plain surfaces are not rejected; add a class of what else may be in view"
+        )
+    meant = 1 - (taught.lesson.request.known or KNOWN)
+    similarities = taught.open_set.known if taught.open_set is not None else np.zeros(0)
+    lost = float(np.mean(similarities < taught.unknown.threshold)) if len(similarities) else 0.0
+    if lost > MOST_LOST * meant:
+        yield (
+            f"'unknown' takes too many pictures of these classes: {lost:.0%} of those taught, by models without them, "
+            f"where {meant:.0%} are meant; take more pictures with the object larger, or leave it out (--no-unknown)"
         )
 
 

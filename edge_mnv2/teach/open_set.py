@@ -59,7 +59,7 @@ _FOLDS, _REPEATS = 10, 4
 _LEAST_IN_CLASS = 5
 _SPREAD, _SPREAD_PICTURES = 0.1, 35
 """The usual standard deviation of similarities, and what it counts for, in pictures: few say little about theirs."""
-_MOST_LOST, _ERRORS = 2.0, 4.3
+MOST_LOST, _ERRORS = 2.0, 4.3
 """So many times as many pictures as meant may lie below the threshold, were it off by so many standard errors. 2.33
 would do for 99 %, were the pictures of a lesson independent."""
 
@@ -277,7 +277,7 @@ def _threshold(similarities: np.ndarray, known: float, usual: float, least: floa
     spread = math.sqrt((pictures * float(distances.var()) + _SPREAD_PICTURES * _SPREAD**2) / both)
     shape = max((mean / spread) ** 2, 0.1)
     limit = _gamma_quantile(known, shape)
-    if (most := 1 - _MOST_LOST * (1 - known)) > 0:
+    if (most := 1 - MOST_LOST * (1 - known)) > 0:
         far = _gamma_quantile(most, shape)
         limit = max(limit, far + _ERRORS * math.sqrt((1 + max(far, 0) ** 2 / 2) / pictures))
     measured = max(1 - mean - limit * spread, least)

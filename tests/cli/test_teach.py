@@ -147,10 +147,23 @@ def test_held_out_pictures_of_one_class_are_no_accuracy(run: Run, small: Path, t
     out, page = tmp_path / "mine.tflite", tmp_path / "mine.html"
     code, said, notes = run("teach", tmp_path / "p", "--model", small, "--out", out, "--report", page)
     assert code == 0 and "only 'blue' has held-out pictures" in notes and "unbalanced" in notes
+    assert "'unknown' takes" not in notes
     assert "held-out accuracy" not in said and "held-out accuracy" not in page.read_text()
     known = json.loads(out.with_suffix(".json").read_text())
     assert known["held_out"] == 1 and known["learning_curve"] == []
     assert [known["metrics"][key] for key in ("top1", "top1_interval", "top1_with_unknown")] == [None] * 3
+
+
+def test_unknown_that_takes_the_taught_classes_is_said(run: Run, data: Path, small: Path, tmp_path: Path) -> None:
+    """Photographs that have nothing in common: a new one of them resembles none of the taught ones."""
+    for number, photo in enumerate(sorted((data / "imagenet-dev").glob("*.jpg"))[::40][:12]):
+        place = tmp_path / "p" / "ab"[number % 2] / photo.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(photo)
+    for option, said in (("--unknown", True), ("--no-unknown", False)):
+        out = tmp_path / f"m{option}.tflite"
+        code, _, notes = run("teach", tmp_path / "p", "--model", small, "--out", out, "--no-augment", option)
+        assert code == 0 and ("'unknown' takes too many pictures of these classes" in notes) == said, notes
 
 
 @pytest.mark.slow
