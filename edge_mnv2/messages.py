@@ -41,6 +41,11 @@ def shown(text: object) -> str:
     return f"'{printable if len(printable) <= 60 else printable[:57] + '...'}'"
 
 
+def digits(value: float, count: int) -> str:
+    """`value` to `count` significant digits, written out: 120 and 20400, where `g` gives 1.2e+02 and 2.04e+04."""
+    return f"{float(f'{value:.{count}g}'):.15g}"
+
+
 def first_line(error: BaseException) -> str:
     """An error's text without what follows its first line; its kind where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -19,6 +19,7 @@ from edge_mnv2.cli.options import JSON, SAID_OF_INPUT, argument, flag, option, o
 from edge_mnv2.cli.run import CAMERA
 from edge_mnv2.cli.terminal import Line, aligned, bar, json_text, note, typed_line
 from edge_mnv2.errors import PARTIAL, EdgeMnv2Error, UsageError
+from edge_mnv2.messages import digits
 from edge_mnv2.settings.kinds import File, Number, Whole
 from edge_mnv2.settings.option import COMMAND_LINE, ENVIRONMENT, Value
 
@@ -317,13 +318,12 @@ def _in_words(outcome: Outcome, *, on_page: bool = False) -> list[str]:
     rows.append(["pictures", f"{facts['pictures']}, {facts['held_out']} of them held out"])
     if facts["task"] == "regression":
         unit = f" {facts['unit']}" if facts["unit"] else ""
-        for key in ("rmse", "mae"):
-            if metrics[key] is not None:
-                rows.append([f"held-out {key.upper()}", f"{metrics[key]:.4g}{unit}"])
+        measured = [key for key in ("rmse", "mae") if metrics[key] is not None]
+        rows += [[f"held-out {key.upper()}", digits(metrics[key], 4) + unit] for key in measured]
         if metrics["mape"] is not None:
             rows.append(["held-out MAPE", f"{metrics['mape']:.1%}"])
-        for part in metrics["expected_errors"]:
-            rows.append([f"from {part['low']:.4g} to {part['high']:.4g}{unit}", f"± {part['rmse']:.2g}{unit}"])
+        for low, high, error in map(dict.values, metrics["expected_errors"]):
+            rows.append([f"from {digits(low, 4)} to {digits(high, 4)}{unit}", f"± {digits(error, 2)}{unit}"])
     else:
         rows.append(["classes", ", ".join(f"{one['label']} ({one['pictures']})" for one in facts["classes"])])
         if metrics["top1"] is not None:

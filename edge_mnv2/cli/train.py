@@ -13,7 +13,7 @@ from edge_mnv2.cli.command import Command
 from edge_mnv2.cli.options import CHOSEN, JSON, argument, flag, option
 from edge_mnv2.cli.terminal import aligned, json_text, note
 from edge_mnv2.errors import PARTIAL
-from edge_mnv2.messages import unfiltered, visible
+from edge_mnv2.messages import digits, unfiltered, visible
 from edge_mnv2.settings.kinds import File, Number, Whole
 from edge_mnv2.train.training_request import TrainRequest, require_torch
 
@@ -147,7 +147,7 @@ _SHARES = ("top1", "top5", "balanced_top1", "macro_f1", "mape", "agreement")
 
 
 def _shown(key: str, value: float) -> str:
-    return f"{value:.1%}" if key in _SHARES else f"{value:.4g}"
+    return f"{value:.1%}" if key in _SHARES else digits(value, 4)
 
 
 def _duration(seconds: float) -> str:

@@ -29,6 +29,7 @@ from edge_mnv2.evaluate.metrics import (
     top_k_accuracy,
 )
 from edge_mnv2.html_report import section, table
+from edge_mnv2.messages import digits
 from edge_mnv2.svg_chart import STYLE, Figure, matrix, reliability, scatter, sheet
 
 Document = dict[str, Any]
@@ -203,7 +204,7 @@ class Mistakes:
 
 
 def _values(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
+    return ", ".join(digits(value, 4) for value in values)
 
 
 def _jpeg(image: np.ndarray) -> bytes:
@@ -270,7 +271,7 @@ def _shown(value: Optional[float], kind: str, unit: str = "") -> str:
         return f"{value:.1%}"
     if kind == "ms":
         return f"{value:.2f} ms"
-    return f"{value:.4g} {unit}{'²' if unit and kind == 'square' else ''}".rstrip()
+    return f"{digits(value, 4)} {unit}{'²' if unit and kind == 'square' else ''}".rstrip()
 
 
 def _summary(document: Document, unit: str) -> str:

@@ -8,6 +8,7 @@ from typing import Optional
 
 import numpy as np
 
+from edge_mnv2.messages import digits
 from edge_mnv2.runtime.table import TensorSpec
 
 _FEW = 16
@@ -39,8 +40,8 @@ class Prediction:
         """What a person reads: "93%", or a value with the error to expect and its unit."""
         if self.unit is None:
             return f"{self.score:.0%}"
-        off = "" if self.error is None else f" ± {self.error:.2g}"
-        return f"{self.score:.4g}{off} {self.unit}".rstrip()
+        off = "" if self.error is None else f" ± {digits(self.error, 2)}"
+        return f"{digits(self.score, 4)}{off} {self.unit}".rstrip()
 
 
 def top_predictions(scores: np.ndarray, labels: Sequence[str], k: int) -> list[Prediction]:

@@ -14,6 +14,7 @@ from edge_mnv2 import html_report
 from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import SourceError
 from edge_mnv2.html_report import date_text, section, table
+from edge_mnv2.messages import digits
 from edge_mnv2.runtime.prediction import softmax
 from edge_mnv2.svg_chart import STYLE, Figure, fragment, matrix, options, scatter, sheet
 from edge_mnv2.teach.embedding import Embedder
@@ -48,7 +49,7 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
     if regression:
         unit = f" {escape(document['unit'])}" if document["unit"] else ""
         rows = [
-            [f"{part['low']:.4g} to {part['high']:.4g}{unit}", f"± {part['rmse']:.2g}{unit}"]
+            [f"{digits(part['low'], 4)} to {digits(part['high'], 4)}{unit}", f"± {digits(part['rmse'], 2)}{unit}"]
             for part in document["metrics"]["expected_errors"]
         ]
         sections.append(section("What a reading may be off by", table(["value", "error"], rows, numeric=(1,)), _ERRORS))
@@ -88,7 +89,7 @@ def _summary(document: Document) -> str:
     cards = [("pictures", f"{document['pictures']}"), ("held out", f"{document['held_out']}")]
     if document["task"] == "regression":
         unit = f" {escape(document['unit'])}" if document["unit"] else ""
-        cards += [(key.upper(), f"{metrics[key]:.4g}{unit}") for key in ("rmse", "mae") if metrics[key] is not None]
+        cards += [(key.upper(), digits(metrics[key], 4) + unit) for key in ("rmse", "mae") if metrics[key] is not None]
         if metrics["mape"] is not None:
             cards.append(("MAPE", f"{metrics['mape']:.1%}"))
     else:
@@ -170,7 +171,7 @@ def _confusing(taught: Taught) -> list[tuple[int, str]]:
 
 def _named(taught: Taught, truth: float) -> str:
     if taught.lesson.task == REGRESSION:
-        return f"{truth:.4g} {taught.lesson.request.unit or ''}".strip()
+        return f"{digits(truth, 4)} {taught.lesson.request.unit or ''}".strip()
     return taught.lesson.classes[int(truth)]
 
 

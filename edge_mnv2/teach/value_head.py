@@ -42,7 +42,7 @@ _FOLLOWING_SHARE = 0.3
 _INSIDE = 0.15
 """What is so near to a state, as a share of the way to the other one, is that state."""
 _SHRINKAGE = 0.01
-_REGIONS = 4
+_REGIONS, _LEAST_IN_REGION = 4, 5
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,17 @@ def two_states(maps: np.ndarray, values: np.ndarray, layer: Layer) -> Linear:
 
 
 def expected_errors(values: np.ndarray, errors: np.ndarray) -> list[tuple[float, float, float]]:
-    """(lowest value, highest value, RMSE) of parts of the range with as many pictures each, lowest first.
+    """(lowest value, highest value, RMSE) of parts of the range with about as many pictures each, lowest first.
 
-    `errors` (pictures,) are those of heads that were not taught the picture.
+    `errors` (pictures,) are those of heads that were not taught the picture. Pictures of one value are in one part.
     """
     order = np.argsort(values, kind="stable")
-    parts = np.array_split(order, max(1, min(_REGIONS, len(order) // 5)))
+    cuts: list[int] = []
+    for part in np.array_split(order, max(1, min(_REGIONS, len(order) // _LEAST_IN_REGION))):
+        cut = int(np.searchsorted(values[order], values[part[0]]))
+        if cut >= _LEAST_IN_REGION + (cuts[-1] if cuts else 0):
+            cuts.append(cut)
+    parts = np.split(order, cuts)
     between = [float(values[one[-1]] + values[other[0]]) / 2 for one, other in zip(parts, parts[1:])]
     ends = [float(values.min()), *between, float(values.max())]
     return [(low, high, float(np.sqrt(np.mean(errors[part] ** 2)))) for low, high, part in zip(ends, ends[1:], parts)]

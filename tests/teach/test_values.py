@@ -12,6 +12,7 @@ from edge_mnv2.builder.float_heads import cell_states
 from edge_mnv2.camera.still import read_still
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.model_io import ModelSpec
+from edge_mnv2.runtime.prediction import Prediction
 from edge_mnv2.teach import value_head
 from edge_mnv2.teach.embedding import Layer
 from edge_mnv2.teach.lesson import Lesson, learn
@@ -87,6 +88,23 @@ def test_errors_by_part_of_the_range() -> None:
         (0.0, 4.5, 1.0), (4.5, 9.5, 2.0), (9.5, 14.5, 3.0), (14.5, 19.0, 4.0)
     ]  # fmt: skip
     assert value_head.expected_errors(values[:4], errors[:4]) == [(0.0, 3.0, 1.0)]
+    # Steps, and no part without a width: pictures of one value are in one part.
+    assert value_head.expected_errors(np.repeat([0.0, 1.0], [12, 8]), np.repeat([3.0, 4.0], [12, 8])) == [
+        (0.0, 0.5, 3.0), (0.5, 1.0, 4.0)
+    ]  # fmt: skip
+    assert value_head.expected_errors(np.repeat([0.0, 1.0], [1, 30]), np.repeat([0.0, 31**0.5], [1, 30])) == [
+        (0.0, 1.0, pytest.approx(30**0.5))
+    ]
+    parts = value_head.expected_errors(np.arange(40) % 3.0, np.ones(40))
+    assert [part[:2] for part in parts] == [(0.0, 0.5), (0.5, 1.5), (1.5, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "off", "said"),
+    [(99.961, 120.0, "99.96 ± 120 W"), (20480.0, 1500.0, "20480 ± 1500 W"), (101325.0, 140.0, "101300 ± 140 W")],
+)
+def test_people_read_values_written_out(value: float, off: float, said: str) -> None:
+    assert Prediction("value", 0, value, "W", off).figure == said
 
 
 def test_smoothing_is_its_own_transpose() -> None:
