@@ -35,6 +35,10 @@ def test_the_example_is_installed_and_runs(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "edge_mnv2", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
+    # Its rows are read at every start.
+    seen = "import edge_mnv2_nearest, sys; print({'numpy', 'edge_mnv2.runtime.supervised'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, env=environment)
+    assert done.stdout == "set()\n", done.stderr or done.stdout
     done = call("classify", tmp_path / "p.png", "--model", model, "--json")
     assert json.loads(done.stdout)["results"][0]["top"][0]["label"] == "green", done.stderr
     done = call("run", "--source", "test", "--max-frames", 3, "--model", model, "--runtime", "nearest", "--json")

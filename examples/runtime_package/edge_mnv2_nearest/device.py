@@ -12,14 +12,13 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from edge_mnv2.board.accelerators import Accelerator
 from edge_mnv2.errors import Check
 from edge_mnv2.runtime.delegate import Attached, DelegateSpec, Plan
 from edge_mnv2.runtime.supervised import Package
 from edge_mnv2.runtime.supervised.contact import Target
 from edge_mnv2.runtime.supervised.supervisor import Device, SupervisedInterpreter, open_on
 from edge_mnv2.zoo.resolve import resolve
-from edge_mnv2_nearest import SIDE, Nearest, open_model
+from edge_mnv2_nearest.runtime import SIDE, Nearest, open_model
 
 
 def plan(request: Optional[str], _spec: DelegateSpec, _fall_back: bool) -> Plan:
@@ -53,13 +52,3 @@ def attached(_root: Union[Path, str] = "/") -> Attached:
 def diagnose(_root: Union[Path, str] = "/") -> Iterator[Check]:
     """For `doctor`."""
     yield Check("nearest-device", "ok", "nearest:near is ready")
-
-
-ACCELERATOR = Accelerator(
-    "nearest",
-    __name__,
-    # As people see it, and a pattern: its groups are fields of `DelegateSpec`.
-    (("nearest[:near|far]", "nearest(:(?P<kind>near|far))?"),),
-    title="Nearest",
-    visible=True,
-)
