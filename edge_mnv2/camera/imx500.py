@@ -1,8 +1,8 @@
 """The Raspberry Pi AI Camera (Sony IMX500): a CSI camera whose sensor runs a network; its answers come with the frames.
 
 picamera2's own device class loads the network file (.rpk) and aims the network at a part of the sensor: the one that
-`--roi` and `--resize` mean. Frames without answers are dropped, unless there are none for `LOST_S`: then they are
-handed over as they are, for the CPU.
+`--roi` and `--resize` mean. Frames without answers are dropped, unless there are none for `lost_s` seconds: then they
+are handed over as they are, for the CPU.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Imx500Camera(CsiCamera):
         super().__init__(number, settings)
         assert settings.network is not None
         self._network = settings.network
+        # Before a camera that hands over no frames counts as lost itself.
+        self.lost_s = min(LOST_S, self.stall_s / 2)
         self._device: Any = None
         self._answers: deque[tuple[int, CameraAnswers]] = deque(maxlen=_RECENT)
         self._answered_at: Optional[float] = None
@@ -141,7 +143,7 @@ class Imx500Camera(CsiCamera):
             log.debug("%s: %s", self.description, error)
             values = took = None
         if values is None:
-            if self._answered_at is None or now - self._answered_at < LOST_S:
+            if self._answered_at is None or now - self._answered_at < self.lost_s:
                 return
         else:
             if self._answered_at is None:

@@ -114,6 +114,14 @@ def test_what_is_not_known_of_a_turned_camera_is_said(
         assert (rows[-1]["top"][0]["label"], rows[-1]["engine"]) == (label, "imx500")
 
 
+@pytest.mark.parametrize(("stall_s", "fps"), [(None, None), (None, 0.5), (0.6, None), (20, 30)])
+def test_a_network_is_lost_before_its_camera_is(stall_s: Optional[float], fps: Optional[float]) -> None:
+    """A camera that hands over no frame is opened again, and the network with it; the CPU never came to its turn."""
+    network = CameraNetwork(Path("n.rpk"), (8, 8), lambda *_: (0, 0, 8, 8))
+    camera = Imx500Camera(0, CameraSettings(network=network, stall_s=stall_s, fps=fps))
+    assert 0 < camera.lost_s < camera.stall_s
+
+
 @pytest.mark.slow
 def test_a_lost_network_is_said_and_comes_back(
     run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
