@@ -26,6 +26,7 @@ import os
 import re
 import stat
 import struct
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,10 @@ _LARGE = 4_000_000
 _SPARE = 2.5
 """How much larger than needed it still is then, so that the one resize that follows sees the same details."""
 _FILLER = 256
+_SILENT_S = 2.0
+_MOST_PROBLEMS = 10
+_NO_DISK = (Path("/proc"), Path("/sys"))
+"""Of the kernel's own: no pictures are looked for there by whoever names `/`."""
 
 
 class TooManyPixels(SourceError):
@@ -112,22 +117,40 @@ def list_stills(folder: Union[Path, str], report: Callable[[str], object] = _log
 
     Hidden entries are skipped, and so are files that neither look like a picture or clip nor have the extension of one.
     A damaged picture, or a clip, is listed: reading it gives the error that its user should see. `report` is called
-    with a sentence for each folder below that cannot be read, or is a link and therefore not followed.
+    with a sentence for each folder below that cannot be read, or is a link and therefore not followed; from the tenth
+    on with one for all of them. A search that takes long is said.
     Raises SourceError where `folder` itself cannot be read.
     """
     folder = Path(folder)
     files: list[Path] = []
+    say_at: float = time.monotonic() + _SILENT_S
+    looked_at = problems = 0
+
+    def passed(problem: str) -> None:
+        nonlocal problems
+        problems += 1
+        if problems < _MOST_PROBLEMS:
+            report(problem)
 
     def unreadable(error: OSError) -> None:
         if Path(str(error.filename)) == folder:
             raise SourceError(f"{folder} cannot be listed: {error.strerror or error}") from error
-        report(f"{error.filename} cannot be listed: {error.strerror or error}")
+        passed(f"{error.filename} cannot be listed: {error.strerror or error}")
 
     for here, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(here, name) not in _NO_DISK]
         for link in (Path(here, name) for name in folders if Path(here, name).is_symlink()):
-            report(f"{link} is a link to a folder, which is not followed: name that folder itself")
-        files += [Path(here, name) for name in names if not name.startswith(".") and _listed(Path(here, name))]
+            passed(f"{link} is a link to a folder, which is not followed: name that folder itself")
+        for path in (Path(here, name) for name in names if not name.startswith(".")):
+            looked_at += 1
+            if _listed(path):
+                files.append(path)
+            if time.monotonic() > say_at:
+                say_at = math.inf
+                log.warning("looking for pictures below %s: %d of %d files so far", folder, len(files), looked_at)
+    if problems >= _MOST_PROBLEMS:
+        more = problems - _MOST_PROBLEMS + 1
+        report(f"{more} more folders below {folder} cannot be listed or are links, which are not followed")
     return sorted(files, key=lambda path: [natural(part) for part in path.relative_to(folder).parts])
 
 
@@ -142,7 +165,9 @@ def _listed(path: Path) -> bool:
     if path.suffix.lower() in content.PICTURE_SUFFIXES | content.CLIP_SUFFIXES:
         return True
     try:
-        if not path.is_file():
+        status = path.stat()
+        # What the kernel writes as it is read has no size, and reading it may take forever.
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return False
         with path.open("rb") as file:
             return content.kind(file.read(content.HEAD_BYTES)) in ("picture", "heic", "clip")

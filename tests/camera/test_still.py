@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from edge_mnv2.camera import still
 from edge_mnv2.camera.still import list_stills, read_still
 from edge_mnv2.errors import SourceError
 
@@ -263,6 +264,34 @@ def test_list_is_in_natural_order_without_hidden_and_foreign_files(tmp_path: Pat
         (tmp_path / name).write_bytes(content)
     listed = [str(path.relative_to(tmp_path)) for path in list_stills(tmp_path)]
     assert listed == ["b/3.png", "b/20.png", "broken.jpg", "IMG1.png", "img2.png", "img10.png", "no_suffix"]
+
+
+def test_a_long_search_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        picture().save(tmp_path / f"{number}.png")
+    assert len(list_stills(tmp_path)) == 4 and not caplog.text
+    monkeypatch.setattr("edge_mnv2.camera.still._SILENT_S", -1.0)
+    assert len(list_stills(tmp_path)) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        f"looking for pictures below {tmp_path}: 1 of 1 files so far"
+    ]
+
+
+def test_what_cannot_be_searched_fills_no_screen(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number:02}").symlink_to(tmp_path)
+    problems: list[str] = []
+    assert list_stills(tmp_path, problems.append) == []
+    assert len(problems) == 10 and problems[-1].startswith("21 more folders")
+
+
+def test_what_the_kernel_writes_is_not_read() -> None:
+    """Some of it never ends; `/proc/kmsg` waits for the next message."""
+    if not Path("/proc/self/limits").exists():
+        pytest.skip("no /proc here")
+    assert not still._listed(Path("/proc/self/limits"))
 
 
 def test_list_of_a_missing_folder(tmp_path: Path) -> None:
