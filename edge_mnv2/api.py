@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Option = Union[str, int, float, bool, Sequence[Union[str, int, float]], "os.PathLike[str]", None]
 """What an option may be given as: `size=(640, 480)` is "640x480", `allow=["cat", "dog"]` is "cat,dog"."""
 
+Labels = Union[str, "os.PathLike[str]", Sequence[str], None]
+
 _MODEL = ("labels", "mean", "std", "input-range", "input-size", "task", "model-output")
 _CLASSIFIER = ("model", *_MODEL, "runtime", "delegate", "threads", "resize", "top-k", "threshold")
 _CAMERA = ("size", "fps", "rotate", "flip", "roi")
@@ -52,16 +54,16 @@ class Classifier(_Closing):
     """A model, ready to classify pictures. A context manager; use it from one thread at a time.
 
     `model` is a name of `edge-mnv2 models list` or a path (default: the profile's model, else the one that ships).
-    `labels` is a label file, `device` a profile. Options: mean, std, input_range, input_size, task, model_output,
-    runtime, delegate, threads, resize, top_k, threshold. Raises UsageError for a wrong option, ModelError, LabelsError,
-    AcceleratorError where the model cannot be opened.
+    `labels` is a label file or a list of names, one for each output row, `device` a profile. Options: mean, std,
+    input_range, input_size, task, model_output, runtime, delegate, threads, resize, top_k, threshold. Raises UsageError
+    for a wrong option, ModelError, LabelsError, AcceleratorError where the model cannot be opened.
     """
 
     def __init__(
         self,
         model: Union[str, os.PathLike[str], None] = None,
         *,
-        labels: Union[str, os.PathLike[str], None] = None,
+        labels: Labels = None,
         device: Union[str, os.PathLike[str], None] = None,
         **options: Option,
     ) -> None:
@@ -172,7 +174,7 @@ def run(
     model: Union[str, os.PathLike[str], None] = None,
     *,
     camera: Optional[str] = None,
-    labels: Union[str, os.PathLike[str], None] = None,
+    labels: Labels = None,
     device: Union[str, os.PathLike[str], None] = None,
     on_tpu_loss: str = "cpu",
     every_frame: bool = False,
@@ -311,9 +313,13 @@ def _settings(
     known: Optional[Sequence[str]] = None,
 ) -> Settings:
     """The settings in force for these options; `known` are the ones that the caller takes (None: every setting's)."""
+    from edge_mnv2.settings.option import as_text
     from edge_mnv2.settings.profile import environment_overrides, option_overrides, resolve
     from edge_mnv2.settings.schema import OPTIONS
+    from edge_mnv2.zoo.labels import own_labels
 
+    labels = options.get("labels")
+    listed = labels is not None and not isinstance(labels, (str, os.PathLike))
     names = sorted(OPTIONS) if known is None else list(known)
     texts: dict[str, Optional[str]] = {}
     for name, value in options.items():
@@ -322,20 +328,14 @@ def _settings(
             close = difflib.get_close_matches(option, names, 1)
             meant = f"did you mean {close[0].replace('-', '_')}?" if close else "docs/api.md lists the options"
             raise UsageError(f"{caller}() has no option {name}", hint=meant)
-        texts[option] = None if value is None else _text(option, value)
+        texts[option] = None if value is None or (listed and name == "labels") else as_text(option, value)
     try:
         overrides = {**environment_overrides(), **option_overrides(texts, "command line")}
-        return resolve(None if device is None else os.fspath(device), overrides)
+        settings = resolve(None if device is None else os.fspath(device), overrides)
+        return settings.changed("model.labels", own_labels(labels)) if listed else settings  # type: ignore[arg-type]
     except UsageError as error:
         # There is no command line here.
         raise type(error)(error.message.removeprefix("--"), hint=error.hint) from None
-
-
-def _text(option: str, value: Option) -> str:
-    """An option's value as the command line writes it."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ("x" if option in ("size", "input-size") else ",").join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _pixels(image: Any) -> Any:

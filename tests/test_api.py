@@ -16,7 +16,7 @@ import pytest
 
 import edge_mnv2
 from edge_mnv2 import Classifier, EdgeMnv2Error, open_source, run
-from edge_mnv2.errors import ModelError, SourceError, UsageError
+from edge_mnv2.errors import LabelsError, ModelError, SourceError, UsageError
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
@@ -80,6 +80,35 @@ def test_options_as_on_the_command_line(stub: Path) -> None:
 def test_arrays_that_are_no_picture(image: object, stub: Path) -> None:
     with Classifier(stub) as classifier, pytest.raises(UsageError, match="RGB uint8"):
         classifier.classify(image)  # type: ignore[arg-type]
+
+
+def test_labels_as_a_list(stub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_MNV2_LABELS", "no-such-file.txt")
+    with Classifier(stub, labels=["1 cup", "b,c", "d"]) as classifier:
+        count = len(classifier.labels)
+        assert list(classifier.labels) == ["1 cup", "b,c", "d"]
+    monkeypatch.delenv("EDGE_MNV2_LABELS")
+    with run("test", stub, labels=tuple(f"name {row}" for row in range(count)), max_frames=1) as results:
+        assert next(results).top[0].label.startswith("name ")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["a", "b", "c", "d"], "4 names for 3 outputs"),
+        ([], r"labels=\[\]"),
+        (["a", 5], "name 2 is no text: 5"),
+        (["a", " "], "name 2 is no name"),
+        (["a", "b\nc"], "name 2 is no name"),
+        ({"a": 0}, "a list of names"),
+        ({"a", "b"}, "a list of names"),
+        (b"ab", "a list of names"),
+        (7, "a list of names"),
+    ],
+)
+def test_labels_that_are_no_list_of_names(labels: object, said: str, stub: Path) -> None:
+    with pytest.raises(LabelsError, match=said):
+        Classifier(stub, labels=labels)  # type: ignore[arg-type]
 
 
 def test_errors_are_leaves_and_name_the_option_of_python() -> None:

@@ -11,7 +11,7 @@ Policy
 - 16 bits a channel: the high byte;
 - CMYK, YCbCr: converted by formula; embedded colour profiles are not applied;
 - EXIF orientation: applied, whatever the format;
-- several frames (GIF, WebP, APNG, MPO, multi-page TIFF): the first;
+- several frames (GIF, WebP, APNG, multi-page TIFF): the first, which is said once; MPO: the first, the photograph;
 - 32-bit integer and float samples: refused, because the file does not say what is white;
 - a damaged picture is refused, also where its decoder would fill in what is missing;
 - a picture that needs more memory than is free is refused before it is decoded.
@@ -19,6 +19,7 @@ Policy
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import math
@@ -66,6 +67,7 @@ _LARGE = 4_000_000
 _SPARE = 2.5
 """How much larger than needed it still is then, so that the one resize that follows sees the same details."""
 _FILLER = 256
+_said: list[Path] = []
 _SILENT_S = 2.0
 _MOST_PROBLEMS = 10
 _NO_DISK = (Path("/proc"), Path("/sys"))
@@ -202,7 +204,10 @@ def _decode(path: Path, file: IO[bytes], least_side: Optional[int], most_pixels:
             damage = _load(image, file)
             if damage is not None:
                 raise SourceError(f"{path} is damaged: {damage}")
-            return _rgb(path, image)
+            pixels = _rgb(path, image)
+            if most_pixels is None:
+                _say_first(path, image)
+            return pixels
         except SourceError:
             raise
         except MemoryError:
@@ -211,6 +216,18 @@ def _decode(path: Path, file: IO[bytes], least_side: Optional[int], most_pixels:
             # Damaged files raise nearly anything in a decoder (SyntaxError, struct.error, IndexError, ...).
             reason = str(error).replace(repr(file), "it").strip() or type(error).__name__
             raise SourceError(f"{path} is damaged or cut short: {reason}") from error
+
+
+def _say_first(path: Path, image: ImageFile.ImageFile) -> None:
+    """Of the first picture with several frames in this process: no others of it are seen."""
+    if _said or image.format == "MPO":
+        return
+    with contextlib.suppress(Exception):  # it looks at the later frames, which nobody asked for
+        frames = int(getattr(image, "n_frames", 1))
+        if frames > 1:
+            _said.append(path)
+            hint = f"; `ffmpeg -i {path.name} {path.stem}.mp4` makes a clip" if image.format in ("GIF", "PNG") else ""
+            log.warning("%s has %d frames: of such pictures only the first is seen%s", path, frames, hint)
 
 
 def _opened(file: IO[bytes]) -> ImageFile.ImageFile:

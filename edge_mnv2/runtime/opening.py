@@ -17,7 +17,7 @@ from edge_mnv2.runtime.model_io import ModelSpec, describe
 from edge_mnv2.runtime.table import NamedRuntimeMissing, candidates
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.settings.schema import ModelOptions
-from edge_mnv2.zoo.labels import read_labels
+from edge_mnv2.zoo.labels import own_labels
 from edge_mnv2.zoo.model_facts import MovedThreshold, range_as_mean_and_std
 from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import Resolved, resolve
@@ -48,7 +48,7 @@ def model_spec(model: Resolved, options: ModelOptions = ModelOptions(), resize: 
     origin["task"] = model.origin.get("task", "sidecar")
     origin.update((key, "option") for key, value in by_option.items() if value)
     return ModelSpec(
-        read_labels(options.labels) if options.labels else model.labels,
+        own_labels(options.labels) if options.labels else model.labels,
         model.background,
         options.task or model.task,
         model.unit,

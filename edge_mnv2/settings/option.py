@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -133,3 +133,10 @@ def value_of(option: Option, typed: Optional[Iterable[str]], environ: Optional[M
     if option.repeated:
         return Value(tuple(option.parse(part, ENVIRONMENT) for part in text.split()), ENVIRONMENT)
     return Value(option.parse(text, ENVIRONMENT), ENVIRONMENT)
+
+
+def as_text(option: str, value: Any) -> str:
+    """What a program gives for `option` as the command line writes it."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ("x" if option in ("size", "input-size") else ",").join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

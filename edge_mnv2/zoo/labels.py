@@ -68,6 +68,18 @@ def read_labels(path: Union[Path, str]) -> list[str]:
     return parse_labels(data, str(path))
 
 
+def own_labels(labels: Union[str, Sequence[str]]) -> list[str]:
+    """The names in a label file, or those that a program gives itself, one for each output row. Raises LabelsError."""
+    if isinstance(labels, str):
+        return read_labels(labels)
+    if isinstance(labels, bytes) or not isinstance(labels, Sequence) or not labels:
+        raise LabelsError(f"labels={labels!r}", hint="a label file, or a list of names, one for each output row")
+    for number, one in enumerate(labels, 1):
+        if not isinstance(one, str):
+            raise LabelsError(f"labels, name {number} is no text: {one!r}")
+    return _checked(list(labels), "labels")
+
+
 def parse_labels(data: bytes, name: str = "labels") -> list[str]:
     """`read_labels` for a file in memory; `name` stands in the errors."""
     text = _decode(data, name)

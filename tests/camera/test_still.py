@@ -266,6 +266,36 @@ def test_list_is_in_natural_order_without_hidden_and_foreign_files(tmp_path: Pat
     assert listed == ["b/3.png", "b/20.png", "broken.jpg", "IMG1.png", "img2.png", "img10.png", "no_suffix"]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "clip"), [("gif", True), ("webp", False), ("png", True), ("tif", False), ("mpo", None)]
+)
+def test_of_several_frames_the_first_is_taken_and_that_is_said_once(
+    suffix: str, clip: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edge_mnv2.camera.still._said", [])
+    others = [Image.new("RGB", (96, 64), colour) for colour in ("blue", "green")]
+    for name in ("a", "b"):
+        picture().save(tmp_path / f"{name}.{suffix}", save_all=True, append_images=others)
+        assert near(read_still(tmp_path / f"{name}.{suffix}")[0, 0], RED, 12)
+    picture().save(tmp_path / "one.gif")
+    read_still(tmp_path / "one.gif")
+    said = [record.getMessage() for record in caplog.records]
+    if clip is None:
+        assert said == []
+    else:
+        assert len(said) == 1 and f"a.{suffix} has 3 frames" in said[0]
+        assert (f"ffmpeg -i a.{suffix} a.mp4" in said[0]) is clip
+
+
+def test_damage_in_a_later_frame_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_mnv2.camera.still._said", [])
+    picture().save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (96, 64), "blue")])
+    whole = (tmp_path / "a.gif").read_bytes()
+    for length in range(len(whole) - 1, len(whole) - 40, -1):
+        (tmp_path / "a.gif").write_bytes(whole[:length])
+        assert near(read_still(tmp_path / "a.gif")[0, 0], RED)
+
+
 def test_a_long_search_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
