@@ -116,6 +116,17 @@ class ModelGraph:
             key = node.inputs[0]
         return None
 
+    def made_from(self, key: Key) -> set[Key]:
+        """The computed tensors that a tensor is made from."""
+        seen: set[Key] = set()
+        waiting = [key]
+        while waiting:
+            node = self._makers.get(waiting.pop())
+            new = [one for one in node.inputs if one not in seen] if node is not None else []
+            seen.update(new)
+            waiting += new
+        return seen
+
     def softmax_length(self, node: Node) -> int:
         """Over how many values a softmax runs, 0 where the file does not say it."""
         key = node.outputs[0] if node.axes is not None and node.outputs else ""

@@ -7,10 +7,12 @@ before the first layer, by the quantization of the input, or by the size of the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
 
+from edge_mnv2.errors import UsageError
 from edge_mnv2.runtime.model_graph import Key, ModelGraph, Node
 from edge_mnv2.runtime.preprocess import quantization_table
 from edge_mnv2.runtime.table import TensorSpec
@@ -95,6 +97,24 @@ def _same_integers(tensor: TensorSpec, scaling: Scaling, channels: int) -> bool:
     table = quantization_table(tensor, *scaling, channels).astype(int)
     identity = np.arange(256) - (128 if tensor.dtype.name == "int8" else 0)
     return bool(np.abs(table - identity).max() <= 1)
+
+
+def said_scaling(
+    words: Sequence[tuple[Optional[Sequence[float]], Optional[Sequence[float]], str]], channels: int
+) -> Optional[tuple[Scaling, str]]:
+    """(mean and std, who says them) by the first of `words` (mean, std, source) that has any. Raises UsageError."""
+    for mean, std, source in words:
+        if mean is None and std is None:
+            continue
+        values = in_pixels(tuple(mean or (0.0,)), tuple(std or (1.0,)))
+        if channels == 1:
+            values = ((float(np.mean(values[0])),), (float(np.mean(values[1])),))
+        numbers = (*values[0], *values[1])
+        if {len(one) for one in values} <= {1, channels} and min(values[1]) > 0 and all(map(math.isfinite, numbers)):
+            return values, source
+        if source != "metadata":
+            raise UsageError(f"mean and std need one number or {channels}, std above 0; the {source} has other ones")
+    return None
 
 
 def float_input(path: str, graph: Optional[ModelGraph], notes: list[str]) -> tuple[Scaling, str]:

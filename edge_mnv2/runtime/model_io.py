@@ -5,7 +5,6 @@ A value comes from an option, else the sidecar, the registry, the file's metadat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
@@ -14,7 +13,7 @@ import numpy as np
 
 from edge_mnv2.errors import LabelsError, ModelError, UsageError
 from edge_mnv2.runtime.model_graph import Key, ModelGraph
-from edge_mnv2.runtime.model_input import Scaling, float_input, in_pixels, integer_input
+from edge_mnv2.runtime.model_input import float_input, integer_input, said_scaling
 from edge_mnv2.runtime.packed import Packed
 from edge_mnv2.runtime.preprocess import InputWriter, image_layout
 from edge_mnv2.runtime.probability import Values, best_only, probability, settled, shows_shares, softmaxes
@@ -172,7 +171,9 @@ def describe_input(
         raise ModelError(f"{path}: its input is {tensor.dtype.name}{more}", hint="uint8, int8 and floats can be fed")
     height, width = tensor.shape[1:3] if layout == "NHWC" else tensor.shape[2:4]
     size = spec.size if min(height, width) < 1 else (height, width)
-    scaling = _said(spec, graph.packed if graph is not None else Packed(), channels)
+    packed = graph.packed if graph is not None else Packed()
+    words = (spec.mean, spec.std, spec.source("mean", "std")), (packed.mean, packed.std, "metadata")
+    scaling = said_scaling(words, channels)
     as_pixels = False
     if tensor.dtype.kind in "ui":
         tensor = _quantized(tensor, graph, graph.inputs[0] if graph is not None and graph.inputs else None)
@@ -180,7 +181,8 @@ def describe_input(
     else:
         values, source = scaling if scaling is not None else float_input(path, graph, notes)
     # Every channel has its own numbers from here on.
-    mean, std = (tuple(float(n) for n in np.broadcast_to(one, channels)) for one in values)
+    each = [np.broadcast_to(np.mean(one) if channels == 1 else one, channels) for one in values]
+    mean, std = (tuple(map(float, one)) for one in each)
     origin = {
         "layout": "graph" if spec.layout is None else spec.source("layout"),
         "size": spec.source("size") if size is spec.size and size is not None else "graph",
@@ -212,22 +214,6 @@ def _not_over_classes(path: str) -> ModelError:
     )
 
 
-def _said(spec: ModelSpec, packed: Packed, channels: int) -> Optional[tuple[Scaling, str]]:
-    """Mean and std as people or the file's metadata say them, and who does."""
-    for mean, std, source in ((spec.mean, spec.std, spec.source("mean", "std")), (packed.mean, packed.std, "metadata")):
-        if mean is None and std is None:
-            continue
-        values = in_pixels(mean or (0.0,), std or (1.0,))
-        if channels == 1:
-            values = ((float(np.mean(values[0])),), (float(np.mean(values[1])),))
-        numbers = (*values[0], *values[1])
-        if {len(one) for one in values} <= {1, channels} and min(values[1]) > 0 and all(map(math.isfinite, numbers)):
-            return values, source
-        if source != "metadata":
-            raise UsageError(f"mean and std need one number or {channels}, std above 0; the {source} has other ones")
-    return None
-
-
 def _quantized(tensor: TensorSpec, graph: Optional[ModelGraph], key: Optional[Key]) -> TensorSpec:
     """`tensor` with its scale and zero point, where a graph keeps them in an operator beside it (ONNX)."""
     affine: Optional[tuple[Any, ...]] = None
@@ -255,11 +241,17 @@ def _chosen_output(
     if boxes:
         raise ModelError(f"{path} finds objects, its output '{boxes[0]}' holds boxes: it is no picture classifier")
 
-    def likelihood(position: int) -> tuple[bool, bool, bool, int, int]:
-        output = outputs[position]
+    keys = [_key(graph, position, output) for position, output in enumerate(outputs)]
+    several = [key for key, output in zip(keys, outputs) if key is not None and _rows(output) > 1]
+
+    def likelihood(position: int) -> tuple[bool, bool, bool, bool, int, int]:
+        output, key = outputs[position], keys[position]
         rows, made_by = _rows(output), _made_by(graph, position, output)[0]
         scores = (rows > 0 and not best_only(made_by, rows) and output.dtype.kind == "f") or output.quantized
-        return scores, len(spec.labels or ()) == rows, made_by.kind in _SCORES and rows > 1, rows, -position
+        # What other scores are made of are features.
+        last = graph is None or not any(one != key and key in graph.made_from(one) for one in several)
+        shares, named = made_by.kind in _SCORES and rows > 1, len(spec.labels or ()) == rows
+        return scores, named, shares, last and made_by.kind != "pool", rows, -position
 
     best = max(range(len(outputs)), key=likelihood)
     others = ", ".join(f"{number} ({name})" for number, name in enumerate(names) if number != best)
@@ -312,7 +304,14 @@ def _output(
     if tensor.dtype.kind in "ui":
         tensor = _quantized(tensor, graph, _key(graph, position, tensor))
     value = spec.task == "regression"
-    if (best_only(made_by, rows) and not value) or (tensor.dtype.kind in "ui" and not tensor.quantized):
+    # Shares of 255 or 100, rounded.
+    rounded = made_by.kind in _SCORES and rows > 1 and made_by.whole > 1 and tensor.dtype.kind in "ui"
+    if tensor.dtype.kind in "uib" and not tensor.quantized and not rounded and not best_only(made_by, rows):
+        raise ModelError(
+            f"{path} answers with {tensor.dtype.name}, not with scores",
+            hint="export it before it rounds them, compares them or takes the best one",
+        )
+    if best_only(made_by, rows) and not (value and (tensor.dtype.kind == "f" or tensor.quantized)):
         raise ModelError(
             f"{path} answers with the best class only, without the scores of all",
             hint="export it without its ArgMax, TopK or ReduceMax",
@@ -327,7 +326,7 @@ def _output(
         if made_by.over == 1 and made_by.kind in ("softmax", "logsoftmax"):
             raise _not_over_classes(path)
         proven = made_by.over == rows or (made_by.over > 1 and made_by.part)
-        unproven = made_by if kind == "softmax" and origin == "graph" and not proven else None
+        unproven = made_by if kind == "softmax" and origin == "graph" and not (proven or rounded) else None
         return ModelOutput(position, tensor, kind, rows, origin, whole=made_by.whole, unproven=unproven)
     if made_by.kind == "softmax" and not made_by.part:
         raise ModelError(f"{path} ends in a softmax of one number, which is always 1", hint="two classes need two rows")

@@ -387,6 +387,31 @@ def test_several_outputs(tmp_path: Path, run: Run) -> None:
     assert json.loads(out)["results"][0]["top"][0]["score"] == pytest.approx(total, abs=1e-3)
 
 
+@pytest.mark.parametrize("first", ["features", "logits"])
+def test_features_that_scores_are_made_of_are_not_read(first: str, tmp_path: Path) -> None:
+    """Of as many or more numbers than there are classes, and whichever comes first."""
+    net = Net().body().linear(np.eye(4, 3))
+    features = net.last
+    net.linear(np.eye(3, 4))
+    net.outputs = [features, net.last] if first == "features" else [net.last, features]
+    with Classifier.open(saved(tmp_path, net.write())) as classifier:
+        assert classifier.io.output.position == (first == "features") and len(classifier.labels) == 3
+    net = Net().body()
+    pooled = net.operators[-2].outputs[0]
+    net.outputs = [pooled, net.last] if first == "features" else [net.last, pooled]
+    np.testing.assert_allclose(answer(saved(tmp_path, net.write())), brought.scores(), atol=1e-4)
+
+
+def test_whole_numbers_are_scores_where_they_are_rounded_shares(tmp_path: Path) -> None:
+    for whole in (100.0, 255.0):
+        net = Net().body().softmax().arithmetic("MUL", whole).add("CAST", dtype="uint8", table="CastOptions")
+        np.testing.assert_allclose(answer(saved(tmp_path, net.write())), brought.scores(), atol=1 / whole)
+    for dtype in ("int32", "bool"):
+        path = saved(tmp_path, Net().body().softmax().add("CAST", dtype=dtype, table="CastOptions").write())
+        with pytest.raises(ModelError, match=f"answers with {dtype}, not with scores"):
+            Classifier.open(path)
+
+
 def test_labels_packed_in_the_file_serve_every_command(tmp_path: Path, run: Run) -> None:
     packed = brought.archive(names_txt="red\ngreen\nblue\n")
     path = saved(tmp_path, Net().body().softmax().write(brought.metadata(labels=["names.txt"]), packed))

@@ -491,6 +491,15 @@ def test_an_export_of_pytorch_is_taken_as_normalized(tmp_path: Path) -> None:
         assert "ImageNet's mean and std is assumed" in classifier.notes[0]
 
 
+def test_an_export_of_pytorch_for_grey_pictures_is_taken_as_normalized_too(tmp_path: Path) -> None:
+    path = tmp_path / "brought.onnx"
+    three = ("Expand", np.array([1, 3, 12, 12], np.int64))
+    path.write_bytes(brought_onnx([three], factor=0.5, shape=(1, 1, 12, 12), producer="pytorch"))
+    with Classifier.open(path) as classifier:
+        assert classifier.io.input.mean == pytest.approx((np.mean((123.675, 116.28, 103.53)),))
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), np.full(3, 1 / 3), atol=1e-5)
+
+
 @pytest.mark.parametrize("after", [("Softmax",), ("Softmax", "Cast"), ("Softmax", "Identity"), ("LogSoftmax", "Exp")])
 @pytest.mark.parametrize("name", ["logits", "probabilities", "Identity:0"])
 def test_one_softmax_under_any_name(after: Any, name: str, tmp_path: Path) -> None:
