@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.board import trees
+from tests.processes import until
 from tests.profiler.conftest import start
 
 Run = Callable[..., "tuple[int, str, str]"]
@@ -154,7 +157,9 @@ def test_a_soak_on_a_board_that_gets_hot(stub: Path, tmp_path: Path) -> None:
     assert process.returncode == 0, "".join(said)
     soak = json.loads(out)["soak"]
     points = soak["points"]
-    assert 7.5 < soak["seconds"] < 11 and 6 <= len(points) <= 9
+    assert 7.5 < soak["seconds"] < 11 and 4 <= len(points) <= 9
+    # One a second, whatever stops the machine once.
+    assert 0.9 < statistics.median(np.diff([point["t_s"] for point in points])) < 1.3
     assert all(point["fps"] > 0 for point in points)
     heat = [point["temp_c"] for point in points]
     assert heat == sorted(heat) and heat[0] < 75 and heat[-1] >= 80
@@ -175,13 +180,10 @@ def test_a_soak_on_a_board_that_gets_hot(stub: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_soak_that_is_stopped_keeps_what_it_has(stub: Path) -> None:
-    with start("--model", stub, "--duration", 0.3, "--soak", 600, "--json") as process:
-        assert process.stderr is not None and process.stdout is not None
-        for line in process.stderr:
-            if line.startswith("soak:"):
-                break
-        time.sleep(1.0)
+def test_a_soak_that_is_stopped_keeps_what_it_has(stub: Path, tmp_path: Path) -> None:
+    log = tmp_path / "soak.jsonl"
+    with start("--model", stub, "--duration", 0.3, "--soak", 600, "--log", log, "--json") as process:
+        until(lambda: log.exists() and log.read_text().count("\n") > 5)
         process.terminate()
         out, err = process.communicate()
     assert process.returncode == 0, err

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+STALL = "edge_mnv2.runtime.supervised.contact.STALL_S"
+PATIENCE_S = 20.0
+"""Where no hang is played: a machine that stops for a second is not taken for one of the device."""
+
 
 @pytest.fixture(scope="session")
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,4 +37,5 @@ def tpu(standin: Path, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> pytes
     monkeypatch.setenv("EDGE_MNV2_LOCK_DIR", str(isolated))
     for name in ("STANDIN", "STANDIN_LOG", "STANDIN_VERSION", "STANDIN_DEVICES"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(STALL, PATIENCE_S)
     return monkeypatch

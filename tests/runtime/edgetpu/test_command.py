@@ -16,8 +16,9 @@ import pytest
 
 from edge_mnv2.runtime.edgetpu.choice import DEFAULT_COMPILED
 from edge_mnv2.runtime.supervised.lock import DeviceLock
-from tests.processes import Command
+from tests.processes import Command, until
 from tests.runtime.edgetpu import trees
+from tests.runtime.edgetpu.conftest import PATIENCE_S, STALL
 from tests.stubs import free_port
 
 EXTRACTOR = "models/mobilenet_v1_1.0_224_quant_embedding_extractor_edgetpu.tflite"
@@ -45,7 +46,15 @@ def _longest_gap_s(lines: list[dict[str, Any]]) -> float:
 def test_two_hundred_frames_on_the_device(tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tpu.setenv("STANDIN_LOG", str(tmp_path / "events"))
     with Command(
-        "run", "--delegate", "edgetpu", "--source", "test:640x480@100", "--max-frames", 200, "--json"
+        "run",
+        "--delegate",
+        "edgetpu",
+        "--source",
+        "test:640x480@100",
+        "--max-frames",
+        200,
+        "--json",
+        constants={STALL: PATIENCE_S},
     ) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
@@ -89,6 +98,8 @@ def test_unusable_at_the_start(run: Run, tpu: pytest.MonkeyPatch, fault: str, sa
 @pytest.mark.parametrize(("fault", "hang_s"), [("error@30", 0), ("hang@30=60", 60), ("abort@30", 0)])
 def test_a_loss_during_a_run(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path, fault: str, hang_s: int) -> None:
     tpu.setenv("STANDIN", fault)
+    if hang_s:
+        tpu.setattr(STALL, 0.75)
     log = tmp_path / "log.jsonl"
     source = ("--source", "test:160x120@60", "--every-frame", "--max-frames", 60)
     code, out, err = run("run", "--delegate", "edgetpu", *source, "--json", "--log", log)
@@ -110,17 +121,18 @@ def test_a_device_that_comes_back_is_used_again(run: Run, tpu: pytest.MonkeyPatc
     tpu.setenv("STANDIN", f"gone={gone}")
     gone.unlink()
     arguments = ("run", "--delegate", "edgetpu", "--source", "test:160x120@60", "--log", log, "--json")
-    with Command(*arguments) as process:
+    with Command(*arguments, constants={STALL: PATIENCE_S}) as process:
         for present, engine in ((True, "tpu"), (False, "cpu"), (True, "tpu")):
             if present:
                 gone.unlink(missing_ok=True)
             else:
                 gone.touch()
-            for _ in range(600):
+
+            def begun(engine: str = engine) -> bool:
                 lines = log.read_text().splitlines() if log.exists() else []
-                if len(lines) > 1 and json.loads(lines[-2])["engine"] == engine:
-                    break
-                time.sleep(0.05)
+                return len(lines) > 1 and json.loads(lines[-2])["engine"] == engine
+
+            until(begun)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
     summary = json.loads(out)
@@ -188,7 +200,8 @@ def test_sigterm_while_the_device_hangs(tpu: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.mark.slow
 def test_the_second_run_says_who_has_the_device(run: Run, tpu: pytest.MonkeyPatch, tmp_path: Path) -> None:
     log = tmp_path / "first.jsonl"
-    with Command("run", "--delegate", "edgetpu", "--source", "test", "--log", log, "--json") as first:
+    words = ("run", "--delegate", "edgetpu", "--source", "test", "--log", log, "--json")
+    with Command(*words, constants={STALL: PATIENCE_S}) as first:
         while not log.exists() or not log.read_text():
             time.sleep(0.05)
             assert first.poll() is None
