@@ -177,13 +177,13 @@ class ClassNames:
         self._wnids: dict[str, int] = {}
         for index, label in enumerate(classes.labels):
             self._exact.setdefault(label, set()).add(index)
-            self._whole.setdefault(_key(label), set()).add(index)
+            self._whole.setdefault(name_key(label), set()).add(index)
             for part in label.split(","):
-                self._parts.setdefault(_key(part), set()).add(index)
+                self._parts.setdefault(name_key(part), set()).add(index)
 
     def find(self, text: str) -> int:
         """The class index. Raises UsageError where the text means no class or more than one."""
-        key = _key(text)
+        key = name_key(text)
         for table, name in ((self._exact, text), (self._whole, key), (self._parts, key)):
             matches = table.get(name, set())
             if len(matches) == 1:
@@ -205,7 +205,10 @@ class ClassNames:
         wnid = match.group(1).lower()
         if not self._wnids and len(self._classes) == IMAGENET_CLASSES:
             names = imagenet_names()
-            rows = [self._whole.get(_key(name)) or self._whole.get(_key(name.split(",")[0])) for name in names.values()]
+            rows = [
+                self._whole.get(name_key(name)) or self._whole.get(name_key(name.split(",")[0]))
+                for name in names.values()
+            ]
             sure = {index: next(iter(one)) for index, one in enumerate(rows) if one and len(one) == 1}
             # A name or two may be another's here; most of them at other places are another order.
             moved = 2 * sum(index != row for index, row in sure.items()) > len(sure)
@@ -224,5 +227,6 @@ def imagenet_wnids() -> list[str]:
     return list(imagenet_names())
 
 
-def _key(text: str) -> str:
+def name_key(text: str) -> str:
+    """What names of one class have in common, however they are typed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split())

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edge_mnv2 import __version__
+from edge_mnv2.datasets.classes import name_key
 from edge_mnv2.datasets.labelled_pictures import REGRESSION
 from edge_mnv2.errors import SourceError
 from edge_mnv2.evaluate.metrics import regression_errors, wilson
@@ -177,6 +178,7 @@ def warnings(taught: Taught, embedder: Embedder) -> list[str]:
     sentences = list(_too_few(taught))
     sentences += _duplicates(taught)
     if taught.lesson.task != REGRESSION:
+        sentences += _similar_names(taught.lesson.classes)
         sentences += _weak_unknown(taught)
         sentences += _unbalanced(taught)
         sentences += _brightness(taught, embedder)
@@ -199,6 +201,13 @@ def _too_few(taught: Taught) -> Iterator[str]:
     few = [f"{name} ({count})" for name, count in zip(lesson.classes, counts) if LEAST_HELD_OUT <= count < _FEW]
     if few:
         yield f"few pictures, more would help: {', '.join(few)}"
+
+
+def _similar_names(classes: Sequence[str]) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for name in classes:
+        if (other := first.setdefault(name_key(name), name)) != name:
+            yield f"'{other}' and '{name}' are taught as two classes: give them one name if they are one"
 
 
 def _weak_unknown(taught: Taught) -> Iterator[str]:

@@ -157,13 +157,15 @@ def test_held_out_pictures_of_one_class_are_no_accuracy(run: Run, small: Path, t
 def test_unknown_that_takes_the_taught_classes_is_said(run: Run, data: Path, small: Path, tmp_path: Path) -> None:
     """Photographs that have nothing in common: a new one of them resembles none of the taught ones."""
     for number, photo in enumerate(sorted((data / "imagenet-dev").glob("*.jpg"))[::40][:12]):
-        place = tmp_path / "p" / "ab"[number % 2] / photo.name
+        # The same name, typed in two ways.
+        place = tmp_path / "p" / ("caf\u00e9", "Cafe\u0301")[number % 2] / photo.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(photo)
     for option, said in (("--unknown", True), ("--no-unknown", False)):
         out = tmp_path / f"m{option}.tflite"
         code, _, notes = run("teach", tmp_path / "p", "--model", small, "--out", out, "--no-augment", option)
         assert code == 0 and ("'unknown' takes too many pictures of these classes" in notes) == said, notes
+        assert "are taught as two classes" in notes
 
 
 @pytest.mark.slow
