@@ -135,7 +135,7 @@ while [ $# -gt 0 ]; do
     --python) python=$value ;;
     --extras)
         extras_given=1
-        extras=$(printf '%s' "$value" | tr -d ' ')
+        extras=$(printf '%s' "$value" | tr -d ' ' | tr -s , | sed 's/^,//; s/,$//')
         case $extras in
         none) extras='' ;;
         *[!A-Za-z0-9,_-]*) die 2 "--extras $value" "a list such as window,record" ;;

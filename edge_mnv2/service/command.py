@@ -268,7 +268,8 @@ def needs(
     """What a run of these `outputs` needs.
 
     `texts` are all its options' values, `own` the tool's own folders, `devices` those of its runtime. `delegate`
-    as `--delegate` has it: all but "none" may come to use whatever is plugged in.
+    as `--delegate` has it: all but "none" may come to use whatever is plugged in. Raises UsageError for a place that
+    `run` would refuse at every boot.
     """
     asked, plugged = accelerators.named(delegate), () if delegate == "none" else accelerators.rows()
     rows = outputs.outputs
@@ -279,7 +280,12 @@ def needs(
         for option in row.options:
             if option.path in ("file", "folder") and outputs[option.name]:
                 path = Path(outputs[option.name]).absolute()
-                written.append(path.parent if option.path == "file" else path)
+                folder = path.parent if option.path == "file" else path
+                if option.path == "file" and path.is_dir():
+                    raise UsageError(f"--{option.name} {path} is a folder", hint="name a file in it")
+                if folder.exists() and not folder.is_dir():
+                    raise UsageError(f"--{option.name} {path}: {folder} is no folder", hint="name a folder")
+                written.append(folder)
     texts = list(texts)
     remote = source.partition(":")[0] in ("rtsp", "rtsps", "http", "https")
     ports = [int(getattr(outputs[row.switch.name], "port", 0)) for row in outputs.outputs if row.listens]

@@ -231,6 +231,15 @@ def test_wrong_call(arguments: list[str], said: str, tmp_path: Path) -> None:
     assert machine.tree() == before, "a wrong call made something"
 
 
+def test_commas_of_a_list_that_name_nothing(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    done = machine.install("--dry-run", "--extras", ",window,, record,")
+    assert done.returncode == 0, done.stderr
+    assert "  extras       window,record\n" in done.stdout and "edge-mnv2[window,record] asks for" in done.stdout
+    done = machine.install("--dry-run", "--extras", ",")
+    assert "extras  " not in done.stdout and "edge-mnv2[" not in done.stdout
+
+
 def test_help(tmp_path: Path) -> None:
     done = Machine(tmp_path).install("--help")
     assert (done.returncode, done.stderr) == (0, "")
