@@ -148,7 +148,7 @@ def test_a_lost_npu_costs_no_frame_and_comes_back(model: Path) -> None:
         lost = classifier.classify(green)
         assert lost.engine == "cpu" and np.array_equal(lost.scores, wanted.scores) and opened.tpu_losses == 1
         fault.unlink()
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 120
         while classifier.classify(green).engine != "npu":
             assert time.monotonic() < ends, "the NPU is not taken back"
             time.sleep(0.1)

@@ -67,7 +67,7 @@ class Visitor:
         return statistics.median(parts)
 
 
-def _cpu_seconds(served: Served) -> float:
+def cpu_seconds(served: Served) -> float:
     """Of the run, which is not a child of this process alone."""
     fields = Path(f"/proc/{served.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -96,11 +96,11 @@ def _besieged(
         )
         try:
             assert attack.stdout is not None and attack.stdout.readline() == "300 connections\n"
-            visitor.seconds, meter, own = [], CpuMeter(), _cpu_seconds(served)
+            visitor.seconds, meter, own = [], CpuMeter(), cpu_seconds(served)
             under_attack = visitor.fps(seconds)
             now = visitor.state()["rss_mb"]
             use = meter.read()
-            others = ((use.others_s or 0.0) - (_cpu_seconds(served) - own)) / use.wall_s
+            others = ((use.others_s or 0.0) - (cpu_seconds(served) - own)) / use.wall_s
             # What stops the machine once makes one of them slow.
             slow = sorted(visitor.seconds)[-2]
             print(f"{alone:.1f} to {under_attack:.1f} FPS, all but one within {slow:.2f} s, {memory} to {now} MB")

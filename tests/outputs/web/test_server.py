@@ -252,7 +252,7 @@ def _never_end(served: Served) -> None:
     for connection, data in zip(connections, begun):
         connection.sendall(data)
         connection.setblocking(False)
-    deadline = time.monotonic() + 25
+    deadline = time.monotonic() + 120
     while len(ended) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
         for number, connection in enumerate(connections):
