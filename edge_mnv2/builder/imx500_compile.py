@@ -94,8 +94,8 @@ def quantize_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:
     """In the toolkit's Python: `float.onnx` of the `folder` as `quantized.onnx`, by its `pictures.npy`.
 
     The quantized network is compared with the float one on these pictures: `agreement` is the share with the same best
-    class, None for an `embedding`, which has no classes; `cosine` the mean similarity of the answers. With `photos.npy`
-    there, `answers.npy` are the quantized network's real outputs on them.
+    class, None for an `embedding`, which has no classes; `cosine` the mean similarity of the answers; None both for a
+    measured value. With `photos.npy` there, `answers.npy` are the quantized network's real outputs on them.
     """
     import model_compression_toolkit as mct  # type: ignore[import-not-found, unused-ignore]
     import onnx  # type: ignore[import-not-found, unused-ignore]
@@ -118,10 +118,7 @@ def quantize_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:
     quantized, _ = mct.ptq.pytorch_post_training_quantization(
         network, lambda: batches(pictures), target_platform_capabilities=capabilities
     )
-    ours, real = answers(quantized, pictures), answers(network, pictures)
-    agreement = None if order["embedding"] else round(float((ours.argmax(1) == real.argmax(1)).mean()), 4)
-    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(real, axis=1)
-    cosine = round(float(((ours * real).sum(1) / np.maximum(lengths, 1e-12)).mean()), 4)
+    likeness = _likeness(answers(quantized, pictures), answers(network, pictures), classes=not order["embedding"])
     mct.exporter.pytorch_export_model(
         model=quantized,
         save_model_path=str(folder / "quantized.onnx"),
@@ -129,7 +126,19 @@ def quantize_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:
     )
     if (folder / "photos.npy").exists():
         np.save(folder / "answers.npy", answers(quantized, np.load(folder / "photos.npy")))
-    return {"agreement": agreement, "cosine": cosine, "operators": len(network.steps)}
+    return {**likeness, "operators": len(network.steps)}
+
+
+def _likeness(ours: np.ndarray, real: np.ndarray, *, classes: bool) -> dict[str, Any]:
+    """`agreement` and `cosine` of two (pictures, values): None for what says nothing of them."""
+    if real.shape[1] == 1:
+        # A measured value: it is its own best class, in any direction.
+        return {"agreement": None, "cosine": None}
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(real, axis=1)
+    return {
+        "agreement": round(float((ours.argmax(1) == real.argmax(1)).mean()), 4) if classes else None,
+        "cosine": round(float(((ours * real).sum(1) / np.maximum(lengths, 1e-12)).mean()), 4),
+    }
 
 
 def _module(model: Any, mean: np.ndarray, std: np.ndarray) -> Any:

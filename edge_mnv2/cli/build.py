@@ -211,7 +211,7 @@ def _agreement(document: dict[str, Any]) -> str:
     """How near the answers to these pictures are to the float network's, where the compiler tells."""
     if document.get("agreement") is not None:
         return f", {document['agreement']:.0%} of them answered as by floats"
-    return f", cosine to floats {document['cosine']:.3f}" if "cosine" in document else ""
+    return f", cosine to floats {document['cosine']:.3f}" if document.get("cosine") is not None else ""
 
 
 def _memory(memory: dict[str, Any]) -> list[tuple[str, str]]:

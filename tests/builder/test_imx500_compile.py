@@ -17,7 +17,8 @@ from edge_mnv2.builder import imx500_compile
 from edge_mnv2.builder.backbone import cut
 from edge_mnv2.builder.compile_source import _plain_head
 from edge_mnv2.builder.float_heads import ClassHead, Linear
-from edge_mnv2.builder.imx500_compile import TOOLKIT
+from edge_mnv2.builder.imx500_compile import TOOLKIT, _likeness
+from edge_mnv2.cli.build import _agreement
 from edge_mnv2.builder.taught_head import append_classifier
 from edge_mnv2.runtime import toolkit
 from edge_mnv2.tflite.graph import read, write
@@ -89,6 +90,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(run: Run, model: Path, monke
     code, out, err = run("-q", "compile", model, "--target", "imx500", "--json")
     assert (code, out, err.count("\n")) == (1, "", 1) and "no space left on the disk: free some" in err, err
     assert sorted(model.parent.iterdir()) == before
+
+
+def test_of_a_measured_value_no_agreement_is_claimed() -> None:
+    """Its best class is always the same one."""
+    ours, real = np.array([[1.0, 2.0], [3.0, 2.0]]), np.array([[1.0, 2.0], [2.0, 3.0]])
+    assert _likeness(ours, real, classes=True) == {"agreement": 0.5, "cosine": 0.9615}
+    assert _likeness(ours, real, classes=False) == {"agreement": None, "cosine": 0.9615}
+    assert _likeness(ours[:, :1], real[:, :1], classes=True) == {"agreement": None, "cosine": None}
+    document = {"agreement": None, "cosine": None}
+    assert _agreement(document) == ""
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2_1.0_224_quant", "tf2_mobilenet_v2_1.0_224_ptq"])
