@@ -18,8 +18,8 @@ from edge_mnv2.builder.backbone import cut
 from edge_mnv2.builder.compile_source import _plain_head
 from edge_mnv2.builder.float_heads import ClassHead, Linear
 from edge_mnv2.builder.imx500_compile import TOOLKIT, _likeness
-from edge_mnv2.cli.build import _agreement
 from edge_mnv2.builder.taught_head import append_classifier
+from edge_mnv2.cli.build import _agreement
 from edge_mnv2.runtime import toolkit
 from edge_mnv2.tflite.graph import read, write
 from tests.stubs import colour_model, stub_at
