@@ -162,7 +162,9 @@ def open_model(
             hint = f"copy it too, whole: exporters call it {Path(path).name}.data"
             raise ModelError(f"{path} has its weights in another file, which is not beside it", hint=hint) from error
         if len(chosen) == 1:
-            raise ModelError(f"{path} cannot be loaded: {_reason(error)}") from error
+            # Float64 above all.
+            advice = "export it in float32, or try --runtime openvino" if "NOT_IMPLEMENTED" in str(error) else None
+            raise ModelError(f"{path} cannot be loaded: {_reason(error)}", hint=advice) from error
         log.warning("the GPU cannot be used (%s): going on without it", _reason(error))
         return open_model(row, path, threads=threads, accelerate=False, input_size=input_size)
     try:

@@ -16,7 +16,7 @@ from edge_mnv2.errors import LabelsError
 from edge_mnv2.files import LFS_POINTER, text_content
 from edge_mnv2.messages import steering
 from edge_mnv2.strict_yaml import REGISTRY_BYTES, Items, Mapping, Node, parse_yaml
-from edge_mnv2.zoo.synsets import distinct_names, without_synsets
+from edge_mnv2.zoo.synsets import distinct_names, unquoted, without_synsets
 
 log = logging.getLogger(__name__)
 
@@ -300,7 +300,7 @@ def _numbered(lines: Sequence[str]) -> Optional[list[str]]:
         matches = [form.fullmatch(line) for line in lines]
         # A table may begin with a row of titles: "index,name".
         titles = len(lines) > 2 and matches[0] is None and re.search(r"[,;\t]", lines[0]) is not None
-        pairs = [(match["index"], _unquoted(match["name"])) for match in matches if match]
+        pairs = [(match["index"], unquoted(match["name"])) for match in matches if match]
         if len(pairs) == len(lines) - titles and (names := _by_index(pairs)) is not None:
             return names
     return None
@@ -325,9 +325,3 @@ def _from_table(lines: Sequence[str]) -> Optional[list[str]]:
         if (names := _by_index([(row[index], row[name]) for row in rows[1:]])) is not None:
             return names
     return None
-
-
-def _unquoted(cell: str) -> str:
-    """A cell of a CSV file without its quotes."""
-    cell = cell.strip()
-    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell

@@ -31,7 +31,7 @@ def without_synsets(names: list[str], is_background: Callable[[str], bool]) -> l
         return names
     known = imagenet_names() if any(match and match["name"] is None for match in matches) else {}
     ids = [match["id"] if match else "" for match in matches]
-    texts = [name if match is None else match["name"] or "" for match, name in zip(matches, names)]
+    texts = [name if match is None else unquoted(match["name"] or "") for match, name in zip(matches, names)]
     # ImageNet's development kit counts them from 1 behind the id: `n02119789 1 kit_fox`.
     counted = [_COUNTED.fullmatch(text) for text in texts]
     if [int(match["number"]) for match in counted if match] == list(range(1, len(names) + 1)):
@@ -44,3 +44,9 @@ def distinct_names(names: list[str], ids: Sequence[str]) -> list[str]:
     """`names`, with the WordNet id behind those that several classes have (ImageNet has two cranes)."""
     uses = Counter(name.casefold() for name in names)
     return [f"{name}, {one}" if one and uses[name.casefold()] > 1 else name for name, one in zip(names, ids)]
+
+
+def unquoted(cell: str) -> str:
+    """A cell of a CSV file without its quotes."""
+    cell = cell.strip()
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell

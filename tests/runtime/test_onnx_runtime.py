@@ -306,6 +306,16 @@ def test_files_that_are_no_model(content: bytes, expected: str, tmp_path: Path, 
     assert len(err.strip().splitlines()) == 1
 
 
+def test_an_operator_that_the_runtime_lacks_for_its_numbers_is_said_with_what_to_do(tmp_path: Path, run: Any) -> None:
+    file = OnnxFile()
+    file.node("GlobalAveragePool", [file.node("Cast", ["image"], to=onnx.TensorProto.DOUBLE)], "answer")
+    model = onnx.load_from_string(file.serialize({"image": ("float32", (1, 3, 8, 8))}, {"answer": ("float32", (1, 3))}))
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    (tmp_path / "double.onnx").write_bytes(model.SerializeToString())
+    code, _, err = run("run", "--source", "test", "--max-frames", 1, "--model", tmp_path / "double.onnx")
+    assert code == 3 and "double.onnx cannot be loaded" in err and "float32" in err and err.count("\n") == 1
+
+
 def test_weights_in_another_file_are_missed_by_name(tmp_path: Path) -> None:
     loaded = onnx.load_from_string(brought_onnx())
     path = tmp_path / "m.onnx"

@@ -205,6 +205,10 @@ FORMS = {
     ),
     "ImageNet's synsets": ("n01440764 cup\nn01443537 plate\nn01484850 fork\n", None),
     "synsets and commas": ("n01440764,cup\nn01443537: plate\nn01484850\tfork\n", None),
+    "synsets and quotes": (
+        'n01440764,"cup, mug"\nn01443537,plate\nn01484850,"fork"\n',
+        ["cup, mug", "plate", "fork"],
+    ),
     "synsets behind indices": ("0 n01440764 cup\n1 n01443537 plate\n2 n01484850 fork\n", None),
     "ImageNet's development kit": ("n02119789 1 cup\nn02100735 2 plate\nn02110185 3 fork\n", None),
     "names that begin with numbers behind synsets": (
