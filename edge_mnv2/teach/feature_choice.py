@@ -19,6 +19,7 @@ import numpy as np
 
 from edge_mnv2.builder.float_heads import ClassHead, Linear, unit_evidence
 from edge_mnv2.teach.class_head import stratified_folds
+from edge_mnv2.teach.linear_fit import gram
 
 _REPEATS = 8
 _DECAYS = 10.0 ** np.arange(-6, 1)
@@ -159,7 +160,7 @@ def _centred(products: np.ndarray, count: int) -> np.ndarray:
 def _products(block: np.ndarray) -> np.ndarray:
     # Centred before the product: what all pictures have in common would cost the digits of what they differ by.
     block = block - block.mean(axis=0)
-    return (block @ block.T).astype(np.float64)
+    return gram(block).astype(np.float64)
 
 
 def _splits(truth: np.ndarray, repeats: int, seed: int) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,15 @@ from edge_mnv2.errors import UsageError
 _EPSILON = 1e-8
 _PART = 512
 """Columns that are worked on at a time where memory counts."""
+
+
+def gram(rows: np.ndarray) -> np.ndarray:
+    """`rows` @ `rows`.T of float32 (count, size): (count, count).
+
+    numpy leaves the product of a matrix with its own transpose to BLAS's `syrk`. OpenBLAS computes that wrongly in
+    float32 on Arm processors with SME or long vectors (OpenMathLib/OpenBLAS#5873); a copy makes it a general product.
+    """
+    return rows @ (np.array(rows) if platform.machine() == "aarch64" else rows).T
 
 
 @dataclass(frozen=True)

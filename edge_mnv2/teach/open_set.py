@@ -25,6 +25,7 @@ from edge_mnv2.builder.backbone import Backbone
 from edge_mnv2.builder.float_heads import Familiarity, Linear, Unknown, unit_evidence
 from edge_mnv2.runtime.prediction import softmax
 from edge_mnv2.teach.class_head import class_means, stratified_folds, unit
+from edge_mnv2.teach.linear_fit import gram
 
 KNOWN = 0.95
 """The share of new pictures of taught classes that shall stay known."""
@@ -176,7 +177,7 @@ def _typical(evidence: Optional[Linear]) -> Optional[np.ndarray]:
     if evidence is None:
         return None
     weights = evidence.weights.astype(np.float32)
-    logits = weights @ weights.T
+    logits = gram(weights)
     return unit(np.maximum(logits / logits.std(axis=1, keepdims=True) - _STANDS_OUT, 0))
 
 
@@ -195,7 +196,7 @@ class _Taught:
         self._units = unit_evidence(evidence, embeddings).astype(np.float32)
         self._picture, self._truth, self._rows = picture, truth, rows
         self._own = np.unique(picture, return_index=True)[1]
-        self._products = self._units @ self._units.T
+        self._products = gram(self._units)
         self._away = _AWAY if len(self._own) >= _SOME else _AWAY_OF_FEW
         self._typical = _typical(evidence)
         self._near = None if self._typical is None else self._typical @ self._units.T

@@ -23,7 +23,7 @@ import numpy as np
 
 from edge_mnv2.builder.float_heads import Linear, ValueHead, cell_states
 from edge_mnv2.teach.embedding import Layer
-from edge_mnv2.teach.linear_fit import make_optimizer
+from edge_mnv2.teach.linear_fit import gram, make_optimizer
 
 STEPS = 300
 _DECAYS = 10.0 ** np.arange(-6, 0.01, 0.5)
@@ -125,7 +125,7 @@ def two_states(maps: np.ndarray, values: np.ndarray, layer: Layer) -> Linear:
     spread += np.eye(channels) * (_SHRINKAGE * float(np.trace(spread)) / channels + _LEAST_SQUARE)
     # The largest ratio of what follows the value to what does not, by the factor of the latter.
     inverse = np.linalg.inv(np.linalg.cholesky(spread))
-    _, vectors = np.linalg.eigh(inverse @ (products.T @ products) @ inverse.T)
+    _, vectors = np.linalg.eigh(inverse @ gram(products.T) @ inverse.T)
     direction = inverse.T @ vectors[:, -1]
     seen = (cells[:, size >= _FOLLOWING_SHARE * size.max()] @ direction).reshape(-1)
     low, high = (float(end) for end in np.quantile(seen, (0.1, 0.9)))
@@ -175,7 +175,7 @@ def _fit_linear(embeddings: np.ndarray, values: np.ndarray, choice: Choice, opti
     center, mean = inputs.mean(axis=0), float(values.mean())
     inputs -= center
     # Between pictures only products matter: the regression is solved in as many dimensions as there are pictures.
-    products = (inputs @ inputs.T).astype(np.float64)
+    products = gram(inputs).astype(np.float64)
     size = float(np.trace(products))
     if size <= 0:
         return Linear(np.zeros((1, embeddings.shape[1])), np.array([mean]))

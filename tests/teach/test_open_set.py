@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,7 +18,8 @@ from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import model_spec
 from edge_mnv2.settings.schema import ModelOptions
-from edge_mnv2.teach import open_set
+from edge_mnv2.teach import feature_choice, open_set, value_head
+from edge_mnv2.teach.linear_fit import gram
 from edge_mnv2.zoo.model_facts import OpenSet
 from edge_mnv2.zoo.resolve import resolve
 from edge_mnv2.zoo.sidecar import read_sidecar
@@ -137,3 +142,21 @@ def test_between_the_points_of_the_curve_and_beyond_them() -> None:
     rule = OpenSet(3, 10.0, 0.3, ((0.9, 0.4), (0.95, 0.3), (0.99, 0.1)))
     assert rule.factor(0.925) == pytest.approx(np.exp(0.5))
     assert rule.factor(0.5) == pytest.approx(np.exp(1.0)) and rule.factor(0.999) == pytest.approx(np.exp(-2.0))
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
+def test_products_of_rows_among_themselves(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    rows = np.random.default_rng(0).standard_normal((300, 70)).astype(np.float32)
+    for each in (rows, rows.T):
+        assert gram(each).dtype == np.float32
+        assert gram(each) == pytest.approx(np.einsum("ij,kj->ik", each, each), abs=1e-3)
+
+
+@pytest.mark.parametrize("module", [feature_choice, open_set, value_head])
+def test_no_matrix_is_multiplied_with_its_own_transpose_but_by_gram(module: ModuleType) -> None:
+    """numpy leaves it to a routine that is wrong in float32 on some Arm processors: NaN, or quietly other values."""
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+            sides = [ast.unparse(side) for side in (node.left, node.right)]
+            assert sides[0] != f"{sides[1]}.T" and sides[1] != f"{sides[0]}.T", ast.unparse(node)
