@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,41 @@ def test_a_package_that_fails_where_it_is_used(
     assert code == 0 and json.loads(out)["frames"] == 1
     assert "mill" not in json.loads(out)["delegate"]
     assert err.count(said) == 1 and " of an installed package " in err
+
+
+_WORKER = """
+from edge_mnv2.runtime.supervised import Package
+from edge_mnv2.runtime.supervised.contact import Target
+from edge_mnv2.runtime.supervised.supervisor import Device, open_on
+def open_supervised(spec, compiled, cpu, *, threads=1, count=1, **_):
+    driver = Package("mill 1", "mill 1", __name__ + ":open_in_worker")
+    return open_on([Device(Target(driver, "mill", model=str(compiled), threads=threads, engine="mill"))], cpu, count)
+def open_in_worker(order, begin):
+    begin("open")
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "body", "said"),
+    [
+        ("mill_refuses", "raise RuntimeError('stone\\nbroken')", "mill refuses the model: stone; broken"),
+        (
+            "mill_opens_no_model",
+            "return None",
+            "mill_opens_no_model:open_in_worker opens nothing",
+        ),
+        ("mill_leaves", "raise SystemExit(4)", "mill 1 ended with code 4 while loading the model"),
+    ],
+)
+def test_a_worker_that_fails(
+    package: str, body: str, said: str, tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = _MILL.format(module=package, plan=_WHOLE, opening="pass") + _WORKER.format(body=body)
+    install(tmp_path, package, content, monkeypatch, accelerators.GROUP)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    code, out, err = run("run", "--source", "test", "--max-frames", "1", "--json", "--delegate", "mill")
+    assert code == 5 and not out and said in err and "Traceback" not in err
 
 
 def test_what_it_gives_the_lists_is_no_error_of_theirs(

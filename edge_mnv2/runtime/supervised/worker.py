@@ -115,6 +115,8 @@ def _open(order: dict, stages: _Stages) -> Optional[AnyInterpreter]:
     opener = load(order["opener"])
     order.update(version="", chosen="", cpu_operators=0)
     interpreter: Optional[AnyInterpreter] = opener(order, stages.begin)
+    if interpreter is None and order["model"] is not None:
+        raise TypeError(f"{order['opener']} opens nothing")
     if interpreter is None:
         stages.send({"ready": {"version": order["version"], "option": order["chosen"]}})
     return interpreter
