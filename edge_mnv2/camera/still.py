@@ -184,7 +184,8 @@ def _decode(path: Path, file: IO[bytes], least_side: Optional[int], most_pixels:
     if what == "heic":
         raise SourceError(f"{path} is a HEIC picture, which cannot be read here", hint="convert it to JPEG")
     if what == "clip":
-        raise SourceError(f"{path} is a video, not a picture", hint=f"edge-mnv2 run --source {path}")
+        pictures = f"take pictures out of it: ffmpeg -i {path.name} -r 2 {path.stem}_%03d.jpg"
+        raise SourceError(f"{path} is a video, not a picture", hint=f"edge-mnv2 run --source {path}, or {pictures}")
     if what in ("text", "html"):
         raise SourceError(f"{path} is not a picture: it holds {'a web page' if what == 'html' else 'text'}")
     if what is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
-from edge_mnv2.datasets.classes import LEARNED_COLUMNS, Classes
+from edge_mnv2.datasets.classes import LEARNED_COLUMNS, TABLE, Classes, read_table
 from edge_mnv2.datasets.labelled_pictures import (
     REGRESSION,
     Dataset,
@@ -101,6 +101,9 @@ def read_lesson(
             )
         check_names(answers.labels)
     pictures = read_dataset(folder, answers, LEARNED_COLUMNS)
+    if task is None and pictures.task == REGRESSION and set(read_table(folder / TABLE)[0]) & set(LEARNED_COLUMNS):
+        note = f"{TABLE} has classes and values: the values are taught (--task classification teaches the classes)"
+        pictures = replace(pictures, notes=(*pictures.notes, note))
     empty = set(range(len(pictures.classes))) - {example.truth for example in pictures.examples}
     if empty:
         name = folder / pictures.classes[min(empty)]

@@ -565,6 +565,16 @@ def test_pictures_without_a_difference(run: Run, tmp_path: Path, names: list[str
     json.loads(said, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
+def test_a_table_with_classes_and_values_says_which_are_taught(tmp_path: Path) -> None:
+    for number in range(2):
+        picture(tmp_path / f"{number}.png", (90, 90, 90), number)
+    (tmp_path / "labels.csv").write_text("file,label,value\n0.png,a,1\n1.png,b,2\n")
+    said = "labels.csv has classes and values: the values are taught"
+    assert [said in note for note in read_lesson(tmp_path).notes] == [True]
+    assert read_lesson(tmp_path, "classification").classes == ("a", "b")
+    assert not read_lesson(tmp_path, "regression").notes
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("12,5", 12.5), ("1e2", 100.0), ("-3.5_a", -3.5), ("7 mm", 7.0), ("2024-01-03_9", None)]
 )
