@@ -38,6 +38,9 @@ def compile_for(request: CompileRequest, say: Say) -> dict[str, Any]:
         if not request.simulator:
             # An older one would answer for the new file where there is no NPU.
             beside.unlink(missing_ok=True)
+    if quantization == "fp16":
+        # Nothing is chosen by them.
+        document["pictures"] = 0
     return {**document, "quantization": quantization, **report}
 
 

@@ -190,7 +190,7 @@ def _compiled_in_words(document: dict[str, Any]) -> str:
     else:
         rows += [
             ["compiler", f"{document['toolkit']}, {document['compile_ms'] / 1e3:.0f} s"],
-            ["quantized", f"{document['quantization']}, by {document['pictures']} pictures{_agreement(document)}"],
+            ["quantized", f"{document['quantization']}{_pictures(document)}"],
             ["layers", f"the accelerator runs {_known(on_it)} of {_known(operators['total'])}"],
             *([["head", "left to the CPU"]] if document.get("embedding") else []),
             *([name, value] for name, value in _memory(document["memory"])),
@@ -205,6 +205,10 @@ def _compiled_in_words(document: dict[str, Any]) -> str:
         lines += ["", "left on the CPU", aligned(cells, right=(0,))]
     lines += ["", document.get("next") or f"edge-mnv2 run --model {document['out']} --delegate {document['delegate']}"]
     return "\n".join(lines)
+
+
+def _pictures(document: dict[str, Any]) -> str:
+    return f", by {document['pictures']} pictures{_agreement(document)}" if document["pictures"] else ""
 
 
 def _agreement(document: dict[str, Any]) -> str:

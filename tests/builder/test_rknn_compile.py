@@ -99,6 +99,11 @@ def test_a_recipe_of_an_older_model_does_not_stay(run: Run, tmp_path: Path, monk
     assert code == 0 and str(recipe) in json.loads(out)["written"] and recipe.is_file(), err
     code, out, err = run("compile", model, "--target", "rknn:rk3588", "--json")
     assert code == 0 and str(recipe) not in json.loads(out)["written"] and not recipe.exists(), err
+    out = run("compile", model, "--target", "rknn:rk3588")[1]
+    assert "normal, by " in out and " pictures\n" in out
+    # Real numbers are not chosen by pictures.
+    out = run("compile", model, "--target", "rknn:rk3588", "--quantization", "fp16")[1]
+    assert "fp16\n" in out and " pictures" not in out
 
 
 def test_wrong_words_are_refused(run: Run, tmp_path: Path) -> None:
