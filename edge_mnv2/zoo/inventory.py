@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,6 +18,8 @@ from edge_mnv2.zoo.entry import RUNS_ON, Entry, parse_entries
 from edge_mnv2.zoo.model_facts import MEASURED
 from edge_mnv2.zoo.pull import leftovers, removal_lock
 from edge_mnv2.zoo.sidecar import read_sidecar
+
+log = logging.getLogger(__name__)
 
 OURS = "edge-mnv2"
 """What the registry that ships is called in listings."""
@@ -188,7 +192,7 @@ def _pinned(path: Path, lines: list[str]) -> list[str]:
             continue
         model = path.parent / file
         digest = sha256_of(model, fresh=True)
-        values = {"sha256": digest, "bytes": str(model.stat().st_size), **_measured(model, digest)}
+        values = {"sha256": digest, "bytes": str(model.stat().st_size), **_measured(model, digest, name, block)}
         updated = _with_values(block, values)
         if updated != block:
             lines[start:end] = updated
@@ -196,11 +200,17 @@ def _pinned(path: Path, lines: list[str]) -> list[str]:
     return changed
 
 
-def _measured(model: Path, sha256: str) -> dict[str, Optional[str]]:
-    """Each key's value of the sidecar of `model`, None where it has none; empty where no sidecar is this model's."""
+def _measured(model: Path, sha256: str, name: str, block: Sequence[str]) -> dict[str, Optional[str]]:
+    """Each key's value of the sidecar of `model`, None where it has none; empty where no sidecar is this model's.
+
+    A sidecar stays here: that the entry `name`, the lines `block`, lacks the labels it has is said.
+    """
     sidecar = read_sidecar(model)
     if sidecar is None or (sidecar.sha256 and sha256 not in sidecar.sha256):
         return {}
+    if sidecar.labels and not any(line.startswith("    labels:") for line in block):
+        text = "%s has no labels here, and boards would call its classes 0, 1, 2: give it `labels:`, those of %s"
+        log.warning(text, name, sidecar.path)
     return {**dict.fromkeys(MEASURED), **sidecar.measured.as_yaml()}
 
 

@@ -369,6 +369,21 @@ def test_pin_writes_what_teach_measured_and_takes_out_what_is_no_more(tmp_path: 
         parse_entries(read_plain(registry_file, ProfileError), "it", "it", f"{tmp_path}/")
 
 
+def test_pin_says_that_an_entry_lacks_the_labels_of_its_sidecar(
+    tmp_path: Path, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Boards get the registry and the model, and not the sidecar: the classes were called 0, 1, 2 without a word."""
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.tflite").write_bytes(body)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text("labels: [nut, bolt]\n")
+    registry_file = tmp_path / "registry.yaml"
+    registry_file.write_text("models:\n  a:\n    licence: ours\n  b:\n    labels: [p, q]\n  c:\n    licence: ours\n")
+    assert sorted(inventory.pin(registry_file)) == ["a", "b", "c"]
+    assert [record.getMessage().partition(" here")[0] for record in caplog.records] == ["a has no labels"]
+    assert str(tmp_path / "a.yaml") in caplog.text
+
+
 def test_pin_writes_what_the_files_are(tmp_path: Path, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tflite").write_bytes(body)
     (tmp_path / "bee.tflite").write_bytes(body[:100])
