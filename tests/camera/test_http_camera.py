@@ -398,10 +398,11 @@ def test_a_picture_every_few_seconds_is_waited_for(caplog: pytest.LogCaptureFixt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(http_camera, "STALL_S", 0.15)
-        first, later = losses()
-        if first > 2 or later:
-            # A machine that stops for a while looks like that too, but not every time.
+        for _ in range(4):
             first, later = losses()
+            if first <= 2 and not later and "camera.stall_s" in caplog.text:
+                break
+            # A machine that stops for a while changes the rhythm, but not every time.
     assert (first <= 2, later) == (True, 0)
     assert "camera.stall_s" in caplog.text
 
@@ -454,10 +455,10 @@ def test_a_clip_over_http_keeps_its_time_and_ends(clip: Path) -> None:
         frames = read_all(source)
         assert source.reconnects == 0
     assert frames[-1][0] >= 38 and frames[-1][1] > 1.5
-    assert np.median([abs(at - number / 20) for number, at in frames]) < 0.5
-    # Pictures are passed over for want of time alone.
-    for (one, at), (later, then) in zip(frames, frames[1:]):
-        assert (later - one - 1) / 20 < then - at + 0.25, frames
+    # At its own time, but where the machine stops; pictures are passed over for want of time alone.
+    numbers, times = np.diff(np.array(frames), axis=0).T
+    assert np.median(np.abs(times - numbers / 20)) < 0.03, frames
+    assert ((numbers - 1) / 20 < times + 0.25).all(), frames
 
 
 @pytest.mark.slow
