@@ -85,10 +85,15 @@ class Calibrated:
     least: float
 
     def curve(self) -> list[tuple[float, float, Optional[float]]]:
-        """(share of known pictures that stay known, threshold, share of strangers that are rejected or None)."""
-        points = []
+        """(share of known pictures that stay known, threshold, share of strangers that are rejected or None).
+
+        It ends at the lowest threshold that is set: a larger share cannot be had.
+        """
+        points: list[tuple[float, float, Optional[float]]] = []
         for share in _CURVE if len(self.known) else ():
             threshold = _threshold(self.known, share, self.usual, self.least)
+            if len(points) > 1 and threshold >= points[-1][1]:
+                break
             rejected_share = float(np.mean(self.strangers < threshold)) if len(self.strangers) else None
             points.append((share, threshold, rejected_share))
         return points

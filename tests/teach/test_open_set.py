@@ -9,11 +9,13 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Optional
 
 import numpy as np
 import pytest
 import yaml
 
+from edge_mnv2.builder.float_heads import Familiarity, Unknown
 from edge_mnv2.errors import ModelError
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.opening import model_spec
@@ -47,6 +49,18 @@ def test_more_shall_stay_known_and_the_threshold_falls() -> None:
     thresholds = [open_set._threshold(left_out, share, 0.12) for share in (0.8, 0.9, 0.95, 0.98, 0.995)]
     assert thresholds == sorted(thresholds, reverse=True) and len(set(thresholds)) == 5
     assert open_set._threshold(np.zeros(0), 0.95, 0.12) == 0.12
+
+
+@pytest.mark.parametrize(("similar", "points"), [((6, 2), len(open_set._CURVE)), ((1.5, 6), None), ((1, 40), 2)])
+def test_the_curve_claims_no_share_that_the_lowest_threshold_does_not_reach(
+    similar: tuple[float, float], points: Optional[int]
+) -> None:
+    left_out = np.random.default_rng(0).beta(*similar, 400)
+    rule = Unknown(Familiarity(None, np.zeros((1, 1))), 0.12, 50.0)
+    curve = open_set.Calibrated(rule, left_out, np.zeros(0), 0.02, 0.12).curve()
+    assert len(curve) == points if points else 2 < len(curve) < len(open_set._CURVE)
+    thresholds = [threshold for _, threshold, _ in curve]
+    assert thresholds == sorted(thresholds, reverse=True) and (len(set(thresholds)) == len(curve) or points == 2)
 
 
 @pytest.mark.parametrize("similarity", [0.0, 0.7, 1.0])
