@@ -73,8 +73,8 @@ def page(taught: Taught, document: Document, embedder: Embedder) -> str:
 _OPEN_SET = (
     "With another threshold (--known) more new pictures of the taught classes stay known, and fewer strangers are "
     "rejected. Measured on the taught pictures by models without them. A stranger here is a picture of a class that "
-    "its model was not taught: it resembles the others more than most strangers do. If the table ends before 100 %, its "
-    "last threshold is the lowest: what lies below shows next to nothing of these classes, and is unknown in any case."
+    "its model was not taught: it resembles the others more than most strangers do. Where the table ends before 100 %, "
+    "its last threshold is the lowest: what lies below shows next to nothing of these classes, and is always unknown."
 )
 
 _ERRORS = (
