@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import bisect
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass
 from typing import Optional
 
 from edge_mnv2.strict_yaml import Fields
+
+log = logging.getLogger(__name__)
 
 RESIZE = ("crop", "stretch", "letterbox")
 LAYOUTS = ("NHWC", "NCHW")
@@ -68,7 +71,12 @@ class MovedThreshold:
             self.move(known)
 
     def move(self, known: float) -> None:
-        self.known, self.factor = known, self._open_set.factor(known)
+        """To `known`, or to what is nearest to it of what the lesson's curve reaches, which is said."""
+        least, most = self._open_set.curve[0][0], self._open_set.curve[-1][0]
+        self.known = min(max(known, least), most)
+        if self.known != known:
+            log.warning("%g of the known pictures: this model keeps from %g to %g known", known, least, most)
+        self.factor = self._open_set.factor(known)
 
 
 @dataclass(frozen=True)

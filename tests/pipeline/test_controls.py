@@ -71,6 +71,15 @@ def test_where_unknown_begins_moves_and_holds_for_the_next_model(tmp_path: Path)
     assert (other.known, other.factor) == (0.99, unknown.factor)
 
 
+def test_a_share_that_the_lesson_does_not_reach_is_not_claimed(caplog: pytest.LogCaptureFixture) -> None:
+    few = OpenSet(2, 10.0, 0.3, ((0.8, 0.4), (0.9, 0.3)))
+    for asked, reached in ((0.98, 0.9), (0.7, 0.8)):
+        assert MovedThreshold(few, asked).known == reached
+        assert f"{asked} of the known pictures: this model keeps from 0.8 to 0.9 known" in caplog.text
+    caplog.clear()
+    assert MovedThreshold(few, 0.85).known == 0.85 and not caplog.text
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_threshold_and_pause_act_on_the_loop_that_runs(tmp_path: Path, workers: int) -> None:
     path = tmp_path / "stub.tflite"
