@@ -115,8 +115,10 @@ def quantize_in_toolkit(order: dict[str, Any]) -> dict[str, Any]:
             return np.concatenate([module(one[0]).numpy() for one in batches(images)])
 
     capabilities = mct.get_target_platform_capabilities("pytorch", "imx500")
+    # Its ranges are powers of two: what is cut off at 6 is rescaled to be cut off at 8, and uses all of one.
+    settings = mct.core.CoreConfig(quantization_config=mct.core.QuantizationConfig(relu_bound_to_power_of_2=True))
     quantized, _ = mct.ptq.pytorch_post_training_quantization(
-        network, lambda: batches(pictures), target_platform_capabilities=capabilities
+        network, lambda: batches(pictures), core_config=settings, target_platform_capabilities=capabilities
     )
     likeness = _likeness(answers(quantized, pictures), answers(network, pictures), classes=not order["embedding"])
     mct.exporter.pytorch_export_model(
