@@ -217,6 +217,8 @@ def _main() -> None:
             fail(EdgeMnv2Error("no more threads may be started", hint="raise `ulimit -u`, or TasksMax of the service"))
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             fail(_no_space(error))
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "edge_mnv2").startswith("edge_mnv2"):
+            fail(EdgeMnv2Error(f"the package {error.name} is missing", hint="`edge-mnv2 doctor` says how to get it"))
         name = type(error).__name__
         _say(f"edge-mnv2: unexpected {name}: {' '.join(str(error).split())} (see --debug)")
         raise SystemExit(1) from None

@@ -154,6 +154,9 @@ def _fastest() -> Iterator[Check]:
     contest = known(path, threads)
     if contest is None:
         others = [row for row in TABLE if row.twins and not row.needs_device and row.version() is None]
+        if sys.maxsize <= 2**32 or sys.version_info < (3, 10):
+            # Nothing faster is published for these (pyproject.toml's extras).
+            others = []
         if rivals(path):
             detail = f"{first}; the first run of some seconds compares others with it, by answers and speed"
         elif others:

@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -106,3 +107,14 @@ def test_the_quick_look_at_a_packaged_profile_sees_its_patterns(name: str) -> No
     for pattern in match.get("compatible", ()):
         assert may_match(place, Board(compatible=(example(pattern),)))
     assert not may_match(place, Board(model="Acme Nothing 3000", compatible=("acme,nothing",)))
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\", name='cv2')\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_mnv2", "run", "--source", "test", "--max-frames", "1"],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("error: the package cv2 is missing: `edge-mnv2 doctor` says how to get it\n")

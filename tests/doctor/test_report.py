@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,3 +39,18 @@ def test_it_is_written_whole_or_not_at_all(run: Run, tmp_path: Path, monkeypatch
     code, _, err = run("doctor", "--report", tmp_path / "no" / "report.json")
     assert code == 2 and "--report" in err and "cannot be written" in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("maxsize", "version", "advised"),
+    [(2**63 - 1, (3, 11), True), (2**63 - 1, (3, 9), False), (2**31 - 1, (3, 11), False)],
+)
+def test_a_faster_runtime_is_advised_only_where_it_is_published(
+    maxsize: int, version: tuple[int, int], advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = checks.TABLE[0]
+    for name, value in (("known", lambda *_: None), ("rivals", lambda *_: []), ("reference", lambda: first)):
+        monkeypatch.setattr(checks, name, value)
+    monkeypatch.setattr(type(first), "version", lambda _: None)
+    monkeypatch.setattr(checks, "sys", SimpleNamespace(maxsize=maxsize, version_info=version))
+    assert ["openvino" in check.detail for check in checks._fastest()] == [True] * advised
