@@ -11,7 +11,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
 REPO = Path(__file__).parents[2]
 _RIGS, _ROOT = os.environ.get("EDGE_MNV2_RIGS", ""), os.environ.get("EDGE_MNV2_RIG_SYSTEMD", "")
@@ -24,6 +26,10 @@ _RIGS, _ROOT = os.environ.get("EDGE_MNV2_RIGS", ""), os.environ.get("EDGE_MNV2_R
 def test_the_camera_is_let_in_and_only_by_the_unit(tmp_path: Path) -> None:
     for name in ("edge_mnv2", "devices", "models"):
         shutil.copytree(REPO / name, tmp_path / "edge" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # The machine has the newest versions, this package asks for older ones; both are pure Python.
+    for package in (click, typer):
+        source = Path(str(package.__file__)).parent
+        shutil.copytree(source, tmp_path / "edge" / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests").mkdir()
     shutil.copytree(REPO / "tests/rigs", tmp_path / "tests/rigs", ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["cp", "-a", _ROOT, str(tmp_path / "root")], check=True)
