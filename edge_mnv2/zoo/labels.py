@@ -213,6 +213,7 @@ def _by_index(pairs: Sequence[tuple[Any, Any]], places: Sequence[int] = (0, 1)) 
                 numbered[int(index)] = name.strip()
         if len(numbered) == len(pairs) and min(numbered) == 0 and max(numbered) == len(pairs) - 1:
             names = [numbered[row] for row in range(len(pairs))]
+            names = without_synsets(names, is_background)
             return distinct_names(names, [synsets.get(str(row), "") for row in range(len(pairs))])
     return None
 
@@ -287,10 +288,9 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def _without_indices(lines: list[str]) -> list[str]:
-    if (names := _from_table(lines)) is not None:
+    if (names := _from_table(lines) or _numbered(lines)) is not None:
         return names
-    names = _numbered(lines)
-    return without_synsets([line.strip() for line in lines] if names is None else names, is_background)
+    return without_synsets([line.strip() for line in lines], is_background)
 
 
 def _numbered(lines: Sequence[str]) -> Optional[list[str]]:
@@ -321,7 +321,7 @@ def _from_table(lines: Sequence[str]) -> Optional[list[str]]:
         if name is None or len(titles) < 2 or len(rows) < 2 or {len(row) for row in rows} != {len(titles)}:
             continue
         if index is None:
-            return [row[name] for row in rows[1:]]
+            return without_synsets([row[name] for row in rows[1:]], is_background)
         if (names := _by_index([(row[index], row[name]) for row in rows[1:]])) is not None:
             return names
     return None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from edge_mnv2.paths import packaged
 
 _SYNSET = re.compile(r"(?P<id>n\d{8})(?:[ \t]*[:,;][ \t]*|[ \t]+|$)(?P<name>\S.*)?")
-_COUNTED = re.compile(r"(?P<number>\d{1,7})[ \t]+(?P<name>\S.*)")
+_COUNTED = re.compile(r"(?P<number>\d{1,7})(?:[ \t]*[:,;][ \t]*|[ \t]+)(?P<name>\S.*)")
 
 
 def imagenet_names() -> dict[str, str]:
@@ -32,10 +32,11 @@ def without_synsets(names: list[str], is_background: Callable[[str], bool]) -> l
     known = imagenet_names() if any(match and match["name"] is None for match in matches) else {}
     ids = [match["id"] if match else "" for match in matches]
     texts = [name if match is None else unquoted(match["name"] or "") for match, name in zip(matches, names)]
-    # ImageNet's development kit counts them from 1 behind the id: `n02119789 1 kit_fox`.
-    counted = [_COUNTED.fullmatch(text) for text in texts]
-    if [int(match["number"]) for match in counted if match] == list(range(1, len(names) + 1)):
-        texts = [match["name"] for match in counted if match]
+    # ImageNet's development kit counts them from 1 behind the id, others from 0: `n02119789 1 kit_fox`.
+    counted = [_COUNTED.fullmatch(text) if one else None for text, one in zip(texts, ids)]
+    numbers = [int(match["number"]) for match in counted if match]
+    if any(numbers == list(range(first, first + len(list(filter(None, ids))))) for first in (0, 1)):
+        texts = [unquoted(match["name"]) if match else text for match, text in zip(counted, texts)]
     alone = [f"{known[synset]}, {synset}" if synset in known else synset for synset in ids]
     return distinct_names([text or name for text, name in zip(texts, alone)], ids)
 
@@ -43,7 +44,10 @@ def without_synsets(names: list[str], is_background: Callable[[str], bool]) -> l
 def distinct_names(names: list[str], ids: Sequence[str]) -> list[str]:
     """`names`, with the WordNet id behind those that several classes have (ImageNet has two cranes)."""
     uses = Counter(name.casefold() for name in names)
-    return [f"{name}, {one}" if one and uses[name.casefold()] > 1 else name for name, one in zip(names, ids)]
+    return [
+        f"{name}, {one}" if uses[name.casefold()] > 1 and _SYNSET.fullmatch(one) else name
+        for name, one in zip(names, ids)
+    ]
 
 
 def unquoted(cell: str) -> str:

@@ -211,6 +211,20 @@ FORMS = {
     ),
     "synsets behind indices": ("0 n01440764 cup\n1 n01443537 plate\n2 n01484850 fork\n", None),
     "ImageNet's development kit": ("n02119789 1 cup\nn02100735 2 plate\nn02110185 3 fork\n", None),
+    "synsets, counted from 0": ("n02119789,0,cup\nn02100735,1,plate\nn02110185,2,fork\n", None),
+    "the background, and synsets counted": (
+        'background\nn02119789 0 "a cup"\nn02100735 1 plate\n',
+        ["background", "a cup", "plate"],
+    ),
+    "synsets alone, with their indices": (
+        '{"class_indices": {"n02119789": 1, "n01440764": 0}}',
+        ["tench, Tinca tinca, n01440764", "kit fox, Vulpes macrotis, n02119789"],
+    ),
+    "synsets alone, in a table": (
+        "index,label\n1,n02119789\n0,n01440764\n",
+        ["tench, Tinca tinca, n01440764", "kit fox, Vulpes macrotis, n02119789"],
+    ),
+    "lists of names that have no synset": ('{"0": ["cup"], "1": ["mug", "cup"]}', ["cup", "cup"]),
     "names that begin with numbers behind synsets": (
         "n02119789 7 up\nn02100735 3 musketeers\n",
         ["7 up", "3 musketeers"],
