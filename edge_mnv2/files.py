@@ -145,6 +145,11 @@ class OutputFolder:
         while not os.path.ismount(self._mount):
             self._mount = self._mount.parent
 
+    @property
+    def there(self) -> bool:
+        """Whether it is there, and not only the place where its disk was."""
+        return self.path.exists() and os.path.ismount(self._mount)
+
     def restore(self) -> None:
         """Make it anew, and say so. Raises OSError where its disk is not there."""
         if not os.path.ismount(self._mount):

@@ -75,7 +75,7 @@ class SnapshotSink(Sink):
         data = jpeg(bgr(result.frame), 90)
         name = f"{timestamp(result.wall_time).replace(':', '-')}_{what}.jpg"
         with self._lock:
-            if not self._folder.exists():
+            if not self._place.there:
                 self._place.restore()
                 self._sizes.clear()
             self._make_room(len(data))

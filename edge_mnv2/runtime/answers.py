@@ -154,7 +154,7 @@ def opened(model: str, rivals: Sequence[str], threads: int = 1) -> Iterator[list
     """`model` in the reference and in each of `rivals`."""
     resolved = resolve(model)
     # Only numbers are compared: what a command was told of them, and their names, are nobody's concern here.
-    spec = replace(model_spec(resolved), labels=None)
+    spec = replace(model_spec(resolved), labels=())
     with contextlib.ExitStack() as stack:
 
         def open_in(name: str, spec: ModelSpec) -> Classifier:

@@ -12,7 +12,7 @@ import functools
 import math
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
@@ -86,7 +86,7 @@ class Node:
 class ModelGraph:
     """Nodes in the order in which they run. `tensor` gives a constant's real values, None for what is computed;
     `affine` (scale, zero point, dtype) of a tensor that is quantized as a whole; `shape` is empty where the file does
-    not say it, and 0 where a length is left open."""
+    not say it, and below 1 where a length is left open."""
 
     inputs: list[Key]
     outputs: list[Key]
@@ -116,10 +116,10 @@ class ModelGraph:
             key = node.inputs[0]
         return None
 
-    def made_from(self, key: Key) -> set[Key]:
-        """The computed tensors that a tensor is made from."""
+    def made_from(self, keys: Sequence[Key]) -> set[Key]:
+        """The tensors that any of `keys` is made from."""
         seen: set[Key] = set()
-        waiting = [key]
+        waiting = [*keys]
         while waiting:
             node = self._makers.get(waiting.pop())
             new = [one for one in node.inputs if one not in seen] if node is not None else []
@@ -204,7 +204,9 @@ def _read_tflite(data: bytes) -> ModelGraph:
         nodes.append(Node(kind, inputs, tuple(operator.numbers(2, "i")), axes))
 
     def shape(key: Key) -> tuple[int, ...]:
-        return tuple(tensors[int(key)].numbers(0, "i")) if key != "" else ()
+        table = tensors[int(key)] if key != "" else None
+        # In a shape, a length that is left open is 1; in the signature, it is -1.
+        return tuple(table.numbers(7, "i") or table.numbers(0, "i")) if table is not None else ()
 
     def tensor(key: Key) -> Optional[np.ndarray]:
         table = tensors[int(key)]

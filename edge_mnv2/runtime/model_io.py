@@ -28,10 +28,10 @@ _ASK = "--task regression (a measured value) or --task classification (one logit
 class ModelSpec:
     """What people say about a model: options before sidecar before registry; None: they do not.
 
-    `mean` and `std` are in pixel units, or all below 1 for fractions of 255; `size` is (height, width) where the model
-    leaves it open; `output` the name or number of the output to read. `origin`: who said it, by these names.
-    `unknown`: where a taught model's "unknown" begins. `errors`: (lowest value, highest value, error to
-    expect) of a regression.
+    `labels`: empty for rows without names. `mean` and `std` are in pixel units, or all below 1 for fractions of 255;
+    `size` is (height, width) where the model leaves it open; `output` the name or number of the output to read.
+    `origin`: who said it, by these names. `unknown`: where a taught model's "unknown" begins. `errors`: (lowest value,
+    highest value, error to expect) of a regression.
     """
 
     labels: Optional[Sequence[str]] = None
@@ -142,13 +142,14 @@ def describe(
     image, notes = describe_input(path, inputs[0], graph, spec)
     position = _chosen_output(path, outputs, graph, spec, notes)
     try:
-        source, names = ("", None) if spec.labels else packed.names_for(path, position, _rows(outputs[position]))
+        rows = _rows(outputs[position])
+        source, names = packed.names_for(path, position, rows) if spec.labels is None else ("", None)
     except LabelsError as error:
         if ask:
             raise
         notes.append(f"{error.message}: {error.hint}")
         source, names = "", None
-    if names == [] and not spec.labels:
+    if names == []:
         notes.append(f"{path}: the names that are packed in it ({source}) cannot be read; --labels FILE names them")
     output = _output(path, position, outputs[position], graph, spec, spec.labels or names or ())
     if output is None:
@@ -243,15 +244,15 @@ def _chosen_output(
 
     keys = [_key(graph, position, output) for position, output in enumerate(outputs)]
     several = [key for key, output in zip(keys, outputs) if key is not None and _rows(output) > 1]
+    # What other scores are made of are features.
+    features = graph.made_from(several) if graph is not None else set()
 
     def likelihood(position: int) -> tuple[bool, bool, bool, bool, int, int]:
         output, key = outputs[position], keys[position]
         rows, made_by = _rows(output), _made_by(graph, position, output)[0]
         scores = (rows > 0 and not best_only(made_by, rows) and output.dtype.kind == "f") or output.quantized
-        # What other scores are made of are features.
-        last = graph is None or not any(one != key and key in graph.made_from(one) for one in several)
         shares, named = made_by.kind in _SCORES and rows > 1, len(spec.labels or ()) == rows
-        return scores, named, shares, last and made_by.kind != "pool", rows, -position
+        return scores, named, shares, key not in features and made_by.kind != "pool", rows, -position
 
     best = max(range(len(outputs)), key=likelihood)
     others = ", ".join(f"{number} ({name})" for number, name in enumerate(names) if number != best)

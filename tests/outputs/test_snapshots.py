@@ -18,6 +18,7 @@ from edge_mnv2.outputs.records import timestamp
 from edge_mnv2.outputs.sink import Isolated
 from edge_mnv2.outputs.snapshots import SnapshotSink
 from tests.outputs.results import NOON, event, result
+from tests.outputs.test_rotation import small_disk
 from tests.outputs.web.conftest import serving
 from tests.stubs import stub_at
 
@@ -42,6 +43,18 @@ def test_a_folder_that_is_removed_is_made_anew(tmp_path: Path, caplog: pytest.Lo
         sink.write(result(number, events=(event("appeared", f"cup {number}"),)))
     assert len(list(folder.iterdir())) == 2
     assert caplog.text.count("is made anew") == 1
+
+
+@pytest.mark.parametrize("inside", ["", "pictures"])
+def test_nothing_is_put_where_a_disk_was(inside: str, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with small_disk(place):
+        sink = SnapshotSink(str(place / inside))
+        sink.write(result(0, events=(event(),)))
+        assert len(list((place / inside).iterdir())) == 1
+    with pytest.raises(OSError, match=f"the disk of {place} is not there"):
+        sink.write(result(1, events=(event(),)))
+    assert list(place.iterdir()) == []
 
 
 def test_slow_disks_lose_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

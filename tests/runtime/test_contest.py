@@ -30,7 +30,7 @@ from edge_mnv2.inspect import delegation
 from edge_mnv2.network.network import Head, Network, mobilenet_v2
 from edge_mnv2.profiler import sweep
 from edge_mnv2.runtime import contest, table
-from edge_mnv2.runtime.answers import compare, crops, difference, time_ratios
+from edge_mnv2.runtime.answers import compare, crops, difference, opened, time_ratios
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, chosen, known, wanted
 from edge_mnv2.runtime.interpreter import open_interpreter
@@ -38,6 +38,7 @@ from edge_mnv2.zoo.registry import DEFAULT_MODEL
 from edge_mnv2.zoo.resolve import resolve
 from tests.network import seeded
 from tests.processes import until
+from tests.runtime.brought import archive
 from tests.stubs import colour_model
 
 pytest.importorskip("onnxruntime", reason="no onnxruntime wheel for this system")
@@ -383,6 +384,15 @@ def test_what_a_model_is_for_does_not_matter_to_the_comparison(sidecar: str, tmp
     reason = difference(str(model), "onnxruntime")
     # Untrained weights make much of every rounding.
     assert not reason or "off by" in reason
+
+
+@pytest.mark.parametrize("lists", [{"a_txt": "one\ntwo"}, {"a_txt": "no\nno", "b_txt": "too\nmany\nlists"}])
+def test_names_that_do_not_fit_do_not_matter_to_the_comparison(lists: dict, small: Path, tmp_path: Path) -> None:
+    """`--labels` names the rows then."""
+    model = tmp_path / "m.tflite"
+    model.write_bytes(small.read_bytes() + archive(**lists))
+    with opened(str(model), ["onnxruntime"]) as pair:
+        assert [len(one.labels) for one in pair] == [1001, 1001]
 
 
 @pytest.mark.slow

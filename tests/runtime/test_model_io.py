@@ -476,6 +476,8 @@ def test_of_several_packed_texts_the_one_that_fits_has_the_labels(case: str, tmp
     assert "--labels" in str(caught.value.hint)
     with Classifier.open(path, ["r", "g", "b"]) as classifier:
         assert classifier.labels == ["r", "g", "b"]
+    with Classifier.open(path, []) as classifier:
+        assert classifier.labels == ["0", "1", "2"]
     code, out, _ = run("inspect", path, "--json")
     assert code == 0 and "2 lists packed" in out and json.loads(out)["labels"] is None
 

@@ -373,6 +373,17 @@ def test_so_it_is_in_tflite(tmp_path: Path) -> None:
             Classifier.open(path)
 
 
+def test_a_number_of_classes_that_a_tflite_leaves_open_is_not_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    net = Net().body().softmax()
+    # As TensorFlow's converter writes what it does not know.
+    net.last.shape, net.last.shape_signature = (1, 1), (-1, -1)
+    path.write_bytes(net.add("RESHAPE", shape=(1, 3), table="ReshapeOptions", new_shape=[1, 3]).write())
+    with Classifier.open(path) as classifier:
+        assert classifier.io.output.kind == "softmax"
+        np.testing.assert_allclose(classifier.scores(solid(COLOUR)), SHARES, atol=1e-4)
+
+
 def test_softmaxes_over_the_right_axis_stay_what_they_are(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     ends: dict[str, tuple[Callable[[OnnxFile, str], str], np.ndarray, str]] = {
