@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import sys
@@ -92,8 +93,14 @@ def test_a_frozen_camera_is_lost_and_comes_back(monkeypatch: pytest.MonkeyPatch)
     with open_source("csi", CameraSettings(fps=100, stall_s=0.3, warmup_frames=0)) as source:
         assert source.read() is not None
         stage.frozen.set()
-        # Once it is known to be lost, however long that takes.
-        threading.Thread(target=lambda: (until(lambda: source.state != "ok"), stage.frozen.clear())).start()
+
+        def thaw() -> None:
+            """Once it is known to be lost, however long that takes; a loss that nobody sees ends too."""
+            with contextlib.suppress(AssertionError):
+                until(lambda: source.state != "ok")
+            stage.frozen.clear()
+
+        threading.Thread(target=thaw).start()
         frames = [source.read() for _ in range(5)]
         assert all(frames) and source.reconnects == 1 and source.state == "ok"
         numbers = [frame.index for frame in frames if frame is not None]

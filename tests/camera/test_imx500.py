@@ -138,7 +138,7 @@ def test_a_lost_network_is_said_and_comes_back(
         return None if silent else answers(part)
 
     stage.network = network
-    code, out, err = run(*base(model, "--log", log, frames=60))
+    code, out, err = run(*base(model, "--log", log, "--duration", 120, frames=60))
     engines = [json.loads(line)["engine"] for line in log.read_text().splitlines()]
     assert code == 0 and json.loads(out)["tpu_losses"] == 1, err
     assert "cpu" in engines and engines[0] == engines[-1] == "imx500"
