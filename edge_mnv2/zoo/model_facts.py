@@ -72,7 +72,9 @@ class MovedThreshold:
 
     def move(self, known: float) -> None:
         """To `known`, or to what is nearest to it of what the lesson's curve reaches, which is said."""
-        least, most = self._open_set.curve[0][0], self._open_set.curve[-1][0]
+        curve = self._open_set.curve
+        # An earlier version let it go on at its lowest threshold, with shares that nothing reaches.
+        least, most = curve[0][0], next(share for share, threshold in curve if threshold <= curve[-1][1])
         self.known = min(max(known, least), most)
         if self.known != known:
             log.warning("%g of the known pictures: this model keeps from %g to %g known", known, least, most)

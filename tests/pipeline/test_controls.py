@@ -73,11 +73,14 @@ def test_where_unknown_begins_moves_and_holds_for_the_next_model(tmp_path: Path)
 
 def test_a_share_that_the_lesson_does_not_reach_is_not_claimed(caplog: pytest.LogCaptureFixture) -> None:
     few = OpenSet(2, 10.0, 0.3, ((0.8, 0.4), (0.9, 0.3)))
-    for asked, reached in ((0.98, 0.9), (0.7, 0.8)):
-        assert MovedThreshold(few, asked).known == reached
-        assert f"{asked} of the known pictures: this model keeps from 0.8 to 0.9 known" in caplog.text
-    caplog.clear()
-    assert MovedThreshold(few, 0.85).known == 0.85 and not caplog.text
+    older = OpenSet(2, 10.0, 0.3, (*few.curve, (0.95, 0.3), (0.995, 0.3)))
+    for rule in (few, older):
+        for asked, reached, factor in ((0.98, 0.9, 1.0), (0.7, 0.8, np.e)):
+            moved = MovedThreshold(rule, asked)
+            assert (moved.known, moved.factor) == (reached, pytest.approx(factor))
+            assert f"{asked} of the known pictures: this model keeps from 0.8 to 0.9 known" in caplog.text
+        caplog.clear()
+        assert MovedThreshold(rule, 0.85).known == 0.85 and not caplog.text
 
 
 @pytest.mark.parametrize("workers", [1, 3])
