@@ -33,7 +33,7 @@ _DELAY_S = 2.0
 _END_S = 3.0
 """So long a run waits at its end for a winner that is being opened."""
 _LEAST_MB = 400
-"""A child with two runtimes takes about 250 MB."""
+"""A child with three runtimes takes up to 300 MB."""
 SWITCH = "EDGE_MNV2_RACE"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Whoever ends a run ends its child too, which says nothing about the runtime."""

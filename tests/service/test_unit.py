@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from edge_mnv2.cli.options import declared_by
+from edge_mnv2.cli.run import COMMAND as RUN
 from edge_mnv2.cli.run import run_request
 from edge_mnv2.errors import UsageError
-from edge_mnv2.service.command import Account, absolute, keep_secrets, variables
+from edge_mnv2.service.command import Account, absolute, keep_secrets, needs, variables
 from edge_mnv2.service.systemd import exposure, faults, version
 from edge_mnv2.settings.option import Option
 from edge_mnv2.zoo.resolve import resolve
@@ -199,6 +200,22 @@ def test_a_folder_that_cannot_be_written(run: Run) -> None:
     code, out, err = run("service", "install", "--source", "test", "--log", "/proc/nothing/x.jsonl")
     assert (code, out) == (2, "")
     assert "/proc/nothing cannot be written" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="everybody may look into their own folders")
+def test_a_place_that_one_may_not_look_into_is_left_to_the_run(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o700)
+    for option, name in (("--log", "x.jsonl"), ("--snapshots", "x")):
+        path = tmp_path / "locked" / "sub" / name
+        outputs = RUN.read(["--source", "test", option, str(path)], "edge-mnv2 run").fill(run_request).outputs
+        for user in (0, 65534):
+            # The first time, what is looked up once is looked up by root.
+            os.seteuid(user)
+            try:
+                written = needs(outputs, [], "test", []).written
+            finally:
+                os.seteuid(0)
+        assert written == (path.parent if option == "--log" else path,)
 
 
 def test_secrets_are_not_for_everyone(run: Run, isolated: Path) -> None:
