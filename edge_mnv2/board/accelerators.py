@@ -165,9 +165,9 @@ def judged(graph: Any, compiled: Optional[Accelerator], printable: Callable[[str
     document: dict[str, Any] = {}
 
     def judge(one: Accelerator) -> tuple[Any, Any, list[str]]:
-        if compiled:
+        verdict = None if compiled else importlib.import_module(one.limits).verdict(graph)
+        if verdict is None:
             return None, None, []
-        verdict = importlib.import_module(one.limits).verdict(graph)
         return verdict.compiles, verdict.mapped, list(map(printable, verdict.problems))
 
     for one, (compiles, mapped, problems) in answers(limited(), judge):

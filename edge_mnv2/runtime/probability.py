@@ -6,7 +6,7 @@ softmax over such numbers would keep the order of the classes and spoil every sc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -99,7 +99,7 @@ def shows_shares(interpreter: AnyInterpreter, position: int, tensor: TensorSpec)
     No logits are, by chance, all above 0 and of that sum.
     """
     tries = _tries(interpreter, position, tensor)
-    return bool(tries) and all(one.min() >= -1e-6 and abs(one.sum() - 1) <= 0.01 for one in tries)
+    return all(one.min() >= -1e-6 and abs(one.sum() - 1) <= 0.01 for one in tries)
 
 
 def softmaxes(interpreter: AnyInterpreter, position: int, tensor: TensorSpec, values: Values) -> int:
@@ -107,7 +107,7 @@ def softmaxes(interpreter: AnyInterpreter, position: int, tensor: TensorSpec, va
     than classes. 1 where nothing is to be seen."""
     tries = [one / values.whole for one in _tries(interpreter, position, tensor)]
     sums = [float(one.sum()) for one in tries]
-    if not tries or not all(sums):
+    if not all(sums) or not np.isfinite(sums).all():
         return 1
     if all(np.ptp(one) < 1e-6 for one in tries) and abs(sums[0] - 1) > 0.02:
         # The softmax of one number is 1, for every class and picture; the mean of a softmax over places is as constant.
@@ -126,14 +126,14 @@ def softmaxes(interpreter: AnyInterpreter, position: int, tensor: TensorSpec, va
 
 def _rounded_shares(scores: np.ndarray) -> bool:
     """Whether `scores` are shares of 1 in steps so coarse that their sum is off."""
-    step = scores[scores > 0].min()
+    step = np.diff(np.unique([0.0, *scores.flat])).min()
     even = np.allclose(scores / step, np.round(scores / step), atol=1e-3)
     return bool(even and abs(scores.sum() - 1) <= 0.02 + scores.size * step / 2)
 
 
-def _tries(interpreter: AnyInterpreter, position: int, tensor: TensorSpec) -> list[np.ndarray]:
-    """An output's real numbers for a black and a many-coloured input; none where it fails or they are not finite."""
-    source, random, tries = interpreter.inputs[0], np.random.default_rng(0), []
+def _tries(interpreter: AnyInterpreter, position: int, tensor: TensorSpec) -> Iterator[np.ndarray]:
+    """An output's real numbers for a black and a many-coloured input; NaN where it fails."""
+    source, random = interpreter.inputs[0], np.random.default_rng(0)
     for shade in (0, 255):
         values = shade * random.random([max(n, 1) for n in source.shape])
         whole = values.astype(np.uint8).view(source.dtype) if source.dtype.kind in "ui" else values / 255
@@ -142,9 +142,9 @@ def _tries(interpreter: AnyInterpreter, position: int, tensor: TensorSpec) -> li
             interpreter.invoke()
         except ModelError:
             # It is said where the model is run in earnest.
-            return []
-        tries.append(tensor.dequantize(interpreter.output(position)).astype(float))
-    return tries if all(np.isfinite(one).all() for one in tries) else []
+            yield np.array([np.nan])
+            return
+        yield tensor.dequantize(interpreter.output(position)).astype(float)
 
 
 def _with_number(node: Node, operand: Values, number: float, first: bool) -> Optional[Values]:

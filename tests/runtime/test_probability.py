@@ -373,6 +373,23 @@ def test_so_it_is_in_tflite(tmp_path: Path) -> None:
             Classifier.open(path)
 
 
+def test_flat_shares_in_coarse_steps_are_shares(tmp_path: Path) -> None:
+    """Of 102 classes 90 have 2 steps of 1/256, 12 have 3: their sum is 0.84."""
+    pytest.importorskip("onnxruntime")
+
+    def end(file: OnnxFile, logits: str) -> str:
+        flat = file.node("Concat", [file.node("Mul", [logits, file.number(0.001)])] * 34, axis=1)
+        flat = file.node("Add", [flat, file.constant(np.repeat(np.float32([0, 0.2]), [90, 12]))])
+        step = [file.number(1 / 256), file.constant(np.array(0, np.uint8))]
+        coarse = file.node("QuantizeLinear", [softmax(file, flat), *step])
+        return reshaped(file, file.node("DequantizeLinear", [coarse, *step]), 1, 102, 1, 1)
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_file(end, 102))
+    with Classifier.open(path) as classifier:
+        assert classifier.io.output.kind == "softmax"
+
+
 def test_a_number_of_classes_that_a_tflite_leaves_open_is_not_one(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     net = Net().body().softmax()
