@@ -281,12 +281,13 @@ def needs(
             if option.path in ("file", "folder") and outputs[option.name]:
                 path = Path(outputs[option.name]).absolute()
                 folder = path.parent if option.path == "file" else path
-                # What this user may not look into is no obstacle: the service may run as another.
-                if option.path == "file" and os.path.isdir(path):
-                    raise UsageError(f"--{option.name} {path} is a folder", hint="name a file in it")
-                if os.path.exists(folder) and not os.path.isdir(folder):
-                    raise UsageError(f"--{option.name} {path}: {folder} is no folder", hint="name a folder")
                 written.append(folder)
+                # What this user may not look into is no obstacle: the service may run as another.
+                with contextlib.suppress(PermissionError):
+                    if option.path == "file" and path.is_dir():
+                        raise UsageError(f"--{option.name} {path} is a folder", hint="name a file in it")
+                    if folder.exists() and not folder.is_dir():
+                        raise UsageError(f"--{option.name} {path}: {folder} is no folder", hint="name a folder")
     texts = list(texts)
     remote = source.partition(":")[0] in ("rtsp", "rtsps", "http", "https")
     ports = [int(getattr(outputs[row.switch.name], "port", 0)) for row in outputs.outputs if row.listens]
