@@ -256,8 +256,9 @@ def _packets(av: Any, container: Any) -> Iterator[Any]:
 def coded_pictures(path: Path, jump_s: float) -> int:
     """How many pictures a transport stream of several recordings has, each from its first key frame on, for their clock
     does not tell how many OpenCV has passed over. Nothing is decoded. `jump_s`: where the clock goes on by more, or
-    back, another recording begins. 0 without PyAV."""
-    count, begun, last_s = 0, False, 0.0
+    back, another recording begins. What is shown before that key frame is not counted: it may be made of pictures that
+    are not there. 0 without PyAV."""
+    count, begun, last_s, first = 0, False, 0.0, 0
     # PyAV has an error of its own for each of FFmpeg's.
     with contextlib.suppress(Exception):
         import av
@@ -265,6 +266,9 @@ def coded_pictures(path: Path, jump_s: float) -> int:
         with av.open(str(path)) as container:
             for packet in _packets(av, container):
                 now_s = last_s if packet.dts is None else float(packet.dts * packet.time_base)
-                begun = packet.is_keyframe or (begun and 0 <= now_s - last_s <= jump_s)
-                count, last_s = count + (begun and packet.size > 0), now_s
+                begun = begun and 0 <= now_s - last_s <= jump_s
+                if packet.is_keyframe and not begun:
+                    begun, first = True, packet.pts or 0
+                shown = begun and packet.size > 0 and (packet.pts is None or packet.pts >= first)
+                count, last_s = count + shown, now_s
     return count

@@ -466,6 +466,26 @@ def test_damage_behind_a_seam_is_counted(
         assert source.decode_errors == (498 - read if lost else 0)
 
 
+def test_a_recording_that_begins_in_the_middle_lacks_nothing(tmp_path: Path) -> None:
+    """The pictures shown before its key frame are made of others too (open groups of pictures of H.265)."""
+    av = pytest.importorskip("av")
+    options = {"preset": "ultrafast", "x265-params": "log-level=none:keyint=20:scenecut=0:open-gop=1:bframes=3"}
+    with av.open(str(tmp_path / "whole.ts"), "w") as container:
+        stream = container.add_stream("libx265", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
+        for pixels in pictures(60, 128, 128):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(tmp_path / "whole.ts")) as container:
+        coded = [packet for packet in container.demux(video=0) if packet.size]
+    second = [number for number, packet in enumerate(coded) if packet.is_keyframe][1]
+    assert coded[second + 1].pts < coded[second].pts, "an open group"
+    whole = (tmp_path / "whole.ts").read_bytes()
+    (tmp_path / "b.ts").write_bytes(whole[:564] + whole[coded[second].pos :] + whole)
+    with open_source(str(tmp_path / "b.ts")) as source:
+        assert (len(read_all(source)), source.errors, source.decode_errors) == (100, [], 0)
+
+
 @pytest.mark.slow
 def test_a_frame_of_nonsense_is_counted_and_passed(tmp_path: Path) -> None:
     whole = bytearray(mp4.write_clip(tmp_path / "a.avi", pictures(60, 640, 480), "MJPG"))
