@@ -129,7 +129,9 @@ def _no_space(error: OSError) -> EdgeMnv2Error:
     import tempfile
 
     place = f" for {error.filename}" if error.filename else ""
-    hint = f"free some; files in between go to {tempfile.gettempdir()}, or where TMPDIR says"
+    hint = "free some"
+    with contextlib.suppress(FileNotFoundError):  # none of those folders has any space
+        hint += f"; files in between go to {tempfile.gettempdir()}, or where TMPDIR says"
     return EdgeMnv2Error(f"there is no space left on the disk{place}", hint=hint)
 
 
@@ -217,6 +219,9 @@ def _main() -> None:
             fail(EdgeMnv2Error("no more threads may be started", hint="raise `ulimit -u`, or TasksMax of the service"))
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             fail(_no_space(error))
+        if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+            full = "no temporary file can be written: the disk is full, or /tmp is not writable"
+            fail(EdgeMnv2Error(full, hint="free some, or set TMPDIR"))
         if isinstance(error, ModuleNotFoundError) and not (error.name or "edge_mnv2").startswith("edge_mnv2"):
             fail(EdgeMnv2Error(f"the package {error.name} is missing", hint="`edge-mnv2 doctor` says how to get it"))
         name = type(error).__name__

@@ -131,6 +131,20 @@ def test_little_memory_is_one_sentence(megabytes: int) -> None:
     assert "unexpected" not in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("ends", ["main()", "raise SystemExit(str(app._no_space(OSError(28, 'full', '/data/x'))))"])
+def test_a_disk_without_any_space_is_one_sentence(ends: str) -> None:
+    """Then there is no folder for files in between either; to say so takes none."""
+    code = (
+        "import resource, sys, edge_mnv2.cli.app as app\n"
+        "from edge_mnv2.__main__ import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        f"sys.argv[1:] = ['service', 'install', '--dry-run', '--source', 'test']\n{ends}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and "free some" in done.stderr, done.stderr
+    assert "unexpected" not in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("started", [0, 1, 2])
 def test_too_few_threads_are_one_sentence(started: int, stub: Path) -> None:
     """As under `ulimit -u` or a container's limit, which root is not held to."""
