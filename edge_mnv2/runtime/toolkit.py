@@ -176,10 +176,10 @@ class Toolkit:
         command = [str(python), "-c", _LOOK, ",".join(self.modules), self.packages[0].partition("[")[0]]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, env=environment(python), timeout=120, check=False
+                command, capture_output=True, errors="replace", env=environment(python), timeout=120, check=False
             )
-            facts: dict[str, Any] = json.loads(done.stdout)
-        except ValueError:
+            facts: dict[str, Any] = {**json.loads(done.stdout)}
+        except (ValueError, TypeError):
             said = next(iter((done.stderr or done.stdout).strip().splitlines()[-1:]), "it says nothing")[:300]
             raise AcceleratorError(
                 f"{python} is no Python that works ({said})", hint="name an environment's folder, or its bin/python"

@@ -73,7 +73,14 @@ def test_a_function_runs_in_another_python_and_its_failure_is_one_line(tmp_path:
 
 @pytest.mark.parametrize(
     ("program", "said"),
-    [("exit 0", "it says nothing"), ("echo hello", "hello"), ("echo broken >&2; exit 1", "broken"), ("kill -9 $$", "")],
+    [
+        ("exit 0", "it says nothing"),
+        ("echo hello", "hello"),
+        ("printf '\\377hello'", "hello"),
+        ("echo 3", "3"),
+        ("echo broken >&2; exit 1", "broken"),
+        ("kill -9 $$", ""),
+    ],
 )
 def test_what_is_no_python_is_called_so(tmp_path: Path, program: str, said: str) -> None:
     maker = toolkit.Toolkit("x", "tool", (), ("tool",), ((3, 9), (3, 99)), (platform.machine(),))
