@@ -15,8 +15,8 @@ from edge_mnv2.board.throttling import MEANINGS
 from edge_mnv2.errors import EdgeMnv2Error
 from edge_mnv2.inspect.inspection import inspect
 from edge_mnv2.profiler.burst import median
+from edge_mnv2.profiler.race import SAME
 from edge_mnv2.profiler.sweep import Row
-from edge_mnv2.runtime.race import SAME
 from edge_mnv2.settings.schema import Expected
 from edge_mnv2.zoo.resolve import Resolved
 

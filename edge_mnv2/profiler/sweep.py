@@ -22,11 +22,11 @@ from edge_mnv2.profiler.burst import (
     rounded,
 )
 from edge_mnv2.profiler.measurement import Goal, OpenClassifiers, Setting, cpu_settings, pinned, supervised_settings
+from edge_mnv2.profiler.race import Entrant, race
 from edge_mnv2.profiler.watch import Watch
 from edge_mnv2.runtime.classifier import Classifier
 from edge_mnv2.runtime.contest import Contest, allowed, rivals
 from edge_mnv2.runtime.delegate import ask, on_cpu, parse, planned, rival_of_cpu, unless_required
-from edge_mnv2.runtime.race import Entrant, race
 from edge_mnv2.runtime.table import reference
 from edge_mnv2.settings.profile import Settings
 from edge_mnv2.zoo.resolve import Resolved, resolve

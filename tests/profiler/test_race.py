@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_mnv2.runtime.race import SAME, Outcome, race
+from edge_mnv2.profiler.race import SAME, Outcome, race
 
 
 class Machine:
