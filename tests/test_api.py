@@ -17,7 +17,6 @@ import pytest
 import edge_mnv2
 from edge_mnv2 import Classifier, EdgeMnv2Error, open_source, run
 from edge_mnv2.errors import LabelsError, ModelError, SourceError, UsageError
-from tests.processes import until
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
@@ -148,7 +147,7 @@ def test_a_run_that_is_left_ends(stub: Path) -> None:
         assert result.top
         break
     gc.collect()
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "run"])
+    assert not [thread for thread in threading.enumerate() if thread.name == "run"]
 
 
 def test_prints_of_the_caller_stay_on_stdout(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -295,12 +295,10 @@ def test_a_single_picture_is_polled(length: bool, content_type: str) -> None:
 def test_pictures_are_asked_for_once_a_second_by_default() -> None:
     with HttpServer(lambda *_: ("200 OK", {"Content-Type": "image/jpeg"}, jpeg(3))) as server:
         with open_source(server.url) as source:
-            times = [time.monotonic()]
-            for _ in range(5):
+            began = time.monotonic()
+            for _ in range(4):
                 assert source.read() is not None
-                times.append(time.monotonic())
-        # The usual pause, whatever stops the machine once.
-        assert times[-1] - times[0] > 2.5 and np.median(np.diff(times[1:])) < 1.6 and len(server.paths) < 9
+        assert 1.5 < time.monotonic() - began < 5 and len(server.paths) < 8
 
 
 def test_other_pictures_than_jpeg_are_polled_too() -> None:
@@ -386,24 +384,16 @@ def test_pictures_that_are_passed_over_are_counted() -> None:
 def test_a_picture_every_few_seconds_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     from edge_mnv2.camera import http_camera
 
-    def losses() -> tuple[int, int]:
-        """Until its rhythm is known, and then."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http_camera, "STALL_S", 0.15)
         with HttpServer(lambda *_: ("200 OK", MULTIPART, stream(fps=3))) as server, open_source(server.url) as source:
             for _ in range(8):
                 assert source.read() is not None
+            assert source.reconnects <= 2
             before = source.reconnects
             for _ in range(4):
                 assert source.read() is not None
-            return before, source.reconnects - before
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http_camera, "STALL_S", 0.15)
-        for _ in range(4):
-            first, later = losses()
-            if first <= 2 and not later and "camera.stall_s" in caplog.text:
-                break
-            # A machine that stops for a while changes the rhythm, but not every time.
-    assert (first <= 2, later) == (True, 0)
+            assert source.reconnects == before
     assert "camera.stall_s" in caplog.text
 
 
@@ -424,7 +414,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def read_all(source: Source, limit_s: float = 60) -> list[tuple[int, float]]:
+def read_all(source: Source, limit_s: float = 15) -> list[tuple[int, float]]:
     """(number, seconds since the first) of every frame until the source says that it is closed."""
     frames, until = [], time.monotonic() + limit_s
     began = None
@@ -454,11 +444,8 @@ def test_a_clip_over_http_keeps_its_time_and_ends(clip: Path) -> None:
     with HttpServer(answer) as server, open_source(server.url + "/a.mp4") as source:
         frames = read_all(source)
         assert source.reconnects == 0
-    assert frames[-1][0] >= 38 and frames[-1][1] > 1.5
-    # At its own time, but where the machine stops; pictures are passed over for want of time alone.
-    numbers, times = np.diff(np.array(frames), axis=0).T
-    assert np.median(np.abs(times - numbers / 20)) < 0.03, frames
-    assert ((numbers - 1) / 20 < times + 0.25).all(), frames
+    assert len(frames) >= 30 and frames[-1][0] >= 38
+    assert 1.5 < frames[-1][1] < 3
 
 
 @pytest.mark.slow
@@ -509,8 +496,6 @@ def test_a_camera_that_dies_in_ten_ways_is_back_within_three_seconds() -> None:
 
     with ThreadPoolExecutor(len(Deaths.WAYS)) as pool:
         seconds = dict(zip(Deaths.WAYS, pool.map(returns, Deaths.WAYS)))
-    # What stops the machine once makes one of them late, and not the same one again.
-    seconds.update({way: returns(way) for way, late in seconds.items() if late >= 3})
     assert len(seconds) == 10 and max(seconds.values()) < 3, seconds
 
 

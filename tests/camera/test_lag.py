@@ -35,8 +35,7 @@ def test_a_slow_board_does_not_fall_behind_a_fast_camera(monkeypatch: pytest.Mon
         lags = Lags(server)
         with open_source(server.url) as source:
             FrameLoop(source, [classifier], [lags], duration_s=_SECONDS).run()
-    last = [lag for _, lag in lags.seen[len(lags.seen) * 5 // 6 :]]
-    late = [lag for lag in last if lag >= 1000]
-    print(f"lag of the last {len(last)} results: median {np.median(last):.0f} ms, {len(late)} of them a second or more")
-    # In a queue all of them would be. What stops the machine once makes one or two of them late.
-    assert len(lags.seen) < _SECONDS * 11 and len(late) <= max(2, 0.05 * len(last)) and len(last) > len(late)
+    last = [lag for at, lag in lags.seen if at > _SECONDS * 5 / 6]
+    p95 = float(np.percentile(last, 95))
+    print(f"lag of the last {len(last)} results: median {np.median(last):.0f} ms, p95 {p95:.0f} ms")
+    assert len(lags.seen) < _SECONDS * 11 and p95 < 1000

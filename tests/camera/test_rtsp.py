@@ -114,7 +114,7 @@ def test_a_real_server_that_comes_back() -> None:
             with gstreamer_server("--port", port):
                 answers = time.monotonic()
                 while source.take(0.1) is None or source.state != "ok":
-                    assert time.monotonic() - answers < 60
+                    assert time.monotonic() - answers < 20
                 deaths.append(time.monotonic() - answers)
                 until = time.monotonic() + 0.5
                 while time.monotonic() < until:

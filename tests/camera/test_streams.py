@@ -192,15 +192,14 @@ def test_nothing_but_damage_is_a_loss() -> None:
 @pytest.mark.slow
 def test_a_slow_reader_gets_the_newest_picture() -> None:
     with MjpegServer(fps=60) as server, open_source(server.url) as source:
-        lags_ms = []
         for _ in range(15):
             frame = source.read()
             assert frame is not None
-            lags_ms.append((time.monotonic_ns() - server.sent[number_in(frame.pixels)]) / 1e6)
+            lag_ms = (time.monotonic_ns() - server.sent[number_in(frame.pixels)]) / 1e6
             time.sleep(0.1)
         assert frame.index > 40, "what nobody read is counted"
-    # Sixty pictures a second, ten read: a queue would be a second behind by now, whatever stops the machine once.
-    assert min(lags_ms[-4:]) < 500, lags_ms
+    # Sixty pictures a second, ten read: a queue would be a second behind by now.
+    assert lag_ms < 500
 
 
 def bursts(connection: int) -> Iterator[bytes]:

@@ -35,7 +35,7 @@ class Terminal:
         os.close(slave)
         self.drawn = ""
 
-    def read(self, until: Optional[Callable[[str], Any]] = None, timeout: float = 120) -> str:
+    def read(self, until: Optional[Callable[[str], Any]] = None, timeout: float = 20) -> str:
         """Read until the condition holds, else until the run ends."""
         deadline = time.monotonic() + timeout
         while not (until and until(self.drawn)):
@@ -65,7 +65,7 @@ def test_a_terminal_gets_a_status_in_place(stub: Path) -> None:
     before = time.monotonic()
     terminal.process.send_signal(signal.SIGTERM)
     terminal.read()
-    assert terminal.process.wait(60) == 0 and time.monotonic() - before < 5
+    assert terminal.process.wait(10) == 0 and time.monotonic() - before < 5
     lines = [_MOVES.sub("", line).strip() for line in terminal.drawn.split("\r\n")]
     assert any(re.fullmatch(r"web page: http://127\.0\.0\.1:\d+/", line) for line in lines), "log lines are whole"
     assert re.search(r"\d+ frames in .*\(signal\)$", lines[-2] or lines[-1]), lines[-3:]
@@ -87,14 +87,10 @@ def test_a_long_name_gives_way_and_not_its_figure(label: str, columns: int) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TERM": "unknown"}])
 def test_a_terminal_that_cannot_move_gets_lines(stub: Path, environment: dict[str, str]) -> None:
-    began = time.monotonic()
-    terminal = Terminal(stub, **environment)
-    terminal.read(lambda drawn: drawn.count("FPS |") >= 2)
-    seconds = time.monotonic() - began
-    assert 2 <= terminal.drawn.count("FPS |") <= seconds + 1
-    terminal.process.send_signal(signal.SIGTERM)
+    terminal = Terminal(stub, "--duration", "2.5", **environment)
     terminal.read()
-    assert terminal.process.wait(60) == 0 and "\x1b[" not in terminal.drawn
+    assert terminal.process.wait(10) == 0 and "\x1b[" not in terminal.drawn
+    assert 1 <= terminal.drawn.count("FPS |") <= 3
 
 
 @pytest.mark.slow
@@ -115,7 +111,7 @@ def test_a_stalled_terminal_stops_nothing(stub: Path) -> None:
     while time.monotonic() - began < 5:
         assert terminal.process.stdout.readline()
     terminal.process.send_signal(signal.SIGTERM)
-    terminal.process.communicate(timeout=60)
+    terminal.process.communicate(timeout=10)
     assert terminal.process.returncode == 0
 
 

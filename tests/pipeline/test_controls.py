@@ -110,6 +110,7 @@ def test_threshold_and_pause_act_on_the_loop_that_runs(tmp_path: Path, workers: 
         until(lambda: len(collected.results) > seen + 10)
         # One may have waited for its turn, one was on its way: none is of the time before.
         assert collected.results[seen].frame.index >= read - 2
+        assert collected.results[-1].latency_ns < 1e9
         loop.controls.change(paused=True)
         loop.stop()
         thread.join(60)

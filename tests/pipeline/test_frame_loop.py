@@ -181,9 +181,9 @@ def test_the_last_frame_of_a_clip_that_repeats_keeps_its_time(positions: list[in
             return frame and replace(frame, position_ns=positions[frame.index] * 1_000_000)
 
     capture = Capture(Clip(len(positions)), lossless=True, repeat=True, inline=True)  # type: ignore[arg-type]
-    began = time.monotonic_ns()
     frames = [capture.take(10) for _ in range(4 * len(positions) + 1)]
-    assert frames[-1] is not None and frames[-1].captured_at - began > 0.99 * 4 * least_s * 1e9
+    times = [frame.captured_at for frame in frames if frame is not None]
+    assert times[-1] - times[0] > 0.95 * 4 * least_s * 1e9
 
 
 def test_repeating_nothing_is_an_error_and_no_spin(model: Classifier) -> None:

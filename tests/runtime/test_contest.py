@@ -204,7 +204,9 @@ def test_who_behaves_badly_is_left_out_once(
     result = Contest(small).run(1)
     assert result is not None and result.winner is None and reason in result.left_out[name]
     monkeypatch.setattr(Contest, "_ask", lambda *_: pytest.fail("it is compared again"))
+    began = time.monotonic()
     assert Contest(small).run(1) == result and not wanted(small, 1)
+    assert time.monotonic() - began < 0.5
     with pytest.raises(ModelError, match=f"{name} cannot run"):
         chosen(small, name, 1)
     assert chosen(small, "auto", 1) == ("auto", [])

@@ -22,12 +22,12 @@ TOKEN = "correct horse"
 
 
 class Visitor:
-    """Asks from `address`, each time anew; `seconds` that each answer took."""
+    """Asks from `address`, each time anew; `slowest` is the longest answer."""
 
     def __init__(self, served: Served, address: str, token: Optional[str]) -> None:
         self._served, self._address = served, address
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.seconds = list[float]()
+        self.slowest = 0.0
         self.failures: list[str] = []
 
     def ask(self, path: str) -> bytes:
@@ -44,7 +44,7 @@ class Visitor:
             self.failures.append(f"{path}: {error!r}")
             return b""
         finally:
-            self.seconds.append(time.monotonic() - began)
+            self.slowest = max(self.slowest, time.monotonic() - began)
             connection.close()
 
     def state(self) -> dict:
@@ -67,7 +67,7 @@ class Visitor:
         return statistics.median(parts)
 
 
-def cpu_seconds(served: Served) -> float:
+def _cpu_seconds(served: Served) -> float:
     """Of the run, which is not a child of this process alone."""
     fields = Path(f"/proc/{served.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -96,17 +96,15 @@ def _besieged(
         )
         try:
             assert attack.stdout is not None and attack.stdout.readline() == "300 connections\n"
-            visitor.seconds, meter, own = [], CpuMeter(), cpu_seconds(served)
+            visitor.slowest, meter, own = 0.0, CpuMeter(), _cpu_seconds(served)
             under_attack = visitor.fps(seconds)
             now = visitor.state()["rss_mb"]
             use = meter.read()
-            others = ((use.others_s or 0.0) - (cpu_seconds(served) - own)) / use.wall_s
-            # What stops the machine once makes one of them slow.
-            slow = sorted(visitor.seconds)[-2]
-            print(f"{alone:.1f} to {under_attack:.1f} FPS, all but one within {slow:.2f} s, {memory} to {now} MB")
+            others = ((use.others_s or 0.0) - (_cpu_seconds(served) - own)) / use.wall_s
+            print(f"{alone:.1f} to {under_attack:.1f} FPS, slowest {visitor.slowest:.2f} s, {memory} to {now} MB")
             assert attack.poll() is None
             assert visitor.failures == []
-            assert slow < 2
+            assert visitor.slowest < 2
             if under_attack <= 0.95 * alone and others > 0.2:
                 # An attack then takes from the frames what others leave of the processors, whatever the code does.
                 pytest.skip(f"this machine is too busy: other programs use {others:.1f} CPUs")
@@ -178,7 +176,7 @@ def test_viewers_that_are_stuck_make_room(stub: Path) -> None:
             connection.connect(("127.0.0.1", served.port))
             connection.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
             deaf.append(connection)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 10
         while not _sees_pictures(served):
             assert time.monotonic() < deadline
         for connection in deaf:
@@ -187,7 +185,7 @@ def test_viewers_that_are_stuck_make_room(stub: Path) -> None:
 
 def _sees_pictures(served: Served) -> bool:
     """Two of them; False where there is no place for one more viewer yet."""
-    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as viewer:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as viewer:
         viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         got = b""
         while got.count(b"\xff\xd8\xff") < 2 and len(got) < 10_000_000:
@@ -218,11 +216,11 @@ def test_few_file_descriptors(stub: Path, tmp_path: Path) -> None:
     many = []
     for _ in range(300):
         connection = socket.socket()
-        connection.settimeout(60)
+        connection.settimeout(5)
         connection.connect(("127.0.0.1", port))
         many.append(connection)
     time.sleep(2)
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as visitor:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as visitor:
         visitor.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert visitor.recv(100).startswith(b"HTTP/1.1 200")
     process.terminate()

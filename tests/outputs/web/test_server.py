@@ -278,7 +278,7 @@ def test_too_many_connections_do_not_keep_the_next_out_for_good(served: Served) 
     time.sleep(0.5)
     for connection in many:
         connection.close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 5
     while True:
         try:
             assert ask(served, "/healthz")[0] == 200
@@ -335,13 +335,9 @@ def test_a_token_is_asked_for_and_no_guessing(stub: Path) -> None:
             thread.join()
         assert sorted(status for status, _ in guesses) == [401] * 10 + [429] * 2
         assert sum(seconds for _, seconds in guesses) > 10, "wrong tokens take longer and longer"
-        # The quickest tells, whatever else the machine does.
-        seconds = []
-        for _ in range(3):
-            began = time.monotonic()
-            assert ask(served, "/api/state", **with_token)[0] == 200, "the right one passes all the same"
-            seconds.append(time.monotonic() - began)
-        assert min(seconds) < 1
+        began = time.monotonic()
+        assert ask(served, "/api/state", **with_token)[0] == 200, "the right one passes all the same"
+        assert time.monotonic() - began < 1
         assert ask(served, "/api/state", Cookie=pair)[0] == 200
 
 

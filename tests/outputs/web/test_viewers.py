@@ -13,10 +13,7 @@ from typing import Any
 
 import pytest
 
-from edge_mnv2.profiler.watch import CpuMeter
 from tests.outputs.web.conftest import Served, serving
-from tests.outputs.web.test_attacks import cpu_seconds
-from tests.processes import until
 
 _RATE = 30
 
@@ -68,7 +65,7 @@ def fps(served: Served, seconds: float) -> float:
 def test_viewers_cost_the_frames_nothing_and_memory_stays() -> None:
     ratios, memory, received = [], [], []
     with serving("mobilenet_v2_1.0_224_int8", "--source", f"test:640x480@{_RATE}", "--web", "0") as served:
-        give_up, meter, own = time.monotonic() + 90, CpuMeter(), cpu_seconds(served)
+        give_up = time.monotonic() + 90
         # What else the machine does falls on one half of a round or the other: more rounds where three do not tell.
         while len(ratios) < 3 or (statistics.median(ratios) <= 0.95 and len(ratios) < 9):
             alone = fps(served, 1.5)
@@ -87,11 +84,10 @@ def test_viewers_cost_the_frames_nothing_and_memory_stays() -> None:
             memory.append(now["rss_mb"])
             assert now["viewers"] == 20
             crowd.leave()
-            until(lambda: not state(served)["viewers"])
-        use = meter.read()
-        others = ((use.others_s or 0.0) - (cpu_seconds(served) - own)) / use.wall_s
-    if statistics.median(ratios) <= 0.95 and others > 0.2:
-        pytest.skip(f"this machine is too busy: other programs use {others:.1f} CPUs")
+            deadline = time.monotonic() + 5
+            while state(served)["viewers"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
     assert statistics.median(ratios) > 0.95, ratios
     assert min(received) > 0
     assert memory[-1] < memory[0] + 8, memory

@@ -292,14 +292,12 @@ def test_two_thousand_pictures_answer_at_once(tmp_path: Path) -> None:
         url = process.stderr.readline().split()[-1]
         served = Served(process, url, "")
         assert len(ask(served, "/api/collected", token=None)[1]["items"]) == 2000
-
-        def seconds() -> float:
+        times = []
+        for _ in range(5):
             began = time.monotonic()
             ask(served, "/api/collected", token=None)
-            return time.monotonic() - began
-
-        # The quickest tells, whatever else the machine does.
-        until(lambda: seconds() < 0.2, 30)
+            times.append(time.monotonic() - began)
+        assert min(times) < 0.2
 
         async def look_at_it() -> None:
             async with tab(tmp_path / "browser") as page:
