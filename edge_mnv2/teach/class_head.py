@@ -47,12 +47,14 @@ def fit(
     embeddings: np.ndarray, truth: np.ndarray, rows: int, choice: Choice, *, optimizer: str = "momentum", seed: int = 0
 ) -> Linear:
     """The head of `rows` classes for `embeddings` (pictures, size) whose classes are `truth` (pictures,), int."""
-    features = Features.of(embeddings)
     prior = _start(embeddings, truth, rows, choice.factor)
+    # First what needs a copy of the embeddings for a moment: the features keep another one.
+    logits = prior(embeddings)
+    features = Features.of(embeddings)
     weights, bias, _ = _descend(
         features.values,
         truth,
-        prior(embeddings),
+        logits,
         choice.decay,
         optimizer=optimizer,
         steps=choice.steps,
